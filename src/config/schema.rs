@@ -1,0 +1,173 @@
+//! The configuration as plain typed values: what the loader makes of a valid file and the compiler makes
+//! snapshots of. Exactly the keys that work; a key that is not here is an unknown key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::address::{BackendAddress, ListenAddress};
+use crate::model::settings::{
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+};
+use crate::route::rule::Rule;
+
+/// A whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Data-plane threads; absent: one per core.
+    pub workers: Option<usize>,
+    /// How long live sessions may go on at shutdown, and after their listener or backend is removed.
+    pub drain_timeout: Duration,
+    /// After SIGTERM: how long listeners still accept while `/readyz` is 503.
+    pub shutdown_delay: Duration,
+    /// Reload when the file changes.
+    pub watch: bool,
+    /// Admin server.
+    pub admin: Option<AdminAddress>,
+    /// Logs.
+    pub log: LogConfig,
+    /// Listeners in order.
+    pub listeners: Vec<ListenerConfig>,
+    /// Routes in order.
+    pub routes: Vec<RouteConfig>,
+    /// Clusters in order.
+    pub clusters: Vec<ClusterConfig>,
+}
+
+/// Where the admin server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// TCP.
+    Tcp(ListenAddress),
+    /// `unix:/path`; the socket has mode 0600.
+    Unix(PathBuf),
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Events of the proxy itself, to stderr.
+    pub level: LogLevel,
+    /// One JSON object a finished request.
+    pub access: AccessLog,
+}
+
+/// Least level of events that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what an operator wants to know.
+    #[default]
+    Info,
+    /// And what a client did.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, relative to the configuration file's directory.
+    File(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Name; by default the address.
+    pub name: String,
+    /// Address.
+    pub address: ListenAddress,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Cluster that takes what no route takes.
+    pub cluster: Option<String>,
+    /// Networks whose X-Forwarded-* are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Timeouts.
+    pub timeouts: ListenerTimeouts,
+    /// Limits.
+    pub limits: ListenerLimits,
+}
+
+/// `[[route]]`.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// Name in the access log: host and path as the file wrote them, or `route N` (counted from 1) without either.
+    pub name: String,
+    /// Names of http listeners; `None`: all of them.
+    pub listeners: Option<Vec<String>>,
+    /// What it matches, and what it does.
+    pub rule: Rule<RouteAction>,
+    /// Limit of the whole request.
+    pub timeout: Option<Duration>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteAction {
+    /// Send to this cluster.
+    Cluster(String),
+    /// Answer with a redirect.
+    Redirect {
+        /// Template of Location: `{host}`, `{uri}`, `{path}`, `{query}`.
+        to: String,
+        /// 301, 302, 303, 307 or 308; by default 308.
+        status: u16,
+    },
+    /// Answer.
+    Respond {
+        /// 200 to 599; by default 200.
+        status: u16,
+        /// Body; by default empty.
+        body: String,
+    },
+}
+
+/// `[cluster.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterConfig {
+    /// Name.
+    pub name: String,
+    /// Policy.
+    pub policy: Policy,
+    /// What `consistent_hash` hashes.
+    pub hash_key: HashKey,
+    /// Seed of the hash.
+    pub hash_seed: u64,
+    /// Backends in order.
+    pub backends: Vec<BackendConfig>,
+    /// How often names are resolved again; by default 10 s.
+    pub resolve: Duration,
+    /// Active check.
+    pub check: Option<Check>,
+    /// Timeouts.
+    pub timeouts: ClusterTimeouts,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// `limits.idle_connections`: kept per worker and backend; by default 256.
+    pub idle_connections: usize,
+    /// Share of healthy backends under which all are used; by default 0.0.
+    pub panic_threshold: f64,
+}
+
+/// A backend of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Address.
+    pub address: BackendAddress,
+    /// 0 to 1000; by default 1.
+    pub weight: u32,
+    /// Used only while no other is healthy.
+    pub backup: bool,
+}

@@ -1,0 +1,12 @@
+//! lbproxy: a Layer-4 and Layer-7 load-balancing proxy.
+
+pub mod admin;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod model;
+pub mod route;
+pub mod snapshot;
+pub mod telemetry;
+pub mod transport;

@@ -1,0 +1,274 @@
+//! Addresses as the configuration file writes them.
+//!
+//! A listener is `ip:port`, `[v6]:port` or `:port`; a backend is `ip:port`, `[v6]:port` or `name:port`.
+//! The text of an address is its identity (labels, reload matching), so it is kept in one canonical form.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AddressError {
+    /// No `:port` at the end.
+    #[error("expected a port, as in \"{0}:8080\"")]
+    MissingPort(String),
+    /// The port is not a number from 0 to 65535 (from 1 for a backend).
+    #[error("\"{0}\" is not a port")]
+    BadPort(String),
+    /// The part before the port is neither an address nor a host name.
+    #[error("\"{0}\" is neither an IP address nor a host name")]
+    BadHost(String),
+    /// A bare IPv6 address, whose port could not be told from its last group.
+    #[error("an IPv6 address is written in brackets, as in \"[::1]:8080\"")]
+    BareV6,
+    /// A listener must be an IP address or nothing before the port.
+    #[error("a listener is bound to an IP address, not to a name: \"{0}\"")]
+    NameForListener(String),
+    /// `:port` means all addresses, which is no place to connect to.
+    #[error("a backend needs an address or a name before its port")]
+    EmptyHost,
+}
+
+/// Where a listener is bound: an address, or all of them (both families where the system has IPv6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenAddress {
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl ListenAddress {
+    /// All addresses of the machine.
+    pub const fn any(port: u16) -> Self {
+        Self { ip: None, port }
+    }
+
+    /// The address to bind; `None` means all of both families.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
+    /// The port; 0 asks the system for a free one.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The socket address to bind first: `[::]` stands for all addresses.
+    pub fn socket_addr(&self) -> SocketAddr {
+        SocketAddr::new(
+            self.ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+            self.port,
+        )
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            ip: Some(address.ip()),
+            port: address.port(),
+        }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = split_port(text)?;
+        if host.is_empty() {
+            return Ok(Self::any(port));
+        }
+        match parse_ip(host)? {
+            Some(ip) => Ok(Self { ip: Some(ip), port }),
+            None => Err(AddressError::NameForListener(host.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+/// Where a backend lives: an address, or a name that is resolved again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendAddress {
+    /// `ip:port` or `[v6]:port`.
+    Ip(SocketAddr),
+    /// `name:port`; one backend, whatever number of addresses the name has. The host is in lower case.
+    Name {
+        /// Host name.
+        host: String,
+        /// Port, never 0.
+        port: u16,
+    },
+}
+
+impl BackendAddress {
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Ip(address) => address.port(),
+            Self::Name { port, .. } => *port,
+        }
+    }
+}
+
+impl FromStr for BackendAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = split_port(text)?;
+        if port == 0 {
+            return Err(AddressError::BadPort("0".to_owned()));
+        }
+        if host.is_empty() {
+            return Err(AddressError::EmptyHost);
+        }
+        if let Some(ip) = parse_ip(host)? {
+            return Ok(Self::Ip(SocketAddr::new(ip, port)));
+        }
+        if !is_host_name(host) {
+            return Err(AddressError::BadHost(host.to_owned()));
+        }
+        Ok(Self::Name {
+            host: host.trim_end_matches('.').to_ascii_lowercase(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+fn split_port(text: &str) -> Result<(&str, u16), AddressError> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or_else(|| AddressError::MissingPort(text.to_owned()))?;
+    if host.starts_with('[') && !host.ends_with(']') {
+        return Err(AddressError::MissingPort(text.to_owned()));
+    }
+    if !host.starts_with('[') && host.contains(':') {
+        return Err(AddressError::BareV6);
+    }
+    if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AddressError::BadPort(port.to_owned()));
+    }
+    let port = port
+        .parse()
+        .map_err(|_| AddressError::BadPort(port.to_owned()))?;
+    Ok((host, port))
+}
+
+/// `Ok(None)`: not written as an address, so perhaps a name.
+fn parse_ip(host: &str) -> Result<Option<IpAddr>, AddressError> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let inner = inner.trim_end_matches(']');
+        let v6: Ipv6Addr = inner
+            .parse()
+            .map_err(|_| AddressError::BadHost(host.to_owned()))?;
+        return Ok(Some(IpAddr::V6(v6)));
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Some(ip));
+    }
+    // "10.0.0.256" is a mistyped address, not a name: a name's last label is never all digits (RFC 3696 2).
+    let last_label = host.trim_end_matches('.').rsplit('.').next().unwrap_or("");
+    if !last_label.is_empty() && last_label.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(AddressError::BadHost(host.to_owned()));
+    }
+    Ok(None)
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63, at most 253 in all (RFC 1123 2.1, with the `_` that
+/// service names of container platforms use).
+fn is_host_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    !host.is_empty()
+        && host.len() <= 253
+        && host.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        for (text, shown) in [
+            (":8080", ":8080"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:80", "[::1]:80"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+        ] {
+            assert_eq!(
+                text.parse::<ListenAddress>().unwrap().to_string(),
+                shown,
+                "{text}"
+            );
+        }
+        for bad in [
+            "",
+            "8080",
+            "localhost:80",
+            "::1:80",
+            "[::1]",
+            "1.2.3.4:65536",
+            "1.2.3.4:+1",
+            "1.2.3.4:",
+            "[::1:80",
+        ] {
+            assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn backend_addresses() {
+        for (text, shown) in [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+            ("Web.Internal.:80", "web.internal:80"),
+            ("web_1:8080", "web_1:8080"),
+        ] {
+            assert_eq!(
+                text.parse::<BackendAddress>().unwrap().to_string(),
+                shown,
+                "{text}"
+            );
+        }
+        for bad in [
+            ":80",
+            "10.0.0.1:0",
+            "10.0.0.256:80",
+            "a..b:80",
+            "-a:80",
+            "a b:80",
+            "http://a:80",
+            "10.0.0.1",
+            "é:80",
+        ] {
+            assert!(bad.parse::<BackendAddress>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A backend's identity and live state.
+//!
+//! One [`Backend`] lives as long as its `(cluster, address)` is a member, through every generation of the
+//! configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
+//!
+//! Health is a set of bits, so that each writer flips its own: the control plane writes [`CHECK_DOWN`],
+//! [`UNRESOLVED`] and [`TRIAL`]; a worker that is refused a connection sets [`REFUSED`], and a worker that is
+//! let in clears it. A backend is healthy when no bit is set.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::address::BackendAddress;
+
+/// The active check failed.
+pub const CHECK_DOWN: u8 = 1;
+/// A live connection could not be made.
+pub const REFUSED: u8 = 2;
+/// The name never resolved; there is nowhere to connect to.
+pub const UNRESOLVED: u8 = 4;
+/// One live request may try a refused backend.
+pub const TRIAL: u8 = 8;
+
+/// Why a backend is in its state, for people: written and read by the control plane alone.
+#[derive(Debug, Clone)]
+pub struct HealthNote {
+    /// One short line, as in `check failed: status 500`.
+    pub reason: String,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// A member of a cluster: identity, health and load.
+#[derive(Debug)]
+pub struct Backend {
+    id: u64,
+    cluster: Arc<str>,
+    address: BackendAddress,
+    label: Arc<str>,
+    health: AtomicU8,
+    reported: AtomicBool,
+    in_flight: AtomicU32,
+    departed: AtomicBool,
+    note: Mutex<HealthNote>,
+}
+
+impl Backend {
+    /// A backend that is thought healthy.
+    pub fn new(cluster: Arc<str>, address: BackendAddress) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let label: Arc<str> = address.to_string().into();
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            cluster,
+            address,
+            label,
+            health: AtomicU8::new(0),
+            reported: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            departed: AtomicBool::new(false),
+            note: Mutex::new(HealthNote {
+                reason: "not checked yet".to_owned(),
+                since: SystemTime::now(),
+            }),
+        }
+    }
+
+    /// Unique in the life of the process; never 0.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Name of the cluster.
+    pub fn cluster(&self) -> &Arc<str> {
+        &self.cluster
+    }
+
+    /// Address as the file or the member set gave it.
+    pub fn address(&self) -> &BackendAddress {
+        &self.address
+    }
+
+    /// The address as text: label of metrics, log and status, and input of the hash ring.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The health bits; 0 is healthy.
+    pub fn health(&self) -> u8 {
+        self.health.load(Ordering::Relaxed)
+    }
+
+    /// Whether no bit speaks against it.
+    pub fn is_healthy(&self) -> bool {
+        self.health() == 0
+    }
+
+    /// Sets health bits; returns the bits before.
+    pub fn set_health(&self, bits: u8) -> u8 {
+        self.health.fetch_or(bits, Ordering::AcqRel)
+    }
+
+    /// Clears health bits; returns the bits before.
+    pub fn clear_health(&self, bits: u8) -> u8 {
+        self.health.fetch_and(!bits, Ordering::AcqRel)
+    }
+
+    /// A live connection could not be made: out at once. True if the control plane has yet to hear of it.
+    pub fn report_refused(&self) -> bool {
+        self.health.fetch_or(REFUSED, Ordering::AcqRel);
+        !self.reported.swap(true, Ordering::AcqRel)
+    }
+
+    /// A live connection was made. True if this changed the health, so that the control plane must look.
+    pub fn report_connected(&self) -> bool {
+        if self.health() & (REFUSED | TRIAL) == 0 {
+            return false;
+        }
+        self.health.fetch_and(!(REFUSED | TRIAL), Ordering::AcqRel) & REFUSED != 0
+    }
+
+    /// Takes the report of a refused connection; the control plane's side of [`Self::report_refused`].
+    pub fn take_report(&self) -> bool {
+        self.reported.swap(false, Ordering::AcqRel)
+    }
+
+    /// Takes the one trial of a refused backend, if there is one to take.
+    pub fn claim_trial(&self) -> bool {
+        self.health() & TRIAL != 0 && self.health.fetch_and(!TRIAL, Ordering::AcqRel) & TRIAL != 0
+    }
+
+    /// Requests and sessions that this process has open on it.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request or session more; its end is [`Self::finish`].
+    pub fn start(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one request or session less.
+    pub fn finish(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Why it is in its state. Never called by a worker.
+    pub fn note(&self) -> HealthNote {
+        self.note
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Says why it is in its state; `since` moves only when the reason changes. Never called by a worker.
+    pub fn set_note(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if note.reason != reason {
+            *note = HealthNote {
+                reason,
+                since: SystemTime::now(),
+            };
+        }
+    }
+
+    /// Whether it is no longer a member: pooled connections go, sessions drain.
+    pub fn has_departed(&self) -> bool {
+        self.departed.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it has left its cluster; a backend that returns while it drains is itself again.
+    pub fn set_departed(&self, departed: bool) {
+        self.departed.store(departed, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend() -> Backend {
+        Backend::new("web".into(), "127.0.0.1:1".parse().unwrap())
+    }
+
+    #[test]
+    fn a_refusal_is_reported_once_and_a_connection_ends_it() {
+        let b = backend();
+        assert!(b.report_refused());
+        assert!(!b.report_refused(), "the control plane already knows");
+        assert!(!b.is_healthy());
+        assert!(b.take_report());
+        assert!(b.report_connected());
+        assert!(b.is_healthy());
+        assert!(!b.report_connected());
+    }
+
+    #[test]
+    fn a_trial_is_taken_once() {
+        let b = backend();
+        b.set_health(REFUSED | TRIAL);
+        assert!(b.claim_trial());
+        assert!(!b.claim_trial());
+        assert_eq!(b.health(), REFUSED);
+    }
+
+    #[test]
+    fn a_live_connection_does_not_overrule_the_check() {
+        let b = backend();
+        b.set_health(CHECK_DOWN | REFUSED);
+        b.report_connected();
+        assert_eq!(b.health(), CHECK_DOWN);
+    }
+}

@@ -1,0 +1,211 @@
+//! The settings of listeners, routes and clusters as plain values, with the defaults of the file.
+//!
+//! Written by the configuration loader, read by both planes. Every default is safe in production: no
+//! unlimited timeout, head or queue.
+
+use std::time::Duration;
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+impl Protocol {
+    /// The word of the file, the log and the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// First byte of a request head to its end.
+    pub header: Duration,
+    /// Between requests on a kept connection, and before the first.
+    pub idle: Duration,
+    /// Longest silence inside a request body.
+    pub request_body: Duration,
+    /// Longest time a client takes nothing of what is sent to it.
+    pub write: Duration,
+    /// Longest silence of a tcp session or an upgraded connection.
+    pub tunnel: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            request_body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            tunnel: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// How much a client may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Connections at a time; absent: what the descriptor limit carries. At it the listener stops accepting.
+    pub connections: Option<u32>,
+    /// Request line and fields, with line ends.
+    pub header_bytes: usize,
+    /// Number of fields of a request head.
+    pub headers: usize,
+    /// Request target.
+    pub uri_bytes: usize,
+    /// Request body, decoded.
+    pub body_bytes: u64,
+    /// Trailer section of a chunked body, with line ends.
+    pub trailer_bytes: usize,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            header_bytes: 32 << 10,
+            headers: 100,
+            uri_bytes: 8 << 10,
+            body_bytes: 1 << 40,
+            trailer_bytes: 8 << 10,
+        }
+    }
+}
+
+/// How a cluster chooses a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Policy {
+    /// Smooth weighted round robin (`round_robin`, also called `weighted`).
+    #[default]
+    RoundRobin,
+    /// Fewest requests in flight per unit of weight.
+    LeastConnections,
+    /// Weighted hash ring over the hash key.
+    ConsistentHash,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two random ones.
+    PowerOfTwo,
+}
+
+impl Policy {
+    /// The word of the file and the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::ConsistentHash => "consistent_hash",
+            Self::Random => "random",
+            Self::PowerOfTwo => "power_of_two",
+        }
+    }
+}
+
+/// What `consistent_hash` hashes. A request that lacks it is hashed by its client address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum HashKey {
+    /// The client address.
+    #[default]
+    ClientIp,
+    /// The path, without the query.
+    Path,
+    /// The path and the query.
+    Uri,
+    /// A request field; the name is in lower case.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// A parameter of the query.
+    Query(String),
+}
+
+/// How long a backend may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterTimeouts {
+    /// TCP handshake.
+    pub connect: Duration,
+    /// Request sent to response head.
+    pub response: Duration,
+    /// Longest silence inside a response body, and the longest time a backend takes nothing of a request body.
+    pub body: Duration,
+    /// Life of an unused pooled connection.
+    pub idle: Duration,
+}
+
+impl Default for ClusterTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(30),
+            body: Duration::from_secs(300),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// When a request is tried on another backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, the first included; 1 to 10.
+    pub attempts: u32,
+    /// After a connection that could not be made.
+    pub on_connect: bool,
+    /// After a connection that ended before the first byte of the response.
+    pub on_reset: bool,
+    /// After the `response` timeout.
+    pub on_timeout: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on_connect: true,
+            on_reset: true,
+            on_timeout: false,
+        }
+    }
+}
+
+/// An active health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Between the starts of two probes of one backend.
+    pub interval: Duration,
+    /// For one whole probe.
+    pub timeout: Duration,
+    /// Passes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take a backend down.
+    pub fall: u32,
+    /// Another port than the backend's.
+    pub port: Option<u16>,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A connection that opens.
+    Tcp,
+    /// `GET path` with an expected status.
+    Http {
+        /// Origin-form target.
+        path: String,
+        /// Host field; absent: the backend's address.
+        host: Option<String>,
+        /// Inclusive ranges of passing status codes.
+        status: Vec<(u16, u16)>,
+    },
+}

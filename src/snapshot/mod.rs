@@ -1,0 +1,168 @@
+//! L2: the immutable view of listeners, routes, clusters and backends that both planes share.
+//!
+//! One writer (the control plane) builds the next [`Snapshot`] from the current one and publishes it
+//! ([`publish::Publisher`]); a worker keeps the one that it works with and looks for a newer one between requests.
+//! Clusters that did not change are shared between generations. The last reference is dropped by the control
+//! plane, never by a worker.
+
+pub mod publish;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::balance::Balancer;
+use crate::model::address::ListenAddress;
+use crate::model::backend::Backend;
+use crate::model::cluster::ClusterState;
+use crate::model::settings::{
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+};
+use crate::route::table::Table;
+use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
+use crate::transport::listen::BoundSockets;
+
+/// One generation.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows by one with each publication.
+    pub generation: u64,
+    /// Listeners in the order of the file.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Clusters in the order of the file; routes name them by index.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// What is no longer configured but still drains.
+    pub departing: Departing,
+    /// How long sessions of what was removed may go on.
+    pub drain_timeout: Duration,
+    /// Whether finished requests are written to the access log.
+    pub access_log: bool,
+}
+
+/// Removed listeners and backends whose drain has not ended: their series are still shown.
+#[derive(Debug, Default, Clone)]
+pub struct Departing {
+    /// Listeners.
+    pub listeners: Vec<Arc<ListenerMetrics>>,
+    /// Backends.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A bound address and what is done with what comes in.
+#[derive(Debug)]
+pub struct Listener {
+    /// Name of metrics and log.
+    pub name: Arc<str>,
+    /// Address of the file.
+    pub address: ListenAddress,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The bound sockets, one for each worker; the same object while the listener stays.
+    pub sockets: Arc<BoundSockets>,
+    /// Timeouts.
+    pub timeouts: ListenerTimeouts,
+    /// Limits.
+    pub limits: ListenerLimits,
+    /// Networks whose X-Forwarded-* are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Rules of http listeners.
+    pub routes: Table<RouteTarget>,
+    /// Index of the cluster that takes what no route takes.
+    pub cluster: Option<usize>,
+    /// Live state.
+    pub state: Arc<ListenerState>,
+    /// Counters.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// Live state of a listener, shared by the workers.
+#[derive(Debug, Default)]
+pub struct ListenerState {
+    /// Connections open now, of all workers.
+    pub open: AtomicU32,
+    /// Whether the log has said that an untrusted peer sends forwarding fields.
+    pub warned_untrusted: AtomicBool,
+}
+
+/// What a route does.
+#[derive(Debug)]
+pub struct RouteTarget {
+    /// Name in the access log.
+    pub name: Arc<str>,
+    /// The deed.
+    pub action: RouteAction,
+    /// Limit of the whole request.
+    pub timeout: Option<Duration>,
+}
+
+/// The deed of a route.
+#[derive(Debug)]
+pub enum RouteAction {
+    /// Send the request to the cluster with this index.
+    Cluster(usize),
+    /// Answer with a redirect; `to` may hold `{host}`, `{uri}`, `{path}` and `{query}`.
+    Redirect {
+        /// Template of Location.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    /// Answer.
+    Respond {
+        /// 200 to 599.
+        status: u16,
+        /// Body, as text.
+        body: String,
+    },
+}
+
+/// A named set of backends under one policy.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Name.
+    pub name: Arc<str>,
+    /// Policy.
+    pub policy: Policy,
+    /// What `consistent_hash` hashes.
+    pub hash_key: HashKey,
+    /// Seed of the hash.
+    pub hash_seed: u64,
+    /// Timeouts.
+    pub timeouts: ClusterTimeouts,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// Unused connections kept by each worker for each backend.
+    pub idle_connections: usize,
+    /// Share of healthy backends under which all are used.
+    pub panic_threshold: f64,
+    /// Active check.
+    pub check: Option<Check>,
+    /// How often names are resolved again.
+    pub resolve: Duration,
+    /// Backends, in the order of the balancer's members.
+    pub endpoints: Vec<Endpoint>,
+    /// The picker.
+    pub balancer: Balancer,
+    /// Live state.
+    pub state: Arc<ClusterState>,
+    /// Counters.
+    pub metrics: Arc<ClusterMetrics>,
+}
+
+/// A backend in one generation of its cluster.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Identity and live state.
+    pub backend: Arc<Backend>,
+    /// Counters.
+    pub metrics: Arc<BackendMetrics>,
+    /// Share of the traffic.
+    pub weight: u32,
+    /// Used only while no other is healthy.
+    pub backup: bool,
+    /// Where to connect to, best first; empty while the name has not been resolved.
+    pub addresses: Arc<[SocketAddr]>,
+}

@@ -1,0 +1,187 @@
+//! The sheets of listeners, clusters and backends: one for each worker, under the labels of the thing counted.
+//!
+//! They belong to the identity of the thing, so they outlive generations; the last generation that knows a
+//! backend takes its series along.
+
+use std::sync::{Arc, OnceLock};
+
+use super::counters::{CodeCounters, Counter, Counters, Histogram};
+use super::outcome::{BackendError, Reason, RetryReason};
+
+/// What one worker counts of one listener.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ListenerSheet {
+    /// Connections accepted.
+    pub connections: Counter,
+    /// Connections ended; accepted minus ended are active.
+    pub connections_ended: Counter,
+    /// Answers by status code.
+    pub requests: CodeCounters,
+    /// Request head complete to answer sent.
+    pub duration: Histogram,
+    /// Bytes from clients.
+    pub bytes_in: Counter,
+    /// Bytes to clients.
+    pub bytes_out: Counter,
+    /// What the proxy refused or answered itself, by reason.
+    pub rejected: Counters<{ Reason::ALL.len() }>,
+}
+
+/// The sheets of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    /// Label `listener`.
+    pub name: Arc<str>,
+    sheets: Box<[OnceLock<Box<ListenerSheet>>]>,
+}
+
+impl ListenerMetrics {
+    /// Empty sheets for `workers` workers.
+    pub fn new(name: Arc<str>, workers: usize) -> Self {
+        Self {
+            name,
+            sheets: empty(workers),
+        }
+    }
+
+    /// The sheet of one worker, made on first use.
+    pub fn sheet(&self, worker: usize) -> &ListenerSheet {
+        self.sheets[worker].get_or_init(Box::default)
+    }
+
+    /// The sheets in use.
+    pub fn sheets(&self) -> impl Iterator<Item = &ListenerSheet> {
+        self.sheets.iter().filter_map(|s| s.get().map(|b| &**b))
+    }
+
+    /// Connections open now.
+    pub fn active(&self) -> u64 {
+        let (mut begun, mut ended) = (0u64, 0u64);
+        for sheet in self.sheets() {
+            // The end is read first, so that a connection that ends in between counts as open, not as negative.
+            ended += sheet.connections_ended.get();
+            begun += sheet.connections.get();
+        }
+        begun.saturating_sub(ended)
+    }
+}
+
+/// What one worker counts of one cluster.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ClusterSheet {
+    /// Requests that were tried once more, by reason.
+    pub retries: Counters<{ RetryReason::ALL.len() }>,
+}
+
+/// The sheets of one cluster.
+#[derive(Debug)]
+pub struct ClusterMetrics {
+    /// Label `cluster`.
+    pub name: Arc<str>,
+    sheets: Box<[OnceLock<Box<ClusterSheet>>]>,
+}
+
+impl ClusterMetrics {
+    /// Empty sheets for `workers` workers.
+    pub fn new(name: Arc<str>, workers: usize) -> Self {
+        Self {
+            name,
+            sheets: empty(workers),
+        }
+    }
+
+    /// The sheet of one worker, made on first use.
+    pub fn sheet(&self, worker: usize) -> &ClusterSheet {
+        self.sheets[worker].get_or_init(Box::default)
+    }
+
+    /// The sheets in use.
+    pub fn sheets(&self) -> impl Iterator<Item = &ClusterSheet> {
+        self.sheets.iter().filter_map(|s| s.get().map(|b| &**b))
+    }
+}
+
+/// What one worker counts of one backend.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct BackendSheet {
+    /// Answers by status code.
+    pub requests: CodeCounters,
+    /// Request sent to response head.
+    pub response: Histogram,
+    /// Connections opened.
+    pub connections: Counter,
+    /// Failures that were the backend's, by reason.
+    pub errors: Counters<{ BackendError::ALL.len() }>,
+}
+
+/// The sheets of one backend.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    /// Label `cluster`.
+    pub cluster: Arc<str>,
+    /// Label `backend`.
+    pub backend: Arc<str>,
+    sheets: Box<[OnceLock<Box<BackendSheet>>]>,
+}
+
+impl BackendMetrics {
+    /// Empty sheets for `workers` workers.
+    pub fn new(cluster: Arc<str>, backend: Arc<str>, workers: usize) -> Self {
+        Self {
+            cluster,
+            backend,
+            sheets: empty(workers),
+        }
+    }
+
+    /// The sheet of one worker, made on first use.
+    pub fn sheet(&self, worker: usize) -> &BackendSheet {
+        self.sheets[worker].get_or_init(Box::default)
+    }
+
+    /// The sheets in use.
+    pub fn sheets(&self) -> impl Iterator<Item = &BackendSheet> {
+        self.sheets.iter().filter_map(|s| s.get().map(|b| &**b))
+    }
+}
+
+/// What the process counts beside the traffic; written by the control plane and by the log writer, and by a
+/// worker that drops a log line.
+#[derive(Debug, Default)]
+pub struct ProcessMetrics {
+    /// Access-log lines that found the queue full.
+    pub access_log_dropped: SharedCounter,
+    /// Tasks that ended in a panic.
+    pub panics: SharedCounter,
+    /// Files applied, the first included.
+    pub config_generation: SharedCounter,
+    /// Reloads that were applied.
+    pub reloads_ok: SharedCounter,
+    /// Reloads that were refused.
+    pub reloads_rejected: SharedCounter,
+    /// 1 if the last reload (or the start) was applied, else 0.
+    pub last_reload_success: std::sync::atomic::AtomicBool,
+}
+
+/// A counter that several threads add to; for what is rare.
+#[derive(Debug, Default)]
+pub struct SharedCounter(std::sync::atomic::AtomicU64);
+
+impl SharedCounter {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+fn empty<T>(workers: usize) -> Box<[OnceLock<Box<T>>]> {
+    (0..workers).map(|_| OnceLock::new()).collect()
+}
