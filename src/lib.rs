@@ -5,6 +5,7 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod health;
+pub mod http1;
 pub mod model;
 pub mod route;
 pub mod snapshot;

@@ -1,0 +1,347 @@
+//! The chunked coding (RFC 9112 7.1): a decoder that works in place, and the frame of a chunk that we write.
+//!
+//! Sizes are 1 to 16 hexadecimal digits; extensions are checked, bounded by [`EXTENSION_BYTES`] in one body and
+//! dropped; trailer fields that a trailer section may not carry are dropped, the others are kept in canonical form.
+
+use super::Refusal;
+use super::field::{FieldName, TOKEN, VALUE, trim};
+
+/// Bytes of chunk extensions in one body.
+pub const EXTENSION_BYTES: u32 = 4096;
+
+/// Follows a chunked body through any cut of its bytes.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    left: u64,
+    extension_bytes: u32,
+    trailer_limit: u32,
+    trailer_bytes: u32,
+    trailers: Option<Box<Trailers>>,
+}
+
+/// The trailer section: the line being read, and the lines that go on.
+#[derive(Debug, Default)]
+struct Trailers {
+    line: Vec<u8>,
+    kept: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first digit of a size, and within them: the number read so far.
+    Size {
+        digits: u8,
+    },
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line or of the empty line that ends the body.
+    TrailerStart,
+    TrailerLine,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+/// What one call of [`Decoder::decode_in_place`] made of its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes of the input that belong to the body.
+    pub consumed: usize,
+    /// Bytes of payload, now at the beginning of the buffer.
+    pub payload: usize,
+    /// Whether the body is whole.
+    pub done: bool,
+}
+
+impl Decoder {
+    /// At the start of a body whose trailer section may have `trailer_limit` bytes.
+    pub fn new(trailer_limit: usize) -> Self {
+        Self {
+            state: State::Size { digits: 0 },
+            left: 0,
+            extension_bytes: 0,
+            trailer_limit: u32::try_from(trailer_limit).unwrap_or(u32::MAX),
+            trailer_bytes: 0,
+            trailers: None,
+        }
+    }
+
+    /// Moves the payload in `buffer` together at its beginning. What lies behind `consumed` is left as it is.
+    ///
+    /// # Errors
+    /// [`Refusal::BadChunk`], [`Refusal::HeadTooLarge`] for trailers over their limit, or what is wrong with a
+    /// trailer field. The payload before it is valid but must not be taken for a whole body.
+    pub fn decode_in_place(&mut self, buffer: &mut [u8]) -> Result<Decoded, Refusal> {
+        let mut read = 0;
+        let mut payload = 0;
+        while read < buffer.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let take = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len() - read);
+                buffer.copy_within(read..read + take, payload);
+                read += take;
+                payload += take;
+                self.left -= take as u64;
+                if self.left == 0 {
+                    self.state = State::DataCr;
+                }
+            } else {
+                self.step(buffer[read])?;
+                read += 1;
+            }
+        }
+        Ok(Decoded {
+            consumed: read,
+            payload,
+            done: self.state == State::Done,
+        })
+    }
+
+    /// The trailer lines that go on, each with its CRLF; complete once the body is.
+    pub fn trailers(&self) -> &[u8] {
+        self.trailers
+            .as_ref()
+            .map_or(&[], |trailers| &trailers.kept)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.state = match self.state {
+            State::Size { digits } => self.size(byte, digits)?,
+            State::Extension => self.extension(byte)?,
+            State::SizeLf if byte == b'\n' => {
+                if self.left == 0 {
+                    State::TrailerStart
+                } else {
+                    State::Data
+                }
+            }
+            State::DataCr if byte == b'\r' => State::DataLf,
+            State::DataLf if byte == b'\n' => State::Size { digits: 0 },
+            State::TrailerStart if byte == b'\r' => State::EndLf,
+            State::TrailerStart | State::TrailerLine => self.trailer_byte(byte)?,
+            State::TrailerLf if byte == b'\n' => {
+                self.finish_trailer_line()?;
+                State::TrailerStart
+            }
+            State::EndLf if byte == b'\n' => State::Done,
+            State::SizeLf | State::DataCr | State::DataLf | State::TrailerLf | State::EndLf => {
+                return Err(Refusal::BadChunk);
+            }
+            State::Data | State::Done => unreachable!("decode_in_place takes these"),
+        };
+        Ok(())
+    }
+
+    fn size(&mut self, byte: u8, digits: u8) -> Result<State, Refusal> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if digits > 0 => return Ok(State::SizeLf),
+            b';' if digits > 0 => return Ok(State::Extension),
+            _ => return Err(Refusal::BadChunk),
+        };
+        if digits == 16 {
+            return Err(Refusal::BadChunk);
+        }
+        self.left = if digits == 0 { 0 } else { self.left << 4 } | u64::from(digit);
+        Ok(State::Size { digits: digits + 1 })
+    }
+
+    fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.extension_bytes += 1;
+        match byte {
+            b'\r' => Ok(State::SizeLf),
+            _ if !VALUE[usize::from(byte)] || self.extension_bytes > EXTENSION_BYTES => {
+                Err(Refusal::BadChunk)
+            }
+            _ => Ok(State::Extension),
+        }
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > self.trailer_limit {
+            return Err(Refusal::HeadTooLarge);
+        }
+        match byte {
+            b'\r' => Ok(State::TrailerLf),
+            b'\n' => Err(Refusal::BareLineEnd),
+            _ => {
+                self.trailers.get_or_insert_default().line.push(byte);
+                Ok(State::TrailerLine)
+            }
+        }
+    }
+
+    fn finish_trailer_line(&mut self) -> Result<(), Refusal> {
+        let trailers = self.trailers.get_or_insert_default();
+        let line = std::mem::take(&mut trailers.line);
+        let colon = memchr::memchr(b':', &line).ok_or(Refusal::FieldSyntax)?;
+        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
+        let is_field = !name.is_empty()
+            && name.iter().all(|b| TOKEN[usize::from(*b)])
+            && value.iter().all(|b| VALUE[usize::from(*b)]);
+        if !is_field {
+            return Err(Refusal::FieldSyntax);
+        }
+        if !FieldName::of(name).is_forbidden_in_trailers() {
+            for part in [name, b": ", value, b"\r\n"] {
+                trailers.kept.extend_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The size line of a chunk that we write: at most 16 digits and CRLF.
+#[derive(Debug, Clone, Copy)]
+pub struct SizeLine {
+    bytes: [u8; 18],
+    start: u8,
+}
+
+impl SizeLine {
+    /// For a chunk of `size` bytes.
+    pub fn new(size: usize) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut bytes = *b"0000000000000000\r\n";
+        let mut start = 16;
+        let mut rest = size;
+        loop {
+            start -= 1;
+            bytes[start] = DIGITS[rest & 15];
+            rest >>= 4;
+            if rest == 0 {
+                return Self {
+                    bytes,
+                    start: start as u8,
+                };
+            }
+        }
+    }
+
+    /// The line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[usize::from(self.start)..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `wire` in pieces of `cut` bytes; payload, trailers, and what came behind the body.
+    fn decode(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Vec<u8>, usize), Refusal> {
+        let mut decoder = Decoder::new(64);
+        let mut payload = Vec::new();
+        let mut consumed = 0;
+        for piece in wire.chunks(cut.max(1)) {
+            let mut buffer = piece.to_vec();
+            let decoded = decoder.decode_in_place(&mut buffer)?;
+            payload.extend_from_slice(&buffer[..decoded.payload]);
+            consumed += decoded.consumed;
+            if decoded.done {
+                return Ok((payload, decoder.trailers().to_vec(), wire.len() - consumed));
+            }
+        }
+        Err(Refusal::Malformed)
+    }
+
+    #[test]
+    fn bodies_in_any_cut() {
+        let wire =
+            b"5;x=\"y\"\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1 \r\nHost: evil\r\n\r\nGET /";
+        for cut in 1..wire.len() {
+            let (payload, trailers, rest) = decode(wire, cut).unwrap();
+            assert_eq!(payload, b"hello world", "{cut}");
+            assert_eq!(trailers, b"X-Sum: 1\r\n", "{cut}");
+            assert_eq!(rest, 5);
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for wire in [
+            "\r\n",
+            "g\r\n",
+            "+5\r\nhello\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\nhello",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "5\r\nhello\rX",
+            "11111111111111111\r\n",
+            "5;\0\r\n",
+            "5\r\n",
+            "-1\r\n",
+            "_1\r\n",
+            "0\r\n\n",
+            "0\r\n\rX",
+        ] {
+            assert!(decode(wire.as_bytes(), 1).is_err(), "{wire:?}");
+            assert!(decode(wire.as_bytes(), 100).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_and_extensions_are_bounded() {
+        let trailer = |n: usize| format!("0\r\na: {}\r\n\r\n", "x".repeat(n));
+        assert!(decode(trailer(60).as_bytes(), 7).is_ok());
+        assert_eq!(
+            decode(trailer(61).as_bytes(), 7),
+            Err(Refusal::HeadTooLarge)
+        );
+        let extension = |n: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(n));
+        assert!(decode(extension(4095).as_bytes(), 100).is_ok());
+        assert_eq!(
+            decode(extension(4096 + 1).as_bytes(), 100),
+            Err(Refusal::BadChunk)
+        );
+        assert_eq!(
+            decode(b"0\r\nno colon\r\n\r\n", 3),
+            Err(Refusal::FieldSyntax)
+        );
+    }
+
+    #[test]
+    fn size_lines() {
+        for (size, line) in [
+            (0, "0\r\n"),
+            (10, "a\r\n"),
+            (255, "ff\r\n"),
+            (usize::MAX, "ffffffffffffffff\r\n"),
+        ] {
+            assert_eq!(SizeLine::new(size).as_bytes(), line.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8), cut in 1usize..40) {
+            let mut wire = Vec::new();
+            for chunk in &chunks {
+                wire.extend_from_slice(SizeLine::new(chunk.len()).as_bytes());
+                wire.extend_from_slice(chunk);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            let (payload, _, rest) = decode(&wire, cut).unwrap();
+            prop_assert_eq!(payload, chunks.concat());
+            prop_assert_eq!(rest, 0);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 1usize..40) {
+            let _ = decode(&bytes, cut);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Field names that matter to a proxy, and byte classes.
+
+/// A field name, as far as a proxy must know it. Framing and connection fields are known by their exact name (in
+/// any case); forwarding fields also with `_` for `-`, because some backends read both alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldName {
+    /// Connection.
+    Connection,
+    /// Content-Length.
+    ContentLength,
+    /// Expect.
+    Expect,
+    /// Host.
+    Host,
+    /// Keep-Alive.
+    KeepAlive,
+    /// Any other field that speaks for one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE.
+    HopByHop,
+    /// Transfer-Encoding.
+    TransferEncoding,
+    /// Upgrade.
+    Upgrade,
+    /// X-Forwarded-For.
+    ForwardedFor,
+    /// X-Forwarded-Proto.
+    ForwardedProto,
+    /// X-Forwarded-Host.
+    ForwardedHost,
+    /// X-Request-Id.
+    RequestId,
+    /// Any other field that claims to know the client: Forwarded, X-Forwarded-*, X-Real-IP, True-Client-IP,
+    /// CF-Connecting-IP.
+    OtherForwarding,
+    /// All the rest.
+    Other,
+}
+
+impl FieldName {
+    /// Knows `name`, in any case.
+    pub fn of(name: &[u8]) -> Self {
+        match name.len() {
+            2 if is(name, b"te") => Self::HopByHop,
+            4 if is(name, b"host") => Self::Host,
+            6 if is(name, b"expect") => Self::Expect,
+            7 if is(name, b"upgrade") => Self::Upgrade,
+            9 if folds(name, b"x-real-ip") || folds(name, b"forwarded") => Self::OtherForwarding,
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::KeepAlive,
+            12 if folds(name, b"x-request-id") => Self::RequestId,
+            14 if is(name, b"content-length") => Self::ContentLength,
+            14 if folds(name, b"true-client-ip") => Self::OtherForwarding,
+            15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
+            16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
+            16 if folds(name, b"cf-connecting-ip") => Self::OtherForwarding,
+            16 if is(name, b"proxy-connection") => Self::HopByHop,
+            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
+            18 if is(name, b"proxy-authenticate") => Self::HopByHop,
+            19 if is(name, b"proxy-authorization") => Self::HopByHop,
+            13.. if folds(&name[..12], b"x-forwarded-") => Self::OtherForwarding,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a trailer section may not carry it (RFC 9110 6.5.1): framing, routing and forwarding fields.
+    pub fn is_forbidden_in_trailers(self) -> bool {
+        self != Self::Other
+    }
+}
+
+fn is(name: &[u8], lower: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(lower)
+}
+
+/// Equal when case and the difference of `-` and `_` do not count.
+fn folds(name: &[u8], lower: &[u8]) -> bool {
+    let fold = |b: &u8| {
+        if *b == b'_' {
+            b'-'
+        } else {
+            b.to_ascii_lowercase()
+        }
+    };
+    name.len() == lower.len() && name.iter().zip(lower).all(|(a, b)| fold(a) == *b)
+}
+
+/// `tchar` of RFC 9110 5.6.2.
+pub const fn is_token_byte(b: u8) -> bool {
+    matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+        | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}
+
+/// Byte of a field value or a reason phrase (RFC 9110 5.5): HTAB, SP, VCHAR, obs-text.
+pub const fn is_value_byte(b: u8) -> bool {
+    b == b'\t' || (b >= 0x20 && b != 0x7f)
+}
+
+/// Byte of a request target: visible ASCII but `#`, which would begin a fragment. Wider than RFC 3986, since
+/// browsers send `|`, `^`, `{` and `}` as they are.
+pub const fn is_target_byte(b: u8) -> bool {
+    matches!(b, 0x21..=0x7e) && b != b'#'
+}
+
+/// Builds the look-up table of a byte class.
+pub(super) const fn table(class: u8) -> [bool; 256] {
+    let mut out = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        out[i] = match class {
+            0 => is_token_byte(i as u8),
+            1 => is_value_byte(i as u8),
+            _ => is_target_byte(i as u8),
+        };
+        i += 1;
+    }
+    out
+}
+
+/// [`is_token_byte`] as a table.
+pub(super) static TOKEN: [bool; 256] = table(0);
+/// [`is_value_byte`] as a table.
+pub(super) static VALUE: [bool; 256] = table(1);
+/// [`is_target_byte`] as a table.
+pub(super) static TARGET: [bool; 256] = table(2);
+
+/// The elements of a comma-separated list (RFC 9110 5.6.1), without their white space; empty ones are skipped.
+pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|b| *b == b',')
+        .map(trim)
+        .filter(|element| !element.is_empty())
+}
+
+/// Without SP and HTAB at both ends.
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for (name, known) in [
+            ("Host", FieldName::Host),
+            ("hOST", FieldName::Host),
+            ("Transfer-Encoding", FieldName::TransferEncoding),
+            ("Transfer_Encoding", FieldName::Other),
+            ("X_Forwarded_For", FieldName::ForwardedFor),
+            ("x-forwarded-port", FieldName::OtherForwarding),
+            ("x_forwarded-x", FieldName::OtherForwarding),
+            ("x-forwarded-", FieldName::Other),
+            ("X-Real_IP", FieldName::OtherForwarding),
+            ("TE", FieldName::HopByHop),
+            ("Cookie", FieldName::Other),
+        ] {
+            assert_eq!(FieldName::of(name.as_bytes()), known, "{name}");
+        }
+    }
+
+    #[test]
+    fn lists_are_split_and_trimmed() {
+        let elements: Vec<&[u8]> = list(b" close ,,\tUpgrade\t, ").collect();
+        assert_eq!(elements, [b"close".as_slice(), b"Upgrade"]);
+    }
+}

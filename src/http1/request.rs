@@ -1,0 +1,393 @@
+//! Request heads (RFC 9112 3): request line, Host, framing, connection options.
+
+use super::field::{FieldName, TARGET, TOKEN, list};
+use super::head::{EMPTY_LINES, Field, HeadLimits, fields, line};
+use super::{Framing, Refusal, Version};
+
+/// A request head, understood. Slices point into the buffer that it was parsed from.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'b> {
+    /// Bytes of the buffer that the head took, empty lines before it included.
+    pub len: usize,
+    /// Method.
+    pub method: &'b [u8],
+    /// Path and query as they are forwarded: origin-form, or `*`.
+    pub target: &'b [u8],
+    /// Version.
+    pub version: Version,
+    /// Host as it is forwarded: of an absolute-form target, else of the field; `None` only in HTTP/1.0.
+    pub host: Option<&'b [u8]>,
+    /// Body framing; never [`Framing::UntilClose`].
+    pub framing: Framing,
+    /// Whether the client wants the connection kept.
+    pub keep_alive: bool,
+    /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
+    pub expects_continue: bool,
+    /// `Connection: upgrade` with an Upgrade field, in HTTP/1.1 without a body.
+    pub wants_upgrade: bool,
+    /// Whether Connection names fields of this message.
+    pub nominates: bool,
+}
+
+impl<'b> RequestHead<'b> {
+    /// The path, without the query.
+    pub fn path(&self) -> &'b [u8] {
+        match memchr::memchr(b'?', self.target) {
+            Some(mark) => &self.target[..mark],
+            None => self.target,
+        }
+    }
+
+    /// The query without its `?`.
+    pub fn query(&self) -> Option<&'b [u8]> {
+        memchr::memchr(b'?', self.target).map(|mark| &self.target[mark + 1..])
+    }
+
+    /// Whether sending it twice does what sending it once does (RFC 9110 9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(
+            self.method,
+            b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"
+        )
+    }
+}
+
+/// Parses the request head at the beginning of `buffer`; `fields` is filled anew. `None` while it is not whole.
+///
+/// # Errors
+/// Why it is refused. Beside a refusal nothing of the buffer may be forwarded.
+pub fn parse<'b>(
+    buffer: &'b [u8],
+    limits: &HeadLimits,
+    field_lines: &mut Vec<Field>,
+) -> Result<Option<RequestHead<'b>>, Refusal> {
+    let start = skip_empty_lines(buffer)?;
+    let Some(request_line) = request_line(buffer, start, limits)? else {
+        return too_large(buffer, limits);
+    };
+    let Some(len) = fields(buffer, request_line.next, limits.fields, field_lines)? else {
+        return too_large(buffer, limits);
+    };
+    if len > limits.bytes {
+        return Err(Refusal::HeadTooLarge);
+    }
+    understand(buffer, &request_line, field_lines, len).map(Some)
+}
+
+fn too_large<'b>(buffer: &[u8], limits: &HeadLimits) -> Result<Option<RequestHead<'b>>, Refusal> {
+    if buffer.len() > limits.bytes {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        Ok(None)
+    }
+}
+
+fn skip_empty_lines(buffer: &[u8]) -> Result<usize, Refusal> {
+    let mut at = 0;
+    while buffer[at..].starts_with(b"\r\n") {
+        at += 2;
+        if at > 2 * EMPTY_LINES {
+            return Err(Refusal::Malformed);
+        }
+    }
+    Ok(at)
+}
+
+struct RequestLine<'b> {
+    method: &'b [u8],
+    target: &'b [u8],
+    version: Version,
+    next: usize,
+}
+
+fn request_line<'b>(
+    buffer: &'b [u8],
+    start: usize,
+    limits: &HeadLimits,
+) -> Result<Option<RequestLine<'b>>, Refusal> {
+    let mut at = start;
+    while at < buffer.len() && TOKEN[usize::from(buffer[at])] {
+        at += 1;
+    }
+    let method = &buffer[start..at];
+    match buffer.get(at) {
+        None if method.len() <= 32 => return Ok(None),
+        Some(b'\r') if method.is_empty() && at + 1 == buffer.len() => return Ok(None),
+        Some(b' ') if (1..=32).contains(&method.len()) => {}
+        Some(b'\n') => return Err(Refusal::BareLineEnd),
+        _ => return Err(Refusal::Malformed),
+    }
+    let target_start = at + 1;
+    at = target_start;
+    while at < buffer.len() && TARGET[usize::from(buffer[at])] {
+        at += 1;
+    }
+    let target = &buffer[target_start..at];
+    if target.len() > limits.target {
+        return Err(Refusal::UriTooLong);
+    }
+    match buffer.get(at) {
+        None => return Ok(None),
+        Some(b' ') if !target.is_empty() => {}
+        Some(b'\n') => return Err(Refusal::BareLineEnd),
+        _ => return Err(Refusal::BadTarget),
+    }
+    let Some(end) = line(buffer, at + 1)? else {
+        return if buffer.len() - at > 16 {
+            Err(Refusal::Malformed)
+        } else {
+            Ok(None)
+        };
+    };
+    let version = version(&buffer[at + 1..end.end])?;
+    Ok(Some(RequestLine {
+        method,
+        target,
+        version,
+        next: end.next,
+    }))
+}
+
+pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
+    match text {
+        b"HTTP/1.1" => Ok(Version::V11),
+        b"HTTP/1.0" => Ok(Version::V10),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Refusal::Version)
+        }
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+/// What the fields say, gathered in one pass.
+#[derive(Default)]
+struct Said<'b> {
+    host: Option<&'b [u8]>,
+    content_length: Option<u64>,
+    transfer_encoding: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_option: bool,
+    upgrade: bool,
+    expect: bool,
+    nominates: bool,
+}
+
+fn understand<'b>(
+    buffer: &'b [u8],
+    line: &RequestLine<'b>,
+    field_lines: &[Field],
+    len: usize,
+) -> Result<RequestHead<'b>, Refusal> {
+    let said = gather(buffer, field_lines)?;
+    let v11 = line.version == Version::V11;
+    if said.transfer_encoding && (said.content_length.is_some() || !v11) {
+        return Err(Refusal::AmbiguousFraming);
+    }
+    if matches!(line.method, b"CONNECT" | b"TRACE") {
+        return Err(Refusal::Method);
+    }
+    let (authority, target) = target(line)?;
+    if said.host.is_none() && v11 {
+        return Err(Refusal::BadHost);
+    }
+    if let Some(host) = said.host {
+        check_host(host)?;
+    }
+    let framing = match (said.transfer_encoding, said.content_length) {
+        (true, _) => Framing::Chunked,
+        (false, Some(length)) if length > 0 => Framing::Length(length),
+        _ => Framing::None,
+    };
+    let has_body = framing != Framing::None;
+    Ok(RequestHead {
+        len,
+        method: line.method,
+        target,
+        version: line.version,
+        host: authority.or(said.host),
+        framing,
+        keep_alive: if v11 {
+            !said.close
+        } else {
+            said.keep_alive && !said.close
+        },
+        expects_continue: said.expect && v11 && has_body,
+        wants_upgrade: said.upgrade && said.upgrade_option && v11 && !has_body,
+        nominates: said.nominates,
+    })
+}
+
+fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refusal> {
+    let mut said = Said::default();
+    for field in field_lines {
+        let value = field.value_in(buffer);
+        match field.name {
+            FieldName::Host if said.host.replace(value).is_some() => return Err(Refusal::BadHost),
+            FieldName::ContentLength
+                if said
+                    .content_length
+                    .replace(content_length(value)?)
+                    .is_some() =>
+            {
+                return Err(Refusal::BadContentLength);
+            }
+            FieldName::TransferEncoding => {
+                if value != b"chunked" || said.transfer_encoding {
+                    return Err(Refusal::TransferCoding);
+                }
+                said.transfer_encoding = true;
+            }
+            FieldName::Connection => {
+                let options = ConnectionOptions::of(value)?;
+                said.close |= options.close;
+                said.keep_alive |= options.keep_alive;
+                said.upgrade_option |= options.upgrade;
+                said.nominates |= options.nominates;
+            }
+            FieldName::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::Expectation);
+                }
+                said.expect = true;
+            }
+            FieldName::Upgrade => said.upgrade |= !is_h2c(value),
+            _ => {}
+        }
+    }
+    Ok(said)
+}
+
+/// An offer of HTTP/2 in clear text, which is not taken (RFC 9113 3.1 has withdrawn it).
+pub fn is_h2c(upgrade: &[u8]) -> bool {
+    list(upgrade).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
+}
+
+/// What a Connection field says (RFC 9110 7.6.1).
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ConnectionOptions {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    pub(super) nominates: bool,
+}
+
+impl ConnectionOptions {
+    pub(super) fn of(value: &[u8]) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        for option in list(value) {
+            if !option.iter().all(|b| TOKEN[usize::from(*b)]) {
+                return Err(Refusal::FieldSyntax);
+            }
+            if option.eq_ignore_ascii_case(b"close") {
+                options.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                options.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                options.upgrade = true;
+            } else {
+                options.nominates = true;
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Whether a Connection field of the message names `name`.
+pub fn is_nominated(buffer: &[u8], field_lines: &[Field], name: &[u8]) -> bool {
+    field_lines
+        .iter()
+        .filter(|field| field.name == FieldName::Connection)
+        .any(|field| list(field.value_in(buffer)).any(|option| option.eq_ignore_ascii_case(name)))
+}
+
+/// Digits only, at most 19 of them, so that it fits whatever reads it next.
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::BadContentLength);
+    }
+    Ok(value
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Authority of an absolute-form target, and the target as it is forwarded.
+fn target<'b>(line: &RequestLine<'b>) -> Result<(Option<&'b [u8]>, &'b [u8]), Refusal> {
+    let target = line.target;
+    if target[0] == b'/' {
+        return Ok((None, target));
+    }
+    if target == b"*" {
+        return if line.method == b"OPTIONS" {
+            Ok((None, target))
+        } else {
+            Err(Refusal::BadTarget)
+        };
+    }
+    let rest = strip_scheme(target).ok_or(Refusal::BadTarget)?;
+    let end = rest
+        .iter()
+        .position(|b| matches!(b, b'/' | b'?'))
+        .unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    check_host(authority).map_err(|_| Refusal::BadTarget)?;
+    match path.first() {
+        Some(b'/') => Ok((Some(authority), path)),
+        // RFC 9112 3.2.1: an empty path is "/"; with OPTIONS it is "*" (3.2.4).
+        None if line.method == b"OPTIONS" => Ok((Some(authority), b"*")),
+        None => Ok((Some(authority), b"/")),
+        // "http://host?query" would need a byte that is not in the buffer; no ordinary client sends it.
+        Some(_) => Err(Refusal::BadTarget),
+    }
+}
+
+fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
+    [b"http://".as_slice(), b"https://"]
+        .into_iter()
+        .find(|scheme| {
+            target.len() >= scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
+        })
+        .map(|scheme| &target[scheme.len()..])
+}
+
+/// `host [":" port]` without userinfo (RFC 9110 4.2.4, 7.2).
+fn check_host(value: &[u8]) -> Result<(), Refusal> {
+    let (host, port) = split_host(value);
+    let host_is_good = match host {
+        [b'[', inner @ .., b']'] => {
+            std::str::from_utf8(inner).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
+        }
+        _ => {
+            !host.is_empty()
+                && host.len() <= 255
+                && host
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+        }
+    };
+    let port_is_good = port.len() <= 5
+        && port.iter().all(u8::is_ascii_digit)
+        && port
+            .iter()
+            .fold(0u32, |sum, d| sum * 10 + u32::from(d - b'0'))
+            <= 65535;
+    if host_is_good && port_is_good {
+        Ok(())
+    } else {
+        Err(Refusal::BadHost)
+    }
+}
+
+/// Host and port of `host[:port]`; no port is an empty one.
+pub fn split_host(value: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memrchr(b':', value) {
+        // The last colon of "[::1]" belongs to the address.
+        Some(colon) if !value.ends_with(b"]") => (&value[..colon], &value[colon + 1..]),
+        _ => (value, b""),
+    }
+}
+
+#[cfg(test)]
+mod tests;

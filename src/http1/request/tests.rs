@@ -1,0 +1,265 @@
+use super::*;
+
+const LIMITS: HeadLimits = HeadLimits {
+    bytes: 1024,
+    fields: 10,
+    target: 64,
+};
+
+fn parse_text(text: &str) -> Result<Option<RequestHead<'_>>, Refusal> {
+    parse(text.as_bytes(), &LIMITS, &mut Vec::new())
+}
+
+fn head(text: &str) -> RequestHead<'_> {
+    parse_text(text)
+        .unwrap_or_else(|e| panic!("{text:?}: {e}"))
+        .unwrap_or_else(|| panic!("{text:?}: not whole"))
+}
+
+#[test]
+fn a_plain_request() {
+    let head = head("GET /a?b=c HTTP/1.1\r\nHost: example.com:80\r\nAccept: */*\r\n\r\nrest");
+    assert_eq!(head.method, b"GET");
+    assert_eq!(head.target, b"/a?b=c");
+    assert_eq!(
+        (head.path(), head.query()),
+        (b"/a".as_slice(), Some(b"b=c".as_slice()))
+    );
+    assert_eq!(head.host, Some(b"example.com:80".as_slice()));
+    assert_eq!(head.framing, Framing::None);
+    assert!(head.keep_alive && !head.expects_continue && !head.wants_upgrade);
+    assert_eq!(head.len, 58);
+}
+
+#[test]
+fn framing() {
+    for (fields, framing) in [
+        ("", Framing::None),
+        ("Content-Length: 0\r\n", Framing::None),
+        ("content-length: 12\r\n", Framing::Length(12)),
+        (
+            "Content-Length: 9223372036854775807\r\n",
+            Framing::Length(i64::MAX as u64),
+        ),
+        ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
+    ] {
+        assert_eq!(
+            head(&format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).framing,
+            framing,
+            "{fields}"
+        );
+    }
+}
+
+#[test]
+fn connection_options() {
+    for (version, fields, keep) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: x, CLOSE\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+    ] {
+        let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(head(&text).keep_alive, keep, "{version} {fields}");
+    }
+}
+
+#[test]
+fn upgrade_needs_both_fields_and_no_body() {
+    let request =
+        |fields: &str| head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).wants_upgrade;
+    assert!(request("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+    assert!(!request("Connection: Upgrade\r\n"));
+    assert!(!request("Upgrade: websocket\r\n"));
+    assert!(!request("Connection: Upgrade\r\nUpgrade: h2c\r\n"));
+    assert!(!request(
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"
+    ));
+}
+
+#[test]
+fn absolute_form_wins_over_host() {
+    for (target, host, forwarded) in [
+        ("http://b.example/x?y", "b.example", "/x?y"),
+        ("HTTP://b.example:81", "b.example:81", "/"),
+        ("https://[::1]:8/", "[::1]:8", "/"),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = head(&text);
+        assert_eq!(head.host, Some(host.as_bytes()), "{target}");
+        assert_eq!(head.target, forwarded.as_bytes(), "{target}");
+    }
+    assert_eq!(
+        head("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n").target,
+        b"*"
+    );
+}
+
+#[test]
+fn http_1_0_needs_no_host() {
+    assert_eq!(head("GET / HTTP/1.0\r\n\r\n").host, None);
+}
+
+#[test]
+fn refusals() {
+    for (text, refusal) in [
+        ("GET / HTTP/1.1\r\n\r\n", Refusal::BadHost),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            Refusal::BadHost,
+        ),
+        ("GET / HTTP/1.1\r\nHost: \r\n\r\n", Refusal::BadHost),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Refusal::BadHost),
+        ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", Refusal::BadHost),
+        ("GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", Refusal::BadHost),
+        ("GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", Refusal::BadHost),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Refusal::BadHost),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        (
+            "GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            Refusal::BadTarget,
+        ),
+        (
+            "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
+            Refusal::BadTarget,
+        ),
+        (
+            "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            Refusal::BadTarget,
+        ),
+        ("GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        ("GET /é HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        ("GET /\r\n", Refusal::BadTarget),
+        ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
+        (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
+        ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Refusal::Malformed),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", Refusal::Malformed),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refusal::Version),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refusal::Version),
+        ("GET / HTTP/1.1\nHost: a\n\n", Refusal::BareLineEnd),
+        ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", Refusal::Malformed),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n",
+            Refusal::Expectation,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\n\r\n",
+            Refusal::FieldSyntax,
+        ),
+        (
+            "PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Refusal::AmbiguousFraming,
+        ),
+    ] {
+        assert_eq!(parse_text(text).map(|_| ()), Err(refusal), "{text:?}");
+    }
+}
+
+#[test]
+fn framing_that_two_could_read_differently_is_refused() {
+    for (fields, refusal) in [
+        (
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            Refusal::AmbiguousFraming,
+        ),
+        (
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            Refusal::BadContentLength,
+        ),
+        ("Content-Length: 1, 1\r\n", Refusal::BadContentLength),
+        ("Content-Length: +1\r\n", Refusal::BadContentLength),
+        ("Content-Length: -1\r\n", Refusal::BadContentLength),
+        ("Content-Length: 0x1\r\n", Refusal::BadContentLength),
+        ("Content-Length: 1 1\r\n", Refusal::BadContentLength),
+        ("Content-Length: \r\n", Refusal::BadContentLength),
+        (
+            "Content-Length: 18446744073709551616\r\n",
+            Refusal::BadContentLength,
+        ),
+        ("Content-Length : 1\r\n", Refusal::FieldSyntax),
+        (
+            "Transfer-Encoding: gzip, chunked\r\n",
+            Refusal::TransferCoding,
+        ),
+        ("Transfer-Encoding: Chunked\r\n", Refusal::TransferCoding),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            Refusal::TransferCoding,
+        ),
+        ("Transfer-Encoding: identity\r\n", Refusal::TransferCoding),
+        ("Transfer-Encoding:\x0bchunked\r\n", Refusal::FieldSyntax),
+    ] {
+        let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(parse_text(&text).map(|_| ()), Err(refusal), "{fields:?}");
+    }
+}
+
+#[test]
+fn limits_refuse_above_and_serve_below() {
+    let target = |n: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(n - 1));
+    assert!(parse_text(&target(64)).unwrap().is_some());
+    assert_eq!(
+        parse_text(&target(65)).map(|_| ()),
+        Err(Refusal::UriTooLong)
+    );
+    let padded = |n: usize| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\np: {}\r\n\r\n",
+            "x".repeat(n - 32)
+        )
+    };
+    assert_eq!(head(&padded(1024)).len, 1024);
+    assert_eq!(
+        parse_text(&padded(1025)).map(|_| ()),
+        Err(Refusal::HeadTooLarge)
+    );
+    let endless = format!("GET / HTTP/1.1\r\nHost: a\r\np: {}", "x".repeat(1024));
+    assert_eq!(parse_text(&endless).map(|_| ()), Err(Refusal::HeadTooLarge));
+}
+
+#[test]
+fn every_prefix_is_incomplete() {
+    let text = "\r\nPOST /path HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\n";
+    for cut in 0..text.len() {
+        assert!(
+            matches!(parse_text(&text[..cut]), Ok(None)),
+            "{cut}: {:?}",
+            parse_text(&text[..cut])
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = parse(&bytes, &LIMITS, &mut Vec::new());
+    }
+
+    #[test]
+    fn what_we_take_httparse_reads_alike(
+        tail in "[ -~\r\n\t]{0,80}",
+        name in "[A-Za-z-]{1,12}",
+        value in "[ -~]{0,20}",
+    ) {
+        let text = format!("GET /p HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\n{tail}");
+        let mut ours = Vec::new();
+        if let Ok(Some(head)) = parse(text.as_bytes(), &LIMITS, &mut ours) {
+            let mut storage = [httparse::EMPTY_HEADER; 32];
+            let mut oracle = httparse::Request::new(&mut storage);
+            let status = oracle.parse(text.as_bytes()).unwrap();
+            proptest::prop_assert_eq!(status, httparse::Status::Complete(head.len));
+            proptest::prop_assert_eq!(oracle.headers.len(), ours.len());
+            for (theirs, our) in oracle.headers.iter().zip(&ours) {
+                proptest::prop_assert_eq!(theirs.name.as_bytes(), our.name_in(text.as_bytes()));
+                proptest::prop_assert_eq!(theirs.value, our.value_in(text.as_bytes()));
+            }
+        }
+    }
+}

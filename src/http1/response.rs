@@ -1,0 +1,290 @@
+//! Response heads (RFC 9112 4): status line, framing, connection options. Backends are not trusted either.
+
+use super::field::{FieldName, VALUE, list, trim};
+use super::head::{Field, HeadLimits, fields, line};
+use super::request::{ConnectionOptions, content_length, version};
+use super::{Framing, Refusal, Version};
+
+/// Bounds of a response head.
+pub const LIMITS: HeadLimits = HeadLimits {
+    bytes: 64 << 10,
+    fields: 256,
+    target: 0,
+};
+
+/// Interim responses before one final response.
+pub const INTERIM_RESPONSES: u8 = 16;
+
+/// A response head, understood. Slices point into the buffer that it was parsed from.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseHead<'b> {
+    /// Bytes of the buffer that the head took.
+    pub len: usize,
+    /// 100 to 599.
+    pub status: u16,
+    /// Reason phrase; may be empty.
+    pub reason: &'b [u8],
+    /// Version.
+    pub version: Version,
+    /// Body framing.
+    pub framing: Framing,
+    /// Content-Length as the field gave it: what HEAD and 304 describe, though no body comes.
+    pub content_length: Option<u64>,
+    /// Whether the backend keeps the connection.
+    pub keep_alive: bool,
+    /// `Keep-Alive: timeout=N`, seconds.
+    pub keep_alive_timeout: Option<u32>,
+    /// Whether Connection names fields of this message.
+    pub nominates: bool,
+}
+
+/// Parses the response head at the beginning of `buffer`; `fields` is filled anew. `to_head` says that it answers a
+/// HEAD request. `None` while it is not whole.
+///
+/// # Errors
+/// Why it is refused.
+pub fn parse<'b>(
+    buffer: &'b [u8],
+    to_head: bool,
+    field_lines: &mut Vec<Field>,
+) -> Result<Option<ResponseHead<'b>>, Refusal> {
+    let parsed = status_line(buffer)?;
+    let section = match &parsed {
+        Some((_, _, _, next)) => fields(buffer, *next, LIMITS.fields, field_lines)?,
+        None => None,
+    };
+    let (Some((version, status, reason, _)), Some(len)) = (parsed, section) else {
+        return if buffer.len() > LIMITS.bytes {
+            Err(Refusal::HeadTooLarge)
+        } else {
+            Ok(None)
+        };
+    };
+    if len > LIMITS.bytes {
+        return Err(Refusal::HeadTooLarge);
+    }
+    understand(buffer, version, status, reason, field_lines, len, to_head).map(Some)
+}
+
+type StatusLine<'b> = (Version, u16, &'b [u8], usize);
+
+fn status_line(buffer: &[u8]) -> Result<Option<StatusLine<'_>>, Refusal> {
+    let expected = b"HTTP/1.";
+    let shown = buffer.len().min(expected.len());
+    if buffer[..shown] != expected[..shown] {
+        return Err(Refusal::Malformed);
+    }
+    let Some(end) = line(buffer, 0)? else {
+        return Ok(None);
+    };
+    let text = &buffer[..end.end];
+    if text.len() < 12 || text[8] != b' ' {
+        return Err(Refusal::Malformed);
+    }
+    let version = version(&text[..8])?;
+    let code = &text[9..12];
+    if !code.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::Malformed);
+    }
+    let status = code
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    // Some servers leave out the space before an empty reason.
+    let reason = match text.get(12) {
+        None => &text[12..],
+        Some(b' ') => &text[13..],
+        Some(_) => return Err(Refusal::Malformed),
+    };
+    if !(100..=599).contains(&status) || !reason.iter().all(|b| VALUE[usize::from(*b)]) {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Some((version, status, reason, end.next)))
+}
+
+fn understand<'b>(
+    buffer: &'b [u8],
+    version: Version,
+    status: u16,
+    reason: &'b [u8],
+    field_lines: &[Field],
+    len: usize,
+    to_head: bool,
+) -> Result<ResponseHead<'b>, Refusal> {
+    let mut length = None;
+    let mut chunked = false;
+    let mut connection = ConnectionOptions::default();
+    let mut keep_alive_timeout = None;
+    for field in field_lines {
+        let value = field.value_in(buffer);
+        match field.name {
+            FieldName::ContentLength if length.replace(content_length(value)?).is_some() => {
+                return Err(Refusal::BadContentLength);
+            }
+            FieldName::TransferEncoding => {
+                if !value.eq_ignore_ascii_case(b"chunked") || chunked {
+                    return Err(Refusal::TransferCoding);
+                }
+                chunked = true;
+            }
+            FieldName::Connection => {
+                let options = ConnectionOptions::of(value)?;
+                connection.close |= options.close;
+                connection.keep_alive |= options.keep_alive;
+                connection.nominates |= options.nominates;
+            }
+            FieldName::KeepAlive => keep_alive_timeout = timeout_of(value).or(keep_alive_timeout),
+            _ => {}
+        }
+    }
+    if chunked && (length.is_some() || version == Version::V10) {
+        return Err(Refusal::AmbiguousFraming);
+    }
+    let framing = if to_head || status < 200 || status == 204 || status == 304 {
+        Framing::None
+    } else if chunked {
+        Framing::Chunked
+    } else {
+        length.map_or(Framing::UntilClose, Framing::Length)
+    };
+    Ok(ResponseHead {
+        len,
+        status,
+        reason,
+        version,
+        framing,
+        content_length: length,
+        keep_alive: !connection.close
+            && framing != Framing::UntilClose
+            && (version == Version::V11 || connection.keep_alive),
+        keep_alive_timeout,
+        nominates: connection.nominates,
+    })
+}
+
+/// `timeout=N` of a Keep-Alive field.
+fn timeout_of(value: &[u8]) -> Option<u32> {
+    list(value).find_map(|parameter| {
+        let equals = memchr::memchr(b'=', parameter)?;
+        let (name, number) = (trim(&parameter[..equals]), trim(&parameter[equals + 1..]));
+        if !name.eq_ignore_ascii_case(b"timeout") {
+            return None;
+        }
+        std::str::from_utf8(number).ok()?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_text(text: &str, to_head: bool) -> Result<Option<ResponseHead<'_>>, Refusal> {
+        parse(text.as_bytes(), to_head, &mut Vec::new())
+    }
+
+    fn head(text: &str) -> ResponseHead<'_> {
+        parse_text(text, false).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_plain_response() {
+        let head = head(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nKeep-Alive: max=3, timeout=7\r\n\r\nhello",
+        );
+        assert_eq!(
+            (head.status, head.reason, head.framing),
+            (200, b"OK".as_slice(), Framing::Length(5))
+        );
+        assert!(head.keep_alive);
+        assert_eq!(head.keep_alive_timeout, Some(7));
+    }
+
+    #[test]
+    fn framing_follows_status_and_method() {
+        for (text, framing) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", Framing::UntilClose),
+            (
+                "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n",
+                Framing::Chunked,
+            ),
+            ("HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n", Framing::None),
+            ("HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n", Framing::None),
+            ("HTTP/1.1 100 Continue\r\n\r\n", Framing::None),
+        ] {
+            assert_eq!(head(text).framing, framing, "{text:?}");
+        }
+        let to_head = parse_text("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (to_head.framing, to_head.content_length),
+            (Framing::None, Some(5))
+        );
+    }
+
+    #[test]
+    fn connections_are_kept_only_when_it_is_safe() {
+        for (text, keep) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n",
+                true,
+            ),
+        ] {
+            assert_eq!(head(text).keep_alive, keep, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for (text, refusal) in [
+            ("HTTP/2 200 OK\r\n\r\n", Refusal::Malformed),
+            ("HTTP/1.1 20 OK\r\n\r\n", Refusal::Malformed),
+            ("HTTP/1.1 2000 OK\r\n\r\n", Refusal::Malformed),
+            ("HTTP/1.1 600 OK\r\n\r\n", Refusal::Malformed),
+            ("HTTP/1.1  200 OK\r\n\r\n", Refusal::Malformed),
+            ("HTTP/1.2 200 OK\r\n\r\n", Refusal::Version),
+            ("junk", Refusal::Malformed),
+            ("HTTP/1.1 200 OK\n\n", Refusal::BareLineEnd),
+            (
+                "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+                Refusal::FieldSyntax,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                Refusal::BadContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Refusal::AmbiguousFraming,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Refusal::AmbiguousFraming,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+                Refusal::TransferCoding,
+            ),
+        ] {
+            assert_eq!(
+                parse_text(text, false).map(|_| ()),
+                Err(refusal),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_prefix_is_incomplete() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        for cut in 0..text.len() {
+            assert!(matches!(parse_text(&text[..cut], false), Ok(None)), "{cut}");
+        }
+    }
+}
