@@ -1,3 +1,8 @@
-//! L2: sockets: listening, dialling, options, and what the kernel says about them.
+//! L2: sockets. Listening ([`listen`]), dialling ([`dial`]), options of a connection ([`socket`]) and how many
+//! descriptors the process may use ([`descriptors`]).
 
+pub mod descriptors;
+pub mod dial;
 pub mod listen;
+pub mod room;
+pub mod socket;

@@ -1,0 +1,60 @@
+//! How much a socket would take now. The one place of this crate that calls the system without a safe wrapper.
+//!
+//! A large read is worth the while only if what was read can be written at once; what cannot is kept in memory.
+//! `SO_MEMINFO` (Linux 4.12) tells both sides of the kernel's own comparison (`sk_stream_memory_free`), which
+//! `SIOCOUTQ` does not, since it counts payload and the kernel counts buffers.
+
+#![expect(unsafe_code, reason = "getsockopt(SO_MEMINFO) has no safe wrapper")]
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Index of the send buffer's size in the kernel's array (`SK_MEMINFO_SNDBUF`, linux/sock_diag.h).
+const SNDBUF: usize = 3;
+/// Index of the bytes queued for sending (`SK_MEMINFO_WMEM_QUEUED`).
+const WMEM_QUEUED: usize = 5;
+
+/// About how many bytes a write would take, 0 if unknown. An estimate: the kernel counts its buffers, not payload.
+pub fn send_room(socket: &impl AsFd) -> usize {
+    let mut info = [0u32; 9];
+    let mut length = size_of::<[u32; 9]>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; `info` and `length` are valid for writes, and the
+    // kernel writes at most `length` bytes, which is the size of `info`; any bit pattern is a valid u32.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 || (length as usize) < (WMEM_QUEUED + 1) * size_of::<u32>() {
+        return 0;
+    }
+    info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_socket_whose_peer_does_not_read_has_less_and_less_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _reader = listener.accept().unwrap();
+        let empty = send_room(&writer);
+        assert!(empty > 0);
+        writer.set_nonblocking(true).unwrap();
+        while writer.write(&[0; 65536]).is_ok() {}
+        assert!(send_room(&writer) < empty.max(65536));
+    }
+
+    #[test]
+    fn what_is_no_socket_has_no_room() {
+        assert_eq!(send_room(&std::io::stdin()), 0);
+    }
+}
