@@ -83,6 +83,8 @@ pub struct Listener {
 pub struct ListenerState {
     /// Connections open now, of all workers.
     pub open: AtomicU32,
+    /// Whether it is at its limit, so that reaching it is counted once.
+    pub full: AtomicBool,
     /// Whether the log has said that an untrusted peer sends forwarding fields.
     pub warned_untrusted: AtomicBool,
 }

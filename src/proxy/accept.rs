@@ -1,0 +1,320 @@
+//! Accept loops: one for each listener on each worker.
+//!
+//! At the listener's connection limit, or when descriptors run out, the loop leaves connections in the kernel's
+//! queue and looks again a moment later: it never spins and never ends. A loop that is stopped empties the kernel's
+//! queue before it closes its socket, so that no client that was let in is turned away.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::load::Held;
+use super::sessions::Session;
+use super::worker::Worker;
+use super::{http, tcp};
+use crate::model::settings::Protocol;
+use crate::snapshot::{Listener, ListenerState};
+use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
+use crate::telemetry::outcome::Reason;
+use crate::transport::descriptors::Descriptor;
+
+/// Between two looks while nothing may be accepted.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A listener as it runs on one worker.
+#[derive(Debug)]
+pub struct Running {
+    /// Of its bound sockets.
+    pub id: u64,
+    /// The newest generation that lists it, and its place there. A removed listener keeps its last one, so that what
+    /// it has let in is served to the end.
+    view: RefCell<(Held, usize)>,
+    stopped: Cell<bool>,
+    closed: Cell<bool>,
+    stop: Notify,
+}
+
+impl Running {
+    pub(super) fn new(held: &Held, place: usize) -> Self {
+        Self {
+            id: held.listeners[place].sockets.id(),
+            view: RefCell::new((Rc::clone(held), place)),
+            stopped: Cell::new(false),
+            closed: Cell::new(false),
+            stop: Notify::new(),
+        }
+    }
+
+    /// Moves on to `newest` if that lists it.
+    pub(super) fn follow(&self, newest: &Held) {
+        let mut view = self.view.borrow_mut();
+        if view.0.generation != newest.generation
+            && let Some(place) = newest
+                .listeners
+                .iter()
+                .position(|listener| listener.sockets.id() == self.id)
+        {
+            *view = (Rc::clone(newest), place);
+        }
+    }
+
+    /// The generation that a new request or connection sees, and the listener's place in it.
+    pub fn view(&self, worker: &Worker) -> (Held, usize) {
+        self.follow(&worker.snapshot());
+        let view = self.view.borrow();
+        (Rc::clone(&view.0), view.1)
+    }
+
+    /// Ends the accept loop.
+    pub(super) fn stop(&self) {
+        self.stopped.set(true);
+        self.stop.notify_one();
+    }
+
+    /// Whether connections of it must end after their request.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+
+    /// Whether its socket is closed.
+    pub(super) fn has_closed(&self) -> bool {
+        self.closed.get()
+    }
+}
+
+/// A connection from a client, counted until this is dropped.
+pub struct Accepted {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What the connection holds beside the socket.
+    pub client: ClientGuard,
+}
+
+/// What a client connection holds beside its socket.
+pub struct ClientGuard {
+    /// The other side.
+    pub peer: SocketAddr,
+    /// The listener.
+    pub running: Rc<Running>,
+    /// Its deadline.
+    pub session: Session,
+    metrics: Arc<ListenerMetrics>,
+    worker: u32,
+    _open: OpenConnection,
+    _descriptor: Descriptor,
+}
+
+impl ClientGuard {
+    /// The listener's sheet of this worker, under the name that the listener had when the connection came.
+    pub fn sheet(&self) -> &ListenerSheet {
+        self.metrics.sheet(self.worker as usize)
+    }
+
+    /// The listener's name when the connection came.
+    pub fn listener_name(&self) -> &str {
+        &self.metrics.name
+    }
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        self.sheet().connections_ended.increment();
+    }
+}
+
+/// One connection in a listener's count, over all workers.
+struct OpenConnection(Arc<ListenerState>);
+
+impl OpenConnection {
+    fn new(state: &Arc<ListenerState>) -> Self {
+        state.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection on its way to another worker.
+pub struct Handed {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    pub(super) listener: u64,
+    open: OpenConnection,
+    descriptor: Descriptor,
+}
+
+/// Starts the accept loop of `running` on `socket`.
+pub(super) fn start(socket: std::net::TcpListener, running: Rc<Running>, worker: Rc<Worker>) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            running.closed.set(true);
+            return tracing::error!(%error, "a listening socket could not be watched");
+        }
+    };
+    tokio::task::spawn_local(async move {
+        accept_until_stopped(&socket, &running, &worker).await;
+        empty_queue(socket, &running, &worker);
+        running.closed.set(true);
+    });
+}
+
+async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
+    let mut told = None;
+    while !running.is_stopped() {
+        let (held, place) = running.view(worker);
+        let listener = &held.listeners[place];
+        if let Some(reason) = why_not(listener, worker) {
+            if told != Some(reason) {
+                warn!(listener = %listener.name, reason = reason.as_str(), "not accepting for now");
+            }
+            told = Some(reason);
+            pause(running, PAUSE).await;
+            continue;
+        }
+        told = None;
+        drop(held);
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok((stream, peer)) => distribute(stream, peer, running, worker),
+                Err(error) => survive(&error, running, worker).await,
+            },
+            () = running.stop.notified() => {}
+        }
+    }
+}
+
+/// Why the next connection must wait. Counted once for each connection that is seen waiting.
+fn why_not(listener: &Listener, worker: &Worker) -> Option<Reason> {
+    let most = listener.limits.connections.unwrap_or(u32::MAX);
+    let reason = if listener.state.open.load(Ordering::Relaxed) >= most {
+        Reason::ConnectionLimit
+    } else if !worker.shared.descriptors.has_room() {
+        Reason::DescriptorLimit
+    } else {
+        listener.state.full.store(false, Ordering::Relaxed);
+        return None;
+    };
+    if !listener.state.full.swap(true, Ordering::Relaxed) {
+        listener.metrics.sheet(worker.index).rejected[reason.index()].increment();
+    }
+    Some(reason)
+}
+
+async fn pause(running: &Running, time: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = running.stop.notified() => {}
+    }
+}
+
+/// An accept that failed is the connection's bad luck, or we are out of something: then it is given time.
+async fn survive(error: &io::Error, running: &Running, worker: &Worker) {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            let (held, place) = running.view(worker);
+            let listener = &held.listeners[place];
+            listener.metrics.sheet(worker.index).rejected[Reason::DescriptorLimit.index()]
+                .increment();
+            warn!(listener = %listener.name, %error, "cannot accept for now");
+            pause(running, 5 * PAUSE).await;
+        }
+        _ => debug!(%error, "a connection was lost before it was accepted"),
+    }
+}
+
+fn distribute(stream: TcpStream, peer: SocketAddr, running: &Rc<Running>, worker: &Rc<Worker>) {
+    let (held, place) = running.view(worker);
+    let listener = &held.listeners[place];
+    let open = OpenConnection::new(&listener.state);
+    let descriptor = worker.shared.descriptors.take();
+    let Some(other) = worker.less_busy_peer() else {
+        return serve(stream, peer, open, descriptor, listener, running, worker);
+    };
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
+    let handed = Handed {
+        stream,
+        peer,
+        listener: running.id,
+        open,
+        descriptor,
+    };
+    if let Err(handed) = worker.hand_over(other, handed) {
+        take_over(handed, Rc::clone(running), worker);
+    }
+}
+
+/// Serves a connection that another worker accepted.
+pub(super) fn take_over(handed: Handed, running: Rc<Running>, worker: &Rc<Worker>) {
+    let (held, place) = running.view(worker);
+    let listener = &held.listeners[place];
+    match TcpStream::from_std(handed.stream) {
+        Ok(stream) => serve(
+            stream,
+            handed.peer,
+            handed.open,
+            handed.descriptor,
+            listener,
+            &running,
+            worker,
+        ),
+        Err(error) => debug!(%error, "a connection was lost between workers"),
+    }
+}
+
+fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: OpenConnection,
+    descriptor: Descriptor,
+    listener: &Listener,
+    running: &Rc<Running>,
+    worker: &Rc<Worker>,
+) {
+    let client = ClientGuard {
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        running: Rc::clone(running),
+        session: worker.sessions.enter(running.id),
+        metrics: Arc::clone(&listener.metrics),
+        worker: worker.index as u32,
+        _open: open,
+        _descriptor: descriptor,
+    };
+    client.sheet().connections.increment();
+    let accepted = Accepted { stream, client };
+    let worker = Rc::clone(worker);
+    match listener.protocol {
+        Protocol::Http => drop(tokio::task::spawn_local(http::connection::serve(
+            accepted, worker,
+        ))),
+        Protocol::Tcp => drop(tokio::task::spawn_local(tcp::serve(accepted, worker))),
+    }
+}
+
+/// Serves what the kernel has let in already, then closes the socket.
+fn empty_queue(socket: TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
+    while let Ok((stream, peer)) = socket.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            distribute(stream, peer, running, worker);
+        }
+    }
+}

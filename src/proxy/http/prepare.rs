@@ -1,0 +1,383 @@
+//! classify → route: bytes of a client become a request that is ready to be sent, or an answer of our own.
+//!
+//! One synchronous step. The head is parsed where it was read, the first matching route found, and the head that goes
+//! to the backend written into the exchange, with the body bytes that came along.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::exchange::Exchange;
+use super::headers::{RequestParts, client_address, cookie, write_request};
+use super::reply::Reply;
+use crate::balance::{Random, hash_key};
+use crate::http1::Framing;
+use crate::http1::field::FieldName;
+use crate::http1::head::{Field, HeadLimits};
+use crate::http1::request::{self, RequestHead, split_host};
+use crate::model::settings::HashKey;
+use crate::proxy::accept::ClientGuard;
+use crate::proxy::worker::Worker;
+use crate::route::{Fields, RequestView};
+use crate::snapshot::{Cluster, Listener, RouteAction, RouteTarget};
+use crate::telemetry::outcome::Reason;
+
+/// Where a worker parses and writes heads.
+#[derive(Debug, Default)]
+pub struct HeadSpace {
+    /// Fields of the head at hand.
+    pub fields: Vec<Field>,
+    /// A head on its way to a client.
+    pub out: Vec<u8>,
+}
+
+/// What became of the bytes.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Half a head.
+    Incomplete,
+    /// A request for the cluster that the exchange names.
+    Forward,
+    /// An answer of our own.
+    Answer(Reply),
+}
+
+/// Takes one request from the beginning of `buffer` into `exchange`. Returns what it is and how many bytes it took;
+/// what lies behind them is untouched.
+pub fn prepare(
+    worker: &Worker,
+    client: &ClientGuard,
+    buffer: &mut [u8],
+    exchange: &mut Exchange,
+) -> (Prepared, usize) {
+    let space = &mut *worker.head_space.borrow_mut();
+    let (held, place) = client.running.view(worker);
+    let listener = &held.listeners[place];
+    let limits = HeadLimits {
+        bytes: listener.limits.header_bytes,
+        fields: listener.limits.headers,
+        target: listener.limits.uri_bytes,
+    };
+    let head = match request::parse(buffer, &limits, &mut space.fields) {
+        Ok(None) => return (Prepared::Incomplete, 0),
+        Ok(Some(head)) => head,
+        Err(refusal) => {
+            exchange.view = Some((held, place));
+            exchange.facts.started = Some(Instant::now());
+            return (Prepared::Answer(Reply::refusal(refusal)), buffer.len());
+        }
+    };
+    let now = Instant::now();
+    worker.sessions.tell_time(now);
+    exchange.begin(&head, listener, now, worker.sessions.now());
+    let peer = client.peer.ip();
+    let trusted = listener
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&peer));
+    let client_ip = client_address(peer, &listener.trusted_proxies, buffer, &space.fields);
+    exchange.facts.client = Some(client_ip);
+    if held.access_log {
+        capture(exchange, &head, buffer, &space.fields);
+    }
+    let len = head.len;
+    let routed = route(listener, &head, buffer, &space.fields, client_ip, exchange);
+    let answer = match routed {
+        _ if over_limit(&head, listener) => Some(Reply::failure(Reason::BodyTooLarge, true)),
+        Routed::Cluster(index) => {
+            exchange.facts.cluster = Some(index);
+            exchange.facts.key = key_of(
+                &held.clusters[index],
+                &head,
+                buffer,
+                &space.fields,
+                client_ip,
+            );
+            let id = request_id(&worker.random);
+            let parts = RequestParts {
+                head: &head,
+                buffer,
+                fields: &space.fields,
+                peer,
+                trusted,
+                new_id: &id,
+            };
+            let written = write_request(&mut exchange.out, &parts);
+            exchange.facts.host_gap = written.host_gap;
+            if written.removed_forwarding {
+                tell_once_of_forwarding(listener, peer);
+            }
+            if held.access_log && exchange.capture.get(&exchange.capture.id).is_empty() {
+                exchange.capture.id = exchange.capture.keep(&id);
+            }
+            None
+        }
+        Routed::Answer(reply) => Some(reply),
+    };
+    exchange.view = Some((held, place));
+    take_body(buffer, len, exchange, answer)
+}
+
+/// Takes the part of the body that came along.
+fn take_body(
+    buffer: &mut [u8],
+    len: usize,
+    exchange: &mut Exchange,
+    answer: Option<Reply>,
+) -> (Prepared, usize) {
+    match (
+        exchange.take_early_body(&mut buffer[len..], answer.is_none()),
+        answer,
+    ) {
+        (Ok(taken), Some(mut reply)) => {
+            // What is left of a body that nobody wants cannot be told from the next request in time.
+            reply.close |= !exchange.has_whole_request() || !exchange.facts.keep_alive;
+            exchange.facts.bytes_in = (len + taken) as u64;
+            (Prepared::Answer(reply), len + taken)
+        }
+        (Ok(taken), None) => {
+            exchange.facts.bytes_in = (len + taken) as u64;
+            (Prepared::Forward, len + taken)
+        }
+        (Err(reason), _) => (Prepared::Answer(Reply::failure(reason, true)), buffer.len()),
+    }
+}
+
+fn over_limit(head: &RequestHead<'_>, listener: &Listener) -> bool {
+    matches!(head.framing, Framing::Length(length) if length > listener.limits.body_bytes)
+}
+
+enum Routed {
+    Cluster(usize),
+    Answer(Reply),
+}
+
+fn route(
+    listener: &Listener,
+    head: &RequestHead<'_>,
+    buffer: &[u8],
+    fields: &[Field],
+    client: IpAddr,
+    exchange: &mut Exchange,
+) -> Routed {
+    let mut lower = [0; 256];
+    let host = normal_host(head.host.unwrap_or(b""), &mut lower);
+    let view = RequestView {
+        method: head.method,
+        host,
+        path: head.path(),
+        query: head.query(),
+        client,
+        fields: &HeadFields { buffer, fields },
+    };
+    match listener.routes.find(&view) {
+        Some((index, target)) => {
+            exchange.facts.route = Some(index);
+            exchange.limit_total(target.timeout);
+            follow(target, head, host)
+        }
+        None => match listener.cluster {
+            Some(cluster) => Routed::Cluster(cluster),
+            None => Routed::Answer(Reply::failure(Reason::NoRoute, false)),
+        },
+    }
+}
+
+fn follow(target: &RouteTarget, head: &RequestHead<'_>, host: &[u8]) -> Routed {
+    match &target.action {
+        RouteAction::Cluster(index) => Routed::Cluster(*index),
+        RouteAction::Redirect { to, status } => Routed::Answer(Reply {
+            status: *status,
+            reason: None,
+            body: String::new(),
+            location: Some(expand(to, head, host)),
+            close: false,
+        }),
+        RouteAction::Respond { status, body } => Routed::Answer(Reply {
+            status: *status,
+            reason: None,
+            body: body.clone(),
+            location: None,
+            close: false,
+        }),
+    }
+}
+
+/// Fills `{host}`, `{uri}`, `{path}` and `{query}`; none of them can hold a line end.
+fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(template.len() + head.target.len());
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        out.extend_from_slice(&rest.as_bytes()[..open]);
+        rest = &rest[open..];
+        let Some(close) = rest.find('}') else { break };
+        match &rest[1..close] {
+            "host" => out.extend_from_slice(host),
+            "uri" => out.extend_from_slice(head.target),
+            "path" => out.extend_from_slice(head.path()),
+            "query" => out.extend_from_slice(head.query().unwrap_or(b"")),
+            other => {
+                out.push(b'{');
+                out.extend_from_slice(other.as_bytes());
+                out.push(b'}');
+            }
+        }
+        rest = &rest[close + 1..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+/// In lower case, without port and trailing dot.
+fn normal_host<'l>(host: &[u8], lower: &'l mut [u8; 256]) -> &'l [u8] {
+    let (name, _) = split_host(host);
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let length = name.len().min(lower.len());
+    lower[..length].copy_from_slice(&name[..length]);
+    lower[..length].make_ascii_lowercase();
+    &lower[..length]
+}
+
+/// The fields of a head, as routes ask for them.
+struct HeadFields<'b> {
+    buffer: &'b [u8],
+    fields: &'b [Field],
+}
+
+impl Fields for HeadFields<'_> {
+    fn any_value(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.fields
+            .iter()
+            .filter(|field| {
+                field
+                    .name_in(self.buffer)
+                    .eq_ignore_ascii_case(name.as_bytes())
+            })
+            .any(|field| each(field.value_in(self.buffer)))
+    }
+}
+
+/// Hash of what the cluster's `hash_key` names; of the client address if the request lacks it.
+fn key_of(
+    cluster: &Cluster,
+    head: &RequestHead<'_>,
+    buffer: &[u8],
+    fields: &[Field],
+    client: IpAddr,
+) -> u64 {
+    let found = match &cluster.hash_key {
+        HashKey::ClientIp => None,
+        HashKey::Path => Some(head.path()),
+        HashKey::Uri => Some(head.target),
+        HashKey::Header(name) => fields
+            .iter()
+            .find(|field| field.name_in(buffer).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value_in(buffer)),
+        HashKey::Cookie(name) => cookie(buffer, fields, name.as_bytes()),
+        HashKey::Query(name) => head
+            .query()
+            .and_then(|query| parameter(query, name.as_bytes())),
+    };
+    match found {
+        Some(bytes) => hash_key(cluster.hash_seed, bytes),
+        None => crate::proxy::tcp::client_key(cluster, client),
+    }
+}
+
+/// The first value of a parameter, as it was sent.
+fn parameter<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
+    query
+        .split(|b| *b == b'&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+}
+
+/// 128 random bits in hexadecimal digits.
+fn request_id(random: &Random) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+    std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15])
+}
+
+fn capture(exchange: &mut Exchange, head: &RequestHead<'_>, buffer: &[u8], fields: &[Field]) {
+    let capture = &mut exchange.capture;
+    capture.method = capture.keep(head.method);
+    capture.host = capture.keep(head.host.unwrap_or(b""));
+    capture.uri = capture.keep(head.target);
+    for field in fields.iter().filter(|field| field.name == FieldName::Other) {
+        let name = field.name_in(buffer);
+        if name.eq_ignore_ascii_case(b"user-agent") {
+            capture.user_agent = capture.keep(field.value_in(buffer));
+        } else if name.eq_ignore_ascii_case(b"referer") {
+            capture.referer = capture.keep(field.value_in(buffer));
+        }
+    }
+}
+
+fn tell_once_of_forwarding(listener: &Listener, peer: IpAddr) {
+    if !listener
+        .state
+        .warned_untrusted
+        .swap(true, Ordering::Relaxed)
+    {
+        warn!(
+            listener = %listener.name,
+            %peer,
+            "removed forwarding fields (X-Forwarded-* and the like) of a peer that is not trusted; to believe it, \
+             add its network to the listener's trusted_proxies"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_filled() {
+        let text = "GET /a/b?x=1 HTTP/1.1\r\nHost: A.example:80\r\n\r\n";
+        let limits = HeadLimits {
+            bytes: 1000,
+            fields: 10,
+            target: 100,
+        };
+        let head = request::parse(text.as_bytes(), &limits, &mut Vec::new())
+            .unwrap()
+            .unwrap();
+        let mut lower = [0; 256];
+        let host = normal_host(head.host.unwrap(), &mut lower);
+        for (template, filled) in [
+            ("https://{host}{uri}", "https://a.example/a/b?x=1"),
+            ("{path}|{query}|{other}|{", "/a/b|x=1|{other}|{"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(
+                String::from_utf8(expand(template, &head, host)).unwrap(),
+                filled
+            );
+        }
+    }
+
+    #[test]
+    fn hosts_are_normal() {
+        for (host, normal) in [
+            ("A.b.:80", "a.b"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("x", "x"),
+        ] {
+            assert_eq!(
+                normal_host(host.as_bytes(), &mut [0; 256]),
+                normal.as_bytes(),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_are_found() {
+        assert_eq!(parameter(b"a=1&id=x&id=y", b"id"), Some(b"x".as_slice()));
+        assert_eq!(parameter(b"a=1&idx=2", b"id"), None);
+    }
+}

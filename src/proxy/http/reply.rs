@@ -1,0 +1,214 @@
+//! What the proxy answers itself: short `text/plain` with the reason, a redirect, or what a route says.
+
+use std::time::SystemTime;
+
+use crate::http1::Refusal;
+use crate::telemetry::outcome::{BackendError, Reason};
+
+/// An answer of the proxy's own.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Why; `None` for what a route asked for.
+    pub reason: Option<Reason>,
+    /// Body; for a reason, its text.
+    pub body: String,
+    /// Location field of a redirect.
+    pub location: Option<Vec<u8>>,
+    /// Whether the connection ends behind it.
+    pub close: bool,
+}
+
+impl Reply {
+    /// An answer that tells what went wrong.
+    pub fn failure(reason: Reason, close: bool) -> Self {
+        let status = status_of(reason);
+        Self {
+            status,
+            reason: Some(reason),
+            body: format!("{status} {}\n", text_of(reason)),
+            location: None,
+            close,
+        }
+    }
+
+    /// To a request that is not understood: nothing behind it can be understood either.
+    pub fn refusal(refusal: Refusal) -> Self {
+        Self::failure(reason_of(refusal), true)
+    }
+
+    /// The bytes: `with_body` is false for HEAD, `say_keep` is for HTTP/1.0 clients that asked for it.
+    pub fn to_bytes(&self, with_body: bool, say_keep: bool) -> Vec<u8> {
+        let connection = match (self.close, say_keep) {
+            (true, _) => "Connection: close\r\n",
+            (false, true) => "Connection: keep-alive\r\n",
+            (false, false) => "",
+        };
+        let allow = if self.status == 405 {
+            "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
+        } else {
+            ""
+        };
+        let mut out =
+            format!("HTTP/1.1 {} {}\r\n", self.status, phrase_of(self.status)).into_bytes();
+        if let Some(location) = &self.location {
+            out.extend_from_slice(b"Location: ");
+            out.extend_from_slice(location);
+            out.extend_from_slice(b"\r\n");
+        }
+        let has_content = !matches!(self.status, 204 | 304);
+        if has_content {
+            let length = self.body.len();
+            let head =
+                format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n");
+            out.extend_from_slice(head.as_bytes());
+        }
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        out.extend_from_slice(format!("Date: {date}\r\n{allow}{connection}\r\n").as_bytes());
+        if with_body && has_content {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+        out
+    }
+}
+
+/// The reason of a refused message.
+pub fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Malformed => Reason::Malformed,
+        Refusal::BareLineEnd => Reason::BareLineEnd,
+        Refusal::FieldSyntax => Reason::FieldSyntax,
+        Refusal::BadHost => Reason::BadHost,
+        Refusal::BadTarget => Reason::BadTarget,
+        Refusal::BadContentLength => Reason::BadContentLength,
+        Refusal::AmbiguousFraming => Reason::AmbiguousFraming,
+        Refusal::TransferCoding => Reason::TransferCoding,
+        Refusal::BadChunk => Reason::BadChunk,
+        Refusal::Method => Reason::Method,
+        Refusal::Expectation => Reason::Expectation,
+        Refusal::Version => Reason::Version,
+        Refusal::UriTooLong => Reason::UriTooLong,
+        Refusal::HeadTooLarge => Reason::HeadTooLarge,
+        Refusal::TooManyFields => Reason::TooManyHeaders,
+    }
+}
+
+/// The reason of a backend's failure before its answer began.
+pub fn reason_of_backend(error: BackendError) -> Reason {
+    match error {
+        BackendError::Connect => Reason::BackendConnect,
+        BackendError::Timeout => Reason::BackendTimeout,
+        BackendError::Reset => Reason::BackendReset,
+        BackendError::Protocol => Reason::BackendProtocol,
+    }
+}
+
+/// The status of what the proxy answers for a reason.
+pub fn status_of(reason: Reason) -> u16 {
+    match reason {
+        Reason::Malformed
+        | Reason::BareLineEnd
+        | Reason::FieldSyntax
+        | Reason::BadHost
+        | Reason::BadTarget
+        | Reason::BadContentLength
+        | Reason::AmbiguousFraming
+        | Reason::BadChunk => 400,
+        Reason::NoRoute => 404,
+        Reason::Method => 405,
+        Reason::SlowHead | Reason::SlowBody => 408,
+        Reason::BodyTooLarge => 413,
+        Reason::UriTooLong => 414,
+        Reason::Expectation => 417,
+        Reason::HeadTooLarge | Reason::TooManyHeaders => 431,
+        Reason::ClientLeft | Reason::SlowReader => 499,
+        Reason::Internal => 500,
+        Reason::TransferCoding => 501,
+        Reason::BackendConnect
+        | Reason::BackendReset
+        | Reason::BackendProtocol
+        | Reason::BackendCut => 502,
+        Reason::NoBackend
+        | Reason::ConnectionLimit
+        | Reason::DescriptorLimit
+        | Reason::IdleTunnel
+        | Reason::Drained => 503,
+        Reason::BackendTimeout | Reason::RequestTimeout => 504,
+        Reason::Version => 505,
+    }
+}
+
+/// What a person reads.
+fn text_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Malformed => "malformed request",
+        Reason::BareLineEnd => "a line ends without CRLF",
+        Reason::FieldSyntax => "malformed header field",
+        Reason::BadHost => "missing, repeated or malformed Host",
+        Reason::BadTarget => "malformed request target",
+        Reason::BadContentLength => "malformed or repeated Content-Length",
+        Reason::AmbiguousFraming => "ambiguous message framing",
+        Reason::BadChunk => "malformed chunk",
+        Reason::NoRoute => "no route",
+        Reason::Method => "method not allowed",
+        Reason::SlowHead => "the request head took too long",
+        Reason::SlowBody => "the request body took too long",
+        Reason::BodyTooLarge => "request body too large",
+        Reason::UriTooLong => "request target too long",
+        Reason::Expectation => "unknown expectation",
+        Reason::HeadTooLarge => "request head too large",
+        Reason::TooManyHeaders => "too many header fields",
+        Reason::ClientLeft | Reason::SlowReader => "client left",
+        Reason::Internal => "internal error",
+        Reason::TransferCoding => "transfer coding not supported",
+        Reason::BackendConnect => "no connection to the backend",
+        Reason::BackendReset => "the backend closed the connection",
+        Reason::BackendProtocol => "the backend's response is not valid HTTP",
+        Reason::BackendCut => "the backend's response was cut",
+        Reason::NoBackend => "no backend available",
+        Reason::ConnectionLimit | Reason::DescriptorLimit => "too many connections",
+        Reason::IdleTunnel => "silent for too long",
+        Reason::Drained => "the proxy is going away",
+        Reason::BackendTimeout => "the backend took too long",
+        Reason::RequestTimeout => "the request took too long",
+        Reason::Version => "HTTP version not supported",
+    }
+}
+
+/// The standard phrase of a status (RFC 9110 15), empty for one without.
+fn phrase_of(status: u16) -> &'static str {
+    hyper::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_why() {
+        let bytes = Reply::failure(Reason::NoRoute, false).to_bytes(true, false);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.starts_with(
+                "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("\r\n\r\n404 no route\n"), "{text}");
+        assert!(
+            text.contains("Content-Length: 13\r\n") && !text.contains("Connection"),
+            "{text}"
+        );
+        let head = Reply::failure(Reason::Method, true).to_bytes(false, true);
+        let text = String::from_utf8(head).unwrap();
+        assert!(
+            text.contains("Connection: close\r\n")
+                && text.contains("Allow: GET")
+                && text.ends_with("\r\n\r\n")
+        );
+    }
+}

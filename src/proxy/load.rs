@@ -1,0 +1,72 @@
+//! What a request or a session holds while it is open: a generation, and its place in a backend's load.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::model::backend::Backend;
+use crate::snapshot::{Cluster, Endpoint, Snapshot};
+
+/// A generation as a worker hands it to its requests: counted within the worker, so that a request pays no
+/// contended atomic.
+pub type Held = Rc<Arc<Snapshot>>;
+
+/// A backend that was picked, and the request's place in its load. The load ends when this is dropped.
+#[derive(Debug)]
+pub struct Picked {
+    held: Held,
+    cluster: u32,
+    endpoint: u32,
+}
+
+impl Picked {
+    /// Counts one request or session on the endpoint.
+    pub fn new(held: &Held, cluster: usize, endpoint: usize) -> Self {
+        let picked = Self {
+            held: Rc::clone(held),
+            cluster: cluster as u32,
+            endpoint: endpoint as u32,
+        };
+        picked.endpoint().backend.start();
+        picked
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.held.clusters[self.cluster as usize]
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.cluster().endpoints[self.endpoint as usize]
+    }
+
+    /// Place among the cluster's members.
+    pub fn index(&self) -> u32 {
+        self.endpoint
+    }
+
+    /// Lets go of the generation but keeps the load: for what lasts longer than a request.
+    pub fn detach(self) -> Detached {
+        let backend = Arc::clone(&self.endpoint().backend);
+        backend.start();
+        Detached { backend }
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.endpoint().backend.finish();
+    }
+}
+
+/// A session's place in a backend's load, without a generation.
+#[derive(Debug)]
+pub struct Detached {
+    backend: Arc<Backend>,
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        self.backend.finish();
+    }
+}

@@ -1,0 +1,196 @@
+//! The verb record: a finished request or session is counted and logged, once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::accept::ClientGuard;
+use super::http::exchange::Exchange;
+use super::load::Picked;
+use super::tcp::Joined;
+use super::worker::Worker;
+use crate::telemetry::access_log::Record;
+use crate::telemetry::outcome::Reason;
+
+/// How a TCP session ended.
+pub struct SessionOutcome {
+    started: Instant,
+    connect: Option<Duration>,
+    /// Cluster, once it is known.
+    pub cluster: Option<Arc<str>>,
+    backend: Option<Arc<str>>,
+    /// Backends tried.
+    pub attempts: u32,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// What ended it, if that was not its two sides in order.
+    pub reason: Option<Reason>,
+}
+
+impl SessionOutcome {
+    /// Of a session that begins.
+    pub fn new(started: Instant) -> Self {
+        Self {
+            started,
+            connect: None,
+            cluster: None,
+            backend: None,
+            attempts: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: None,
+        }
+    }
+
+    /// Notes the backend that was reached.
+    pub fn connected(&mut self, picked: &Picked) {
+        self.connect = Some(self.started.elapsed());
+        self.backend = Some(Arc::clone(picked.endpoint().backend.label()));
+    }
+
+    /// Notes how it ended.
+    pub(super) fn ended(&mut self, joined: Joined) {
+        (self.bytes_in, self.bytes_out, self.reason) =
+            (joined.bytes_up, joined.bytes_down, joined.reason);
+    }
+
+    /// Counts and logs the session.
+    pub fn record(self, client: &ClientGuard, worker: &Worker) {
+        if let Some(reason) = self.reason {
+            client.sheet().rejected[reason.index()].increment();
+        }
+        if !worker.snapshot().access_log {
+            return;
+        }
+        worker.log.borrow_mut().write(&Record {
+            time: SystemTime::now(),
+            listener: client.listener_name(),
+            client: client.peer.ip(),
+            peer: client.peer,
+            id: b"",
+            protocol: "tcp",
+            method: b"",
+            host: b"",
+            uri: b"",
+            status: None,
+            reason: self.reason,
+            route: None,
+            cluster: self.cluster.as_deref(),
+            backend: self.backend.as_deref(),
+            attempts: Some(self.attempts),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration: self.started.elapsed(),
+            connect: self.connect,
+            response: None,
+            user_agent: b"",
+            referer: b"",
+        });
+    }
+}
+
+/// Counts and logs an exchange that ended with `status`.
+pub fn record_exchange(
+    exchange: &Exchange,
+    client: &ClientGuard,
+    worker: &Worker,
+    status: u16,
+    reason: Option<Reason>,
+) {
+    let Some((held, place)) = &exchange.view else {
+        return;
+    };
+    let listener = &held.listeners[*place];
+    let sheet = listener.metrics.sheet(worker.index);
+    let duration = exchange
+        .facts
+        .started
+        .map_or(Duration::ZERO, |started| started.elapsed());
+    sheet.requests.increment(status);
+    sheet.duration.observe(duration);
+    if let Some(reason) = reason {
+        sheet.rejected[reason.index()].increment();
+    }
+    if !held.access_log {
+        return;
+    }
+    let capture = &exchange.capture;
+    let cluster = exchange.facts.cluster.map(|index| &held.clusters[index]);
+    let route = exchange
+        .facts
+        .route
+        .and_then(|index| listener.routes.rules().get(index));
+    worker.log.borrow_mut().write(&Record {
+        time: SystemTime::now(),
+        listener: &listener.name,
+        client: exchange.facts.client.unwrap_or(client.peer.ip()),
+        peer: client.peer,
+        id: capture.get(&capture.id),
+        protocol: if exchange.facts.is_http10 {
+            "HTTP/1.0"
+        } else {
+            "HTTP/1.1"
+        },
+        method: capture.get(&capture.method),
+        host: capture.get(&capture.host),
+        uri: capture.get(&capture.uri),
+        status: Some(status),
+        reason,
+        route: route.map(|rule| &*rule.target.name),
+        cluster: cluster.map(|cluster| &*cluster.name),
+        backend: exchange.last_backend().map(|backend| &**backend),
+        attempts: (exchange.facts.attempts > 0).then_some(exchange.facts.attempts),
+        bytes_in: exchange.facts.bytes_in,
+        bytes_out: exchange.facts.bytes_out,
+        duration,
+        connect: exchange.facts.connect,
+        response: exchange.response_time(),
+        user_agent: capture.get(&capture.user_agent),
+        referer: capture.get(&capture.referer),
+    });
+}
+
+/// What the access log wants to know of a request head, kept only while the log is on.
+#[derive(Debug, Default)]
+pub struct Capture {
+    bytes: Vec<u8>,
+    /// Method.
+    pub method: Span,
+    /// Host.
+    pub host: Span,
+    /// Target.
+    pub uri: Span,
+    /// X-Request-Id.
+    pub id: Span,
+    /// User-Agent.
+    pub user_agent: Span,
+    /// Referer.
+    pub referer: Span,
+}
+
+/// A part of the captured bytes.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Span(u32, u32);
+
+impl Capture {
+    /// Keeps a copy of `value`.
+    pub fn keep(&mut self, value: &[u8]) -> Span {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(value);
+        Span(start, self.bytes.len() as u32)
+    }
+
+    /// The kept copy.
+    pub fn get(&self, span: &Span) -> &[u8] {
+        &self.bytes[span.0 as usize..span.1 as usize]
+    }
+
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        *self = Self {
+            bytes,
+            ..Self::default()
+        };
+    }
+}

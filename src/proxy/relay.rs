@@ -1,0 +1,230 @@
+//! Two connections joined: bytes go both ways until both sides have ended, with back-pressure and half-close.
+//!
+//! The end of one side's sending is passed on while the other direction goes on. A reset is passed on as a reset,
+//! after what the other direction still had to say.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+use super::flow::{Pending, ReadSize, Stream, TURN, poll_read};
+
+/// How a joined pair ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// Both sides ended in order.
+    Closed,
+    /// The client broke off.
+    ClientReset,
+    /// The backend broke off.
+    BackendReset,
+}
+
+/// The state of a joined pair.
+#[derive(Debug, Default)]
+pub struct Relay {
+    up: Direction,
+    down: Direction,
+}
+
+#[derive(Debug, Default)]
+struct Direction {
+    kept: Pending,
+    read_size: ReadSize,
+    bytes: u64,
+    phase: Phase,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// The source has ended; the sink must be told.
+    Ended,
+    /// The sink has been told.
+    Closed,
+    /// The source was reset.
+    SourceReset,
+    /// The sink was reset.
+    SinkReset,
+}
+
+impl Relay {
+    /// With bytes that were read already: `up` from the client, `down` from the backend.
+    pub fn with_early(up: &[u8], down: &[u8]) -> Self {
+        let mut relay = Self::default();
+        relay.up.kept.push(up);
+        relay.down.kept.push(down);
+        relay
+    }
+
+    /// Bytes given to the backend so far.
+    pub fn bytes_up(&self) -> u64 {
+        self.up.bytes
+    }
+
+    /// Bytes given to the client so far.
+    pub fn bytes_down(&self) -> u64 {
+        self.down.bytes
+    }
+
+    /// Moves what can be moved. `moved` says whether anything was.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut impl Stream,
+        backend: &mut impl Stream,
+        scratch: &mut [u8],
+        moved: &mut bool,
+    ) -> Poll<RelayEnd> {
+        *moved |= self.up.advance(cx, client, backend, scratch);
+        *moved |= self.down.advance(cx, backend, client, scratch);
+        let end = match (self.up.phase, self.down.phase) {
+            (Phase::Closed, Phase::Closed) => RelayEnd::Closed,
+            (Phase::SourceReset, _) | (_, Phase::SinkReset) => RelayEnd::ClientReset,
+            // The backend may have answered before it broke off: that is passed on first.
+            (_, Phase::SourceReset) | (Phase::SinkReset, Phase::Closed) => RelayEnd::BackendReset,
+            _ => return Poll::Pending,
+        };
+        match end {
+            RelayEnd::Closed => {}
+            RelayEnd::ClientReset => backend.reset_on_close(),
+            RelayEnd::BackendReset => client.reset_on_close(),
+        }
+        Poll::Ready(end)
+    }
+}
+
+impl Direction {
+    /// Moves what can be moved from `source` to `sink`; says whether anything was.
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Stream,
+        sink: &mut impl Stream,
+        scratch: &mut [u8],
+    ) -> bool {
+        let mut turn = 0;
+        let mut moved = false;
+        loop {
+            match self.step(cx, source, sink, scratch) {
+                Ok(Poll::Ready(0)) => {}
+                Ok(Poll::Ready(n)) => {
+                    moved = true;
+                    turn += n;
+                }
+                Ok(Poll::Pending) => return moved,
+                Err(()) => self.phase = Phase::SinkReset,
+            }
+            match self.phase {
+                Phase::Open | Phase::Ended => {}
+                Phase::Closed | Phase::SourceReset | Phase::SinkReset => return moved,
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return moved;
+            }
+        }
+    }
+
+    /// One write of what is kept, one read with its write, or the end passed on. The number is what was read.
+    /// An error is the sink's.
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Stream,
+        sink: &mut impl Stream,
+        scratch: &mut [u8],
+    ) -> Result<Poll<usize>, ()> {
+        if !self.kept.is_empty() {
+            return match self.kept.poll_flush(sink, cx, &mut self.bytes) {
+                Poll::Ready(Ok(())) => Ok(Poll::Ready(1)),
+                Poll::Ready(Err(_)) => Err(()),
+                Poll::Pending => Ok(Poll::Pending),
+            };
+        }
+        if self.phase == Phase::Ended {
+            return match Pin::new(sink).poll_shutdown(cx) {
+                Poll::Ready(result) => {
+                    self.phase = Phase::Closed;
+                    // A side that is gone already has been told well enough.
+                    let _: Result<(), io::Error> = result;
+                    Ok(Poll::Ready(0))
+                }
+                Poll::Pending => Ok(Poll::Pending),
+            };
+        }
+        let asked = self.read_size.next(sink);
+        match poll_read(source, cx, &mut scratch[..asked]) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Err(_)) => {
+                self.phase = Phase::SourceReset;
+                Ok(Poll::Ready(0))
+            }
+            Poll::Ready(Ok(0)) => {
+                self.phase = Phase::Ended;
+                Ok(Poll::Ready(0))
+            }
+            Poll::Ready(Ok(read)) => {
+                let written = self
+                    .kept
+                    .write(sink, cx, &[&scratch[..read]])
+                    .map_err(|_| ())?;
+                self.bytes += written as u64;
+                self.read_size.learn(asked, read, written == read);
+                Ok(Poll::Ready(read))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn both_ways_with_half_close() {
+        let (mut client, mut client_end) = duplex(16);
+        let (mut backend, mut backend_end) = duplex(16);
+        let mut relay = Relay::with_early(b"early ", b"");
+        let mut scratch = vec![0; 1 << 20];
+        let joined = poll_fn(|cx| {
+            relay.poll(
+                cx,
+                &mut client_end,
+                &mut backend_end,
+                &mut scratch,
+                &mut false,
+            )
+        });
+        let talk = async {
+            client
+                .write_all(b"a question longer than the pipe")
+                .await
+                .unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let serve = async {
+            let mut question = String::new();
+            backend.read_to_string(&mut question).await.unwrap();
+            backend
+                .write_all(b"an answer after the end of the question")
+                .await
+                .unwrap();
+            backend.shutdown().await.unwrap();
+            question
+        };
+        let (end, answer, question) = tokio::join!(joined, talk, serve);
+        assert_eq!(end, RelayEnd::Closed);
+        assert_eq!(question, "early a question longer than the pipe");
+        assert_eq!(answer, "an answer after the end of the question");
+        assert_eq!((relay.bytes_up(), relay.bytes_down()), (37, 39));
+    }
+}

@@ -1,0 +1,307 @@
+//! Deadlines of a worker's connections, coarse and cheap.
+//!
+//! Setting a deadline is one store into a table; no timer is armed or disarmed for a read. One tick every [`TICK`],
+//! only while there are connections, walks the table (8 bytes a connection) and wakes the tasks whose time has come.
+//! A task may therefore be woken up to two ticks late, never early.
+//!
+//! A slot also knows what a connection stands on (listener, backend) and whether it is at rest, so that a removal
+//! or a drain reaches exactly those it concerns without waking the others.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Between two walks of the table.
+pub const TICK: Duration = Duration::from_millis(50);
+
+const NEVER: u64 = u64::MAX;
+
+/// Why a task was woken by the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fired {
+    /// The deadline that the connection set itself has passed.
+    Deadline,
+    /// What it stands on was removed, and its drain has ended.
+    Drained,
+}
+
+/// The table of one worker.
+#[derive(Debug)]
+pub struct Sessions {
+    epoch: Instant,
+    now: Cell<u64>,
+    /// The earlier of a slot's deadline and end of drain, apart from the slots so that a walk touches little.
+    due: RefCell<Vec<u64>>,
+    slots: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<u32>>,
+    open: Cell<usize>,
+    first: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    deadline: u64,
+    drain_end: u64,
+    listener: u64,
+    backend: u64,
+    at_rest: bool,
+    fired: Option<Fired>,
+    waker: Option<Waker>,
+}
+
+impl Sessions {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            now: Cell::new(0),
+            due: RefCell::default(),
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            open: Cell::new(0),
+            first: Notify::new(),
+        }
+    }
+
+    /// Milliseconds since the worker started, as of the last tick or [`Self::tell_time`].
+    pub fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// Takes an exact time that was read anyway.
+    pub fn tell_time(&self, now: Instant) {
+        self.now
+            .set(now.saturating_duration_since(self.epoch).as_millis() as u64);
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// A slot for a connection of the listening sockets `listener`.
+    pub fn enter(self: &Rc<Self>, listener: u64) -> Session {
+        let slot = Slot {
+            deadline: NEVER,
+            drain_end: NEVER,
+            listener,
+            ..Slot::default()
+        };
+        let index = match self.free.borrow_mut().pop() {
+            Some(index) => {
+                self.slots.borrow_mut()[index as usize] = slot;
+                self.due.borrow_mut()[index as usize] = NEVER;
+                index
+            }
+            None => {
+                self.slots.borrow_mut().push(slot);
+                self.due.borrow_mut().push(NEVER);
+                (self.due.borrow().len() - 1) as u32
+            }
+        };
+        if self.open.replace(self.open.get() + 1) == 0 {
+            self.tell_time(Instant::now());
+            self.first.notify_one();
+        }
+        Session {
+            table: Rc::clone(self),
+            index,
+        }
+    }
+
+    /// Walks the table for ever; one task of the worker.
+    pub async fn run(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if self.open.get() == 0 {
+                self.first.notified().await;
+            }
+            tick.tick().await;
+            self.tell_time(Instant::now());
+            self.fire_due();
+        }
+    }
+
+    fn fire_due(&self) {
+        let now = self.now.get();
+        let mut due = self.due.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
+        for (index, at) in due.iter_mut().enumerate() {
+            if *at <= now {
+                *at = NEVER;
+                let slot = &mut slots[index];
+                slot.fired = Some(if slot.drain_end <= now {
+                    Fired::Drained
+                } else {
+                    Fired::Deadline
+                });
+                if let Some(waker) = &slot.waker {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Ends the connections that stand on `listener` (or on any) in `after` at the latest, and wakes those at rest.
+    pub fn drain_listener(&self, listener: Option<u64>, after: Duration) {
+        self.drain(after, |slot| listener.is_none_or(|id| slot.listener == id));
+    }
+
+    /// Ends the connections that stand on one of `backends` (sorted ids) in `after` at the latest.
+    pub fn drain_backends(&self, backends: &[u64], after: Duration) {
+        self.drain(after, |slot| {
+            slot.backend != 0 && backends.binary_search(&slot.backend).is_ok()
+        });
+    }
+
+    fn drain(&self, after: Duration, concerned: impl Fn(&Slot) -> bool) {
+        let end = self.now.get().saturating_add(after.as_millis() as u64);
+        let mut due = self.due.borrow_mut();
+        for (index, slot) in self.slots.borrow_mut().iter_mut().enumerate() {
+            if slot.waker.is_some() && concerned(slot) {
+                slot.drain_end = slot.drain_end.min(end);
+                due[index] = due[index].min(end);
+                if let (true, Some(waker)) = (slot.at_rest, &slot.waker) {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+}
+
+/// One connection's slot; free again when dropped.
+#[derive(Debug)]
+pub struct Session {
+    table: Rc<Sessions>,
+    index: u32,
+}
+
+impl Session {
+    /// Remembers whom to wake. Once for each task is enough, since a task keeps its waker.
+    pub fn register(&self, cx: &Context<'_>) {
+        let mut slots = self.table.slots.borrow_mut();
+        let slot = &mut slots[self.index as usize];
+        if slot.waker.is_none() {
+            slot.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Sets the deadline `after` from now, in place of the one before.
+    pub fn set_deadline(&self, after: Duration) {
+        self.set_deadline_at(self.table.now().saturating_add(after.as_millis() as u64));
+    }
+
+    /// Sets the deadline in the table's milliseconds, in place of the one before.
+    pub fn set_deadline_at(&self, at: u64) {
+        let index = self.index as usize;
+        let slot = &mut self.table.slots.borrow_mut()[index];
+        slot.deadline = at;
+        slot.fired = slot.fired.filter(|fired| *fired == Fired::Drained);
+        self.table.due.borrow_mut()[index] = if slot.fired.is_some() {
+            NEVER
+        } else {
+            at.min(slot.drain_end)
+        };
+    }
+
+    /// What woke the connection, if the table did; taken.
+    pub fn take_fired(&self) -> Option<Fired> {
+        self.table.slots.borrow_mut()[self.index as usize]
+            .fired
+            .take()
+    }
+
+    /// Ready when the table has fired.
+    pub fn poll_fired(&self, cx: &Context<'_>) -> Poll<Fired> {
+        self.register(cx);
+        self.take_fired().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Whether the connection waits for a request: such a one is woken by a drain.
+    pub fn set_at_rest(&self, at_rest: bool) {
+        self.table.slots.borrow_mut()[self.index as usize].at_rest = at_rest;
+    }
+
+    /// The backend it stands on; 0 for none.
+    pub fn set_backend(&self, backend: u64) {
+        self.table.slots.borrow_mut()[self.index as usize].backend = backend;
+    }
+
+    /// The table's time.
+    pub fn now(&self) -> u64 {
+        self.table.now()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.table.slots.borrow_mut()[self.index as usize] = Slot::default();
+        self.table.due.borrow_mut()[self.index as usize] = NEVER;
+        self.table.free.borrow_mut().push(self.index);
+        self.table.open.set(self.table.open.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered(table: &Rc<Sessions>, listener: u64) -> Session {
+        let session = table.enter(listener);
+        session.register(&Context::from_waker(Waker::noop()));
+        session
+    }
+
+    fn advance(table: &Sessions, ms: u64) {
+        table.now.set(table.now.get() + ms);
+        table.fire_due();
+    }
+
+    #[test]
+    fn a_deadline_fires_once_and_can_be_moved() {
+        let table = Rc::new(Sessions::new());
+        let session = registered(&table, 1);
+        session.set_deadline(Duration::from_secs(1));
+        advance(&table, 999);
+        assert_eq!(session.take_fired(), None);
+        session.set_deadline(Duration::from_secs(1));
+        advance(&table, 999);
+        assert_eq!(session.take_fired(), None);
+        advance(&table, 1);
+        assert_eq!(session.take_fired(), Some(Fired::Deadline));
+        advance(&table, 10_000);
+        assert_eq!(session.take_fired(), None);
+    }
+
+    #[test]
+    fn a_drain_reaches_only_those_it_concerns() {
+        let table = Rc::new(Sessions::new());
+        let (first, second) = (registered(&table, 1), registered(&table, 2));
+        second.set_backend(7);
+        first.set_deadline(Duration::from_secs(100));
+        table.drain_listener(Some(1), Duration::from_secs(1));
+        first.set_deadline(Duration::from_secs(100));
+        advance(&table, 1000);
+        assert_eq!(
+            first.take_fired(),
+            Some(Fired::Drained),
+            "a new deadline does not put off the drain"
+        );
+        assert_eq!(second.take_fired(), None);
+        table.drain_backends(&[7, 9], Duration::ZERO);
+        advance(&table, 1);
+        assert_eq!(second.take_fired(), Some(Fired::Drained));
+    }
+
+    #[test]
+    fn slots_are_used_again() {
+        let table = Rc::new(Sessions::new());
+        drop(registered(&table, 1));
+        let again = registered(&table, 1);
+        assert_eq!((again.index, table.open()), (0, 1));
+    }
+}

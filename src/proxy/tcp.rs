@@ -1,0 +1,169 @@
+//! A TCP session: pick → connect → relay → record, on one screen.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::accept::{Accepted, ClientGuard};
+use super::connect::{ConnectError, connect};
+use super::load::{Detached, Held, Picked};
+use super::pool::Upstream;
+use super::record::SessionOutcome;
+use super::relay::{Relay, RelayEnd};
+use super::sessions::Fired;
+use super::worker::Worker;
+use crate::balance::{Pick, hash_key};
+use crate::snapshot::Cluster;
+use crate::telemetry::outcome::{Reason, RetryReason};
+use tokio::net::TcpStream;
+
+/// Serves one connection of a tcp listener.
+pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
+    let Accepted { mut stream, client } = accepted;
+    let mut outcome = SessionOutcome::new(Instant::now());
+    let (held, place) = client.running.view(&worker);
+    let tunnel = held.listeners[place].timeouts.tunnel;
+    match Box::pin(reach(&client, &worker, held, place, &mut outcome)).await {
+        Ok((mut upstream, load)) => {
+            let relay = Relay::default();
+            let joined = join(
+                &mut stream,
+                &mut upstream.stream,
+                relay,
+                tunnel,
+                &client,
+                &worker,
+            )
+            .await;
+            outcome.ended(joined);
+            drop(load);
+        }
+        Err(reason) => outcome.reason = Some(reason),
+    }
+    outcome.record(&client, &worker);
+}
+
+/// Picks a backend and connects to it; on failure another, within the cluster's attempts.
+async fn reach(
+    client: &ClientGuard,
+    worker: &Rc<Worker>,
+    held: Held,
+    place: usize,
+    outcome: &mut SessionOutcome,
+) -> Result<(Upstream, Detached), Reason> {
+    let index = held.listeners[place].cluster.ok_or(Reason::NoRoute)?;
+    let cluster = &held.clusters[index];
+    // Bytes have no path and no fields, whatever `hash_key` says; what they have is where they come from.
+    let key = client_key(cluster, client.peer.ip());
+    outcome.cluster = Some(cluster.name.clone());
+    let mut tried = Vec::new();
+    let mut reason = Reason::NoBackend;
+    for attempt in 1..=cluster.retry.attempts {
+        let pick = Pick {
+            key,
+            state: &cluster.state,
+            worker: worker.index,
+            random: &worker.random,
+            tried: &tried,
+        };
+        let Some(endpoint) = cluster.balancer.pick(&pick) else {
+            return Err(reason);
+        };
+        if attempt > 1 {
+            cluster.metrics.sheet(worker.index).retries[RetryReason::Connect.index()].increment();
+        }
+        outcome.attempts = attempt;
+        let picked = Picked::new(&held, index, endpoint);
+        client.session.set_backend(picked.endpoint().backend.id());
+        match connect(worker, &client.session, &picked).await {
+            Ok(upstream) => {
+                outcome.connected(&picked);
+                drain_if_departed(worker, &picked, held.drain_timeout);
+                return Ok((upstream, picked.detach()));
+            }
+            Err(ConnectError::Drained) => return Err(Reason::Drained),
+            Err(ConnectError::Local(_)) => return Err(Reason::BackendConnect),
+            Err(ConnectError::Unreachable | ConnectError::Timeout) => {
+                reason = Reason::BackendConnect
+            }
+        }
+        if !cluster.retry.on_connect {
+            break;
+        }
+        tried.push(endpoint as u32);
+    }
+    Err(reason)
+}
+
+/// Hash of a client's address.
+pub(super) fn client_key(cluster: &Cluster, client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(ip) => hash_key(cluster.hash_seed, &ip.octets()),
+        IpAddr::V6(ip) => hash_key(cluster.hash_seed, &ip.octets()),
+    }
+}
+
+/// A member that was removed while we connected: this session drains like those before it.
+fn drain_if_departed(worker: &Worker, picked: &Picked, drain_timeout: Duration) {
+    let backend = &picked.endpoint().backend;
+    if backend.has_departed() {
+        worker
+            .sessions
+            .drain_backends(&[backend.id()], drain_timeout);
+    }
+}
+
+/// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections.
+pub(super) async fn join(
+    stream: &mut TcpStream,
+    upstream: &mut TcpStream,
+    mut relay: Relay,
+    tunnel: Duration,
+    client: &ClientGuard,
+    worker: &Worker,
+) -> Joined {
+    client.session.set_deadline(tunnel);
+    let sheet = client.sheet();
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(fired) = client.session.poll_fired(cx) {
+            return Poll::Ready(Err(fired));
+        }
+        let mut moved = false;
+        let before = (relay.bytes_up(), relay.bytes_down());
+        let end = relay.poll(
+            cx,
+            stream,
+            upstream,
+            &mut worker.scratch.borrow_mut(),
+            &mut moved,
+        );
+        sheet.bytes_in.add(relay.bytes_up() - before.0);
+        sheet.bytes_out.add(relay.bytes_down() - before.1);
+        if moved {
+            client.session.set_deadline(tunnel);
+        }
+        end.map(Ok)
+    })
+    .await;
+    let reason = match ended {
+        Ok(RelayEnd::Closed) => None,
+        Ok(RelayEnd::ClientReset) => Some(Reason::ClientLeft),
+        Ok(RelayEnd::BackendReset) => Some(Reason::BackendReset),
+        Err(Fired::Deadline) => Some(Reason::IdleTunnel),
+        Err(Fired::Drained) => Some(Reason::Drained),
+    };
+    Joined {
+        bytes_up: relay.bytes_up(),
+        bytes_down: relay.bytes_down(),
+        reason,
+    }
+}
+
+/// What two joined connections came to. The reason says what ended them, if that was not the two sides in order.
+pub(super) struct Joined {
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+    pub(super) reason: Option<Reason>,
+}
