@@ -1,9 +1,29 @@
 //! L1 pure: which backend takes a request. The random source and the rotation come in as arguments.
+//!
+//! A [`Balancer`] is built once for each generation of a cluster, is never changed and is read by all workers;
+//! what changes (health, load, the place in the rotation) lives in [`crate::model`] and is only looked at here,
+//! but for two words: a trial is claimed, and a rotation moves on. One algorithm a file; `group` chooses among
+//! them. A pick on a cluster that is well allocates nothing and costs O(1), with two exceptions: `consistent_hash`
+//! looks into a bucket of its ring, and `least_connections` reads up to 32 members. It is O(n) in the number of
+//! members only while some of them are refused.
 
-use std::cell::Cell;
+mod consistent_hash;
+#[cfg(test)]
+mod fixture;
+mod group;
+mod least_connections;
+mod numbers;
+mod power_of_two;
+mod round_robin;
+mod tiers;
+mod weighted_draw;
+
 use std::sync::Arc;
 
-use crate::model::backend::Backend;
+pub use self::numbers::Random;
+
+use self::group::{Candidates, Group};
+use crate::model::backend::{Backend, TRIAL, UNRESOLVED};
 use crate::model::cluster::ClusterState;
 use crate::model::settings::Policy;
 
@@ -32,27 +52,33 @@ pub struct Pick<'a> {
     pub tried: &'a [u32],
 }
 
-/// A worker's random numbers (wyrand); not for secrets.
-pub struct Random(Cell<u64>);
-
-impl Random {
-    /// From a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(Cell::new(seed))
-    }
-}
-
 /// Chooses among the members of one generation of a cluster.
 #[derive(Debug)]
 pub struct Balancer {
     members: Vec<Member>,
+    primaries: Group,
+    backups: Group,
 }
 
 impl Balancer {
-    /// Builds what `policy` needs.
+    /// Builds what `policy` needs, separately for primaries and backups; a member of weight 0 is in neither.
+    ///
+    /// O(n log n); `consistent_hash` sorts 256 points a unit of weight, at most 4,194,304.
     pub fn new(policy: Policy, hash_seed: u64, members: Vec<Member>) -> Self {
-        let _ = (policy, hash_seed);
-        Self { members }
+        let group = |backup: bool| {
+            let ids = (0u32..)
+                .zip(&members)
+                .filter(|(_, member)| member.weight > 0 && member.backup == backup)
+                .map(|(id, _)| id)
+                .collect();
+            Group::new(policy, hash_seed, &members, ids)
+        };
+        let (primaries, backups) = (group(false), group(true));
+        Self {
+            members,
+            primaries,
+            backups,
+        }
     }
 
     /// The members, in the order of the file.
@@ -61,9 +87,52 @@ impl Balancer {
     }
 
     /// The index of the member that takes the request; `None` if there is none to take it.
+    ///
+    /// A waiting trial goes first, then the groups in the order of `tiers`. A member in `tried`, one of weight 0 and
+    /// one whose name never resolved are not picked.
     pub fn pick(&self, pick: &Pick<'_>) -> Option<usize> {
-        let _ = pick;
-        None
+        if pick.state.has_trials()
+            && let Some(index) = self.claim_trial(pick)
+        {
+            return Some(index);
+        }
+        let tiers = tiers::order(pick.state.in_panic());
+        tiers.iter().find_map(|tier| {
+            let group = match tier.backups {
+                false => &self.primaries,
+                true => &self.backups,
+            };
+            let candidates = Candidates::new(&self.members, pick.tried, tier.refused);
+            group.pick(&candidates, pick).map(|id| id as usize)
+        })
+    }
+
+    /// The first member, primaries before backups, that waits for a live request to try it.
+    ///
+    /// The flag is lowered before the look and raised again if there may be more, so that a trial that is granted
+    /// meanwhile is not forgotten.
+    fn claim_trial(&self, pick: &Pick<'_>) -> Option<usize> {
+        pick.state.set_trials(false);
+        let mut more = false;
+        let claimed = [false, true].into_iter().find_map(|backups| {
+            (0u32..)
+                .zip(&self.members)
+                .filter(|(_, member)| member.weight > 0 && member.backup == backups)
+                .find(|(id, member)| {
+                    if member.backend.health() & (TRIAL | UNRESOLVED) != TRIAL {
+                        return false;
+                    }
+                    if pick.tried.contains(id) {
+                        more = true;
+                        return false;
+                    }
+                    member.backend.claim_trial()
+                })
+        });
+        if more || claimed.is_some() {
+            pick.state.set_trials(true);
+        }
+        claimed.map(|(id, _)| id as usize)
     }
 }
 
