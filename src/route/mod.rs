@@ -1,9 +1,13 @@
 //! L1 pure: which rule takes a request. No I/O, no HTTP parser: a request comes in as borrowed slices.
 //!
 //! The first rule in the file that matches wins; what a rule leaves out matches all. [`rule`] holds the words of
-//! one rule with their checked constructors, [`table`] the whole list, indexed so that ten thousand rules cost
-//! hardly more than ten. Paths are compared byte for byte, as they are forwarded.
+//! one rule and what each of them means, [`table`] the whole list, indexed by host and path so that ten thousand
+//! rules cost hardly more than ten. Paths and queries are compared byte for byte, as they are forwarded.
+//!
+//! The control plane builds a table for each listener of a generation; workers read it.
 
+mod index;
+mod prefixes;
 pub mod rule;
 pub mod table;
 

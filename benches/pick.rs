@@ -1,0 +1,91 @@
+//! What a pick costs under each policy, with 3, 100 and 10,000 backends, and what building the picker costs.
+//!
+//! `cargo bench --bench pick`. Weights run from 1 to 3, so that no policy takes its short way for equal weights.
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use lbproxy::balance::{Balancer, Member, Pick, Random};
+use lbproxy::model::address::BackendAddress;
+use lbproxy::model::backend::{Backend, CHECK_DOWN};
+use lbproxy::model::cluster::ClusterState;
+use lbproxy::model::settings::Policy;
+
+const POLICIES: [Policy; 5] = [
+    Policy::RoundRobin,
+    Policy::LeastConnections,
+    Policy::ConsistentHash,
+    Policy::Random,
+    Policy::PowerOfTwo,
+];
+
+fn members(count: u32) -> Vec<Member> {
+    (0..count)
+        .map(|n| {
+            let ip = Ipv4Addr::from_bits(0x0a00_0000 + n);
+            let address = BackendAddress::Ip(SocketAddr::from((ip, 80)));
+            Member {
+                backend: Arc::new(Backend::new("web".into(), address)),
+                weight: 1 + n % 3,
+                backup: false,
+            }
+        })
+        .collect()
+}
+
+fn run(c: &mut Criterion, group: &str, prepare: impl Fn(&[Member])) {
+    let mut group = c.benchmark_group(group);
+    for policy in POLICIES {
+        for count in [3, 100, 10_000] {
+            let members = members(count);
+            prepare(&members);
+            let balancer = Balancer::new(policy, 0, members);
+            let state = ClusterState::new(1);
+            let random = Random::new(1);
+            let keys = Random::new(2);
+            group.bench_function(BenchmarkId::new(policy.as_str(), count), |b| {
+                b.iter(|| {
+                    black_box(balancer.pick(&Pick {
+                        key: keys.next_u64(),
+                        state: &state,
+                        worker: 0,
+                        random: &random,
+                        tried: &[],
+                    }))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn picks(c: &mut Criterion) {
+    run(c, "pick", |_| {});
+    run(c, "pick/all but one in ten down", |members| {
+        for (_, member) in (0..).zip(members).filter(|(n, _)| n % 10 != 1) {
+            member.backend.set_health(CHECK_DOWN);
+        }
+    });
+    run(c, "pick/all but one down", |members| {
+        for member in &members[1..] {
+            member.backend.set_health(CHECK_DOWN);
+        }
+    });
+}
+
+fn builds(c: &mut Criterion) {
+    let mut group = c.benchmark_group("build");
+    group.sample_size(10);
+    for policy in POLICIES {
+        let members = members(10_000);
+        group.bench_function(BenchmarkId::new(policy.as_str(), 10_000), |b| {
+            b.iter(|| Balancer::new(policy, 0, members.clone()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, picks, builds);
+criterion_main!(benches);

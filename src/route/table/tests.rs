@@ -1,0 +1,440 @@
+//! Each word of a rule by table, and the whole table against a plain walk down the list.
+
+use proptest::prelude::*;
+use regex::bytes::Regex;
+
+use super::*;
+use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
+
+fn rule<T>(target: T) -> Rule<T> {
+    Rule {
+        host: None,
+        path: None,
+        methods: Vec::new(),
+        headers: Vec::new(),
+        query: Vec::new(),
+        clients: Vec::new(),
+        target,
+    }
+}
+
+/// `*.` before a host and `*` behind a path as in the file; `~` before a path stands for an expression.
+fn host(text: &str) -> Option<HostPattern> {
+    (!text.is_empty()).then(|| match text.strip_prefix("*.") {
+        Some(domain) => HostPattern::Under(domain.to_owned()),
+        None => HostPattern::Exact(text.to_owned()),
+    })
+}
+
+fn path(text: &str) -> Option<PathPattern> {
+    (!text.is_empty()).then(|| {
+        if let Some(regex) = text.strip_prefix('~') {
+            PathPattern::Regex(Regex::new(regex).unwrap())
+        } else if let Some(prefix) = text.strip_suffix('*') {
+            PathPattern::Prefix(prefix.to_owned())
+        } else {
+            PathPattern::Exact(text.to_owned())
+        }
+    })
+}
+
+fn at(host_text: &str, path_text: &str) -> Rule<()> {
+    Rule {
+        host: host(host_text),
+        path: path(path_text),
+        ..rule(())
+    }
+}
+
+type FieldList<'a> = &'a [(&'a str, &'a str)];
+
+fn request<'a>(host: &'a str, path: &'a str, fields: &'a FieldList<'a>) -> RequestView<'a> {
+    RequestView {
+        method: b"GET",
+        host: host.as_bytes(),
+        path: path.as_bytes(),
+        query: None,
+        client: "192.0.2.1".parse().unwrap(),
+        fields,
+    }
+}
+
+const NO_FIELDS: &FieldList<'static> = &(&[] as FieldList<'static>);
+
+fn matches(rule: Rule<()>, request: &RequestView<'_>) -> bool {
+    Table::new(vec![rule]).find(request).is_some()
+}
+
+#[test]
+fn hosts() {
+    for (pattern, asked, expected) in [
+        ("example.com", "example.com", true),
+        ("example.com", "a.example.com", false),
+        ("example.com", "example.co", false),
+        ("example.com", "", false),
+        ("*.example.com", "a.example.com", true),
+        ("*.example.com", "b.a.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("*.example.com", ".example.com", false),
+        ("*.example.com", "aexample.com", false),
+        ("*.example.com", "a.example.com.org", false),
+        ("*.example.com", "", false),
+        ("*.com", "com", false),
+        ("*.com", "a.b.com", true),
+        ("", "", true),
+        ("", "anything", true),
+    ] {
+        let found = matches(at(pattern, ""), &request(asked, "/", NO_FIELDS));
+        assert_eq!(found, expected, "{pattern} {asked}");
+    }
+}
+
+#[test]
+fn paths() {
+    for (pattern, asked, expected) in [
+        ("/v1", "/v1", true),
+        ("/v1", "/v1/", false),
+        ("/v1", "/V1", false),
+        ("/v1", "/%761", false),
+        ("/v1/*", "/v1/", true),
+        ("/v1/*", "/v1/a/b", true),
+        ("/v1/*", "/v1", false),
+        ("/v1*", "/v10", true),
+        ("/*", "/", true),
+        ("/*", "*", false),
+        ("*", "*", true),
+        ("*", "/a", true),
+        ("~^/v[0-9]+/", "/v12/x", true),
+        ("~^/v[0-9]+/", "/a/v12/x", false),
+        ("~v[0-9]+", "/a/v12/x", true),
+        ("~[.]png$", "/a.png", true),
+        ("~[.]png$", "/a.png/", false),
+    ] {
+        let found = matches(at("", pattern), &request("h", asked, NO_FIELDS));
+        assert_eq!(found, expected, "{pattern} {asked}");
+    }
+    let mut bytes = request("h", "", NO_FIELDS);
+    bytes.path = b"/\xff\xfe";
+    assert!(matches(at("", "/*"), &bytes), "paths need not be UTF-8");
+    assert!(matches(at("", "~^/(?-u:.)"), &bytes));
+}
+
+#[test]
+fn methods() {
+    let of = |methods: &[&str]| Rule {
+        methods: methods.iter().map(|&method| method.to_owned()).collect(),
+        ..rule(())
+    };
+    for (methods, asked, expected) in [
+        (&["GET"][..], "GET", true),
+        (&["GET"], "get", false),
+        (&["GET"], "GETS", false),
+        (&["GET", "HEAD"], "HEAD", true),
+        (&["GET", "HEAD"], "POST", false),
+        (&[], "BREW", true),
+    ] {
+        let asked = RequestView {
+            method: asked.as_bytes(),
+            ..request("h", "/", NO_FIELDS)
+        };
+        assert_eq!(matches(of(methods), &asked), expected, "{methods:?}");
+    }
+}
+
+fn exactly(value: &str) -> ValuePattern {
+    ValuePattern::Exact(value.to_owned())
+}
+
+#[test]
+fn fields() {
+    let sent: FieldList<'_> = &[("X-Canary", "0"), ("x-canary", "1"), ("Empty", "")];
+    for (patterns, expected) in [
+        (vec![("x-canary", exactly("1"))], true),
+        (vec![("x-canary", exactly("0"))], true),
+        (vec![("x-canary", exactly("2"))], false),
+        (vec![("x-canary", exactly(""))], false),
+        (vec![("empty", exactly(""))], true),
+        (vec![("absent", exactly(""))], false),
+        (vec![("empty", ValuePattern::Present(true))], true),
+        (vec![("empty", ValuePattern::Present(false))], false),
+        (vec![("absent", ValuePattern::Present(true))], false),
+        (vec![("absent", ValuePattern::Present(false))], true),
+        (
+            vec![("x-canary", exactly("1")), ("empty", exactly("1"))],
+            false,
+        ),
+        (
+            vec![("x-canary", exactly("1")), ("empty", exactly(""))],
+            true,
+        ),
+    ] {
+        let headers: Vec<_> = patterns
+            .into_iter()
+            .map(|(name, pattern)| (name.to_owned(), pattern))
+            .collect();
+        let shown = format!("{headers:?}");
+        let asked = request("h", "/", &sent);
+        assert_eq!(
+            matches(
+                Rule {
+                    headers,
+                    ..rule(())
+                },
+                &asked
+            ),
+            expected,
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn queries() {
+    for (sent, name, pattern, expected) in [
+        (Some("v=2"), "v", exactly("2"), true),
+        (Some("v=1&v=2"), "v", exactly("2"), true),
+        (Some("a=1&v=2&b"), "v", exactly("2"), true),
+        (Some("vv=2"), "v", exactly("2"), false),
+        (Some("v=22"), "v", exactly("2"), false),
+        (Some("V=2"), "v", exactly("2"), false),
+        (Some("v=%32"), "v", exactly("2"), false),
+        (Some("%76=2"), "v", exactly("2"), false),
+        (Some("v=2=3"), "v", exactly("2=3"), true),
+        (Some("v=2;b=1"), "v", exactly("2"), false),
+        (Some("v"), "v", exactly(""), true),
+        (Some("v="), "v", exactly(""), true),
+        (Some("v=&v=2"), "v", exactly(""), true),
+        (Some("&&v=2&"), "v", exactly("2"), true),
+        (Some(""), "v", exactly(""), false),
+        (None, "v", exactly(""), false),
+        (Some("v"), "v", ValuePattern::Present(true), true),
+        (Some("vv"), "v", ValuePattern::Present(true), false),
+        (Some("v=1"), "v", ValuePattern::Present(false), false),
+        (Some(""), "v", ValuePattern::Present(false), true),
+        (None, "v", ValuePattern::Present(false), true),
+        (None, "v", ValuePattern::Present(true), false),
+    ] {
+        let shown = format!("{sent:?} {name} {pattern:?}");
+        let asked = RequestView {
+            query: sent.map(str::as_bytes),
+            ..request("h", "/", NO_FIELDS)
+        };
+        let query = vec![(name.to_owned(), pattern)];
+        assert_eq!(
+            matches(Rule { query, ..rule(()) }, &asked),
+            expected,
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn clients() {
+    for (networks, client, expected) in [
+        (&["10.0.0.0/8"][..], "10.1.2.3", true),
+        (&["10.0.0.0/8"], "11.0.0.1", false),
+        (&["10.0.0.0/8"], "::1", false),
+        (&["10.0.0.0/8", "fd00::/8"], "fd12::1", true),
+        (&["192.0.2.7/32"], "192.0.2.7", true),
+        (&["0.0.0.0/0"], "::1", false),
+        (&[], "::1", true),
+    ] {
+        let clients = networks
+            .iter()
+            .map(|network| network.parse().unwrap())
+            .collect();
+        let asked = RequestView {
+            client: client.parse().unwrap(),
+            ..request("h", "/", NO_FIELDS)
+        };
+        assert_eq!(
+            matches(
+                Rule {
+                    clients,
+                    ..rule(())
+                },
+                &asked
+            ),
+            expected,
+            "{networks:?} {client}"
+        );
+    }
+}
+
+#[test]
+fn the_first_in_the_file_wins_whatever_is_closer() {
+    let table = Table::new(vec![
+        at("*.example.com", "/static/*"),
+        at("a.example.com", "/static/x"),
+        at("", "~[.]png$"),
+        at("a.example.com", ""),
+        at("", "/static/*"),
+        at("a.example.com", "/late"),
+    ]);
+    for (host, path, place) in [
+        ("a.example.com", "/static/x", Some(0)),
+        ("a.example.com", "/b.png", Some(2)),
+        ("a.example.com", "/late", Some(3)),
+        ("other", "/static/b.png", Some(2)),
+        ("other", "/static/x", Some(4)),
+        ("other", "/late", None),
+    ] {
+        let found = table
+            .find(&request(host, path, NO_FIELDS))
+            .map(|(place, ())| place);
+        assert_eq!(found, place, "{host}{path}");
+    }
+    assert_eq!(table.rules().len(), 6);
+    assert!(
+        Table::<()>::new(Vec::new())
+            .find(&request("a", "/", NO_FIELDS))
+            .is_none()
+    );
+}
+
+#[test]
+fn more_nested_prefixes_and_domains_than_are_merged_at_a_time() {
+    let long: String = "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
+    let deep = "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.com";
+    for wanted in 0..40usize {
+        // From the longest to the shortest; only one of them is not kept for another method.
+        let rules = (0..40).map(|n| Rule {
+            host: host(&format!("*.{}", &deep[deep.len() - 3 - 2 * (n % 20)..])),
+            path: path(&format!("{}*", &long[..40 - n])),
+            methods: if n == wanted {
+                Vec::new()
+            } else {
+                vec!["PUT".to_owned()]
+            },
+            ..rule(())
+        });
+        let table = Table::new(rules.collect());
+        let found = table
+            .find(&request(deep, &long, NO_FIELDS))
+            .map(|(place, ())| place);
+        assert_eq!(found, Some(wanted));
+    }
+}
+
+/// What [`Table::find`] is to be, word by word and without an index.
+fn first_of_list(rules: &[Rule<()>], request: &RequestView<'_>) -> Option<usize> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (host, path) = (text(request.host), text(request.path));
+    let parameters: Vec<(String, String)> = request.query.map_or(Vec::new(), |query| {
+        text(query)
+            .split('&')
+            .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    });
+    let holds = |values: Vec<String>, pattern: &ValuePattern| match pattern {
+        ValuePattern::Exact(wanted) => values.contains(wanted),
+        ValuePattern::Present(wanted) => values.is_empty() != *wanted,
+    };
+    rules.iter().position(|rule| {
+        let host = match &rule.host {
+            None => true,
+            Some(HostPattern::Exact(wanted)) => host == *wanted,
+            Some(HostPattern::Under(domain)) => host
+                .strip_suffix(&format!(".{domain}"))
+                .is_some_and(|labels| !labels.is_empty()),
+        };
+        let path = match &rule.path {
+            None => true,
+            Some(PathPattern::Exact(wanted)) => path == *wanted,
+            Some(PathPattern::Prefix(wanted)) => path.starts_with(wanted),
+            Some(PathPattern::Regex(regex)) => regex.is_match(path.as_bytes()),
+        };
+        host && path
+            && (rule.methods.is_empty() || rule.methods.contains(&text(request.method)))
+            && (rule.clients.is_empty()
+                || rule.clients.iter().any(|net| net.contains(&request.client)))
+            && rule.headers.iter().all(|(name, pattern)| {
+                let mut values = Vec::new();
+                request.fields.any_value(name, &mut |value| {
+                    values.push(text(value));
+                    false
+                });
+                holds(values, pattern)
+            })
+            && rule.query.iter().all(|(name, pattern)| {
+                let values = parameters.iter().filter(|(n, _)| n == name);
+                holds(values.map(|(_, value)| value.clone()).collect(), pattern)
+            })
+    })
+}
+
+fn values() -> impl Strategy<Value = Vec<(String, ValuePattern)>> {
+    let value = prop_oneof![
+        "[12]?".prop_map(ValuePattern::Exact),
+        any::<bool>().prop_map(ValuePattern::Present),
+    ];
+    // Most rules have none of these words.
+    prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(("[xy]", value), 1..3)]
+}
+
+fn rules() -> impl Strategy<Value = Rule<()>> {
+    let hosts = prop_oneof![2 => Just(String::new()), 3 => "[ab]([.][ab]){0,2}", 3 => "[*][.][ab]([.][ab]){0,2}"];
+    let paths = prop_oneof![
+        1 => Just(String::new()),
+        3 => "(/[ab]{1,2}){1,3}",
+        4 => "(/[ab]{0,2}){0,3}[*]",
+        1 => prop::sample::select(vec!["~^/a", "~b$", "~/a/b", "~^(/a)*$"]).prop_map(str::to_owned),
+    ];
+    let methods = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec("GET|PUT", 1..3)];
+    let clients = prop_oneof![
+        4 => Just(vec![]),
+        1 => prop::collection::vec(prop::sample::select(vec!["10.0.0.0/8", "10.1.0.0/16", "::/0"]), 1..3),
+    ];
+    (hosts, paths, methods, values(), values(), clients).prop_map(
+        |(hosts, paths, methods, headers, query, clients)| Rule {
+            host: host(&hosts),
+            path: path(&paths),
+            methods,
+            headers,
+            query,
+            clients: clients
+                .into_iter()
+                .map(|network| network.parse().unwrap())
+                .collect(),
+            target: (),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn the_index_finds_what_a_walk_down_the_list_finds(
+        rules in prop::collection::vec(rules(), 0..40),
+        requests in prop::collection::vec(
+            (
+                "GET|PUT|get",
+                "[.]?([ab]([.][ab]){0,3})?",
+                "(/[ab]{0,2}){0,4}",
+                prop::option::of("([xy](=[12]?)?(&[xy]=?[12]?)*)?"),
+                prop::sample::select(vec!["10.0.0.1", "10.1.0.1", "192.0.2.1", "::1"]),
+                prop::collection::vec(("[xyXY]", "[12]?"), 0..3),
+            ),
+            20,
+        ),
+    ) {
+        let table = Table::new(rules);
+        for (method, host, path, query, client, fields) in &requests {
+            let fields: Vec<(&str, &str)> =
+                fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let fields = fields.as_slice();
+            let request = RequestView {
+                method: method.as_bytes(),
+                host: host.as_bytes(),
+                path: path.as_bytes(),
+                query: query.as_deref().map(str::as_bytes),
+                client: client.parse().unwrap(),
+                fields: &fields,
+            };
+            let found = table.find(&request).map(|(place, ())| place);
+            prop_assert_eq!(found, first_of_list(table.rules(), &request), "{:?}", (method, host, path, query));
+        }
+    }
+}
