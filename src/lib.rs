@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod health;
 pub mod http1;
+pub mod logging;
 pub mod model;
 pub mod route;
 pub mod snapshot;

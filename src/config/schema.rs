@@ -1,12 +1,12 @@
 //! The configuration as plain typed values: what the loader makes of a valid file and the compiler makes
 //! snapshots of. Exactly the keys that work; a key that is not here is an unknown key.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, ListenAddress};
+pub use crate::model::settings::{AccessLog, AdminAddress, LogLevel};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
 };
@@ -35,15 +35,6 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
 }
 
-/// Where the admin server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// TCP.
-    Tcp(ListenAddress),
-    /// `unix:/path`; the socket has mode 0600.
-    Unix(PathBuf),
-}
-
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -51,34 +42,6 @@ pub struct LogConfig {
     pub level: LogLevel,
     /// One JSON object a finished request.
     pub access: AccessLog,
-}
-
-/// Least level of events that are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Errors.
-    Error,
-    /// And warnings.
-    Warn,
-    /// And what an operator wants to know.
-    #[default]
-    Info,
-    /// And what a client did.
-    Debug,
-    /// And every step.
-    Trace,
-}
-
-/// Where the access log goes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AccessLog {
-    /// Nowhere.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, relative to the configuration file's directory.
-    File(PathBuf),
 }
 
 /// `[[listener]]`.

@@ -1,1 +1,88 @@
-//! L3 control: health.
+//! L3 control: whether backends are fit for traffic.
+//!
+//! [`run`] follows every snapshot, probes the members of clusters with a check ([`probe`]), gives refused members of
+//! clusters without one their trials, and keeps three things true: the health bits [`CHECK_DOWN`], [`TRIAL`] and
+//! [`UNRESOLVED`] of every member, its note for people, and the panic flag of every cluster. Workers set and clear
+//! [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
+//!
+//! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
+//! the only other tasks, at most [`MAX_PROBES`] of them. Results, reports and time come in one after another, and
+//! what they changed is settled (logged, panic) after each batch of them. A slow look at everything once a second
+//! is the net under the reports: nothing here depends on a wake-up that might be lost.
+//!
+//! [`CHECK_DOWN`]: crate::model::backend::CHECK_DOWN
+//! [`TRIAL`]: crate::model::backend::TRIAL
+//! [`UNRESOLVED`]: crate::model::backend::UNRESOLVED
+//! [`REFUSED`]: crate::model::backend::REFUSED
+
+mod agenda;
+mod member;
+pub mod probe;
+mod rounds;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::snapshot::Snapshot;
+use rounds::Rounds;
+
+/// Probes that run at a time; the others wait in line.
+pub const MAX_PROBES: usize = 256;
+/// Reports are looked at together, since a backend that dies is reported by every worker.
+const REPORT_DELAY: Duration = Duration::from_millis(5);
+/// The slow look at everything.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
+/// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true.
+pub async fn run(mut snapshots: watch::Receiver<Arc<Snapshot>>, reports: Arc<Notify>) {
+    let mut rounds = Rounds::default();
+    let first = snapshots.borrow_and_update().clone();
+    rounds.follow(&first, now());
+    drop(first);
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look: Option<Instant> = None;
+    loop {
+        let due = rounds.next_due();
+        tokio::select! {
+            changed = snapshots.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let next = snapshots.borrow_and_update().clone();
+                rounds.follow(&next, now());
+            }
+            () = reports.notified(), if look.is_none() => {
+                look = Some(Instant::now() + REPORT_DELAY);
+            }
+            () = until(look), if look.is_some() => {
+                look = None;
+                rounds.look_at_all(now());
+            }
+            () = rounds.finished_probes() => {}
+            () = until(due.map(Instant::from_std)), if due.is_some() => {}
+            _ = sweep.tick() => rounds.look_at_all(now()),
+        }
+        rounds.work_off(now());
+        rounds.settle();
+    }
+}
+
+/// The clock of the runtime, which tests may pause.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -122,7 +122,8 @@ impl Backend {
 
     /// Takes the report of a refused connection; the control plane's side of [`Self::report_refused`].
     pub fn take_report(&self) -> bool {
-        self.reported.swap(false, Ordering::AcqRel)
+        // The load first: the control plane looks at every backend, and a swap would take the line from the workers.
+        self.reported.load(Ordering::Acquire) && self.reported.swap(false, Ordering::AcqRel)
     }
 
     /// Takes the one trial of a refused backend, if there is one to take.
@@ -163,6 +164,12 @@ impl Backend {
                 since: SystemTime::now(),
             };
         }
+    }
+
+    /// Gives a newer reason for the state that goes on; `since` stays. Never called by a worker.
+    pub fn amend_note(&self, reason: impl Into<String>) {
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        note.reason = reason.into();
     }
 
     /// Whether it is no longer a member: pooled connections go, sessions drain.

@@ -3,7 +3,10 @@
 //! Written by the configuration loader, read by both planes. Every default is safe in production: no
 //! unlimited timeout, head or queue.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use super::address::ListenAddress;
 
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -208,4 +211,41 @@ pub enum CheckKind {
         /// Inclusive ranges of passing status codes.
         status: Vec<(u16, u16)>,
     },
+}
+
+/// Where the admin server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// TCP.
+    Tcp(ListenAddress),
+    /// `unix:/path`; the socket has mode 0600.
+    Unix(PathBuf),
+}
+
+/// Least level of events that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And what an operator wants to know.
+    #[default]
+    Info,
+    /// And what a client did.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, relative to the configuration file's directory.
+    File(PathBuf),
 }

@@ -5,6 +5,9 @@
 //! Clusters that did not change are shared between generations. The last reference is dropped by the control
 //! plane, never by a worker.
 
+mod cluster;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod publish;
 
 use std::net::SocketAddr;
@@ -24,6 +27,8 @@ use crate::model::settings::{
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
 use crate::transport::listen::BoundSockets;
+
+pub use cluster::Healthy;
 
 /// One generation.
 #[derive(Debug)]

@@ -3,10 +3,12 @@
 //! Every worker counts in sheets of its own ([`counters`]) with plain loads and stores, so counting costs no
 //! contended cache line; the control plane sums them when somebody asks. [`metrics`] holds the sheets of a
 //! listener, a cluster and a backend under their labels, [`exposition`] writes them as Prometheus text,
-//! [`outcome`] is the record of one finished request or session, [`access_log`] writes it as a line.
+//! [`outcome`] is the record of one finished request or session, [`access_log`] writes it as a line, [`readiness`]
+//! says whether the process wants traffic.
 
 pub mod access_log;
 pub mod counters;
 pub mod exposition;
 pub mod metrics;
 pub mod outcome;
+pub mod readiness;

@@ -1,0 +1,242 @@
+//! One member as the rounds see it: its place in the newest generation, what is known about it, and the only code
+//! that writes its health bits and its note.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::probe::{Failed, Passed};
+use super::state::{Change, CheckState, Deed, TrialState};
+use crate::model::backend::{Backend, CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::settings::Check;
+use crate::snapshot::{Cluster, Endpoint};
+
+const REFUSED_NOTE: &str = "connection refused under live traffic";
+const UNRESOLVED_NOTE: &str = "name not resolved";
+const UNCHECKED_NOTE: &str = "not checked yet";
+const UP_NOTE: &str = "up";
+
+/// How it is looked after.
+#[derive(Debug)]
+enum Care {
+    Checked(CheckState),
+    Trials(TrialState),
+}
+
+/// A member that is followed.
+#[derive(Debug)]
+pub(super) struct Member {
+    cluster: Arc<Cluster>,
+    place: usize,
+    care: Care,
+    /// As last written to the log.
+    up: bool,
+    /// The probe that runs, and when it began.
+    pub(super) probe: Option<(AbortHandle, Instant)>,
+}
+
+impl Member {
+    /// The member at `place` of `cluster`, whose bits and note may be from an earlier membership.
+    pub(super) fn new(cluster: &Arc<Cluster>, place: usize) -> Self {
+        let mut member = Self {
+            cluster: cluster.clone(),
+            place,
+            care: Care::Trials(TrialState::default()),
+            up: true,
+            probe: None,
+        };
+        member.begin_care();
+        member.resolved_or_not();
+        member
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.cluster.endpoints[self.place]
+    }
+
+    pub(super) fn backend(&self) -> &Arc<Backend> {
+        &self.endpoint().backend
+    }
+
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(super) fn place(&self) -> usize {
+        self.place
+    }
+
+    /// The check, if it has one and there is something to connect to.
+    pub(super) fn check(&self) -> Option<&Check> {
+        let addresses: &[SocketAddr] = &self.endpoint().addresses;
+        self.cluster
+            .check
+            .as_ref()
+            .filter(|_| !addresses.is_empty())
+    }
+
+    /// When a trial needs care.
+    pub(super) fn trial_due(&self) -> Option<Instant> {
+        match &self.care {
+            Care::Trials(trials) => trials.due(),
+            Care::Checked(_) => None,
+        }
+    }
+
+    /// Takes its place in a newer generation. True if its probes begin anew.
+    pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, place: usize) -> bool {
+        let before = std::mem::replace(&mut self.cluster, cluster.clone());
+        let was_resolved = !before.endpoints[self.place].addresses.is_empty();
+        self.place = place;
+        let changed = before.check != cluster.check;
+        if changed {
+            self.stop_probe();
+            self.begin_care();
+        }
+        self.resolved_or_not();
+        if self.check().is_none() {
+            self.stop_probe();
+        }
+        changed || was_resolved == self.endpoint().addresses.is_empty()
+    }
+
+    /// Ends the probe that runs, if one does.
+    pub(super) fn stop_probe(&mut self) {
+        if let Some((probe, _)) = self.probe.take() {
+            probe.abort();
+        }
+    }
+
+    /// Begins with the care that the cluster asks for now; the health so far is kept where it still has a meaning.
+    fn begin_care(&mut self) {
+        let backend = self.backend().clone();
+        if self.cluster.check.is_some() {
+            if let Care::Checked(state) = &mut self.care {
+                state.restart();
+                return;
+            }
+            let down = backend.health() & (CHECK_DOWN | REFUSED) != 0;
+            if down {
+                backend.set_health(CHECK_DOWN);
+            } else {
+                backend.set_note(UNCHECKED_NOTE);
+            }
+            backend.clear_health(TRIAL);
+            self.care = Care::Checked(CheckState::new(down));
+        } else {
+            backend.clear_health(CHECK_DOWN);
+            let refused = backend.health() & REFUSED != 0;
+            backend.set_note(if refused { REFUSED_NOTE } else { UP_NOTE });
+            self.care = Care::Trials(TrialState::default());
+        }
+    }
+
+    fn resolved_or_not(&mut self) {
+        let backend = self.backend();
+        if self.endpoint().addresses.is_empty() {
+            backend.set_health(UNRESOLVED);
+            backend.set_note(UNRESOLVED_NOTE);
+            return;
+        }
+        backend.clear_health(UNRESOLVED);
+        if backend.note().reason == UNRESOLVED_NOTE {
+            backend.set_note(match &self.care {
+                Care::Checked(_) => UNCHECKED_NOTE,
+                Care::Trials(_) => UP_NOTE,
+            });
+        }
+    }
+
+    /// Looks at what workers reported, and at what time asks of its trials.
+    pub(super) fn look(&mut self, now: Instant) {
+        let cluster = self.cluster.clone();
+        let backend = &cluster.endpoints[self.place].backend;
+        let reported = backend.take_report();
+        let bits = backend.health();
+        match &mut self.care {
+            // A refusal may be seen before its report, and the report after a probe has already answered it.
+            Care::Checked(state) if reported || (bits & REFUSED != 0 && !state.is_down()) => {
+                backend.set_health(CHECK_DOWN);
+                if state.refused() == Some(Change::Down) {
+                    backend.set_note(REFUSED_NOTE);
+                }
+            }
+            Care::Checked(_) => {}
+            Care::Trials(trials) if bits & REFUSED == 0 => {
+                if !trials.is_quiet() {
+                    trials.recovered();
+                    backend.set_note(UP_NOTE);
+                }
+            }
+            Care::Trials(trials) => {
+                if reported || trials.is_quiet() {
+                    backend.set_note(REFUSED_NOTE);
+                    trials.refused(now, bits & TRIAL != 0);
+                }
+                match trials.tick(now, bits & TRIAL != 0) {
+                    Some(Deed::Grant) => grant(backend, &cluster),
+                    Some(Deed::Remind) => cluster.state.set_trials(true),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// What a probe found.
+    pub(super) fn judge(&mut self, result: Result<Passed, Failed>, now: Instant) {
+        self.look(now);
+        let cluster = self.cluster.clone();
+        let backend = &cluster.endpoints[self.place].backend;
+        let (Care::Checked(state), Some(check)) = (&mut self.care, &cluster.check) else {
+            return;
+        };
+        let was_down = state.is_down();
+        match result {
+            Ok(passed) => match state.passed(check.rise) {
+                Some(_) => {
+                    backend.clear_health(CHECK_DOWN | REFUSED | TRIAL);
+                    backend.set_note(format!("check passed: {passed}"));
+                }
+                None if !was_down => backend.amend_note(format!("check passed: {passed}")),
+                None => {}
+            },
+            Err(failed) => match state.failed(check.fall) {
+                Some(_) => {
+                    backend.set_health(CHECK_DOWN);
+                    backend.set_note(format!("check failed: {failed}"));
+                }
+                None if was_down => backend.amend_note(format!("check failed: {failed}")),
+                None => {}
+            },
+        }
+    }
+
+    /// Writes a change of its health to the log, once. True if there was one.
+    pub(super) fn settle(&mut self) -> bool {
+        let backend = self.backend();
+        let up = backend.is_healthy();
+        if up == self.up {
+            return false;
+        }
+        let (cluster, label, reason) = (backend.cluster(), backend.label(), backend.note().reason);
+        if up {
+            info!(%cluster, backend = %label, %reason, "backend is up");
+        } else {
+            warn!(%cluster, backend = %label, %reason, "backend is down");
+        }
+        self.up = up;
+        true
+    }
+}
+
+fn grant(backend: &Backend, cluster: &Cluster) {
+    backend.set_health(TRIAL);
+    cluster.state.set_trials(true);
+    // A worker may have been let in between the look and the grant; a bit alone would keep it out.
+    if backend.health() & REFUSED == 0 {
+        backend.clear_health(TRIAL);
+    }
+}

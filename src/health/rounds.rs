@@ -1,0 +1,273 @@
+//! The rounds: which members there are, who is due, which probes run, and what their cluster's panic flag says.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::{info, warn};
+
+use super::MAX_PROBES;
+use super::agenda::Agenda;
+use super::member::Member;
+use super::probe::{Failed, Passed, probe};
+use crate::snapshot::{Cluster, Snapshot};
+
+/// The first probe comes within this time (or the interval, if that is shorter).
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
+/// Share of the interval by which a probe may come early or late, so that probes do not fire together.
+const JITTER: f64 = 0.05;
+
+type Probed = Result<Passed, Failed>;
+
+/// A cluster that is followed.
+#[derive(Debug)]
+struct Followed {
+    cluster: Arc<Cluster>,
+    /// As last written to the log.
+    panic: bool,
+    /// A member's health may have changed since the last look.
+    dirty: bool,
+}
+
+/// Everything that the health task owns.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    clusters: HashMap<Arc<str>, Followed>,
+    /// By the id of the backend.
+    members: HashMap<u64, Member>,
+    agenda: Agenda,
+    probes: JoinSet<Probed>,
+    probing: HashMap<Id, u64>,
+    finished: Vec<Result<(Id, Probed), JoinError>>,
+    /// Members that are due while [`MAX_PROBES`] run, and since when.
+    waiting: VecDeque<(u64, Instant)>,
+    /// The ids in `waiting`: nobody stands there twice.
+    in_line: HashSet<u64>,
+    late: bool,
+}
+
+impl Rounds {
+    /// Follows a newer snapshot; costs O(members of the clusters that changed).
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Instant) {
+        for cluster in &snapshot.clusters {
+            match self.clusters.get(&cluster.name) {
+                Some(known) if Arc::ptr_eq(&known.cluster, cluster) => {}
+                _ => self.follow_cluster(cluster, now),
+            }
+        }
+        if self.clusters.len() > snapshot.clusters.len() {
+            let kept: HashSet<&Arc<str>> = snapshot.clusters.iter().map(|c| &c.name).collect();
+            let gone: Vec<_> = self
+                .clusters
+                .extract_if(|name, _| !kept.contains(name))
+                .collect();
+            for (_, followed) in gone {
+                self.forget(followed.cluster.endpoints.iter().map(|e| e.backend.id()));
+            }
+        }
+    }
+
+    fn follow_cluster(&mut self, cluster: &Arc<Cluster>, now: Instant) {
+        let followed = Followed {
+            cluster: cluster.clone(),
+            panic: false,
+            dirty: true,
+        };
+        let before = self.clusters.insert(cluster.name.clone(), followed);
+        for (place, endpoint) in cluster.endpoints.iter().enumerate() {
+            let id = endpoint.backend.id();
+            let fresh = match self.members.get_mut(&id) {
+                Some(member) => member.follow(cluster, place),
+                None => {
+                    self.members.insert(id, Member::new(cluster, place));
+                    true
+                }
+            };
+            if fresh {
+                self.plan_first(id, now);
+            }
+        }
+        let Some(before) = before else { return };
+        if let Some(followed) = self.clusters.get_mut(&cluster.name) {
+            followed.panic = before.panic;
+        }
+        let kept: HashSet<u64> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
+        let had = before.cluster.endpoints.iter().map(|e| e.backend.id());
+        self.forget(had.filter(|id| !kept.contains(id)));
+    }
+
+    fn forget(&mut self, ids: impl Iterator<Item = u64>) {
+        for id in ids {
+            self.agenda.cancel(id);
+            if let Some(mut member) = self.members.remove(&id) {
+                member.stop_probe();
+            }
+        }
+    }
+
+    /// Plans the first probe of a member that is new, was resolved or got another check; or looks after its trials.
+    fn plan_first(&mut self, id: u64, now: Instant) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.look(now);
+        match member.check().map(|check| check.interval) {
+            Some(interval) => {
+                let within = interval.min(FIRST_WITHIN);
+                self.agenda.set(id, now + within.mul_f64(fastrand::f64()));
+            }
+            None => plan_trial(&mut self.agenda, id, member),
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        self.agenda.next()
+    }
+
+    /// Looks at every member for what workers reported: a few atomic loads each.
+    pub(super) fn look_at_all(&mut self, now: Instant) {
+        for (&id, member) in &mut self.members {
+            member.look(now);
+            member.settle();
+            if member.cluster().check.is_none() {
+                plan_trial(&mut self.agenda, id, member);
+            }
+        }
+        for followed in self.clusters.values_mut() {
+            followed.dirty = true;
+        }
+    }
+
+    /// Waits until at least one probe has finished; for ever if none runs. Cancel-safe.
+    pub(super) async fn finished_probes(&mut self) {
+        match self.probes.join_next_with_id().await {
+            Some(first) => self.finished.push(first),
+            None => std::future::pending().await,
+        }
+        while let Some(more) = self.probes.try_join_next_with_id() {
+            self.finished.push(more);
+        }
+    }
+
+    /// Judges the probes that finished and starts those that are due.
+    pub(super) fn work_off(&mut self, now: Instant) {
+        for finished in std::mem::take(&mut self.finished) {
+            self.judge(finished, now);
+        }
+        while let Some((id, at)) = self.agenda.pop(now) {
+            let Some(member) = self.members.get_mut(&id) else {
+                continue;
+            };
+            if member.check().is_some() {
+                if self.in_line.insert(id) {
+                    self.waiting.push_back((id, at));
+                }
+            } else {
+                member.look(now);
+                plan_trial(&mut self.agenda, id, member);
+                changed(&mut self.clusters, member);
+            }
+        }
+        while self.probes.len() < MAX_PROBES {
+            let Some((id, since)) = self.waiting.pop_front() else {
+                self.late = false;
+                break;
+            };
+            self.in_line.remove(&id);
+            self.start(id, since, now);
+        }
+    }
+
+    fn start(&mut self, id: u64, since: Instant, now: Instant) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let (Some(check), None) = (member.check(), &member.probe) else {
+            return;
+        };
+        if now.duration_since(since) > check.interval && !self.late {
+            self.late = true;
+            warn!("health checks are late: too many backends do not answer theirs");
+        }
+        let (cluster, place) = (member.cluster().clone(), member.place());
+        let handle = self.probes.spawn(async move {
+            let endpoint = &cluster.endpoints[place];
+            match &cluster.check {
+                Some(check) => probe(check, &endpoint.addresses, endpoint.backend.label()).await,
+                None => Err(Failed::NoAddress),
+            }
+        });
+        self.probing.insert(handle.id(), id);
+        member.probe = Some((handle, now));
+    }
+
+    fn judge(&mut self, finished: Result<(Id, Probed), JoinError>, now: Instant) {
+        let (task, result) = match finished {
+            Ok(finished) => finished,
+            Err(broken) => (broken.id(), Err(Failed::Internal)),
+        };
+        // A probe that was stopped is no longer its member's.
+        let Some(id) = self.probing.remove(&task) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let Some((_, began)) = member.probe.take_if(|(handle, _)| handle.id() == task) else {
+            return;
+        };
+        member.judge(result, now);
+        changed(&mut self.clusters, member);
+        if let Some(check) = member.check() {
+            let spread = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+            let next = began + check.interval.mul_f64(spread);
+            self.agenda.set(id, next.max(now));
+        }
+    }
+
+    /// Writes down what the last batch changed: the panic flags, and one line when a panic begins or ends.
+    pub(super) fn settle(&mut self) {
+        for followed in self.clusters.values_mut().filter(|f| f.dirty) {
+            followed.dirty = false;
+            let cluster = &followed.cluster;
+            let healthy = cluster.healthy();
+            let under = healthy.is_under(cluster.panic_threshold);
+            cluster.state.set_panic(under);
+            let panic = under || healthy.is_none();
+            if panic == followed.panic {
+                continue;
+            }
+            followed.panic = panic;
+            let (name, up, of) = (&cluster.name, healthy.primaries, healthy.primaries_in_all);
+            match (panic, under) {
+                (true, true) => warn!(
+                    cluster = %name, healthy = up, of, threshold = cluster.panic_threshold,
+                    "too few backends are healthy: all backends are used"
+                ),
+                (true, false) => warn!(
+                    cluster = %name, of, "no backend is healthy: all backends are used"
+                ),
+                (false, _) => info!(
+                    cluster = %name, healthy = up, of, "enough backends are healthy again"
+                ),
+            }
+        }
+    }
+}
+
+fn plan_trial(agenda: &mut Agenda, id: u64, member: &Member) {
+    match member.trial_due() {
+        Some(due) => agenda.set(id, due),
+        None => agenda.cancel(id),
+    }
+}
+
+fn changed(clusters: &mut HashMap<Arc<str>, Followed>, member: &mut Member) {
+    if member.settle()
+        && let Some(followed) = clusters.get_mut(&member.cluster().name)
+    {
+        followed.dirty = true;
+    }
+}

@@ -1,0 +1,380 @@
+//! The task as a whole: trials on a paused clock (they need no socket), checks against real listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::run;
+use crate::model::backend::{Backend, CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::settings::{Check, CheckKind};
+use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
+use crate::snapshot::{Cluster, Endpoint, Snapshot};
+
+/// The running task and what it is told.
+struct Task {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    reports: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Task {
+    fn start(clusters: Vec<Arc<Cluster>>) -> Self {
+        let first = Arc::new(snapshot(1, Vec::new(), clusters));
+        let (snapshots, receiver) = watch::channel(first);
+        let reports = Arc::new(Notify::new());
+        let task = tokio::spawn(run(receiver, reports.clone()));
+        Self {
+            snapshots,
+            reports,
+            task,
+        }
+    }
+
+    fn publish(&self, clusters: Vec<Arc<Cluster>>) {
+        let generation = self.snapshots.borrow().generation + 1;
+        self.snapshots
+            .send(Arc::new(snapshot(generation, Vec::new(), clusters)))
+            .unwrap();
+    }
+
+    fn refuse(&self, backend: &Backend) {
+        if backend.report_refused() {
+            self.reports.notify_one();
+        }
+    }
+
+    async fn stop(self) {
+        drop(self.snapshots);
+        self.task.await.unwrap();
+    }
+}
+
+/// Waits for a condition; the limit is only there to end a test that is broken.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    assert!(ended.is_ok(), "never: {what}");
+}
+
+fn reason(backend: &Backend) -> String {
+    backend.note().reason
+}
+
+fn check(kind: CheckKind, interval: Duration) -> Check {
+    Check {
+        kind,
+        interval,
+        timeout: Duration::from_secs(30),
+        rise: 2,
+        fall: 3,
+        port: None,
+    }
+}
+
+fn http_check(interval: Duration) -> Check {
+    let http = CheckKind::Http {
+        path: "/".to_owned(),
+        host: None,
+        status: vec![(200, 299)],
+    };
+    check(http, interval)
+}
+
+const OFTEN: Duration = Duration::from_millis(10);
+const HARDLY_EVER: Duration = Duration::from_secs(3600);
+
+/// A server whose status is what `status` says at the time.
+async fn server() -> (SocketAddr, Arc<AtomicU16>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let status = Arc::new(AtomicU16::new(200));
+    let answers = status.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = [0; 1024];
+            let _ = socket.read(&mut head).await;
+            let status = answers.load(Ordering::SeqCst);
+            let answer = format!("HTTP/1.1 {status} Oh\r\ncontent-length: 0\r\n\r\n");
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, status)
+}
+
+fn checked(endpoints: Vec<Endpoint>, check: Check) -> Arc<Cluster> {
+    Arc::new(rechecked(&cluster("web", endpoints), Some(check)))
+}
+
+#[tokio::test]
+async fn a_checked_backend_falls_and_rises() {
+    let (address, status) = server().await;
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let task = Task::start(vec![checked(vec![e], http_check(OFTEN))]);
+    eventually("passes", || reason(&b) == "check passed: status 200").await;
+    assert!(b.is_healthy());
+    status.store(500, Ordering::SeqCst);
+    eventually("falls", || b.health() == CHECK_DOWN).await;
+    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    let since = b.note().since;
+    status.store(503, Ordering::SeqCst);
+    eventually("says the newest", || {
+        reason(&b) == "check failed: status 503"
+    })
+    .await;
+    assert_eq!(b.note().since, since, "it was down all the time");
+    b.set_health(REFUSED | TRIAL);
+    status.store(204, Ordering::SeqCst);
+    eventually("rises", || b.health() == 0).await;
+    eventually("says so", || reason(&b) == "check passed: status 204").await;
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_failure_is_enough_and_a_live_refusal_too() {
+    let (address, status) = server().await;
+    status.store(500, Ordering::SeqCst);
+    let (sick, refused) = (address.to_string(), server().await.0.to_string());
+    let (sick, refused) = (endpoint("web", &sick), endpoint("web", &refused));
+    let (s, r) = (sick.backend.clone(), refused.backend.clone());
+    let task = Task::start(vec![checked(vec![sick, refused], http_check(HARDLY_EVER))]);
+    eventually("down after one probe", || s.health() == CHECK_DOWN).await;
+    eventually("passes", || reason(&r) == "check passed: status 200").await;
+    task.refuse(&r);
+    eventually("down by traffic", || r.health() == CHECK_DOWN | REFUSED).await;
+    eventually("says why", || {
+        reason(&r) == "connection refused under live traffic"
+    })
+    .await;
+    r.report_connected();
+    assert_eq!(r.health(), CHECK_DOWN, "only the check brings it back");
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
+    let (address, status) = server().await;
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let first = checked(vec![e], http_check(OFTEN));
+    let task = Task::start(vec![first.clone()]);
+    eventually("passes", || reason(&b) == "check passed: status 200").await;
+
+    status.store(500, Ordering::SeqCst);
+    let mut patient = http_check(OFTEN);
+    patient.fall = 1_000_000;
+    task.publish(vec![Arc::new(rechecked(&first, Some(patient)))]);
+    // Probes by the new check fail, but it is healthy as it was.
+    let probed = Arc::new(rechecked(&first, Some(check(CheckKind::Tcp, OFTEN))));
+    task.publish(vec![probed]);
+    eventually("another kind", || reason(&b) == "check passed: connected").await;
+    assert!(b.is_healthy());
+
+    task.publish(vec![Arc::new(rechecked(&first, Some(http_check(OFTEN))))]);
+    eventually("falls", || b.health() == CHECK_DOWN).await;
+    task.publish(vec![Arc::new(rechecked(&first, None))]);
+    eventually("unchecked", || b.health() == 0 && reason(&b) == "up").await;
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_leaves_and_returns_is_looked_after_again() {
+    let (address, status) = server().await;
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let with = checked(vec![e], http_check(OFTEN));
+    let without = checked(Vec::new(), http_check(OFTEN));
+    let task = Task::start(vec![with.clone()]);
+    eventually("passes", || reason(&b) == "check passed: status 200").await;
+    status.store(500, Ordering::SeqCst);
+    eventually("falls", || b.health() == CHECK_DOWN).await;
+    for gone in [vec![without], Vec::new()] {
+        task.publish(gone);
+        status.store(200, Ordering::SeqCst);
+        task.publish(vec![Arc::new(rechecked(&with, Some(http_check(OFTEN))))]);
+        eventually("rises", || b.health() == 0).await;
+        status.store(500, Ordering::SeqCst);
+        eventually("falls", || b.health() == CHECK_DOWN).await;
+    }
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_is_unresolved_until_it_has_an_address() {
+    let (address, _status) = server().await;
+    let e = endpoint("web", "app.internal:80");
+    let b = e.backend.clone();
+    let first = checked(vec![e.clone()], http_check(OFTEN));
+    let task = Task::start(vec![first.clone()]);
+    eventually("unresolved", || b.health() == UNRESOLVED).await;
+    assert_eq!(reason(&b), "name not resolved");
+    eventually("panics", || first.in_panic()).await;
+    let mut resolved = e;
+    resolved.addresses = Arc::new([address]);
+    let mut next = rechecked(&first, Some(http_check(OFTEN)));
+    next.endpoints = vec![resolved];
+    task.publish(vec![Arc::new(next)]);
+    eventually("passes", || {
+        b.health() == 0 && reason(&b) == "check passed: status 200"
+    })
+    .await;
+    task.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_backend_without_a_check_gets_trials() {
+    let e = endpoint("web", "10.0.0.1:80");
+    let b = e.backend.clone();
+    let c = Arc::new(cluster("web", vec![e, endpoint("web", "10.0.0.2:80")]));
+    let task = Task::start(vec![c.clone()]);
+    eventually("up", || reason(&b) == "up").await;
+
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        task.refuse(&b);
+        let from = tokio::time::Instant::now();
+        eventually("a trial", || b.health() & TRIAL != 0).await;
+        waits.push(from.elapsed().as_secs());
+        assert!(c.state.has_trials());
+        assert!(b.claim_trial());
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(reason(&b), "connection refused under live traffic");
+
+    // The trial that was taken last is lost; later one more is granted.
+    let from = tokio::time::Instant::now();
+    eventually("another trial", || b.health() & TRIAL != 0).await;
+    assert!(
+        (30..=33).contains(&from.elapsed().as_secs()),
+        "{:?}",
+        from.elapsed()
+    );
+    // A picker that had looked before said that there is none.
+    c.state.set_trials(false);
+    eventually("reminded", || c.state.has_trials()).await;
+
+    assert!(b.claim_trial());
+    assert!(b.report_connected());
+    task.reports.notify_one();
+    eventually("up again", || reason(&b) == "up").await;
+    assert_eq!(b.health(), 0);
+
+    task.refuse(&b);
+    let from = tokio::time::Instant::now();
+    eventually("the first wait again", || b.health() & TRIAL != 0).await;
+    assert_eq!(from.elapsed().as_secs(), 1);
+    task.stop().await;
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Lines {
+    fn count(&self, text: &str) -> usize {
+        let bytes = self.0.lock().unwrap();
+        String::from_utf8_lossy(&bytes).matches(text).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transitions_and_panics_are_logged_once() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(lines.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let endpoints: Vec<_> = (1..=3)
+        .map(|i| endpoint("web", &format!("10.0.0.{i}:80")))
+        .collect();
+    let backends: Vec<_> = endpoints.iter().map(|e| e.backend.clone()).collect();
+    let mut c = cluster("web", endpoints);
+    c.panic_threshold = 0.5;
+    let c = Arc::new(c);
+    let task = Task::start(vec![c.clone()]);
+
+    for b in &backends[..2] {
+        task.refuse(b);
+        task.refuse(b);
+    }
+    eventually("panic", || c.state.in_panic()).await;
+    // A new generation is no new panic.
+    let mut next = rechecked(&c, None);
+    next.panic_threshold = 0.5;
+    let next = Arc::new(next);
+    task.publish(vec![next.clone()]);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(lines.count("backend is down"), 2);
+    assert_eq!(lines.count("all backends are used"), 1);
+
+    for b in &backends {
+        b.report_connected();
+    }
+    task.reports.notify_one();
+    eventually("no panic", || !next.in_panic() && !next.state.in_panic()).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(lines.count("backend is up"), 2);
+    assert_eq!(lines.count("enough backends are healthy again"), 1);
+
+    for b in &backends {
+        task.refuse(b);
+    }
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(lines.count("all backends are used"), 2);
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_backends_are_probed() {
+    // Bound but not listening, so that every connection is refused at once.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let endpoints: Vec<_> = (0..10_000)
+        .map(|i| endpoint("web", &format!("127.1.{}.{}:{port}", i / 250, i % 250 + 1)))
+        .collect();
+    let c = checked(endpoints, check(CheckKind::Tcp, Duration::from_secs(2)));
+    let task = Task::start(vec![c.clone()]);
+    eventually("all are down", || {
+        c.endpoints.iter().all(|e| e.backend.health() == CHECK_DOWN)
+    })
+    .await;
+    assert!(c.in_panic());
+    assert_eq!(
+        reason(&c.endpoints[9_999].backend),
+        "check failed: connection refused"
+    );
+    task.stop().await;
+}

@@ -1,0 +1,102 @@
+//! Small snapshots for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cluster, Departing, Endpoint, Listener, ListenerState, Snapshot};
+use crate::balance::{Balancer, Member};
+use crate::model::backend::Backend;
+use crate::model::cluster::ClusterState;
+use crate::model::settings::{
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+};
+use crate::route::table::Table;
+use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
+use crate::transport::listen::BoundSockets;
+
+/// Workers of the fixtures.
+pub(crate) const WORKERS: usize = 2;
+
+/// A backend with weight 1; an address that is a name has not been resolved.
+pub(crate) fn endpoint(cluster: &str, address: &str) -> Endpoint {
+    let name: Arc<str> = cluster.into();
+    let backend = Arc::new(Backend::new(name.clone(), address.parse().unwrap()));
+    let resolved: Option<SocketAddr> = address.parse().ok();
+    Endpoint {
+        metrics: Arc::new(BackendMetrics::new(name, backend.label().clone(), WORKERS)),
+        backend,
+        weight: 1,
+        backup: false,
+        addresses: resolved.into_iter().collect(),
+    }
+}
+
+/// A cluster of `endpoints` with every default.
+pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
+    let members = endpoints.iter().map(|e| Member {
+        backend: e.backend.clone(),
+        weight: e.weight,
+        backup: e.backup,
+    });
+    Cluster {
+        name: name.into(),
+        policy: Policy::RoundRobin,
+        hash_key: HashKey::ClientIp,
+        hash_seed: 0,
+        timeouts: ClusterTimeouts::default(),
+        retry: Retry::default(),
+        idle_connections: 256,
+        panic_threshold: 0.0,
+        check: None,
+        resolve: Duration::from_secs(10),
+        balancer: Balancer::new(Policy::RoundRobin, 0, members.collect()),
+        endpoints,
+        state: Arc::new(ClusterState::new(WORKERS)),
+        metrics: Arc::new(ClusterMetrics::new(name.into(), WORKERS)),
+    }
+}
+
+/// The next generation of `cluster`, with the same identities and another check.
+pub(crate) fn rechecked(cluster: &Cluster, check: Option<Check>) -> Cluster {
+    let mut next = self::cluster(&cluster.name, cluster.endpoints.clone());
+    next.state = cluster.state.clone();
+    next.metrics = cluster.metrics.clone();
+    next.panic_threshold = cluster.panic_threshold;
+    next.check = check;
+    next
+}
+
+/// An http listener without routes that says it is bound to `address`.
+pub(crate) fn listener(name: &str, address: &str) -> Listener {
+    let local: SocketAddr = address.parse().unwrap();
+    Listener {
+        name: name.into(),
+        address: local.into(),
+        protocol: Protocol::Http,
+        sockets: Arc::new(BoundSockets::at(local)),
+        timeouts: ListenerTimeouts::default(),
+        limits: ListenerLimits::default(),
+        trusted_proxies: Vec::new(),
+        routes: Table::new(Vec::new()),
+        cluster: None,
+        state: Arc::new(ListenerState::default()),
+        metrics: Arc::new(ListenerMetrics::new(name.into(), WORKERS)),
+    }
+}
+
+/// A generation of `listeners` and `clusters`.
+pub(crate) fn snapshot(
+    generation: u64,
+    listeners: Vec<Listener>,
+    clusters: Vec<Arc<Cluster>>,
+) -> Snapshot {
+    Snapshot {
+        generation,
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        clusters,
+        departing: Departing::default(),
+        drain_timeout: Duration::from_secs(30),
+        access_log: false,
+    }
+}
