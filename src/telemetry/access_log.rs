@@ -1,1 +1,528 @@
-//! The access log's line.
+//! The access log's line, and how a worker hands lines over.
+//!
+//! [`write_line`] makes one JSON object a line: no serializer and no allocation but the growth of the buffer. What
+//! comes from clients is bytes of any kind, and none of them can forge a line or break a reader: `"`, `\` and all
+//! control characters (C0, DEL, C1, and the line and paragraph separators that some readers split at) are escaped,
+//! bytes that are not UTF-8 become `\u00XX`, and what is overlong is cut and ends in `…`. So a line is always valid
+//! UTF-8 and JSON, without a line end inside, and at most some 100 KiB.
+//!
+//! [`LogSender`] belongs to one worker, which writes into its own buffer and passes it on whole through a bounded
+//! queue, never waiting: when the queue is full the batch is dropped and its lines are counted.
+
+use std::fmt::Arguments;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::metrics::ProcessMetrics;
+use super::outcome::Reason;
+
+/// Longest `uri` in bytes of the request.
+const MAX_URI: usize = 8 << 10;
+/// Longest other text.
+const MAX_TEXT: usize = 1 << 10;
+/// End of the year 9999, beyond which RFC 3339 has no words for a clock that is wrong.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+/// A batch of this size is handed over at once.
+const FULL: usize = 32 << 10;
+/// Room for a batch: what is left after [`FULL`] takes nearly every line.
+const BATCH: usize = 36 << 10;
+
+/// What is written about one request or session, in the order of the fields; `None` and empty texts are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// When it ended.
+    pub time: SystemTime,
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// The client, as told by proxies that are trusted.
+    pub client: IpAddr,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// X-Request-Id.
+    pub id: &'a [u8],
+    /// `HTTP/1.1`, `HTTP/1.0` or `tcp`.
+    pub protocol: &'a str,
+    /// Method.
+    pub method: &'a [u8],
+    /// Host, as it was sent.
+    pub host: &'a [u8],
+    /// Request target, as it was sent.
+    pub uri: &'a [u8],
+    /// Status of the answer; 499 if the client left before it.
+    pub status: Option<u16>,
+    /// Why the proxy answered itself or ended the session.
+    pub reason: Option<Reason>,
+    /// Name of the route.
+    pub route: Option<&'a str>,
+    /// Name of the cluster.
+    pub cluster: Option<&'a str>,
+    /// Address of the backend that was tried last.
+    pub backend: Option<&'a str>,
+    /// Backends tried.
+    pub attempts: Option<u32>,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// First byte of the request, or accept of the session, to its end.
+    pub duration: Duration,
+    /// Time to connect to the backend, if a connection was opened.
+    pub connect: Option<Duration>,
+    /// Request sent to response head.
+    pub response: Option<Duration>,
+    /// User-Agent.
+    pub user_agent: &'a [u8],
+    /// Referer.
+    pub referer: &'a [u8],
+}
+
+/// Appends `record` as one line with its line end.
+pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    let time = record.time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
+    append(
+        out,
+        format_args!("{}", humantime::format_rfc3339_millis(time)),
+    );
+    out.push(b'"');
+    text(out, "listener", record.listener.as_bytes());
+    quoted(out, "client", format_args!("{}", record.client));
+    quoted(out, "peer", format_args!("{}", record.peer));
+    text(out, "id", record.id);
+    text(out, "protocol", record.protocol.as_bytes());
+    text(out, "method", record.method);
+    text(out, "host", record.host);
+    text_up_to(out, "uri", record.uri, MAX_URI);
+    number(out, "status", record.status);
+    text(
+        out,
+        "reason",
+        record.reason.map_or("", Reason::as_str).as_bytes(),
+    );
+    text(out, "route", record.route.unwrap_or("").as_bytes());
+    text(out, "cluster", record.cluster.unwrap_or("").as_bytes());
+    text(out, "backend", record.backend.unwrap_or("").as_bytes());
+    number(out, "attempts", record.attempts);
+    number(out, "bytes_in", Some(record.bytes_in));
+    number(out, "bytes_out", Some(record.bytes_out));
+    millis(out, "duration_ms", Some(record.duration));
+    millis(out, "connect_ms", record.connect);
+    millis(out, "response_ms", record.response);
+    text(out, "user_agent", record.user_agent);
+    text(out, "referer", record.referer);
+    out.extend_from_slice(b"}\n");
+}
+
+/// `,"name":`; `name` is one of ours and needs no escape.
+fn key(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// A vector takes whatever is written to it.
+fn append(out: &mut Vec<u8>, text: Arguments<'_>) {
+    let _ = out.write_fmt(text);
+}
+
+/// A text of digits, letters and punctuation that needs no escape.
+fn quoted(out: &mut Vec<u8>, name: &str, text: Arguments<'_>) {
+    key(out, name);
+    out.push(b'"');
+    append(out, text);
+    out.push(b'"');
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: Option<impl itoa::Integer>) {
+    if let Some(value) = value {
+        key(out, name);
+        out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+}
+
+/// Milliseconds with three decimals.
+fn millis(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+    if let Some(value) = value {
+        key(out, name);
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(digits.format(micros / 1000).as_bytes());
+        let part = micros % 1000;
+        let digit = |n: u64| b'0' + (n % 10) as u8;
+        out.extend_from_slice(&[b'.', digit(part / 100), digit(part / 10), digit(part)]);
+    }
+}
+
+fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text_up_to(out, name, value, MAX_TEXT);
+}
+
+fn text_up_to(out: &mut Vec<u8>, name: &str, value: &[u8], most: usize) {
+    if value.is_empty() {
+        return;
+    }
+    key(out, name);
+    out.push(b'"');
+    let (kept, cut) = shorten(value, most);
+    escape(out, kept);
+    if cut {
+        out.extend_from_slice("…".as_bytes());
+    }
+    out.push(b'"');
+}
+
+/// At most `most` bytes of `value`, not ending inside a character, and whether something is missing.
+fn shorten(value: &[u8], most: usize) -> (&[u8], bool) {
+    if value.len() <= most {
+        return (value, false);
+    }
+    let continues = |at: usize| value[at] & 0xC0 == 0x80;
+    // A character has at most three bytes after its first; more of them are no character at all.
+    let end = (most - 3..=most).rev().find(|&at| !continues(at));
+    (&value[..end.unwrap_or(most)], true)
+}
+
+fn escape(out: &mut Vec<u8>, value: &[u8]) {
+    let plain = |&b: &u8| (0x20..0x7F).contains(&b) && b != b'"' && b != b'\\';
+    let mut rest = value;
+    loop {
+        let run = rest.iter().position(|b| !plain(b)).unwrap_or(rest.len());
+        let (head, tail) = rest.split_at(run);
+        out.extend_from_slice(head);
+        let Some(&first) = tail.first() else { return };
+        if first.is_ascii() {
+            escape_ascii(out, first);
+            rest = &tail[1..];
+        } else {
+            let run = tail.iter().position(u8::is_ascii).unwrap_or(tail.len());
+            let (foreign, after) = tail.split_at(run);
+            escape_foreign(out, foreign);
+            rest = after;
+        }
+    }
+}
+
+fn escape_ascii(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        other => escape_code(out, u16::from(other)),
+    }
+}
+
+/// Bytes beyond ASCII: whole characters as they are, the rest by its code.
+fn escape_foreign(out: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\u{80}'..='\u{9F}' | '\u{2028}' | '\u{2029}' => {
+                    escape_code(out, character as u16);
+                }
+                other => {
+                    let mut encoded = [0; 4];
+                    out.extend_from_slice(other.encode_utf8(&mut encoded).as_bytes());
+                }
+            }
+        }
+        for &byte in chunk.invalid() {
+            escape_code(out, u16::from(byte));
+        }
+    }
+}
+
+fn escape_code(out: &mut Vec<u8>, code: u16) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digit = |shift: u16| HEX[usize::from(code >> shift & 0xF)];
+    out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+}
+
+/// What a worker holds to write the access log.
+#[derive(Debug)]
+pub struct LogSender {
+    batch: Vec<u8>,
+    queue: SyncSender<Vec<u8>>,
+    metrics: Arc<ProcessMetrics>,
+}
+
+impl LogSender {
+    /// Hands batches to `queue`; each holds whole lines.
+    pub fn new(queue: SyncSender<Vec<u8>>, metrics: Arc<ProcessMetrics>) -> Self {
+        Self {
+            batch: Vec::new(),
+            queue,
+            metrics,
+        }
+    }
+
+    /// Appends one line; hands the batch over when it is large.
+    pub fn write(&mut self, record: &Record<'_>) {
+        if self.batch.capacity() == 0 {
+            self.batch.reserve_exact(BATCH);
+        }
+        write_line(&mut self.batch, record);
+        if self.batch.len() >= FULL {
+            self.flush();
+        }
+    }
+
+    /// Whether there are lines that [`Self::flush`] would hand over.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Hands over what there is; a worker does so when it has nothing else to do, or once in a while. Never waits.
+    pub fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.len() < BATCH / 2 {
+            // A quiet proxy hands over single lines: copied, so that the queue holds no empty room.
+            let small = batch.clone();
+            batch.clear();
+            self.batch = std::mem::replace(&mut batch, small);
+        }
+        if let Err(refused) = self.queue.try_send(batch) {
+            let (std::sync::mpsc::TrySendError::Full(batch)
+            | std::sync::mpsc::TrySendError::Disconnected(batch)) = refused;
+            self.metrics.access_log_dropped.add(lines(&batch));
+        }
+    }
+}
+
+impl Drop for LogSender {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Lines of a batch.
+pub fn lines(batch: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', batch).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn record<'a>() -> Record<'a> {
+        Record {
+            time: UNIX_EPOCH + Duration::from_millis(1_800_000_000_007),
+            listener: "web",
+            client: "192.0.2.1".parse().unwrap(),
+            peer: "[::1]:50000".parse().unwrap(),
+            id: b"",
+            protocol: "tcp",
+            method: b"",
+            host: b"",
+            uri: b"",
+            status: None,
+            reason: None,
+            route: None,
+            cluster: None,
+            backend: None,
+            attempts: None,
+            bytes_in: 1,
+            bytes_out: 22,
+            duration: Duration::from_micros(1_005),
+            connect: None,
+            response: None,
+            user_agent: b"",
+            referer: b"",
+        }
+    }
+
+    fn line(record: &Record<'_>) -> String {
+        let mut out = Vec::new();
+        write_line(&mut out, record);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn all_fields_in_their_order() {
+        let full = Record {
+            id: b"5f",
+            protocol: "HTTP/1.1",
+            method: b"GET",
+            host: b"example.com",
+            uri: b"/a?b",
+            status: Some(504),
+            reason: Some(Reason::BackendTimeout),
+            route: Some("/v1/*"),
+            cluster: Some("web"),
+            backend: Some("10.0.0.1:80"),
+            attempts: Some(2),
+            duration: Duration::from_millis(30_250),
+            connect: Some(Duration::from_nanos(999)),
+            response: Some(Duration::from_micros(12_034)),
+            user_agent: b"curl/8",
+            referer: b"https://example.com/",
+            ..record()
+        };
+        assert_eq!(
+            line(&full),
+            concat!(
+                r#"{"time":"2027-01-15T08:00:00.007Z","listener":"web","client":"192.0.2.1","#,
+                r#""peer":"[::1]:50000","id":"5f","protocol":"HTTP/1.1","method":"GET","#,
+                r#""host":"example.com","uri":"/a?b","status":504,"reason":"backend_timeout","#,
+                r#""route":"/v1/*","cluster":"web","backend":"10.0.0.1:80","attempts":2,"#,
+                r#""bytes_in":1,"bytes_out":22,"duration_ms":30250.000,"connect_ms":0.000,"#,
+                r#""response_ms":12.034,"user_agent":"curl/8","referer":"https://example.com/"}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn absent_fields_are_left_out() {
+        assert_eq!(
+            line(&record()),
+            concat!(
+                r#"{"time":"2027-01-15T08:00:00.007Z","listener":"web","client":"192.0.2.1","#,
+                r#""peer":"[::1]:50000","protocol":"tcp","bytes_in":1,"bytes_out":22,"duration_ms":1.005}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_breaks_nothing() {
+        for (time, shown) in [
+            (
+                UNIX_EPOCH - Duration::from_secs(1),
+                "1970-01-01T00:00:00.000Z",
+            ),
+            (
+                UNIX_EPOCH + Duration::from_secs(1 << 40),
+                "9999-12-31T23:59:59.000Z",
+            ),
+        ] {
+            assert!(line(&Record { time, ..record() }).contains(shown));
+        }
+    }
+
+    /// The user agent of a line as a reader of JSON sees it.
+    fn agent(value: &[u8]) -> String {
+        let line = line(&Record {
+            user_agent: value,
+            ..record()
+        });
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            line.chars().filter(|c| c.is_control()).eq(['\n']),
+            "{line:?}"
+        );
+        let parsed: Value = serde_json::from_str(&line).unwrap();
+        parsed["user_agent"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn no_byte_forges_a_line() {
+        for (sent, read) in [
+            (&b"a\"},\n{\"x\":\"\\"[..], "a\"},\n{\"x\":\"\\"),
+            (b"\0\x1b[31m\x7f\r\t", "\0\x1b[31m\x7f\r\t"),
+            ("naïve – 漢字 🦀".as_bytes(), "naïve – 漢字 🦀"),
+            (b"caf\xe9", "café"),
+            (b"\xff\xfe\xc3", "\u{ff}\u{fe}\u{c3}"),
+            (
+                "\u{85}\u{2028}\u{2029}".as_bytes(),
+                "\u{85}\u{2028}\u{2029}",
+            ),
+        ] {
+            assert_eq!(agent(sent), read);
+        }
+        let separated = line(&Record {
+            user_agent: "\u{2028}".as_bytes(),
+            ..record()
+        });
+        assert!(separated.contains("\\u2028"));
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let long = "é".repeat(MAX_TEXT);
+        let expected = format!("{}…", "é".repeat(MAX_TEXT / 2));
+        assert_eq!(agent(long.as_bytes()), expected);
+        let odd = format!("x{long}");
+        assert_eq!(
+            agent(odd.as_bytes()),
+            format!("x{}…", "é".repeat(MAX_TEXT / 2 - 1))
+        );
+        assert_eq!(agent(&[b'a'; MAX_TEXT]), "a".repeat(MAX_TEXT));
+        // Continuation bytes without end are no character to keep whole.
+        assert_eq!(agent(&[0x80; MAX_TEXT + 1]).chars().count(), MAX_TEXT + 1);
+        let uri = vec![b'/'; MAX_URI + 1];
+        let line = line(&Record {
+            uri: &uri,
+            ..record()
+        });
+        assert!(line.contains(&format!("\"{}…\"", "/".repeat(MAX_URI))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_one_line_of_json(uri in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let line = line(&Record { uri: &uri, ..record() });
+            let parsed: Value = serde_json::from_str(&line).unwrap();
+            let latin: String = uri.utf8_chunks().flat_map(|c| {
+                c.valid().chars().chain(c.invalid().iter().map(|&b| char::from(b))).collect::<Vec<_>>()
+            }).collect();
+            prop_assert_eq!(parsed.get("uri").and_then(Value::as_str).unwrap_or(""), latin);
+            prop_assert!(!line.trim_end_matches('\n').contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (queue, batches) = sync_channel(1);
+        let metrics = Arc::new(ProcessMetrics::default());
+        let mut sender = LogSender::new(queue, metrics.clone());
+        sender.flush();
+        assert!(batches.try_recv().is_err(), "nothing to hand over");
+        sender.write(&record());
+        sender.flush();
+        sender.write(&record());
+        sender.write(&record());
+        sender.flush();
+        assert_eq!(metrics.access_log_dropped.get(), 2);
+        assert_eq!(lines(&batches.try_recv().unwrap()), 1);
+        sender.write(&record());
+        sender.flush();
+        assert_eq!(
+            lines(&batches.try_recv().unwrap()),
+            1,
+            "goes on after a full queue"
+        );
+        drop(batches);
+        sender.write(&record());
+        drop(sender);
+        assert_eq!(metrics.access_log_dropped.get(), 3);
+    }
+
+    #[test]
+    fn a_large_batch_goes_by_itself() {
+        let (queue, batches) = sync_channel(8);
+        let mut sender = LogSender::new(queue, Arc::default());
+        let mut written = 0;
+        while batches
+            .try_recv()
+            .map(|b| assert_eq!(lines(&b), written))
+            .is_err()
+        {
+            sender.write(&record());
+            written += 1;
+        }
+        assert!(sender.is_empty());
+        assert!((FULL / 400..FULL / 100).contains(&usize::try_from(written).unwrap()));
+    }
+}
