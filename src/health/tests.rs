@@ -1,22 +1,21 @@
 //! The task as a whole: trials on a paused clock (they need no socket), checks against real listeners.
 
-use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::run;
 use crate::model::backend::{Backend, CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
 use crate::model::settings::{Check, CheckKind};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
 use crate::snapshot::{Cluster, Endpoint, Snapshot};
+use crate::telemetry::capture::Capture;
 
 /// The running task and what it is told.
 struct Task {
@@ -278,44 +277,9 @@ async fn a_refused_backend_without_a_check_gets_trials() {
     task.stop().await;
 }
 
-/// Collects what is logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Lines {
-    fn count(&self, text: &str) -> usize {
-        let bytes = self.0.lock().unwrap();
-        String::from_utf8_lossy(&bytes).matches(text).count()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn transitions_and_panics_are_logged_once() {
-    let lines = Lines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines.clone())
-        .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-
+    let lines = Capture::begin();
     let endpoints: Vec<_> = (1..=3)
         .map(|i| endpoint("web", &format!("10.0.0.{i}:80")))
         .collect();

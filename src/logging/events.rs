@@ -295,6 +295,7 @@ mod tests {
     }
 
     fn logged(colours: bool, deed: impl FnOnce(&EventLog, &Written)) {
+        crate::telemetry::capture::install();
         let written = Written::default();
         let writer = written.clone();
         let (log, subscriber) = EventLog::build(LogLevel::Info, colours, move || writer.clone());

@@ -7,6 +7,8 @@
 //! says whether the process wants traffic.
 
 pub mod access_log;
+#[cfg(test)]
+pub(crate) mod capture;
 pub mod counters;
 pub mod exposition;
 pub mod metrics;
