@@ -8,6 +8,7 @@ pub mod health;
 pub mod http1;
 pub mod logging;
 pub mod model;
+pub mod proxy;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;

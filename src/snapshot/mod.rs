@@ -9,6 +9,7 @@ mod cluster;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod publish;
+pub mod registry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

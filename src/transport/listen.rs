@@ -57,6 +57,12 @@ impl BoundSockets {
         bind_all(address, workers).map_err(|source| BindError { address, source })
     }
 
+    /// Stands in for sockets bound to `local_addr`, of which there are none.
+    #[cfg(test)]
+    pub(crate) fn at(local_addr: SocketAddr) -> Self {
+        Self { id: 0, local_addr, sockets: Box::default() }
+    }
+
     /// Unique in the life of the process.
     pub fn id(&self) -> u64 {
         self.id

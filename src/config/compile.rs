@@ -1,0 +1,167 @@
+//! Configuration to snapshot: indices for names, live state for identities, pickers for policies.
+//!
+//! A cluster whose settings and addresses did not change is shared with the generation before, ring and all.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::schema::{ClusterConfig, Config, ListenerConfig, RouteAction as Deed, RouteConfig};
+use crate::balance::{Balancer, Member};
+use crate::model::address::BackendAddress;
+use crate::model::backend::UNRESOLVED;
+use crate::model::settings::Protocol;
+use crate::route::rule::Rule;
+use crate::route::table::Table;
+use crate::snapshot::registry::Registry;
+use crate::snapshot::{Cluster, Departing, Endpoint, Listener, ListenerState, RouteAction, RouteTarget, Snapshot};
+use crate::transport::listen::BoundSockets;
+
+/// What the addresses of the file stand for, besides the file.
+pub struct World<'a> {
+    /// Live state by identity.
+    pub registry: &'a mut Registry,
+    /// Bound sockets of each listener, in the order of the file.
+    pub sockets: &'a [Arc<BoundSockets>],
+    /// Addresses of each name; a name that is missing is not resolved.
+    pub names: &'a HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    /// The configuration and the snapshot before, if there are.
+    pub before: Option<(&'a Config, &'a Snapshot)>,
+    /// What drains.
+    pub departing: Departing,
+}
+
+/// Builds the snapshot of a valid configuration.
+pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
+    let World { registry, sockets, names, before, departing } = world;
+    let clusters: Vec<Arc<Cluster>> =
+        config.clusters.iter().map(|cluster| build_or_share(cluster, registry, names, before)).collect();
+    let places: HashMap<&str, usize> =
+        config.clusters.iter().enumerate().map(|(place, cluster)| (cluster.name.as_str(), place)).collect();
+    let listeners = config
+        .listeners
+        .iter()
+        .zip(sockets)
+        .map(|(listener, sockets)| Arc::new(build_listener(config, listener, sockets, &places, registry, before)))
+        .collect();
+    Snapshot {
+        generation: before.map_or(1, |(_, snapshot)| snapshot.generation + 1),
+        listeners,
+        clusters,
+        departing,
+        drain_timeout: config.drain_timeout,
+        access_log: config.log.access != super::schema::AccessLog::Off,
+    }
+}
+
+fn build_listener(
+    config: &Config,
+    listener: &ListenerConfig,
+    sockets: &Arc<BoundSockets>,
+    places: &HashMap<&str, usize>,
+    registry: &mut Registry,
+    before: Option<(&Config, &Snapshot)>,
+) -> Listener {
+    let same = before.and_then(|(_, snapshot)| snapshot.listeners.iter().find(|l| l.sockets.id() == sockets.id()));
+    let state = same.map_or_else(|| Arc::new(ListenerState::default()), |listener| Arc::clone(&listener.state));
+    let takes = |route: &&RouteConfig| {
+        listener.protocol == Protocol::Http
+            && route.listeners.as_ref().is_none_or(|names| names.contains(&listener.name))
+    };
+    let rules = config.routes.iter().filter(takes).map(|route| build_rule(route, places)).collect();
+    Listener {
+        name: listener.name.as_str().into(),
+        address: listener.address,
+        protocol: listener.protocol,
+        sockets: Arc::clone(sockets),
+        timeouts: listener.timeouts.clone(),
+        limits: listener.limits.clone(),
+        trusted_proxies: listener.trusted_proxies.clone(),
+        routes: Table::new(rules),
+        cluster: listener.cluster.as_deref().and_then(|name| places.get(name).copied()),
+        state,
+        metrics: registry.listener(&listener.name),
+    }
+}
+
+fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteTarget> {
+    let Rule { host, path, methods, headers, query, clients, target } = route.rule.clone();
+    let action = match target {
+        // The loader has checked that the cluster exists.
+        Deed::Cluster(name) => RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX)),
+        Deed::Redirect { to, status } => RouteAction::Redirect { to, status },
+        Deed::Respond { status, body } => RouteAction::Respond { status, body },
+    };
+    let target = RouteTarget { name: route.name.as_str().into(), action, timeout: route.timeout };
+    Rule { host, path, methods, headers, query, clients, target }
+}
+
+fn build_or_share(
+    config: &ClusterConfig,
+    registry: &mut Registry,
+    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    before: Option<(&Config, &Snapshot)>,
+) -> Arc<Cluster> {
+    if let Some(cluster) = before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, names)) {
+        return cluster;
+    }
+    let (state, metrics) = registry.cluster(&config.name);
+    let mut endpoints = Vec::with_capacity(config.backends.len());
+    let mut members = Vec::with_capacity(config.backends.len());
+    for backend_config in &config.backends {
+        let (backend, metrics) = registry.backend(&config.name, &backend_config.address);
+        let addresses = addresses_of(&backend_config.address, names);
+        backend.set_departed(false);
+        if addresses.is_empty() {
+            backend.set_health(UNRESOLVED);
+        } else {
+            backend.clear_health(UNRESOLVED);
+        }
+        let (weight, backup) = (backend_config.weight, backend_config.backup);
+        members.push(Member { backend: Arc::clone(&backend), weight, backup });
+        endpoints.push(Endpoint { backend, metrics, weight, backup, addresses });
+    }
+    Arc::new(Cluster {
+        name: config.name.as_str().into(),
+        policy: config.policy,
+        hash_key: config.hash_key.clone(),
+        hash_seed: config.hash_seed,
+        timeouts: config.timeouts.clone(),
+        retry: config.retry.clone(),
+        idle_connections: config.idle_connections,
+        panic_threshold: config.panic_threshold,
+        check: config.check.clone(),
+        resolve: config.resolve,
+        endpoints,
+        balancer: Balancer::new(config.policy, config.hash_seed, members),
+        state,
+        metrics,
+    })
+}
+
+/// The cluster of the generation before, if nothing about it changed.
+fn unchanged(
+    config: &ClusterConfig,
+    known: &Config,
+    snapshot: &Snapshot,
+    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+) -> Option<Arc<Cluster>> {
+    let place = known.clusters.iter().position(|cluster| cluster.name == config.name)?;
+    let cluster = &snapshot.clusters[place];
+    let same = known.clusters[place] == *config
+        && cluster
+            .endpoints
+            .iter()
+            .all(|endpoint| endpoint.addresses == addresses_of(endpoint.backend.address(), names));
+    same.then(|| Arc::clone(cluster))
+}
+
+fn addresses_of(
+    address: &BackendAddress,
+    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+) -> Arc<[SocketAddr]> {
+    match address {
+        BackendAddress::Ip(address) => Arc::new([*address]),
+        BackendAddress::Name { .. } => names.get(address).cloned().unwrap_or_else(|| Arc::new([])),
+    }
+}

@@ -1,0 +1,150 @@
+//! Notices that the file may have changed.
+//!
+//! Editors rename, and Kubernetes swaps a `..data` symlink, so what is watched is every directory on the way: the
+//! file's own, and that of each symlink hop. An event is only a hint, several are one, and a slow poll is the net
+//! under them; whether the text is another one is for the reader to see.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tracing::debug;
+
+/// Between two looks that no event asked for.
+const POLL: Duration = Duration::from_secs(2);
+/// Between two reads that must agree.
+const MOMENT: Duration = Duration::from_millis(10);
+/// Reads until two agree.
+const MOST_READS: u32 = 100;
+/// Symlinks that are followed.
+const MOST_HOPS: usize = 16;
+/// Largest file that is read.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Notifies `changed` whenever the file may have changed, for ever.
+pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
+    let mut watched = BTreeSet::new();
+    let mut watcher = None;
+    let event = Arc::new(Notify::new());
+    loop {
+        let directories = directories_of(&path);
+        if watcher.is_none() || directories != watched {
+            watcher = follow(&directories, &event);
+            watched = directories;
+        }
+        tokio::select! {
+            () = event.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+        changed.notify_one();
+    }
+}
+
+/// A watcher of `directories`; `None` if the system gives none, and then the poll must do.
+fn follow(directories: &BTreeSet<PathBuf>, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let event = Arc::clone(event);
+    let on_event = move |result: notify::Result<notify::Event>| {
+        // A read of the file is an event too, and it is we who read it.
+        if !result.is_ok_and(|event| event.kind.is_access()) {
+            event.notify_one();
+        }
+    };
+    let mut watcher = notify::recommended_watcher(on_event)
+        .inspect_err(|error| debug!(%error, "no file events; the configuration is polled"))
+        .ok()?;
+    for directory in directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+            debug!(directory = %directory.display(), %error, "a directory is not watched");
+        }
+    }
+    Some(watcher)
+}
+
+/// The directories in which a change can change the file.
+fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::new();
+    let mut waiting = vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
+    for _ in 0..MOST_HOPS {
+        let Some(path) = waiting.pop() else { break };
+        for ancestor in path.ancestors() {
+            let Some(parent) = ancestor.parent() else { break };
+            let is_link = ancestor.is_symlink();
+            if is_link && let Ok(target) = std::fs::read_link(ancestor) {
+                waiting.push(parent.join(target));
+            }
+            if is_link || ancestor == path {
+                directories.insert(parent.to_owned());
+            }
+        }
+    }
+    directories
+}
+
+/// Reads the file until two reads a moment apart agree.
+///
+/// # Errors
+/// What the system said, or that the file does not come to rest or is too large.
+pub async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
+    let mut before = read(path).await?;
+    for _ in 0..MOST_READS {
+        tokio::time::sleep(MOMENT).await;
+        let now = read(path).await?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Err(io::Error::other("the file goes on changing"))
+}
+
+async fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_now(&path)).await;
+    read.map_err(io::Error::other)?
+}
+
+/// Reads the file once, at most [`MOST_BYTES`] and one more, so that the loader can say that it is too large.
+///
+/// # Errors
+/// What the system said.
+pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut text = Vec::new();
+    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hop_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("v1")).unwrap();
+        std::fs::write(root.join("v1/lb.toml"), "").unwrap();
+        std::os::unix::fs::symlink("v1", root.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/lb.toml", root.join("lb.toml")).unwrap();
+        let directories = directories_of(&root.join("lb.toml"));
+        assert!(directories.contains(&root) && directories.contains(&root.join("v1")), "{directories:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rename_over_the_file_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lb.toml");
+        std::fs::write(&path, "a").unwrap();
+        let changed = Arc::new(Notify::new());
+        let watching = tokio::spawn(watch(path.clone(), Arc::clone(&changed)));
+        std::fs::write(root.path().join("new"), "b").unwrap();
+        std::fs::rename(root.path().join("new"), &path).unwrap();
+        changed.notified().await;
+        assert_eq!(read_settled(&path).await.unwrap(), b"b");
+        watching.abort();
+    }
+}

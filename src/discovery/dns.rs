@@ -1,0 +1,145 @@
+//! Names to addresses, again and again.
+//!
+//! The system's resolver answers (so `/etc/hosts` and the search list count), in its own threads. A look-up that
+//! fails keeps the last answer; a name that never resolved has none. Addresses are sorted, since resolvers rotate
+//! them and an order alone is no change.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::model::address::BackendAddress;
+
+/// A look-up that takes longer has failed.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// Addresses of one name that are used.
+const MOST_ADDRESSES: usize = 64;
+
+/// A new answer for a name.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The name.
+    pub name: BackendAddress,
+    /// Its addresses, sorted; never empty.
+    pub addresses: Arc<[SocketAddr]>,
+}
+
+/// Keeps a set of names fresh: one task a name.
+#[derive(Debug)]
+pub struct Resolver {
+    answers: mpsc::Sender<Resolved>,
+    tasks: HashMap<BackendAddress, (Duration, AbortHandle)>,
+}
+
+impl Resolver {
+    /// Sends what changes to `answers`.
+    pub fn new(answers: mpsc::Sender<Resolved>) -> Self {
+        Self { answers, tasks: HashMap::new() }
+    }
+
+    /// Follows exactly `names`, each at its interval; `known` is what is published already.
+    pub fn follow(
+        &mut self,
+        names: &HashMap<BackendAddress, Duration>,
+        known: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    ) {
+        self.tasks.retain(|name, (interval, task)| {
+            let stays = names.get(name) == Some(interval);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (name, interval) in names {
+            if !self.tasks.contains_key(name) {
+                let task = keep_fresh(name.clone(), *interval, known.get(name).cloned(), self.answers.clone());
+                self.tasks.insert(name.clone(), (*interval, tokio::spawn(task).abort_handle()));
+            }
+        }
+    }
+}
+
+async fn keep_fresh(
+    name: BackendAddress,
+    interval: Duration,
+    mut last: Option<Arc<[SocketAddr]>>,
+    answers: mpsc::Sender<Resolved>,
+) {
+    let mut failing = false;
+    loop {
+        match resolve(&name).await {
+            Ok(addresses) => {
+                if failing {
+                    info!(%name, "the name resolves again");
+                }
+                failing = false;
+                if last.as_deref() != Some(&addresses) {
+                    let addresses: Arc<[SocketAddr]> = addresses.into();
+                    last = Some(Arc::clone(&addresses));
+                    if answers.send(Resolved { name: name.clone(), addresses }).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(%name, %error, kept = last.is_some(), "the name does not resolve");
+                }
+                failing = true;
+            }
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Looks up all `names` at once, for at most `bound`; names without an answer are left out.
+pub async fn resolve_all(
+    names: impl Iterator<Item = BackendAddress>,
+    bound: Duration,
+) -> HashMap<BackendAddress, Arc<[SocketAddr]>> {
+    let mut look_ups: JoinSet<_> =
+        names.map(|name| async move { resolve(&name).await.ok().map(|addresses| (name, addresses)) }).collect();
+    let mut answers = HashMap::new();
+    let gather = async {
+        while let Some(result) = look_ups.join_next().await {
+            if let Ok(Some((name, addresses))) = result {
+                answers.insert(name, addresses.into());
+            }
+        }
+    };
+    // What is not answered by then is unresolved for now, and the tasks go on asking.
+    let _ = timeout(bound, gather).await;
+    answers
+}
+
+async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
+    let BackendAddress::Name { host, port } = name else { return Ok(Vec::new()) };
+    let found = timeout(LOOK_UP, tokio::net::lookup_host((host.as_str(), *port)))
+        .await
+        .map_err(|_| std::io::ErrorKind::TimedOut)??;
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(MOST_ADDRESSES);
+    if addresses.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(addresses) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_are_resolved_and_what_is_no_name_is_left_out() {
+        let good: BackendAddress = "localhost:80".parse().unwrap();
+        let bad: BackendAddress = "no-such-host.invalid:80".parse().unwrap();
+        let answers = resolve_all([good.clone(), bad.clone()].into_iter(), Duration::from_secs(30)).await;
+        assert!(answers[&good].iter().all(|address| address.ip().is_loopback() && address.port() == 80));
+        assert!(!answers.contains_key(&bad));
+    }
+}

@@ -1,0 +1,4 @@
+//! L3 control: where members come from, beside the file. Names of backends are resolved here ([`dns`]), off the
+//! workers, and kept fresh.
+
+pub mod dns;
