@@ -1,6 +1,20 @@
 //! L3 control: the file: [`schema`] (what it says), [`load`] (text to schema, all errors at once) and
 //! [`diagnostics`] (how errors are shown).
+//!
+//! The way of a text: TOML with places (`syntax`), typed readers that collect every error (`reader`, with the
+//! table of known keys in `keys`), then the relations between parts (`relations`) and what is legal but surely a
+//! mistake (`suspicions`, `shadow`). Pure: no file is opened and no socket bound, so that `check` and a live reload
+//! run the same code. No part panics or loses its bound on any text.
 
 pub mod diagnostics;
+mod keys;
 pub mod load;
+mod reader;
+mod relations;
 pub mod schema;
+mod shadow;
+mod suspicions;
+mod syntax;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! `lbproxy check FILE`: all errors and warnings of a file. Binds no socket and changes nothing.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
+use crate::config::load::{Loaded, MAX_FILE, load_bytes};
+use crate::config::schema::Config;
+
+/// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
+/// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
+/// at line 1, column 1).
+pub fn run(path: &Path, json: bool) -> ExitCode {
+    let colour =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let report = report(path, json, colour);
+    // A reader that has gone away does not change the verdict.
+    let _ = io::stderr().write_all(report.err.as_bytes());
+    let _ = io::stdout().write_all(report.out.as_bytes());
+    match report.valid {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+struct Report {
+    out: String,
+    err: String,
+    valid: bool,
+}
+
+fn report(path: &Path, json: bool, colour: bool) -> Report {
+    let name = path.display().to_string();
+    let (bytes, loaded) = match read(path) {
+        Ok(bytes) => {
+            let loaded = load_bytes(&bytes);
+            (bytes, loaded)
+        }
+        Err(error) if json => (Vec::new(), unreadable(&error)),
+        Err(error) => {
+            return Report {
+                out: String::new(),
+                err: format!("error: {name}: cannot be read: {error}\n"),
+                valid: false,
+            };
+        }
+    };
+    let valid = loaded.config.is_some();
+    if json {
+        let value = diagnostics::to_json(&name, &loaded.diagnostics);
+        return Report {
+            out: format!("{value:#}\n"),
+            err: String::new(),
+            valid,
+        };
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let mut err = diagnostics::render(&name, &text, &loaded.diagnostics, colour);
+    let mut out = String::new();
+    let numbers = summary(&loaded.diagnostics);
+    match &loaded.config {
+        Some(config) => out = format!("{name}: valid, {}{numbers}\n", contents(config)),
+        None => err.push_str(&format!("{name}: not valid{numbers}\n")),
+    }
+    Report { out, err, valid }
+}
+
+/// The bytes of a file, one more than the limit at the most, so that a device or a pipe cannot fill the memory.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_FILE as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(error: &io::Error) -> Loaded {
+    let diagnostic = Diagnostic {
+        severity: Severity::Error,
+        message: format!("the file cannot be read: {error}"),
+        span: 0..0,
+        line: 1,
+        column: 1,
+        label: String::new(),
+        help: None,
+        related: None,
+    };
+    Loaded {
+        config: None,
+        diagnostics: vec![diagnostic],
+    }
+}
+
+/// `1 listener, 2 routes, 1 cluster, 3 backends`.
+fn contents(config: &Config) -> String {
+    let backends = config.clusters.iter().map(|c| c.backends.len()).sum();
+    [
+        (config.listeners.len(), "listener"),
+        (config.routes.len(), "route"),
+        (config.clusters.len(), "cluster"),
+        (backends, "backend"),
+    ]
+    .map(|(number, noun)| counted(number, noun))
+    .join(", ")
+}
+
+/// `, 2 errors, 1 warning`; empty if there are none.
+fn summary(diagnostics: &[Diagnostic]) -> String {
+    [(Severity::Error, "error"), (Severity::Warning, "warning")]
+        .map(|(severity, noun)| (diagnostics::count(diagnostics, severity), noun))
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, noun)| format!(", {}", counted(number, noun)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The report on a file called `lb.toml` with this content.
+    fn on(content: &[u8], json: bool) -> Report {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lb.toml");
+        std::fs::write(&path, content).unwrap();
+        let mut report = report(&path, json, false);
+        let folder = format!("{}/", folder.path().display());
+        report.out = report.out.replace(&folder, "");
+        report.err = report.err.replace(&folder, "");
+        report
+    }
+
+    const VALID: &str = "[[listener]]\naddress = \":0\"\ncluster = \"a\"\n[cluster.a]\nbackends = [\"a:1\", \"b:1\"]\n";
+
+    #[test]
+    fn a_valid_file() {
+        let report = on(VALID.as_bytes(), false);
+        assert!(report.valid);
+        assert_eq!(
+            report.out,
+            "lb.toml: valid, 1 listener, 0 routes, 1 cluster, 2 backends\n"
+        );
+        assert_eq!(report.err, "");
+    }
+
+    #[test]
+    fn warnings_are_shown_and_forgiven() {
+        let report = on(format!("{VALID}hash_seed = 1\n").as_bytes(), false);
+        assert!(report.valid);
+        assert_eq!(
+            report.out,
+            "lb.toml: valid, 1 listener, 0 routes, 1 cluster, 2 backends, 1 warning\n"
+        );
+        assert!(
+            report.err.starts_with("warning: `hash_seed` without"),
+            "{}",
+            report.err
+        );
+    }
+
+    #[test]
+    fn a_file_with_errors() {
+        let report = on(b"workers = 0\nwatch = 1\n", false);
+        assert!(!report.valid);
+        assert_eq!(report.out, "");
+        assert!(report.err.contains("--> lb.toml:2:9\n"), "{}", report.err);
+        assert!(
+            report.err.ends_with("\nlb.toml: not valid, 3 errors\n"),
+            "{}",
+            report.err
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_text() {
+        let report = on(b"workers = 1\nx = \"\xff\"\n", false);
+        assert!(
+            !report.valid && report.err.contains("--> lb.toml:2:6\n"),
+            "{}",
+            report.err
+        );
+    }
+
+    #[test]
+    fn for_programs() {
+        let report = on(VALID.as_bytes(), true);
+        let value: Value = serde_json::from_str(&report.out).unwrap();
+        assert!(report.valid && report.err.is_empty());
+        assert_eq!(
+            value,
+            json!({ "file": "lb.toml", "valid": true, "errors": [], "warnings": [] })
+        );
+        let report = on(b"workers = 0", true);
+        let value: Value = serde_json::from_str(&report.out).unwrap();
+        assert!(!report.valid && report.err.is_empty());
+        assert_eq!(value["valid"], false);
+        assert_eq!(value["errors"][1]["column"], 11);
+    }
+
+    #[test]
+    fn what_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("none.toml"), folder.path().to_owned()] {
+            let text = report(&path, false, false);
+            assert!(
+                !text.valid && text.err.contains("cannot be read"),
+                "{}",
+                text.err
+            );
+            let json = report(&path, true, false);
+            let value: Value = serde_json::from_str(&json.out).unwrap();
+            assert_eq!(
+                (json.valid, &value["errors"][0]["line"]),
+                (false, &json!(1))
+            );
+        }
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_refused() {
+        let report = report(Path::new("/dev/zero"), false, false);
+        assert!(
+            !report.valid && report.err.contains("the file is too large"),
+            "{}",
+            report.err
+        );
+    }
+}

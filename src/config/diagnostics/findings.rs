@@ -1,0 +1,270 @@
+//! Findings as the readers make them (byte ranges only), and their way to [`Diagnostic`]s: cleaned, bounded, sorted
+//! by place, with line and column found in one walk over the text.
+
+use std::ops::Range;
+
+use super::{Diagnostic, Related, Severity, counted};
+
+/// Findings of one severity that are kept; the rest is counted, so that a hostile file cannot fill the memory.
+const MAX_KEPT: usize = 1000;
+/// Characters of a text that are kept.
+const MAX_TEXT: usize = 400;
+/// Characters of a value that are shown within a message.
+const MAX_QUOTED: usize = 60;
+
+/// An error or a warning whose line and column are not known yet.
+#[derive(Debug)]
+pub(in crate::config) struct Finding {
+    pub severity: Severity,
+    pub span: Range<usize>,
+    pub message: String,
+    label: String,
+    help: Option<String>,
+    related: Option<(usize, String)>,
+}
+
+impl Finding {
+    /// The file is not applied.
+    pub fn error(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            span,
+            message: message.into(),
+            label: String::new(),
+            help: None,
+            related: None,
+        }
+    }
+
+    /// Legal, but surely a mistake.
+    pub fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(span, message)
+        }
+    }
+
+    /// What stands at the caret.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// How to put it right, if that is known.
+    pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        self.help = help.into();
+        self
+    }
+
+    /// Another place that belongs to it.
+    pub fn related(mut self, span: &Range<usize>, message: impl Into<String>) -> Self {
+        self.related = Some((span.start, message.into()));
+        self
+    }
+}
+
+/// All findings of a file.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Findings {
+    kept: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Findings {
+    /// Adds one.
+    pub fn add(&mut self, finding: Finding) {
+        let count = match finding.severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= MAX_KEPT {
+            self.kept.push(finding);
+        }
+    }
+
+    /// Errors so far.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// Those that are kept, in the order in which they were found.
+    pub fn into_kept(self) -> Vec<Finding> {
+        self.kept
+    }
+
+    /// All of them in the order of their places.
+    pub fn into_diagnostics(mut self, text: &str) -> Vec<Diagnostic> {
+        self.count_omitted(text);
+        self.kept
+            .sort_by_key(|finding| (finding.span.start, finding.severity));
+        let mut offsets: Vec<usize> = self
+            .kept
+            .iter()
+            .flat_map(|f| [Some(f.span.start), f.related.as_ref().map(|r| r.0)])
+            .flatten()
+            .collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let places = places(text, &offsets);
+        let place = |offset: usize| {
+            let at = offsets.partition_point(|known| *known < offset);
+            places.get(at).copied().unwrap_or((1, 1))
+        };
+        self.kept
+            .into_iter()
+            .map(|finding| {
+                let (line, column) = place(finding.span.start);
+                Diagnostic {
+                    severity: finding.severity,
+                    message: clean(&finding.message),
+                    line,
+                    column,
+                    label: clean(&finding.label),
+                    help: finding.help.as_deref().map(clean),
+                    related: finding.related.map(|(offset, message)| {
+                        let (line, column) = place(offset);
+                        Related {
+                            line,
+                            column,
+                            message: clean(&message),
+                        }
+                    }),
+                    span: finding.span,
+                }
+            })
+            .collect()
+    }
+
+    fn count_omitted(&mut self, text: &str) {
+        let end = text.len()..text.len();
+        if let Some(more) = self.errors.checked_sub(MAX_KEPT).filter(|n| *n > 0) {
+            let message = format!("{} are not listed", counted(more, "more error"));
+            self.kept.push(Finding::error(end.clone(), message));
+        }
+        if let Some(more) = self.warnings.checked_sub(MAX_KEPT).filter(|n| *n > 0) {
+            let message = format!("{} are not listed", counted(more, "more warning"));
+            self.kept.push(Finding::warning(end, message));
+        }
+    }
+}
+
+/// A value of the file within a message: in quotes, cut when it is long.
+pub(in crate::config) fn quoted(value: &str) -> String {
+    match value.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("\"{}…\"", &value[..end]),
+        None => format!("\"{value}\""),
+    }
+}
+
+/// Whether a character could do something else to a terminal than show itself: controls, and the marks that
+/// turn the direction of text around.
+pub(super) fn is_treacherous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Bounded, and harmless to a terminal.
+pub(super) fn clean(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
+    for (count, c) in text.chars().enumerate() {
+        if count == MAX_TEXT {
+            cleaned.push('…');
+            break;
+        }
+        if is_treacherous(c) {
+            cleaned.extend(c.escape_unicode());
+        } else {
+            cleaned.push(c);
+        }
+    }
+    cleaned
+}
+
+/// Lines and columns (in characters, both from 1) of sorted byte offsets, in one walk: O(text + offsets).
+fn places(text: &str, offsets: &[usize]) -> Vec<(usize, usize)> {
+    let mut places = Vec::with_capacity(offsets.len());
+    let (mut line, mut column, mut at) = (1, 1, 0);
+    for &offset in offsets {
+        let end = text.floor_char_boundary(offset);
+        for c in text.get(at..end).unwrap_or_default().chars() {
+            if c == '\n' {
+                line += 1;
+                column = 1;
+            } else if c != '\u{feff}' || (line, column) != (1, 1) {
+                column += 1;
+            }
+        }
+        at = at.max(end);
+        places.push((line, column));
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns() {
+        let text = "ab\nécd\n\nx";
+        let at = |needle: &str| text.find(needle).unwrap();
+        let offsets = [
+            0,
+            at("b"),
+            at("é"),
+            at("c"),
+            at("x"),
+            text.len(),
+            text.len() + 9,
+        ];
+        assert_eq!(
+            places(text, &offsets),
+            [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 2)]
+        );
+        assert_eq!(
+            places("\u{feff}a", &[3]),
+            [(1, 1)],
+            "a byte order mark has no column"
+        );
+    }
+
+    #[test]
+    fn an_offset_inside_a_character_is_that_character() {
+        assert_eq!(places("éa", &[1, 2]), [(1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn texts_are_cleaned_and_cut() {
+        assert_eq!(
+            clean("a\u{1b}[31m\u{9b}\u{202e}"),
+            "a\\u{1b}[31m\\u{9b}\\u{202e}"
+        );
+        assert_eq!(clean(&"é".repeat(1000)).chars().count(), MAX_TEXT + 1);
+        assert_eq!(quoted(&"é".repeat(1000)).chars().count(), MAX_QUOTED + 3);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_counted() {
+        let mut findings = Findings::default();
+        for i in 0..MAX_KEPT + 2 {
+            findings.add(Finding::error(i..i, "bad"));
+            findings.add(Finding::warning(i..i, "odd"));
+        }
+        let text = "x".repeat(2 * MAX_KEPT);
+        let diagnostics = findings.into_diagnostics(&text);
+        assert_eq!(diagnostics.len(), 2 * MAX_KEPT + 2);
+        let last: Vec<&str> = diagnostics[2 * MAX_KEPT..]
+            .iter()
+            .map(|d| d.message.as_str())
+            .collect();
+        assert_eq!(
+            last,
+            [
+                "2 more errors are not listed",
+                "2 more warnings are not listed"
+            ]
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Errors and warnings of a file, and how people ([`render()`]) and programs ([`to_json`]) see them.
+//!
+//! A [`Diagnostic`] is plain text with a place: no byte of the file that could drive a terminal is left in it, and
+//! no text in it is longer than a few lines, whatever the file holds. Written by the loader (`findings` collects,
+//! sorts and places them), read by the `check` command and by the reload's log.
+
+pub(super) mod findings;
+mod render;
+pub(super) mod suggest;
+
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+pub use render::render;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The file is not applied.
+    Error,
+    /// Legal, but surely a mistake.
+    Warning,
+}
+
+/// One error or warning, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Byte range in the text.
+    pub span: Range<usize>,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// What stands at the caret: what was expected. May be empty.
+    pub label: String,
+    /// "did you mean …", if a known word is near, or how to put it right.
+    pub help: Option<String>,
+    /// Another place that belongs to it.
+    pub related: Option<Related>,
+}
+
+/// Where the other half of a contradiction stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Related {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// What is there.
+    pub message: String,
+}
+
+/// Whether none of `diagnostics` is an error.
+pub fn is_valid(diagnostics: &[Diagnostic]) -> bool {
+    count(diagnostics, Severity::Error) == 0
+}
+
+/// Number of diagnostics of one severity.
+pub fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+    diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == severity)
+        .count()
+}
+
+/// `1 error`, `2 errors`.
+pub fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// `{"file", "valid", "errors": […], "warnings": […]}`; each entry has `line`, `column` and `message`, and where
+/// there is something to say `expected`, `help` and `related`.
+pub fn to_json(file_name: &str, diagnostics: &[Diagnostic]) -> Value {
+    let of = |severity| -> Vec<Value> {
+        diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == severity)
+            .map(one_to_json)
+            .collect()
+    };
+    json!({
+        "file": file_name,
+        "valid": is_valid(diagnostics),
+        "errors": of(Severity::Error),
+        "warnings": of(Severity::Warning),
+    })
+}
+
+fn one_to_json(diagnostic: &Diagnostic) -> Value {
+    let mut entry = json!({
+        "line": diagnostic.line,
+        "column": diagnostic.column,
+        "message": diagnostic.message,
+    });
+    if !diagnostic.label.is_empty() {
+        entry["expected"] = json!(diagnostic.label);
+    }
+    if let Some(help) = &diagnostic.help {
+        entry["help"] = json!(help);
+    }
+    if let Some(related) = &diagnostic.related {
+        entry["related"] = json!({
+            "line": related.line,
+            "column": related.column,
+            "message": related.message,
+        });
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_what_there_is_to_say() {
+        let error = Diagnostic {
+            severity: Severity::Error,
+            message: "unknown key".to_owned(),
+            span: 0..1,
+            line: 1,
+            column: 2,
+            label: String::new(),
+            help: Some("did you mean `b`?".to_owned()),
+            related: None,
+        };
+        let warning = Diagnostic {
+            severity: Severity::Warning,
+            label: "expected b".to_owned(),
+            help: None,
+            related: Some(Related {
+                line: 3,
+                column: 4,
+                message: "first here".to_owned(),
+            }),
+            ..error.clone()
+        };
+        assert_eq!(
+            to_json("lb.toml", &[error, warning]),
+            json!({
+                "file": "lb.toml",
+                "valid": false,
+                "errors": [{
+                    "line": 1, "column": 2, "message": "unknown key", "help": "did you mean `b`?",
+                }],
+                "warnings": [{
+                    "line": 1, "column": 2, "message": "unknown key", "expected": "expected b",
+                    "related": { "line": 3, "column": 4, "message": "first here" },
+                }],
+            })
+        );
+    }
+}

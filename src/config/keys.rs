@@ -1,0 +1,205 @@
+//! Every table of the file and the keys that it may hold: the one list from which unknown keys are told, near
+//! ones are suggested, and the full sample is tested for completeness. A key that does not work is not here.
+
+/// A kind of table.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// As messages call it.
+    pub name: &'static str,
+    /// Keys in the order in which people write them.
+    pub keys: &'static [&'static str],
+}
+
+pub(super) const TOP: Section = Section {
+    name: "the top level of the file",
+    keys: &[
+        "workers",
+        "drain_timeout",
+        "shutdown_delay",
+        "watch",
+        "admin",
+        "log",
+        "listener",
+        "route",
+        "cluster",
+    ],
+};
+
+pub(super) const ADMIN: Section = Section {
+    name: "[admin]",
+    keys: &["address"],
+};
+
+pub(super) const LOG: Section = Section {
+    name: "[log]",
+    keys: &["level", "access"],
+};
+
+pub(super) const ACCESS: Section = Section {
+    name: "`access`",
+    keys: &["file"],
+};
+
+pub(super) const LISTENER: Section = Section {
+    name: "[[listener]]",
+    keys: &[
+        "name",
+        "address",
+        "protocol",
+        "cluster",
+        "trusted_proxies",
+        "timeouts",
+        "limits",
+        "http_versions",
+    ],
+};
+
+pub(super) const LISTENER_TIMEOUTS: Section = Section {
+    name: "a listener's `timeouts`",
+    keys: &["header", "idle", "request_body", "write", "tunnel"],
+};
+
+pub(super) const LISTENER_LIMITS: Section = Section {
+    name: "a listener's `limits`",
+    keys: &[
+        "connections",
+        "header_bytes",
+        "headers",
+        "uri_bytes",
+        "body_bytes",
+        "trailer_bytes",
+    ],
+};
+
+pub(super) const ROUTE: Section = Section {
+    name: "[[route]]",
+    keys: &[
+        "listeners",
+        "host",
+        "path",
+        "path_regex",
+        "method",
+        "header",
+        "query",
+        "client",
+        "cluster",
+        "redirect",
+        "respond",
+        "timeout",
+    ],
+};
+
+pub(super) const VALUE: Section = Section {
+    name: "a pattern of `header` or `query`",
+    keys: &["present"],
+};
+
+pub(super) const REDIRECT: Section = Section {
+    name: "`redirect`",
+    keys: &["to", "status"],
+};
+
+pub(super) const RESPOND: Section = Section {
+    name: "`respond`",
+    keys: &["status", "body"],
+};
+
+pub(super) const CLUSTER: Section = Section {
+    name: "[cluster.NAME]",
+    keys: &[
+        "policy",
+        "hash_key",
+        "hash_seed",
+        "backends",
+        "resolve",
+        "check",
+        "timeouts",
+        "retry",
+        "limits",
+        "panic_threshold",
+        "http_version",
+    ],
+};
+
+pub(super) const HASH_KEY: Section = Section {
+    name: "`hash_key`",
+    keys: &["header", "cookie", "query"],
+};
+
+pub(super) const BACKEND: Section = Section {
+    name: "a backend",
+    keys: &["address", "weight", "backup"],
+};
+
+pub(super) const CHECK: Section = Section {
+    name: "`check`",
+    keys: &[
+        "http", "tcp", "status", "host", "interval", "timeout", "rise", "fall", "port",
+    ],
+};
+
+pub(super) const CLUSTER_TIMEOUTS: Section = Section {
+    name: "a cluster's `timeouts`",
+    keys: &["connect", "response", "body", "idle"],
+};
+
+pub(super) const RETRY: Section = Section {
+    name: "`retry`",
+    keys: &["attempts", "on"],
+};
+
+pub(super) const CLUSTER_LIMITS: Section = Section {
+    name: "a cluster's `limits`",
+    keys: &["idle_connections"],
+};
+
+/// All of them.
+pub(super) const ALL: [&Section; 18] = [
+    &TOP,
+    &ADMIN,
+    &LOG,
+    &ACCESS,
+    &LISTENER,
+    &LISTENER_TIMEOUTS,
+    &LISTENER_LIMITS,
+    &ROUTE,
+    &VALUE,
+    &REDIRECT,
+    &RESPOND,
+    &CLUSTER,
+    &HASH_KEY,
+    &BACKEND,
+    &CHECK,
+    &CLUSTER_TIMEOUTS,
+    &RETRY,
+    &CLUSTER_LIMITS,
+];
+
+/// The one section that has `key`, if it is one.
+pub(super) fn only_home(key: &str) -> Option<&'static Section> {
+    let mut homes = ALL.iter().filter(|section| section.keys.contains(&key));
+    let first = homes.next()?;
+    homes.next().is_none().then_some(first)
+}
+
+/// What the readers have asked for and found, so that a test can tell a listed key that nobody reads and one that
+/// the full sample lacks.
+#[cfg(test)]
+pub(super) mod seen {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static SEEN: RefCell<BTreeSet<(&'static str, &'static str)>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    /// Notes a key of a section that was read.
+    pub fn note(section: &'static str, key: &'static str) {
+        SEEN.with_borrow_mut(|seen| seen.insert((section, key)));
+    }
+
+    /// What this thread has read so far.
+    pub fn take() -> BTreeSet<(&'static str, &'static str)> {
+        SEEN.take()
+    }
+}

@@ -1,0 +1,255 @@
+//! `[cluster.NAME]` and its backends.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::check::check;
+use super::draft::ClusterPlaces;
+use super::listener::http_version;
+use super::patterns;
+use super::values::TIMEOUT;
+use super::{Place, Reader, Slot, Table, Value};
+use crate::config::diagnostics::findings::{Finding, quoted};
+use crate::config::keys;
+use crate::config::schema::{BackendConfig, ClusterConfig};
+use crate::model::address::{AddressError, BackendAddress};
+use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Retry};
+
+/// A cluster and its places.
+pub(super) type Read = (ClusterConfig, ClusterPlaces);
+
+const POLICIES: [(&str, Policy); 6] = [
+    ("round_robin", Policy::RoundRobin),
+    ("weighted", Policy::RoundRobin),
+    ("least_connections", Policy::LeastConnections),
+    ("consistent_hash", Policy::ConsistentHash),
+    ("random", Policy::Random),
+    ("power_of_two", Policy::PowerOfTwo),
+];
+
+/// By default, and at the most.
+const IDLE_CONNECTIONS: (usize, u64) = (256, 100_000);
+/// Seeds are what a TOML integer holds, without its negative half.
+const MAX_SEED: u64 = i64::MAX as u64;
+/// Names are looked up ten times a second at the most.
+const LEAST_RESOLVE: Duration = Duration::from_millis(100);
+
+pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &Value<'_>) -> Read {
+    let before = r.findings.errors();
+    if let Err(label) = patterns::name(name.get_ref()) {
+        let message = format!("{} is not a name for a cluster", quoted(name.get_ref()));
+        r.error(name.span(), message, label);
+    }
+    let slot = Slot {
+        name: name.get_ref(),
+        entry: false,
+        value,
+    };
+    // Its name is known even if it is no table, so that those who use it are not told that it is missing.
+    let empty = DeTable::new();
+    let table = r.table(Some(slot), &keys::CLUSTER).unwrap_or(Table {
+        entries: &empty,
+        place: slot.place(),
+        section: &keys::CLUSTER,
+    });
+    let policy = match table.get("policy") {
+        None => Some(Policy::default()),
+        slot => r.word(slot, &POLICIES),
+    };
+    if let Some(policy) = policy {
+        warn_of_unused_hash(r, &table, policy);
+    }
+    http_version(r, table.get("http_version"));
+    let config = ClusterConfig {
+        name: name.get_ref().to_string(),
+        policy: policy.unwrap_or_default(),
+        hash_key: hash_key(r, table.get("hash_key")).unwrap_or_default(),
+        hash_seed: r
+            .integer(table.get("hash_seed"), 0..=MAX_SEED)
+            .unwrap_or_default(),
+        backends: backends(r, table.get("backends")),
+        resolve: r
+            .duration(table.get("resolve"), LEAST_RESOLVE..=*TIMEOUT.end())
+            .unwrap_or(Duration::from_secs(10)),
+        check: check(r, table.get("check")),
+        timeouts: timeouts(r, table.get("timeouts")),
+        retry: retry(r, table.get("retry")),
+        idle_connections: idle_connections(r, table.get("limits")),
+        panic_threshold: r.ratio(table.get("panic_threshold")).unwrap_or_default(),
+    };
+    let places = ClusterPlaces {
+        name: name.span(),
+        backends: table.get("backends").map(|slot| slot.place()),
+        whole: r.findings.errors() == before,
+    };
+    (config, places)
+}
+
+fn warn_of_unused_hash(r: &mut Reader<'_>, table: &Table<'_>, policy: Policy) {
+    if policy == Policy::ConsistentHash {
+        return;
+    }
+    for slot in [table.get("hash_key"), table.get("hash_seed")]
+        .into_iter()
+        .flatten()
+    {
+        r.findings.add(
+            Finding::warning(slot.place(), format!("{slot} without consistent_hash"))
+                .label(format!(
+                    "the policy is {}, which does not look at it",
+                    policy.as_str()
+                ))
+                .help("write policy = \"consistent_hash\", or leave it out".to_owned()),
+        );
+    }
+}
+
+fn hash_key(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<HashKey> {
+    let words = [
+        ("client_ip", HashKey::ClientIp),
+        ("path", HashKey::Path),
+        ("uri", HashKey::Uri),
+    ];
+    let slot = slot?;
+    match slot.value.get_ref() {
+        DeValue::Table(_) => {}
+        DeValue::String(_) => return r.word(Some(slot), &words),
+        _ => {
+            r.wrong_type(
+                &slot,
+                "\"client_ip\", \"path\", \"uri\" or a table such as { header = \"x-user\" }",
+            );
+            return None;
+        }
+    }
+    let table = r.table(Some(slot), &keys::HASH_KEY)?;
+    let header = r.parsed(
+        table.get("header"),
+        "the name of a field",
+        patterns::field_name,
+    );
+    let cookie = r.parsed(table.get("cookie"), "the name of a cookie", patterns::token);
+    let query = r.parsed(
+        table.get("query"),
+        "the name of a parameter",
+        |text| match text {
+            "" => Err("expected the name of a parameter".to_owned()),
+            _ => Ok(text),
+        },
+    );
+    if table.entries.len() != 1 {
+        let message = format!("{slot} has {} entries", table.entries.len());
+        r.error(
+            slot.place(),
+            message,
+            "expected exactly one of `header`, `cookie` or `query`",
+        );
+    }
+    header
+        .map(HashKey::Header)
+        .or(cookie.map(|name| HashKey::Cookie(name.to_owned())))
+        .or(query.map(|name| HashKey::Query(name.to_owned())))
+}
+
+fn backends(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<BackendConfig> {
+    let expected = "an array of backends, such as [\"10.0.0.1:80\", { address = \"10.0.0.2:80\", weight = 3 }]";
+    let mut known: HashMap<BackendAddress, Place> = HashMap::new();
+    let backends = r.list(slot, expected, |r, slot| {
+        let (backend, place) = backend(r, slot)?;
+        if let Some(first) = known.get(&backend.address) {
+            r.findings.add(
+                Finding::error(
+                    place,
+                    format!("backend \"{}\" is given twice", backend.address),
+                )
+                .label("expected each backend once in a cluster; a larger share is a `weight`")
+                .related(first, "the first is"),
+            );
+            return None;
+        }
+        known.insert(backend.address.clone(), place);
+        Some(backend)
+    });
+    backends.unwrap_or_default()
+}
+
+/// `"10.0.0.1:80"` or `{ address = "10.0.0.1:80", weight = 3 }`.
+fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)> {
+    let expected = "an address such as \"10.0.0.1:80\" or \"web.internal:80\"";
+    if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
+        let address = address(
+            r,
+            slot,
+            &format!("{expected}, or {{ address = …, weight = … }}"),
+        )?;
+        let backend = BackendConfig {
+            address,
+            weight: 1,
+            backup: false,
+        };
+        return Some((backend, slot.place()));
+    }
+    let table = r.table(Some(slot), &keys::BACKEND)?;
+    let weight = r.integer(table.get("weight"), 0..=1000);
+    let backup = r.boolean(table.get("backup"));
+    let slot = r.required(&table, "address", expected)?;
+    let backend = BackendConfig {
+        address: address(r, slot, expected)?,
+        weight: weight.map_or(1, |weight| weight as u32),
+        backup: backup.unwrap_or(false),
+    };
+    Some((backend, slot.place()))
+}
+
+fn address(r: &mut Reader<'_>, slot: Slot<'_>, expected: &str) -> Option<BackendAddress> {
+    r.parsed(Some(slot), expected, |text| {
+        text.parse()
+            .map_err(|error: AddressError| error.to_string())
+    })
+}
+
+fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ClusterTimeouts {
+    let default = ClusterTimeouts::default();
+    let Some(table) = r.table(slot, &keys::CLUSTER_TIMEOUTS) else {
+        return default;
+    };
+    let mut read = |key, default| r.duration(table.get(key), TIMEOUT).unwrap_or(default);
+    ClusterTimeouts {
+        connect: read("connect", default.connect),
+        response: read("response", default.response),
+        body: read("body", default.body),
+        idle: read("idle", default.idle),
+    }
+}
+
+fn retry(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Retry {
+    let default = Retry::default();
+    let Some(table) = r.table(slot, &keys::RETRY) else {
+        return default;
+    };
+    let reasons = [("connect", 0), ("reset", 1), ("timeout", 2)];
+    let expected = "an array of \"connect\", \"reset\" and \"timeout\"";
+    let on = r.list(table.get("on"), expected, |r, slot| {
+        r.word(Some(slot), &reasons)
+    });
+    let has = |reason, default| on.as_ref().map_or(default, |on| on.contains(&reason));
+    Retry {
+        attempts: r
+            .integer(table.get("attempts"), 1..=10)
+            .map_or(default.attempts, |attempts| attempts as u32),
+        on_connect: has(0, default.on_connect),
+        on_reset: has(1, default.on_reset),
+        on_timeout: has(2, default.on_timeout),
+    }
+}
+
+fn idle_connections(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> usize {
+    let (default, most) = IDLE_CONNECTIONS;
+    let table = r.table(slot, &keys::CLUSTER_LIMITS);
+    let slot = table.and_then(|table| table.get("idle_connections"));
+    r.integer(slot, 0..=most)
+        .map_or(default, |connections| connections as usize)
+}

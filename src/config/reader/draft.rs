@@ -1,0 +1,69 @@
+//! What the readers make of a file before its parts are held against each other.
+
+use super::Place;
+use crate::config::schema::Config;
+
+/// The configuration, and beside each of its lists the places in the text, in the same order.
+#[derive(Debug)]
+pub(in crate::config) struct Draft {
+    /// With defaults where a value was wrong.
+    pub config: Config,
+    /// Place of `admin.address`.
+    pub admin: Option<Place>,
+    /// Of each listener.
+    pub listeners: Vec<ListenerPlaces>,
+    /// Of each route.
+    pub routes: Vec<RoutePlaces>,
+    /// Of each cluster.
+    pub clusters: Vec<ClusterPlaces>,
+    /// Whether every listener, route and cluster was read without an error, so that what is not there is
+    /// known not to be there.
+    pub complete: Complete,
+}
+
+/// Which lists have no entry with an error.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Complete {
+    pub listeners: bool,
+    pub routes: bool,
+    pub clusters: bool,
+}
+
+/// Places of a listener's parts.
+#[derive(Debug)]
+pub(in crate::config) struct ListenerPlaces {
+    /// Its header.
+    pub header: Place,
+    /// Its `name`, or else its `address`.
+    pub name: Place,
+    /// Whether its name could be read.
+    pub named: bool,
+    /// Its `address`.
+    pub address: Place,
+    /// Its `cluster`.
+    pub cluster: Option<Place>,
+}
+
+/// Places of a route's parts.
+#[derive(Debug)]
+pub(in crate::config) struct RoutePlaces {
+    /// Its header.
+    pub header: Place,
+    /// Each of its `listeners`.
+    pub listeners: Vec<Place>,
+    /// Its `cluster`.
+    pub cluster: Option<Place>,
+    /// Whether it was read without an error.
+    pub whole: bool,
+}
+
+/// Places of a cluster's parts.
+#[derive(Debug)]
+pub(in crate::config) struct ClusterPlaces {
+    /// Its name.
+    pub name: Place,
+    /// Its `backends`.
+    pub backends: Option<Place>,
+    /// Whether it was read without an error.
+    pub whole: bool,
+}

@@ -1,0 +1,165 @@
+//! `[[listener]]`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::draft::ListenerPlaces;
+use super::patterns::name;
+use super::values::TIMEOUT;
+use super::{Reader, Slot};
+use crate::config::diagnostics::findings::{Finding, quoted};
+use crate::config::keys;
+use crate::config::schema::ListenerConfig;
+use crate::model::address::{AddressError, ListenAddress};
+use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol};
+
+const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
+const KIB: u64 = 1 << 10;
+
+pub(super) fn listener(
+    r: &mut Reader<'_>,
+    slot: Slot<'_>,
+) -> Option<(ListenerConfig, ListenerPlaces)> {
+    let table = r.table(Some(slot), &keys::LISTENER)?;
+    let expected = "such as \":8080\" or \"127.0.0.1:8080\"";
+    let address_slot = r.required(&table, "address", expected);
+    // Port 0 collides with nothing, so it can stand in for an address that could not be read.
+    let read = r.parsed(address_slot, &format!("an address {expected}"), |text| {
+        text.parse()
+            .map_err(|error: AddressError| error.to_string())
+    });
+    let address = read.unwrap_or(ListenAddress::any(0));
+    let name_slot = table.get("name");
+    let given_name = r.parsed(name_slot, "a name", name);
+    let cluster = r.string(table.get("cluster"), "the name of a cluster");
+    http_versions(r, table.get("http_versions"));
+    let named = match name_slot {
+        Some(_) => given_name.is_some(),
+        None => read.is_some(),
+    };
+    let config = ListenerConfig {
+        name: given_name.unwrap_or_else(|| address.to_string()),
+        address,
+        protocol: r
+            .word(table.get("protocol"), &PROTOCOLS)
+            .unwrap_or_default(),
+        cluster: cluster.map(str::to_owned),
+        trusted_proxies: trusted_proxies(r, table.get("trusted_proxies")),
+        timeouts: timeouts(r, table.get("timeouts")),
+        limits: limits(r, table.get("limits")),
+    };
+    let place = |slot: Option<Slot<'_>>| slot.map_or(table.place.clone(), |slot| slot.place());
+    let places = ListenerPlaces {
+        header: table.place.clone(),
+        name: place(name_slot.or(address_slot)),
+        named,
+        address: place(address_slot),
+        cluster: table.get("cluster").map(|slot| slot.place()),
+    };
+    Some((config, places))
+}
+
+fn trusted_proxies(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<IpNet> {
+    let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
+    let networks = r.list(slot, expected, |r, slot| {
+        let network = network(r, slot)?;
+        if network.prefix_len() == 0 {
+            r.warning(
+                slot.place(),
+                format!("{slot} is every address there is"),
+                "so anyone may say for whom a request is made",
+            );
+        }
+        Some(network)
+    });
+    networks.unwrap_or_default()
+}
+
+/// A network, `"10.0.0.0/8"`, or a single address.
+pub(super) fn network(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<IpNet> {
+    let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address";
+    let network = r.parsed(Some(slot), expected, |text| {
+        let single = text.parse::<IpAddr>().map(IpNet::from);
+        single
+            .or_else(|_| text.parse::<IpNet>())
+            .map_err(|_| format!("expected {expected}"))
+    })?;
+    let whole = network.trunc();
+    if whole.addr() != network.addr() {
+        let message = format!(
+            "{slot} is {}, with bits behind the prefix",
+            quoted(&network.to_string())
+        );
+        r.findings.add(
+            Finding::warning(slot.place(), message)
+                .label(format!("it means \"{whole}\""))
+                .help(format!(
+                    "write \"{whole}\", or \"{}\" for the one address",
+                    network.addr()
+                )),
+        );
+    }
+    Some(whole)
+}
+
+fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerTimeouts {
+    let default = ListenerTimeouts::default();
+    let Some(table) = r.table(slot, &keys::LISTENER_TIMEOUTS) else {
+        return default;
+    };
+    let mut read = |key, default| r.duration(table.get(key), TIMEOUT).unwrap_or(default);
+    ListenerTimeouts {
+        header: read("header", default.header),
+        idle: read("idle", default.idle),
+        request_body: read("request_body", default.request_body),
+        write: read("write", default.write),
+        tunnel: read("tunnel", default.tunnel),
+    }
+}
+
+fn limits(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerLimits {
+    let default = ListenerLimits::default();
+    let Some(table) = r.table(slot, &keys::LISTENER_LIMITS) else {
+        return default;
+    };
+    let header_bytes = r
+        .size(table.get("header_bytes"), KIB..=KIB * KIB)
+        .map_or(default.header_bytes, |bytes| bytes as usize);
+    ListenerLimits {
+        connections: r
+            .integer(table.get("connections"), 1..=100_000_000)
+            .map(|connections| connections as u32),
+        header_bytes,
+        headers: r
+            .integer(table.get("headers"), 1..=1000)
+            .map_or(default.headers, |headers| headers as usize),
+        // A target is part of its head, so a smaller head has a smaller default.
+        uri_bytes: r
+            .size(table.get("uri_bytes"), 16..=header_bytes as u64)
+            .map_or(default.uri_bytes.min(header_bytes), |bytes| bytes as usize),
+        body_bytes: r
+            .size(table.get("body_bytes"), 0..=1 << 50)
+            .unwrap_or(default.body_bytes),
+        trailer_bytes: r
+            .size(table.get("trailer_bytes"), 0..=KIB * KIB)
+            .map_or(default.trailer_bytes, |bytes| bytes as usize),
+    }
+}
+
+fn http_versions(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
+    r.filled_list(
+        slot,
+        "an array of versions, such as [\"1.1\"]",
+        |r, slot| http_version(r, Some(slot)),
+    );
+}
+
+/// Only `"1.1"` works so far, so there is nothing to keep.
+pub(super) fn http_version(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<()> {
+    r.parsed(slot, "\"1.1\", in quotes", |text| match text {
+        "1.1" => Ok(()),
+        "2" => Err("HTTP/2 is not supported yet; expected \"1.1\"".to_owned()),
+        _ => Err("expected \"1.1\"".to_owned()),
+    })
+}

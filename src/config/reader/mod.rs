@@ -1,0 +1,199 @@
+//! Typed readers over the parsed file: one small function a table. A reader never stops at an error; it notes a
+//! [`Finding`] and goes on with a default, so that one run tells all. Since a file with an error is not applied,
+//! a default that stands in for a wrong value is never used.
+//!
+//! [`Table`] and [`Slot`] are the cursor, [`values`] reads single values, the other files one table each. What the
+//! readers return is a [`draft::Draft`]: the configuration, and the places that the relations between its
+//! parts are reported at.
+
+mod check;
+mod cluster;
+pub(super) mod draft;
+mod listener;
+mod patterns;
+mod route;
+mod top;
+mod values;
+
+use std::fmt;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::findings::{Finding, Findings, quoted};
+use super::diagnostics::suggest::{Suggester, one_of};
+use super::keys::{self, Section};
+
+pub(super) use top::file;
+
+/// Byte range of a piece of the text.
+pub(super) type Place = Range<usize>;
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// What all readers share.
+#[derive(Debug)]
+pub(super) struct Reader<'t> {
+    /// The text of the file.
+    pub text: &'t str,
+    /// What was found so far.
+    pub findings: Findings,
+    /// Finds near words.
+    pub suggester: Suggester,
+    /// Whether the text was TOML; if not, what seems to be missing may only be hidden.
+    pub whole: bool,
+}
+
+/// A value and the name under which messages speak of it.
+#[derive(Clone, Copy)]
+struct Slot<'a> {
+    name: &'a str,
+    /// One of an array's entries.
+    entry: bool,
+    value: &'a Value<'a>,
+}
+
+impl Slot<'_> {
+    fn place(&self) -> Place {
+        self.value.span()
+    }
+}
+
+impl fmt::Display for Slot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.entry {
+            f.write_str("an entry of ")?;
+        }
+        write!(f, "`{}`", self.name)
+    }
+}
+
+/// A table whose unknown keys have been reported.
+struct Table<'a> {
+    entries: &'a DeTable<'a>,
+    place: Place,
+    section: &'static Section,
+}
+
+impl<'a> Table<'a> {
+    /// The value of one of the section's keys.
+    fn get(&self, key: &'static str) -> Option<Slot<'a>> {
+        debug_assert!(
+            self.section.keys.contains(&key),
+            "{key} is read but not listed in {}",
+            self.section.name
+        );
+        let value = self.entries.get(key)?;
+        #[cfg(test)]
+        keys::seen::note(self.section.name, key);
+        Some(Slot {
+            name: key,
+            entry: false,
+            value,
+        })
+    }
+}
+
+impl Reader<'_> {
+    fn error(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+        self.findings
+            .add(Finding::error(place, message).label(label));
+    }
+
+    fn warning(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+        self.findings
+            .add(Finding::warning(place, message).label(label));
+    }
+
+    /// A table with the keys of `section`.
+    fn table<'a>(
+        &mut self,
+        slot: Option<Slot<'a>>,
+        section: &'static Section,
+    ) -> Option<Table<'a>> {
+        let slot = slot?;
+        let DeValue::Table(entries) = slot.value.get_ref() else {
+            self.wrong_type(&slot, "a table");
+            return None;
+        };
+        Some(self.known(entries, slot.place(), section))
+    }
+
+    /// Reports what is not a key of `section`.
+    fn known<'a>(
+        &mut self,
+        entries: &'a DeTable<'a>,
+        place: Place,
+        section: &'static Section,
+    ) -> Table<'a> {
+        for key in entries.keys() {
+            if !section.keys.contains(&key.get_ref().as_ref()) {
+                self.unknown_key(key.get_ref(), key.span(), section);
+            }
+        }
+        Table {
+            entries,
+            place,
+            section,
+        }
+    }
+
+    fn unknown_key(&mut self, key: &str, place: Place, section: &'static Section) {
+        let near = self.suggester.nearest(key, section.keys.iter().copied());
+        let help = match (near, keys::only_home(key)) {
+            (Some(near), _) => Some(format!("did you mean `{near}`?")),
+            (None, Some(home)) if home.name == keys::TOP.name => Some(format!(
+                "`{key}` belongs at the top of the file, before the first section"
+            )),
+            (None, Some(home)) => Some(format!("`{key}` is a key of {}", home.name)),
+            (None, None) => None,
+        };
+        let label = format!("expected {}", one_of(section.keys.iter().copied(), '`'));
+        let key = quoted(key);
+        let message = format!(
+            "unknown key `{}` in {}",
+            key.trim_matches('"'),
+            section.name
+        );
+        self.findings
+            .add(Finding::error(place, message).label(label).help(help));
+    }
+
+    /// A key without which the table means nothing.
+    fn required<'a>(
+        &mut self,
+        table: &Table<'a>,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<Slot<'a>> {
+        let slot = table.get(key);
+        if slot.is_none() && self.whole {
+            self.error(
+                table.place.clone(),
+                format!("{} has no `{key}`", table.section.name),
+                format!("expected `{key} = …` in it, {expected}"),
+            );
+        }
+        slot
+    }
+
+    fn wrong_type(&mut self, slot: &Slot<'_>, expected: &str) {
+        self.error(
+            slot.place(),
+            format!("{slot} is {}", kind(slot.value.get_ref())),
+            format!("expected {expected}"),
+        );
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,324 @@
+//! `[[route]]`: what it matches and what it does.
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::draft::RoutePlaces;
+use super::listener::network;
+use super::patterns::{self, RegexProblem};
+use super::values::TIMEOUT;
+use super::{Place, Reader, Slot, Table};
+use crate::config::diagnostics::findings::{Finding, quoted};
+use crate::config::keys;
+use crate::config::schema::{RouteAction, RouteConfig};
+use crate::route::rule::{PathPattern, Rule, ValuePattern};
+
+/// An answer of the proxy is a word to a person or a probe, not a site.
+const MAX_BODY: usize = 64 << 10;
+const REDIRECTS: [u64; 5] = [301, 302, 303, 307, 308];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+
+pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, RoutePlaces)> {
+    let before = r.findings.errors();
+    let table = r.table(Some(slot), &keys::ROUTE)?;
+    let listeners = listeners(r, table.get("listeners"));
+    let (names, listener_places) = listeners.map(|l| l.into_iter().unzip()).unzip();
+    let host = r.parsed(
+        table.get("host"),
+        "a host such as \"api.example.com\"",
+        |text| patterns::host(text).map(|pattern| (text, pattern)),
+    );
+    let path = path(r, &table);
+    let config = RouteConfig {
+        name: [&host.as_ref().map(|h| h.0), &path.as_ref().map(|p| p.0)]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect(),
+        listeners: names,
+        rule: Rule {
+            host: host.map(|(_, pattern)| pattern),
+            path: path.map(|(_, pattern)| pattern),
+            methods: methods(r, table.get("method")),
+            headers: value_patterns(r, table.get("header"), patterns::field_name),
+            query: value_patterns(r, table.get("query"), parameter_name),
+            clients: clients(r, table.get("client")),
+            target: action(r, &table),
+        },
+        timeout: r.duration(table.get("timeout"), TIMEOUT),
+    };
+    let places = RoutePlaces {
+        header: table.place.clone(),
+        listeners: listener_places.unwrap_or_default(),
+        cluster: table.get("cluster").map(|slot| slot.place()),
+        whole: r.findings.errors() == before,
+    };
+    Some((config, places))
+}
+
+fn listeners(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Vec<(String, Place)>> {
+    let expected = "an array of listeners' names, such as [\"web\"]";
+    r.filled_list(slot, expected, |r, slot| {
+        let name = r.string(Some(slot), "the name of a listener")?;
+        Some((name.to_owned(), slot.place()))
+    })
+}
+
+/// `path` or `path_regex`, and its text.
+fn path<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Option<(&'a str, PathPattern)> {
+    let (plain, regex) = (table.get("path"), table.get("path_regex"));
+    if let (Some(plain), Some(regex)) = (&plain, &regex) {
+        r.findings.add(
+            Finding::error(regex.place(), "`path_regex` beside `path`")
+                .label("expected one of the two")
+                .related(&plain.place(), "`path` is"),
+        );
+    }
+    let plain = r.parsed(plain, "a path such as \"/v1/*\"", |text| {
+        patterns::path(text).map(|pattern| (text, pattern))
+    });
+    if let (Some((text, _)), Some(slot)) = (&plain, table.get("path")) {
+        warn_of_star(r, &slot, text);
+    }
+    plain.or(path_regex(r, regex))
+}
+
+/// A `*` that is not at the end is legal in a path, but nobody means it.
+fn warn_of_star(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str) {
+    let body = text.strip_suffix('*').unwrap_or(text);
+    if body.contains('*') {
+        let message = format!("{slot} is {}", quoted(text));
+        let finding = Finding::warning(slot.place(), message)
+            .label("a `*` before the end stands for itself")
+            .help("a pattern is written with `path_regex`".to_owned());
+        r.findings.add(finding);
+    }
+}
+
+fn path_regex<'a>(r: &mut Reader<'_>, slot: Option<Slot<'a>>) -> Option<(&'a str, PathPattern)> {
+    let text = r.string(slot, "an expression such as \"^/v[0-9]+/\"")?;
+    let slot = slot?;
+    match patterns::path_regex(text) {
+        Ok(regex) => Some((text, PathPattern::Regex(regex))),
+        Err(RegexProblem { message, place }) => {
+            let literal = r.text.get(slot.place()).unwrap_or_default();
+            let within = place.and_then(|place| within_literal(literal, &place));
+            let place = within.map_or(slot.place(), |place| {
+                let start = slot.place().start;
+                start + place.start..start + place.end
+            });
+            r.error(place, format!("{slot} is not an expression"), message);
+            None
+        }
+    }
+}
+
+/// Where a byte range of a string's value stands in its literal, if the literal has one line and no escapes but
+/// those of two characters.
+fn within_literal(literal: &str, range: &Place) -> Option<Place> {
+    let quote = literal.chars().next()?;
+    if !matches!(quote, '"' | '\'') || literal[1..].starts_with([quote, '\n']) {
+        return None;
+    }
+    let (mut start, mut value_at) = (None, 0);
+    let mut chars = literal.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        if value_at == range.start {
+            start = Some(at);
+        }
+        if value_at >= range.end {
+            return Some(start?..at);
+        }
+        if quote == '"' && c == '\\' {
+            let (_, escaped) = chars.next()?;
+            if !matches!(escaped, '\\' | '"' | 'n' | 't' | 'r' | 'b' | 'f' | 'e') {
+                return None;
+            }
+            value_at += 1;
+        } else {
+            value_at += c.len_utf8();
+        }
+    }
+    None
+}
+
+fn methods(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
+    let expected = "an array of methods, such as [\"GET\", \"HEAD\"]";
+    let methods = r.filled_list(slot, expected, |r, slot| {
+        let method = r.parsed(Some(slot), "a method such as \"GET\"", patterns::token)?;
+        let upper = method.to_ascii_uppercase();
+        if upper != method && METHODS.contains(&upper.as_str()) {
+            r.findings.add(
+                Finding::warning(slot.place(), format!("{slot} is \"{method}\""))
+                    .label("methods are case-sensitive, so this matches hardly anything")
+                    .help(format!("did you mean \"{upper}\"?")),
+            );
+        }
+        Some(method.to_owned())
+    });
+    methods.unwrap_or_default()
+}
+
+fn clients(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<IpNet> {
+    let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
+    r.filled_list(slot, expected, network).unwrap_or_default()
+}
+
+fn parameter_name(text: &str) -> Result<String, String> {
+    let legal = !text.is_empty() && !text.chars().any(char::is_control);
+    legal
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected the name of a parameter".to_owned())
+}
+
+/// `{ "x-canary" = "1" }` or `{ "x-canary" = { present = true } }`.
+fn value_patterns(
+    r: &mut Reader<'_>,
+    slot: Option<Slot<'_>>,
+    name_of: impl Fn(&str) -> Result<String, String>,
+) -> Vec<(String, ValuePattern)> {
+    let Some(slot) = slot else { return Vec::new() };
+    let DeValue::Table(entries) = slot.value.get_ref() else {
+        r.wrong_type(&slot, "a table such as { \"x-canary\" = \"1\" }");
+        return Vec::new();
+    };
+    let mut patterns = Vec::new();
+    let mut names = HashSet::new();
+    for (key, value) in entries {
+        let written = key.get_ref().as_ref();
+        match name_of(written) {
+            Err(label) => {
+                let message = format!("{} is not a name for {slot}", quoted(written));
+                r.error(key.span(), message, label);
+            }
+            Ok(name) if !names.insert(name.clone()) => {
+                let message = format!("{slot} names {} twice", quoted(&name));
+                r.error(key.span(), message, "capitals do not count here");
+            }
+            Ok(name) => {
+                let entry = Slot {
+                    name: written,
+                    entry: false,
+                    value,
+                };
+                patterns.extend(value_pattern(r, entry).map(|pattern| (name, pattern)));
+            }
+        }
+    }
+    patterns
+}
+
+fn value_pattern(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<ValuePattern> {
+    if let DeValue::Table(_) = slot.value.get_ref() {
+        let table = r.table(Some(slot), &keys::VALUE)?;
+        let present = r.required(&table, "present", "true or false")?;
+        return r.boolean(Some(present)).map(ValuePattern::Present);
+    }
+    let expected = "a value such as \"1\", or { present = true }";
+    r.parsed(Some(slot), expected, patterns::field_value)
+        .map(ValuePattern::Exact)
+}
+
+/// Exactly one of `cluster`, `redirect` and `respond`.
+fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction {
+    let given: Vec<Slot<'_>> = ["cluster", "redirect", "respond"]
+        .into_iter()
+        .filter_map(|key| table.get(key))
+        .collect();
+    let expected = "`cluster`, `redirect` or `respond`";
+    match given[..] {
+        [] if r.whole => r.error(
+            table.place.clone(),
+            "[[route]] does nothing",
+            format!("expected one of {expected} in it"),
+        ),
+        [first, second, ..] => {
+            let message = format!("[[route]] has {first} and {second}");
+            r.error(
+                second.place(),
+                message,
+                format!("expected only one of {expected}"),
+            );
+        }
+        _ => {}
+    }
+    let to_cluster = r.string(table.get("cluster"), "the name of a cluster");
+    let redirect = redirect(r, table.get("redirect"));
+    let respond = respond(r, table.get("respond"));
+    let to_cluster = to_cluster.map(|name| RouteAction::Cluster(name.to_owned()));
+    // Stands in where an error was reported; it names no cluster.
+    let none = RouteAction::Respond {
+        status: 200,
+        body: String::new(),
+    };
+    to_cluster.or(redirect).or(respond).unwrap_or(none)
+}
+
+fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
+    let table = r.table(slot, &keys::REDIRECT)?;
+    let expected = "a URL such as \"https://{host}{uri}\"";
+    let to = r.required(&table, "to", expected);
+    let to = r.parsed(to, expected, patterns::template);
+    let status_slot = table.get("status");
+    let status = r.integer(status_slot, 301..=308);
+    if let (Some(slot), Some(status)) = (status_slot, status)
+        && !REDIRECTS.contains(&status)
+    {
+        let label = "expected 301, 302, 303, 307 or 308";
+        r.error(slot.place(), format!("{slot} is {status}"), label);
+    }
+    Some(RouteAction::Redirect {
+        to: to?,
+        status: status.unwrap_or(308) as u16,
+    })
+}
+
+fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
+    let table = r.table(slot, &keys::RESPOND)?;
+    let status = r
+        .integer(table.get("status"), 200..=599)
+        .map_or(200, |status| status as u16);
+    let body_slot = table.get("body");
+    let body = r.string(body_slot, "text").unwrap_or_default();
+    if let Some(slot) = body_slot {
+        if body.len() > MAX_BODY {
+            let message = format!("{slot} has {} bytes", body.len());
+            r.error(
+                slot.place(),
+                message,
+                format!("expected at most {MAX_BODY}"),
+            );
+        } else if matches!(status, 204 | 304) && !body.is_empty() {
+            let message = format!("{slot} beside status {status}");
+            r.warning(
+                slot.place(),
+                message,
+                "an answer with this status has no body",
+            );
+        }
+    }
+    Some(RouteAction::Respond {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_within_literals() {
+        let at = |literal: &str, range: Place| within_literal(literal, &range);
+        assert_eq!(at("'^/v(1'", 3..4), Some(4..5));
+        assert_eq!(at("\"^/v(1\"", 3..5), Some(4..6));
+        assert_eq!(at(r#""\\d(1""#, 2..3), Some(4..5));
+        assert_eq!(at("'é('", 2..3), Some(3..4));
+        assert_eq!(at("'ab'", 2..2), Some(3..3));
+        assert_eq!(at(r#""\u0041(""#, 1..2), None);
+        assert_eq!(at("'''a('''", 1..2), None);
+        assert_eq!(at("", 0..1), None);
+    }
+}

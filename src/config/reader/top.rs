@@ -1,0 +1,203 @@
+//! The top level, `[admin]` and `[log]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::draft::{Complete, Draft};
+use super::values::FROM_ZERO;
+use super::{Reader, Slot, Table, cluster, listener, route};
+use crate::config::diagnostics::findings::{Finding, quoted};
+use crate::config::keys;
+use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogLevel};
+use crate::model::address::AddressError;
+
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+/// Longest path of a unix socket (`sun_path` holds 108 bytes with the terminating zero; unix(7)).
+const UNIX_PATH: usize = 107;
+
+/// Reads a whole file.
+pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Draft {
+    let top = r.known(root.get_ref(), 0..0, &keys::TOP);
+    let (listeners, listeners_whole) = sections(r, top.get("listener"), listener::listener);
+    let (routes, routes_whole) = sections(r, top.get("route"), route::route);
+    let (clusters, clusters_whole) = clusters(r, top.get("cluster"));
+    if listeners.is_empty() && listeners_whole && r.whole {
+        let label = "expected at least one [[listener]] with an `address`";
+        r.error(0..0, "the file has no listener", label);
+    }
+    let (listeners, listener_places) = listeners.into_iter().unzip();
+    let (routes, route_places) = routes.into_iter().unzip();
+    let (clusters, cluster_places) = clusters.into_iter().unzip();
+    let (admin, admin_place) = admin(r, top.get("admin")).unzip();
+    let mut config = Config {
+        workers: r
+            .integer(top.get("workers"), 1..=1024)
+            .map(|workers| workers as usize),
+        drain_timeout: r
+            .duration(top.get("drain_timeout"), FROM_ZERO)
+            .unwrap_or(Duration::from_secs(30)),
+        shutdown_delay: r
+            .duration(top.get("shutdown_delay"), FROM_ZERO)
+            .unwrap_or(Duration::ZERO),
+        watch: r.boolean(top.get("watch")).unwrap_or(true),
+        admin,
+        log: log(r, top.get("log")),
+        listeners,
+        routes,
+        clusters,
+    };
+    name_routes(&mut config);
+    Draft {
+        config,
+        admin: admin_place,
+        listeners: listener_places,
+        routes: route_places,
+        clusters: cluster_places,
+        complete: Complete {
+            listeners: listeners_whole,
+            routes: routes_whole,
+            clusters: clusters_whole,
+        },
+    }
+}
+
+/// Each table of `[[name]]`, and whether all of them were read without an error.
+fn sections<'a, T>(
+    r: &mut Reader<'_>,
+    slot: Option<Slot<'a>>,
+    mut read: impl FnMut(&mut Reader<'_>, Slot<'a>) -> Option<T>,
+) -> (Vec<T>, bool) {
+    let before = r.findings.errors();
+    let read = match slot {
+        Some(slot) if matches!(slot.value.get_ref(), DeValue::Table(_)) => {
+            let header = format!("[[{}]]", slot.name);
+            r.findings.add(
+                Finding::error(slot.place(), format!("`{}` is a single table", slot.name))
+                    .label(format!("expected {header}, with two brackets on each side"))
+                    .help(format!("write {header}; there may be several")),
+            );
+            Vec::new()
+        }
+        slot => {
+            let name = slot.map_or("", |slot| slot.name);
+            let expected = format!("tables, each under its own [[{name}]]");
+            r.list(slot, &expected, |r, slot| read(r, slot))
+                .unwrap_or_default()
+        }
+    };
+    (read, r.findings.errors() == before)
+}
+
+/// Each `[cluster.NAME]` in the order of the file.
+fn clusters(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> (Vec<cluster::Read>, bool) {
+    let before = r.findings.errors();
+    let mut clusters = Vec::new();
+    match slot.map(|slot| (slot, slot.value.get_ref())) {
+        None => {}
+        Some((_, DeValue::Table(entries))) => {
+            let mut entries: Vec<_> = entries.iter().collect();
+            entries.sort_by_key(|(name, _)| name.span().start);
+            clusters.extend(
+                entries
+                    .into_iter()
+                    .map(|(name, value)| cluster::cluster(r, name, value)),
+            );
+        }
+        Some((slot, value)) => r.findings.add(
+            Finding::error(slot.place(), format!("`cluster` is {}", super::kind(value)))
+                .label("expected tables, each under its own [cluster.NAME]")
+                .help("write [cluster.NAME], with one bracket on each side".to_owned()),
+        ),
+    }
+    (clusters, r.findings.errors() == before)
+}
+
+fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(AdminAddress, super::Place)> {
+    let table: Table<'_> = r.table(slot, &keys::ADMIN)?;
+    let expected = "an address such as \"127.0.0.1:9900\" or \"unix:/run/lbproxy.sock\"";
+    let slot = r.required(&table, "address", expected)?;
+    let address = r.parsed(Some(slot), expected, admin_address)?;
+    Some((address, slot.place()))
+}
+
+fn admin_address(text: &str) -> Result<AdminAddress, String> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return text
+            .parse()
+            .map(AdminAddress::Tcp)
+            .map_err(|error: AddressError| error.to_string());
+    };
+    if !path.starts_with('/') || path.len() < 2 {
+        return Err("expected an absolute path, as in \"unix:/run/lbproxy.sock\"".to_owned());
+    }
+    if path.len() > UNIX_PATH || path.contains('\0') {
+        return Err(format!("expected a path of at most {UNIX_PATH} bytes"));
+    }
+    Ok(AdminAddress::Unix(PathBuf::from(path)))
+}
+
+fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {
+    let table = r.table(slot, &keys::LOG);
+    let (level, access) = match &table {
+        Some(table) => (table.get("level"), table.get("access")),
+        None => (None, None),
+    };
+    LogConfig {
+        level: r.word(level, &LEVELS).unwrap_or_default(),
+        access: access_log(r, access).unwrap_or_default(),
+    }
+}
+
+fn access_log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<AccessLog> {
+    let expected = "\"off\", \"stdout\" or { file = \"access.log\" }";
+    let slot = slot?;
+    match slot.value.get_ref() {
+        DeValue::Table(_) => {
+            let table = r.table(Some(slot), &keys::ACCESS)?;
+            let file = r.required(&table, "file", "the path of a file")?;
+            r.parsed(Some(file), "the path of a file", |path| {
+                if path.is_empty() || path.contains('\0') {
+                    return Err("expected the path of a file".to_owned());
+                }
+                Ok(AccessLog::File(PathBuf::from(path)))
+            })
+        }
+        DeValue::String(text) if text != "off" && text != "stdout" => {
+            let near = r.suggester.nearest(text, ["off", "stdout"]);
+            let help = match near {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "a file is written { file = \"…\" }".to_owned(),
+            };
+            let message = format!("{slot} is {}", quoted(text));
+            r.findings.add(
+                Finding::error(slot.place(), message)
+                    .label(format!("expected {expected}"))
+                    .help(help),
+            );
+            None
+        }
+        _ => r.string(Some(slot), expected).map(|text| match text {
+            "stdout" => AccessLog::Stdout,
+            _ => AccessLog::Off,
+        }),
+    }
+}
+
+/// A route that says neither host nor path is called by its number.
+fn name_routes(config: &mut Config) {
+    for (at, route) in config.routes.iter_mut().enumerate() {
+        if route.name.is_empty() {
+            route.name = format!("route {}", at + 1);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Errors between the parts of a file: names that nobody has, names and addresses that two have.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::diagnostics::findings::{Finding, quoted};
+use super::diagnostics::suggest::one_of;
+use super::reader::draft::Draft;
+use super::reader::{Place, Reader};
+use super::schema::{AdminAddress, RouteAction};
+use crate::model::address::ListenAddress;
+use crate::model::settings::Protocol;
+
+/// Names that are shown as what was expected.
+const MAX_NAMES: usize = 8;
+
+/// Whether all names that are used exist.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllKnown(pub bool);
+
+/// Reports every contradiction between parts of `draft`.
+pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
+    listener_names(r, draft);
+    addresses(r, draft);
+    route_listeners(r, draft);
+    AllKnown(clusters(r, draft))
+}
+
+fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
+    let mut known: HashMap<&str, &Place> = HashMap::new();
+    for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
+        if !places.named {
+            continue;
+        }
+        let Some(first) = known.get(listener.name.as_str()) else {
+            known.insert(&listener.name, &places.name);
+            continue;
+        };
+        // Two listeners on one address have one name too, but that is not what is wrong with them.
+        if places.name != places.address || listener.address.port() == 0 {
+            let message = format!("two listeners are called {}", quoted(&listener.name));
+            r.findings.add(
+                Finding::error(places.name.clone(), message)
+                    .label("expected another `name`; by default it is the address")
+                    .related(first, "the first is"),
+            );
+        }
+    }
+}
+
+/// Who holds a port, by address: those that are bound to all addresses collide with each of their family.
+#[derive(Default)]
+struct Port<'d> {
+    exact: HashMap<IpAddr, &'d Place>,
+    /// Bound to all addresses of the family (v4, v6).
+    all: [Option<&'d Place>; 2],
+    /// Bound to any address of the family.
+    any: [Option<&'d Place>; 2],
+}
+
+impl<'d> Port<'d> {
+    /// Takes the address; the place of one that holds it already, if there is one.
+    fn claim(&mut self, ip: Option<IpAddr>, place: &'d Place) -> Option<&'d Place> {
+        let ip = ip.map(|ip| ip.to_canonical());
+        let (families, all): (&[usize], bool) = match ip {
+            None => (&[0, 1], true),
+            Some(IpAddr::V4(ip)) => (&[0], ip.is_unspecified()),
+            Some(IpAddr::V6(ip)) => (&[1], ip.is_unspecified()),
+        };
+        let taken = families.iter().find_map(|family| match all {
+            true => self.any[*family],
+            false => self.all[*family],
+        });
+        let taken = taken.or_else(|| ip.and_then(|ip| self.exact.get(&ip).copied()));
+        if taken.is_some() {
+            return taken;
+        }
+        for &family in families {
+            self.any[family].get_or_insert(place);
+            if all {
+                self.all[family].get_or_insert(place);
+            }
+        }
+        if let Some(ip) = ip {
+            self.exact.insert(ip, place);
+        }
+        None
+    }
+}
+
+fn addresses(r: &mut Reader<'_>, draft: &Draft) {
+    let mut claims: Vec<(&ListenAddress, &Place, &str)> = draft
+        .config
+        .listeners
+        .iter()
+        .zip(&draft.listeners)
+        .map(|(listener, places)| (&listener.address, &places.address, "a listener"))
+        .collect();
+    if let (Some(AdminAddress::Tcp(address)), Some(place)) = (&draft.config.admin, &draft.admin) {
+        claims.push((address, place, "the admin server"));
+    }
+    claims.sort_by_key(|(_, place, _)| place.start);
+    let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
+    for (address, place, _) in claims.iter().filter(|claim| claim.0.port() != 0) {
+        let port = ports.entry(address.port()).or_default();
+        if let Some(first) = port.claim(address.ip(), place) {
+            let message = format!("\"{address}\" is already in use");
+            let holder = claims
+                .binary_search_by_key(&first.start, |(_, place, _)| place.start)
+                .map_or("it", |at| claims[at].2);
+            r.findings.add(
+                Finding::error((*place).clone(), message)
+                    .label("expected an address and port of its own")
+                    .related(first, format!("{holder} has it")),
+            );
+        }
+    }
+}
+
+fn route_listeners(r: &mut Reader<'_>, draft: &Draft) {
+    if !draft.listeners.iter().all(|places| places.named) {
+        return;
+    }
+    let listeners = &draft.config.listeners;
+    let known: HashMap<&str, Protocol> = listeners
+        .iter()
+        .map(|listener| (listener.name.as_str(), listener.protocol))
+        .collect();
+    for (route, places) in draft.config.routes.iter().zip(&draft.routes) {
+        let names = route.listeners.iter().flatten();
+        for (name, place) in names.zip(&places.listeners) {
+            match known.get(name.as_str()) {
+                Some(Protocol::Http) => {}
+                Some(Protocol::Tcp) => r.findings.add(
+                    Finding::error(
+                        place.clone(),
+                        format!("listener {} speaks tcp", quoted(name)),
+                    )
+                    .label("expected a listener with protocol \"http\"; routes are for requests"),
+                ),
+                None => {
+                    let names = listeners.iter().map(|listener| listener.name.as_str());
+                    unknown_name(r, place, "listener", name, names);
+                }
+            }
+        }
+    }
+}
+
+/// Whether every cluster that is named exists.
+fn clusters(r: &mut Reader<'_>, draft: &Draft) -> bool {
+    let names = || {
+        draft
+            .config
+            .clusters
+            .iter()
+            .map(|cluster| cluster.name.as_str())
+    };
+    if draft.clusters.is_empty() && !draft.complete.clusters {
+        return false;
+    }
+    let known: std::collections::HashSet<&str> = names().collect();
+    let of_listeners = draft.config.listeners.iter().zip(&draft.listeners);
+    let of_listeners = of_listeners
+        .filter_map(|(listener, places)| listener.cluster.as_deref().zip(places.cluster.as_ref()));
+    let of_routes = draft.config.routes.iter().zip(&draft.routes);
+    let of_routes = of_routes.filter_map(|(route, places)| match &route.rule.target {
+        RouteAction::Cluster(name) => Some(name.as_str()).zip(places.cluster.as_ref()),
+        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
+    });
+    let mut all_known = true;
+    for (name, place) in of_listeners.chain(of_routes) {
+        if !known.contains(name) {
+            all_known = false;
+            unknown_name(r, place, "cluster", name, names());
+        }
+    }
+    all_known
+}
+
+fn unknown_name<'d>(
+    r: &mut Reader<'_>,
+    place: &Place,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'d str> + Clone,
+) {
+    let near = r.suggester.nearest(name, known.clone());
+    let shown: Vec<&str> = known.clone().take(MAX_NAMES + 1).collect();
+    let label = match shown.len() {
+        0 => format!("the file has no {what}"),
+        1..=MAX_NAMES => format!("expected {}", one_of(shown.iter().copied(), '"')),
+        _ => format!("expected the name of one of the file's {what}s"),
+    };
+    r.findings.add(
+        Finding::error(
+            place.clone(),
+            format!("no {what} is called {}", quoted(name)),
+        )
+        .label(label)
+        .help(near.map(|near| format!("did you mean {}?", quoted(near)))),
+    );
+}

@@ -1,0 +1,126 @@
+//! What is legal but surely a mistake, as far as it takes the whole file to see: clusters that nothing uses or that
+//! have nobody to send to, listeners and routes that nothing reaches. What one value tells alone is warned of by
+//! its reader. Nothing is said of parts with errors, so that no warning is a mere consequence of one.
+
+use std::collections::HashSet;
+
+use super::diagnostics::findings::{Finding, quoted};
+use super::reader::Reader;
+use super::reader::draft::Draft;
+use super::relations::AllKnown;
+use super::schema::{Config, RouteAction};
+use super::shadow;
+use crate::model::settings::Protocol;
+
+/// Adds a warning for each.
+pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKnown) {
+    if all_known && draft.complete.listeners && draft.complete.routes {
+        unused_clusters(r, draft);
+    }
+    empty_clusters(r, draft);
+    if draft.complete.listeners && draft.complete.routes {
+        idle_listeners(r, draft);
+        unreachable_routes(r, draft);
+    }
+    for (route, first) in shadow::shadowed(draft) {
+        r.findings.add(
+            Finding::warning(
+                draft.routes[route].header.clone(),
+                "a route that is never taken",
+            )
+            .label("an earlier route takes every request that this one matches")
+            .related(&draft.routes[first].header, "the earlier route is"),
+        );
+    }
+}
+
+fn unused_clusters(r: &mut Reader<'_>, draft: &Draft) {
+    let Config {
+        listeners, routes, ..
+    } = &draft.config;
+    let of_routes = routes.iter().filter_map(|route| match &route.rule.target {
+        RouteAction::Cluster(name) => Some(name.as_str()),
+        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
+    });
+    let of_listeners = listeners
+        .iter()
+        .filter_map(|listener| listener.cluster.as_deref());
+    let used: HashSet<&str> = of_routes.chain(of_listeners).collect();
+    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+        if !used.contains(cluster.name.as_str()) {
+            let message = format!("nothing uses cluster {}", quoted(&cluster.name));
+            r.findings.add(
+                Finding::warning(places.name.clone(), message)
+                    .label("expected a listener or a route with this `cluster`"),
+            );
+        }
+    }
+}
+
+fn empty_clusters(r: &mut Reader<'_>, draft: &Draft) {
+    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+        if !places.whole {
+            continue;
+        }
+        let backends = &cluster.backends;
+        let (what, label) = if backends.is_empty() {
+            ("has no backend", "every request to it is answered with 503")
+        } else if backends.iter().all(|backend| backend.weight == 0) {
+            (
+                "has only backends of weight 0",
+                "weight 0 takes nothing new",
+            )
+        } else if backends.iter().all(|backend| backend.backup) {
+            (
+                "has only backup backends",
+                "expected at least one that is no backup",
+            )
+        } else {
+            continue;
+        };
+        let place = places.backends.clone().unwrap_or(places.name.clone());
+        let message = format!("cluster {} {what}", quoted(&cluster.name));
+        r.findings
+            .add(Finding::warning(place, message).label(label));
+    }
+}
+
+/// A listener that can only refuse.
+fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
+    let routes = &draft.config.routes;
+    let all_reached = routes.iter().any(|route| route.listeners.is_none());
+    let reached: HashSet<&str> = routes
+        .iter()
+        .flat_map(|route| route.listeners.iter().flatten())
+        .map(String::as_str)
+        .collect();
+    for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
+        let (fate, label) = match listener.protocol {
+            _ if listener.cluster.is_some() => continue,
+            Protocol::Http if all_reached || reached.contains(listener.name.as_str()) => continue,
+            Protocol::Http => (
+                "answers every request with 404",
+                "expected a `cluster`, or a route for it",
+            ),
+            Protocol::Tcp => ("closes every connection", "expected a `cluster`"),
+        };
+        let message = format!("listener {} {fate}", quoted(&listener.name));
+        r.findings
+            .add(Finding::warning(places.header.clone(), message).label(label));
+    }
+}
+
+/// Routes without any http listener; the first is enough.
+fn unreachable_routes(r: &mut Reader<'_>, draft: &Draft) {
+    let has_http = draft
+        .config
+        .listeners
+        .iter()
+        .any(|listener| listener.protocol == Protocol::Http);
+    if let (false, Some(places)) = (has_http, draft.routes.first()) {
+        r.findings.add(
+            Finding::warning(places.header.clone(), "routes without an http listener")
+                .label("expected a [[listener]] with protocol \"http\""),
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Errors of routes and clusters, with their words and places.
+
+use super::{said, said_of, says};
+
+/// What is said of a cluster that has `lines`, from its third line on.
+fn said_of_cluster(lines: &str) -> Vec<String> {
+    said(&format!(
+        "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\n{lines}\n"
+    ))
+}
+
+#[track_caller]
+fn cluster_says(lines: &str, expected: &str) {
+    let backends = "backends = ['a:1']\n";
+    let said = said_of_cluster(&format!("{backends}{lines}"));
+    assert_eq!(said.join("\n"), expected, "{lines}");
+}
+
+/// What is said of a route that answers and has `line` as its third.
+#[track_caller]
+fn route_says(line: &str, expected: &str) {
+    says(&format!("[[route]]\nrespond = {{}}\n{line}"), expected);
+}
+
+#[test]
+fn what_a_route_does() {
+    says(
+        "[[route]]\npath = '/'",
+        "1:1 error: [[route]] does nothing | expected one of `cluster`, `redirect` or `respond` in it",
+    );
+    says(
+        "[[route]]\ncluster = 'web'\nrespond = {}",
+        "3:11 error: [[route]] has `cluster` and `respond` | expected only one of `cluster`, `redirect` or `respond`",
+    );
+    assert_eq!(
+        said_of("[[route]]\nredirect = { to = 'https://{hsot}', status = 306 }"),
+        [
+            "2:19 error: `to` is \"https://{hsot}\" | expected \"{host}\", \"{uri}\", \"{path}\" or \"{query}\"; \
+             did you mean \"{host}\"?",
+            "2:46 error: `status` is 306 | expected 301, 302, 303, 307 or 308",
+        ]
+    );
+    says(
+        "[[route]]\nredirect = {}",
+        "2:12 error: `redirect` has no `to` | expected `to = …` in it, a URL such as \"https://{host}{uri}\"",
+    );
+    says(
+        "[[route]]\nrespond = { status = 199 }",
+        "2:22 error: `status` is 199 | expected a whole number from 200 to 599",
+    );
+    let long = format!("[[route]]\nrespond = {{ body = '{}' }}", "a".repeat(65_537));
+    says(
+        &long,
+        "2:20 error: `body` has 65537 bytes | expected at most 65536",
+    );
+    route_says(
+        "timeout = 30",
+        "3:11 error: `timeout` is a bare number | expected a duration with its unit, such as \"30s\" or \"30ms\"",
+    );
+}
+
+#[test]
+fn hosts_and_paths() {
+    route_says(
+        "host = 'a:80'",
+        "3:8 error: `host` is \"a:80\" | expected a host without a port, which does not count",
+    );
+    route_says(
+        "host = 'a.'",
+        "3:8 error: `host` is \"a.\" | expected a host without a dot at its end, which does not count",
+    );
+    route_says(
+        "host = '*'",
+        "3:8 error: `host` is \"*\" | expected a host; leave `host` out to match all",
+    );
+    route_says(
+        "host = ['a']",
+        "3:8 error: `host` is an array | expected a host such as \"api.example.com\"",
+    );
+    route_says(
+        "path = 'a'",
+        "3:8 error: `path` is \"a\" | expected a path that begins with \"/\", or \"*\" for all",
+    );
+    route_says(
+        "path = '/a?b=1'",
+        "3:8 error: `path` is \"/a?b=1\" | expected a path without a query; parameters are matched by `query`",
+    );
+    route_says(
+        "path = '/a b'",
+        "3:8 error: `path` is \"/a b\" | a request has this character only as \"%20\"",
+    );
+    route_says(
+        "path_regex = '^/v(1'",
+        "3:18 error: `path_regex` is not an expression | unclosed group",
+    );
+    route_says(
+        "path_regex = \"^\\\\d/v(1\"",
+        "3:21 error: `path_regex` is not an expression | unclosed group",
+    );
+    route_says(
+        "path_regex = '(a{1000}){1000}'",
+        "3:14 error: `path_regex` is not an expression | the expression needs more than 1MiB when it is compiled",
+    );
+    route_says(
+        "path = '/'\npath_regex = '/'",
+        "4:14 error: `path_regex` beside `path` | expected one of the two | `path` is 3:8",
+    );
+}
+
+#[test]
+fn methods_fields_and_clients() {
+    route_says(
+        "method = 'GET'",
+        "3:10 error: `method` is a string | expected an array of methods, such as [\"GET\", \"HEAD\"] | write ['GET']",
+    );
+    route_says(
+        "method = ['G T']",
+        "3:11 error: an entry of `method` is \"G T\" | expected letters, digits or any of !#$%&'*+-.^_`|~",
+    );
+    route_says(
+        "client = []",
+        "3:10 error: `client` is an empty array | expected at least one entry; leave `client` out otherwise",
+    );
+    route_says(
+        "header = 'x'",
+        "3:10 error: `header` is a string | expected a table such as { \"x-canary\" = \"1\" }",
+    );
+    route_says(
+        "header = { X-A = '1', x-a = '2' }",
+        "3:23 error: `header` names \"x-a\" twice | capitals do not count here",
+    );
+    route_says(
+        "header = { 'x a' = '1' }",
+        "3:12 error: \"x a\" is not a name for `header` | expected letters, digits or any of !#$%&'*+-.^_`|~",
+    );
+    route_says(
+        "header = { x-a = 1 }",
+        "3:18 error: `x-a` is an integer | expected a value such as \"1\", or { present = true }",
+    );
+    route_says(
+        "header = { x-a = { presnt = true } }",
+        "3:18 error: a pattern of `header` or `query` has no `present` | expected `present = …` in it, true or false\n\
+         3:20 error: unknown key `presnt` in a pattern of `header` or `query` | expected `present` | \
+         did you mean `present`?",
+    );
+    route_says(
+        "query = { a = { present = 1 } }",
+        "3:27 error: `present` is an integer | expected true or false, without quotes",
+    );
+    route_says(
+        "query = { '' = '1' }",
+        "3:11 error: \"\" is not a name for `query` | expected the name of a parameter",
+    );
+}
+
+#[test]
+fn policies() {
+    cluster_says(
+        "policy = 'rond_robin'",
+        "6:10 error: `policy` is \"rond_robin\" | expected \"round_robin\", \"weighted\", \"least_connections\", \
+         \"consistent_hash\", \"random\" or \"power_of_two\" | did you mean \"round_robin\"?",
+    );
+    cluster_says(
+        "policy = 'maglev'",
+        "6:10 error: `policy` is \"maglev\" | expected \"round_robin\", \"weighted\", \"least_connections\", \
+         \"consistent_hash\", \"random\" or \"power_of_two\"",
+    );
+    let hash = "policy = 'consistent_hash'\nhash_key = ";
+    cluster_says(
+        &format!("{hash}'client'"),
+        "7:12 error: `hash_key` is \"client\" | expected \"client_ip\", \"path\" or \"uri\"",
+    );
+    cluster_says(
+        &format!("{hash}3"),
+        "7:12 error: `hash_key` is an integer | \
+         expected \"client_ip\", \"path\", \"uri\" or a table such as { header = \"x-user\" }",
+    );
+    cluster_says(
+        &format!("{hash}{{ header = 'a', cookie = 'b' }}"),
+        "7:12 error: `hash_key` has 2 entries | expected exactly one of `header`, `cookie` or `query`",
+    );
+    cluster_says(
+        &format!("{hash}{{ query = '' }}"),
+        "7:22 error: `query` is \"\" | expected the name of a parameter",
+    );
+    cluster_says(
+        "policy = 'consistent_hash'\nhash_seed = -1",
+        "7:13 error: `hash_seed` is -1 | expected a whole number from 0 to 9223372036854775807",
+    );
+}
+
+#[test]
+fn backends() {
+    let says = |backends: &str, expected: &[&str]| {
+        assert_eq!(
+            said_of_cluster(&format!("backends = {backends}")),
+            expected,
+            "{backends}"
+        );
+    };
+    says(
+        "'a:1'",
+        &[
+            "5:12 error: `backends` is a string | expected an array of backends, such as \
+           [\"10.0.0.1:80\", { address = \"10.0.0.2:80\", weight = 3 }] | write ['a:1']",
+        ],
+    );
+    says(
+        "['10.0.0.1', ':80', '10.0.0.1:0', '10.0.0.256:80', 3]",
+        &[
+            "5:13 error: an entry of `backends` is \"10.0.0.1\" | expected a port, as in \"10.0.0.1:8080\"",
+            "5:25 error: an entry of `backends` is \":80\" | a backend needs an address or a name before its port",
+            "5:32 error: an entry of `backends` is \"10.0.0.1:0\" | \"0\" is not a port",
+            "5:46 error: an entry of `backends` is \"10.0.0.256:80\" | \
+             \"10.0.0.256\" is neither an IP address nor a host name",
+            "5:63 error: an entry of `backends` is an integer | expected an address such as \"10.0.0.1:80\" or \
+             \"web.internal:80\", or { address = …, weight = … }",
+        ],
+    );
+    says(
+        "[{ weight = 1001, backup = 'no' }]",
+        &[
+            "5:13 error: a backend has no `address` | expected `address = …` in it, \
+             an address such as \"10.0.0.1:80\" or \"web.internal:80\"",
+            "5:24 error: `weight` is 1001 | expected a whole number from 0 to 1000",
+            "5:39 error: `backup` is a string | expected true or false, without quotes",
+        ],
+    );
+    says(
+        "['Web:80', { address = 'web.:80' }]",
+        &["5:35 error: backend \"web:80\" is given twice | \
+           expected each backend once in a cluster; a larger share is a `weight` | the first is 5:13"],
+    );
+}
+
+#[test]
+fn checks() {
+    cluster_says(
+        "check = '/healthz'",
+        "6:9 error: `check` is a string | expected a table such as { http = \"/healthz\" } or { tcp = true }",
+    );
+    cluster_says(
+        "check = {}",
+        "6:9 error: `check` does not say what it asks | expected `http = \"/healthz\"` or `tcp = true` in it",
+    );
+    cluster_says(
+        "check = { http = '/', tcp = true }",
+        "6:29 error: `check` has `http` and `tcp` | expected only one of them",
+    );
+    cluster_says(
+        "check = { tcp = false }",
+        "6:17 error: `tcp` is false | expected true; without a check, leave the whole `check` out",
+    );
+    cluster_says(
+        "check = { tcp = true, host = 'a' }",
+        "6:30 error: `host` in a tcp check | expected only beside `http`",
+    );
+    cluster_says(
+        "check = { http = 'healthz' }",
+        "6:18 error: `http` is \"healthz\" | expected a path that begins with \"/\"",
+    );
+    cluster_says(
+        "check = { http = '/', status = ['2yx'] }",
+        "6:33 error: an entry of `status` is \"2yx\" | expected \"2xx\", \"200\" or \"200-299\", from 200 to 599",
+    );
+    cluster_says(
+        "check = { http = '/', status = [99] }",
+        "6:33 error: an entry of `status` is 99 | expected a whole number from 200 to 599",
+    );
+    cluster_says(
+        "check = { http = '/', interval = '9ms', timeout = '5ms' }",
+        "6:34 error: `interval` is \"9ms\" | expected a duration from \"10ms\" to \"1d\"\n\
+         6:51 error: `timeout` is \"5ms\" | expected a duration from \"10ms\" to \"1d\"",
+    );
+    cluster_says(
+        "check = { http = '/', rise = 0 }",
+        "6:30 error: `rise` is 0 | expected a whole number from 1 to 100",
+    );
+    cluster_says(
+        "check = { http = '/', port = 0 }",
+        "6:30 error: `port` is 0 | expected a whole number from 1 to 65535",
+    );
+    cluster_says(
+        "check = { http = '/', host = 'a b' }",
+        "6:30 error: `host` is \"a b\" | expected a host, perhaps with a port, such as \"web.internal\"",
+    );
+}
+
+#[test]
+fn the_rest_of_a_cluster() {
+    cluster_says(
+        "retry = { on = ['conect'] }",
+        "6:17 error: an entry of `on` is \"conect\" | expected \"connect\", \"reset\" or \"timeout\" | \
+         did you mean \"connect\"?",
+    );
+    cluster_says(
+        "retry = { attempts = 11 }",
+        "6:22 error: `attempts` is 11 | expected a whole number from 1 to 10",
+    );
+    for value in ["1.01", "-0.1", "nan", "inf", "2"] {
+        let expected =
+            format!("6:19 error: `panic_threshold` is {value} | expected a ratio from 0.0 to 1.0");
+        cluster_says(&format!("panic_threshold = {value}"), &expected);
+    }
+    cluster_says(
+        "panic_threshold = '1'",
+        "6:19 error: `panic_threshold` is a string | expected a ratio from 0.0 to 1.0",
+    );
+    cluster_says(
+        "resolve = '1ms'",
+        "6:11 error: `resolve` is \"1ms\" | expected a duration from \"100ms\" to \"365d\"",
+    );
+    cluster_says(
+        "timeouts = { conect = '1s' }",
+        "6:14 error: unknown key `conect` in a cluster's `timeouts` | \
+         expected `connect`, `response`, `body` or `idle` | did you mean `connect`?",
+    );
+    cluster_says(
+        "limits = { idle_connections = 100001 }",
+        "6:31 error: `idle_connections` is 100001 | expected a whole number from 0 to 100000",
+    );
+}

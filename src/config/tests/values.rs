@@ -1,0 +1,289 @@
+//! What good texts mean, and the defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{REST, config};
+use crate::config::schema::{AccessLog, AdminAddress, LogLevel, RouteAction};
+use crate::model::settings::{
+    Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol,
+    Retry,
+};
+use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
+
+const S: Duration = Duration::from_secs(1);
+
+#[test]
+fn defaults() {
+    let config = config(REST);
+    assert_eq!(config.workers, None);
+    assert_eq!(config.drain_timeout, 30 * S);
+    assert_eq!(config.shutdown_delay, Duration::ZERO);
+    assert!(config.watch && config.admin.is_none());
+    assert_eq!(config.log.level, LogLevel::Info);
+    assert_eq!(config.log.access, AccessLog::Off);
+    let listener = &config.listeners[0];
+    assert_eq!(listener.name, ":8080");
+    assert_eq!(listener.protocol, Protocol::Http);
+    assert_eq!(listener.timeouts, ListenerTimeouts::default());
+    assert_eq!(listener.limits, ListenerLimits::default());
+    assert!(listener.trusted_proxies.is_empty());
+    let cluster = &config.clusters[0];
+    assert_eq!(cluster.policy, Policy::RoundRobin);
+    assert_eq!(
+        (&cluster.hash_key, cluster.hash_seed),
+        (&HashKey::ClientIp, 0)
+    );
+    assert_eq!(cluster.resolve, 10 * S);
+    assert_eq!(cluster.check, None);
+    assert_eq!(cluster.timeouts, ClusterTimeouts::default());
+    assert_eq!(cluster.retry, Retry::default());
+    assert_eq!(cluster.idle_connections, 256);
+    assert_eq!(cluster.panic_threshold, 0.0);
+    assert_eq!(
+        (cluster.backends[0].weight, cluster.backends[0].backup),
+        (1, false)
+    );
+}
+
+#[test]
+fn the_full_sample_says_what_the_defaults_are() {
+    let full = config(include_str!("../../../config/full.toml"));
+    let web = &full.listeners[0];
+    assert_eq!(web.timeouts, ListenerTimeouts::default());
+    let limits = ListenerLimits {
+        connections: Some(10_000),
+        ..ListenerLimits::default()
+    };
+    assert_eq!(web.limits, limits);
+    assert_eq!(web.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(full.workers, Some(2));
+    assert_eq!(
+        full.admin,
+        Some(AdminAddress::Tcp("127.0.0.1:9900".parse().unwrap()))
+    );
+    assert_eq!(
+        full.log.access,
+        AccessLog::File(PathBuf::from("access.log"))
+    );
+    let names: Vec<&str> = full
+        .clusters
+        .iter()
+        .map(|cluster| cluster.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["web", "api", "shop", "thumbnails", "postgres"],
+        "in the order of the file"
+    );
+    let cluster = &full.clusters[0];
+    assert_eq!(cluster.timeouts, ClusterTimeouts::default());
+    assert_eq!(cluster.retry, Retry::default());
+    assert_eq!((cluster.resolve, cluster.idle_connections), (10 * S, 256));
+    let backends: Vec<(String, u32, bool)> = cluster
+        .backends
+        .iter()
+        .map(|backend| (backend.address.to_string(), backend.weight, backend.backup))
+        .collect();
+    assert_eq!(
+        backends,
+        [
+            ("10.0.0.1:8080".to_owned(), 1, false),
+            ("10.0.0.2:8080".to_owned(), 3, false),
+            ("10.0.0.3:8080".to_owned(), 1, true),
+            ("web.internal:8080".to_owned(), 1, false),
+        ]
+    );
+    assert_eq!(
+        full.clusters[1].hash_key,
+        HashKey::Header("x-user".to_owned())
+    );
+}
+
+#[test]
+fn routes_of_the_full_sample() {
+    let full = config(include_str!("../../../config/full.toml"));
+    let [first, second, .., third, fourth] = &full.routes[..] else {
+        panic!("at least four routes");
+    };
+    assert_eq!(first.name, "api.example.com/v1/*");
+    assert_eq!(first.listeners, Some(vec!["web".to_owned()]));
+    assert_eq!(
+        first.rule.host,
+        Some(HostPattern::Exact("api.example.com".to_owned()))
+    );
+    assert!(matches!(&first.rule.path, Some(PathPattern::Prefix(prefix)) if prefix == "/v1/"));
+    assert_eq!(first.rule.methods, ["GET", "HEAD"]);
+    assert_eq!(
+        first.rule.headers,
+        [("x-canary".to_owned(), ValuePattern::Exact("1".to_owned()))]
+    );
+    assert_eq!(
+        first.rule.query,
+        [("v".to_owned(), ValuePattern::Present(true))]
+    );
+    assert_eq!(first.rule.clients.len(), 2);
+    assert_eq!(first.rule.target, RouteAction::Cluster("api".to_owned()));
+    assert_eq!(first.timeout, Some(30 * S));
+    assert!(
+        matches!(&second.rule.path, Some(PathPattern::Regex(regex)) if regex.is_match(b"/v12/x"))
+    );
+    assert_eq!((&second.listeners, second.timeout), (&None, None));
+    let redirect = RouteAction::Redirect {
+        to: "https://www.example.org{uri}".to_owned(),
+        status: 308,
+    };
+    assert_eq!(third.rule.target, redirect);
+    let respond = RouteAction::Respond {
+        status: 200,
+        body: "pong".to_owned(),
+    };
+    assert_eq!(
+        (fourth.name.as_str(), &fourth.rule.target),
+        ("/ping", &respond)
+    );
+}
+
+#[test]
+fn a_route_without_host_and_path_is_called_by_its_number() {
+    let config = config(&format!(
+        "[[route]]\npath = '/'\nrespond = {{}}\n[[route]]\nmethod = ['GET']\nredirect = {{ to = '/' }}\n{REST}"
+    ));
+    assert_eq!(config.routes[1].name, "route 2");
+    let (empty, default) = (&config.routes[0].rule.target, &config.routes[1].rule.target);
+    let status = |action: &RouteAction| match action {
+        RouteAction::Respond { status, body } if body.is_empty() => *status,
+        RouteAction::Redirect { status, .. } => *status,
+        _ => 0,
+    };
+    assert_eq!((status(empty), status(default)), (200, 308));
+}
+
+#[test]
+fn a_check_that_is_given_in_part_has_the_other_defaults() {
+    let check = |check: &str| {
+        config(&format!("{REST}check = {check}")).clusters[0]
+            .check
+            .clone()
+    };
+    let default = Check {
+        kind: CheckKind::Http {
+            path: "/healthz".to_owned(),
+            host: None,
+            status: vec![(200, 299)],
+        },
+        interval: 2 * S,
+        timeout: S,
+        rise: 2,
+        fall: 3,
+        port: None,
+    };
+    assert_eq!(check("{ http = '/healthz' }"), Some(default.clone()));
+    let one = Check {
+        rise: 5,
+        ..default.clone()
+    };
+    assert_eq!(check("{ http = '/healthz', rise = 5 }"), Some(one));
+    let tcp = Check {
+        kind: CheckKind::Tcp,
+        port: Some(81),
+        ..default.clone()
+    };
+    assert_eq!(check("{ tcp = true, port = 81 }"), Some(tcp));
+    let statuses = Check {
+        kind: CheckKind::Http {
+            path: "/?a=1".to_owned(),
+            host: Some("web:81".to_owned()),
+            status: vec![(200, 299), (200, 200), (301, 308), (404, 404)],
+        },
+        ..default
+    };
+    let text = "{ http = '/?a=1', host = 'web:81', status = ['2xx', '200', '301-308', 404] }";
+    assert_eq!(check(text), Some(statuses));
+}
+
+#[test]
+fn policies_and_hash_keys() {
+    let cluster = |lines: &str| config(&format!("{REST}{lines}")).clusters.remove(0);
+    for (word, policy) in [
+        ("round_robin", Policy::RoundRobin),
+        ("weighted", Policy::RoundRobin),
+        ("least_connections", Policy::LeastConnections),
+        ("consistent_hash", Policy::ConsistentHash),
+        ("random", Policy::Random),
+        ("power_of_two", Policy::PowerOfTwo),
+    ] {
+        assert_eq!(cluster(&format!("policy = '{word}'")).policy, policy);
+    }
+    for (text, key) in [
+        ("'client_ip'", HashKey::ClientIp),
+        ("'path'", HashKey::Path),
+        ("'uri'", HashKey::Uri),
+        (
+            "{ header = 'X-User' }",
+            HashKey::Header("x-user".to_owned()),
+        ),
+        ("{ cookie = 'Sid' }", HashKey::Cookie("Sid".to_owned())),
+        ("{ query = 'id' }", HashKey::Query("id".to_owned())),
+    ] {
+        let lines = format!(
+            "policy = 'consistent_hash'\nhash_key = {text}\nhash_seed = 9223372036854775807"
+        );
+        let cluster = cluster(&lines);
+        assert_eq!(
+            (cluster.hash_key, cluster.hash_seed),
+            (key, i64::MAX as u64)
+        );
+    }
+}
+
+#[test]
+fn retries_ratios_and_small_heads() {
+    let cluster = |lines: &str| config(&format!("{REST}{lines}")).clusters.remove(0);
+    let retry = cluster("retry = { on = ['timeout'], attempts = 3 }").retry;
+    let expected = Retry {
+        attempts: 3,
+        on_connect: false,
+        on_reset: false,
+        on_timeout: true,
+    };
+    assert_eq!(retry, expected);
+    assert_eq!(cluster("panic_threshold = 0.5").panic_threshold, 0.5);
+    assert_eq!(cluster("panic_threshold = 1").panic_threshold, 1.0);
+    let small = config(
+        "[[listener]]\naddress = ':1'\ncluster = 'a'\nlimits.header_bytes = '4KiB'\n[cluster.a]\nbackends = ['a:1']",
+    );
+    let limits = &small.listeners[0].limits;
+    assert_eq!(
+        (limits.header_bytes, limits.uri_bytes),
+        (4096, 4096),
+        "a target fits its head"
+    );
+}
+
+#[test]
+fn addresses_and_forms_of_toml() {
+    let config = config(
+        "\u{feff}admin.address = 'unix:/run/lb.sock'\r\nlog.access = 'stdout'\r\n\
+         listener = [{ address = '[0::1]:0', cluster = 'b', trusted_proxies = ['10.0.0.1', 'fd00::/8'] }]\r\n\
+         cluster = { b = { backends = ['A.B:80', '[::1]:80'] } }\r\n",
+    );
+    assert_eq!(
+        config.admin,
+        Some(AdminAddress::Unix(PathBuf::from("/run/lb.sock")))
+    );
+    assert_eq!(config.log.access, AccessLog::Stdout);
+    assert_eq!(config.listeners[0].name, "[::1]:0");
+    let networks: Vec<String> = config.listeners[0]
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["10.0.0.1/32", "fd00::/8"]);
+    let backends: Vec<String> = config.clusters[0]
+        .backends
+        .iter()
+        .map(|b| b.address.to_string())
+        .collect();
+    assert_eq!(backends, ["a.b:80", "[::1]:80"]);
+}

@@ -1,0 +1,148 @@
+//! What is legal but surely a mistake.
+
+use super::{said, said_of, says};
+
+#[test]
+fn clusters() {
+    says(
+        "[cluster.a]\nbackends = ['a:1']",
+        "1:10 warning: nothing uses cluster \"a\" | expected a listener or a route with this `cluster`",
+    );
+    let with = |lines: &str| {
+        said(&format!(
+            "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\n{lines}\n"
+        ))
+    };
+    for (lines, expected) in [
+        (
+            "",
+            "4:10 warning: cluster \"a\" has no backend | every request to it is answered with 503",
+        ),
+        (
+            "backends = []",
+            "5:12 warning: cluster \"a\" has no backend | every request to it is answered with 503",
+        ),
+        (
+            "backends = [{ address = 'a:1', weight = 0 }]",
+            "5:12 warning: cluster \"a\" has only backends of weight 0 | weight 0 takes nothing new",
+        ),
+        (
+            "backends = [{ address = 'a:1', backup = true }]",
+            "5:12 warning: cluster \"a\" has only backup backends | expected at least one that is no backup",
+        ),
+        (
+            "backends = ['a:1']\nhash_key = 'path'",
+            "6:12 warning: `hash_key` without consistent_hash | \
+             the policy is round_robin, which does not look at it | \
+             write policy = \"consistent_hash\", or leave it out",
+        ),
+        (
+            "backends = ['a:1']\nhash_seed = 0\npolicy = 'random'",
+            "6:13 warning: `hash_seed` without consistent_hash | the policy is random, which does not look at it | \
+             write policy = \"consistent_hash\", or leave it out",
+        ),
+    ] {
+        assert_eq!(with(lines), [expected], "{lines}");
+    }
+}
+
+#[test]
+fn checks() {
+    let with = |check: &str| {
+        said(&format!(
+            "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\ncheck = {check}\n"
+        ))
+    };
+    assert_eq!(
+        with("{ tcp = true, timeout = '3s' }"),
+        [
+            "6:33 warning: a check slower than its interval: it may take 3s, and comes every 2s | \
+             expected `timeout` at most as long as `interval` | write timeout = \"2s\", or a longer interval"
+        ]
+    );
+    assert_eq!(
+        with("{ tcp = true, interval = '500ms' }"),
+        [
+            "6:34 warning: a check slower than its interval: it may take 1s, and comes every 500ms | \
+             expected `timeout` at most as long as `interval` | write timeout = \"500ms\", or a longer interval"
+        ],
+        "with the default"
+    );
+    assert_eq!(with("{ tcp = true, interval = '1s' }"), [""; 0]);
+}
+
+#[test]
+fn listeners() {
+    says(
+        "[[listener]]\naddress = ':1'",
+        "1:1 warning: listener \":1\" answers every request with 404 | expected a `cluster`, or a route for it",
+    );
+    assert_eq!(
+        said_of("[[listener]]\naddress = ':1'\n[[route]]\nrespond = {}"),
+        [""; 0]
+    );
+    says(
+        "[[listener]]\naddress = ':1'\n[[route]]\nlisteners = [':8080']\nrespond = {}",
+        "1:1 warning: listener \":1\" answers every request with 404 | expected a `cluster`, or a route for it",
+    );
+    says(
+        "[[listener]]\naddress = ':1'\nprotocol = 'tcp'",
+        "1:1 warning: listener \":1\" closes every connection | expected a `cluster`",
+    );
+    says(
+        "[[listener]]\naddress = ':1'\ncluster = 'web'\ntrusted_proxies = ['::/0']",
+        "4:20 warning: an entry of `trusted_proxies` is every address there is | \
+         so anyone may say for whom a request is made",
+    );
+    says(
+        "[[listener]]\naddress = ':1'\ncluster = 'web'\ntrusted_proxies = ['10.0.0.5/8']",
+        "4:20 warning: an entry of `trusted_proxies` is \"10.0.0.5/8\", with bits behind the prefix | \
+         it means \"10.0.0.0/8\" | write \"10.0.0.0/8\", or \"10.0.0.5\" for the one address",
+    );
+}
+
+#[test]
+fn routes() {
+    says(
+        "[[route]]\nhost = 'a'\nrespond = {}\n[[route]]\nhost = 'a'\npath = '/x'\nrespond = {}",
+        "4:1 warning: a route that is never taken | an earlier route takes every request that this one matches | \
+         the earlier route is 1:1",
+    );
+    says(
+        "[[route]]\nmethod = ['get']\nrespond = {}",
+        "2:11 warning: an entry of `method` is \"get\" | \
+         methods are case-sensitive, so this matches hardly anything | did you mean \"GET\"?",
+    );
+    says(
+        "[[route]]\npath = '/*/x'\nrespond = {}",
+        "2:8 warning: `path` is \"/*/x\" | a `*` before the end stands for itself | \
+         a pattern is written with `path_regex`",
+    );
+    says(
+        "[[route]]\nrespond = { status = 204, body = 'x' }",
+        "2:34 warning: `body` beside status 204 | an answer with this status has no body",
+    );
+    assert_eq!(
+        said(
+            "[[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\n[[route]]\nrespond = {}"
+        ),
+        [
+            "7:1 warning: routes without an http listener | expected a [[listener]] with protocol \"http\""
+        ]
+    );
+}
+
+#[test]
+fn errors_bring_no_warnings_that_only_follow_from_them() {
+    assert_eq!(
+        said_of("[[route]]\ncluster = 'aa'\n[cluster.a]\nbackends = ['a:1']"),
+        [
+            "2:11 error: no cluster is called \"aa\" | expected \"a\" or \"web\" | did you mean \"a\"?"
+        ]
+    );
+    assert_eq!(
+        said_of("[[route]]\ncluster = 3\n[cluster.a]\nbackends = ['a']").len(),
+        2,
+        "neither an unused cluster nor an empty one"
+    );
+}
