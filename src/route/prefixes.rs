@@ -1,19 +1,31 @@
 //! Which of many prefixes a path begins with.
 //!
-//! The prefixes are sorted, and each knows the longest other one that it begins with (its parent). All prefixes of a
-//! path are then found on one line of parents: that of the greatest prefix that is not greater than the path. For if
-//! q is a prefix of the path, every text between q and the path begins with q. A look-up costs one binary search and
-//! the depth of nesting, whatever number of lengths there is.
+//! The longest one is found by a binary search on the lengths that occur, not on the prefixes (M. Waldvogel,
+//! G. Varghese, J. Turner, B. Plattner, "Scalable high speed IP routing lookups", 1997): the start of the path with the
+//! length in question is looked up in a hash map, and a hit sends the search on to greater lengths. So that it is sent
+//! there for every prefix, the map also holds, as marks, the starts of a prefix that the search for it tries; a mark
+//! knows the longest prefix that it begins with itself, so a search that it leads astray has lost nothing. All other
+//! prefixes of the path are starts of the longest one, and each prefix knows the next shorter (its parent).
+//!
+//! A look-up hashes about log2 of the number of lengths starts of the path, and then costs the depth of nesting; how
+//! many prefixes there are does not count. A prefix adds at most as many marks.
 
 use std::collections::BTreeMap;
 
+use foldhash::{HashMap, HashMapExt};
+
 /// Prefixes, each with the rules that ask for it.
-#[derive(Debug, Default)]
-pub(super) struct Prefixes(Vec<Prefix>);
+#[derive(Debug)]
+pub(super) struct Prefixes {
+    prefixes: Vec<Prefix>,
+    /// Lengths that occur, ascending, each once.
+    lengths: Vec<usize>,
+    /// Prefixes and marks, and the place of the longest prefix that each begins with.
+    longest: HashMap<Box<[u8]>, Option<u32>>,
+}
 
 #[derive(Debug)]
 struct Prefix {
-    text: Box<[u8]>,
     parent: Option<u32>,
     rules: Box<[u32]>,
 }
@@ -21,44 +33,71 @@ struct Prefix {
 impl Prefixes {
     /// From prefixes and their rules.
     pub fn new(rules: BTreeMap<&[u8], Vec<u32>>) -> Self {
-        let mut sorted: Vec<Prefix> = Vec::with_capacity(rules.len());
+        let mut lengths: Vec<usize> = rules.keys().map(|text| text.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let mut prefixes: Vec<Prefix> = Vec::with_capacity(rules.len());
+        let mut longest: HashMap<Box<[u8]>, Option<u32>> = HashMap::with_capacity(rules.len());
+        // The prefixes that the one at hand begins with, ascending: it follows them in the order of texts.
+        let mut line: Vec<(&[u8], u32)> = Vec::new();
         for (text, rules) in rules {
-            // The one before, or the next of its line that this one begins with.
-            let mut parent = sorted.len().checked_sub(1).map(|last| last as u32);
-            while let Some(place) = parent
-                && !text.starts_with(&sorted[place as usize].text)
+            while line
+                .last()
+                .is_some_and(|(start, _)| !text.starts_with(start))
             {
-                parent = sorted[place as usize].parent;
+                line.pop();
             }
-            sorted.push(Prefix {
-                text: text.into(),
+            let parent = line.last().map(|&(_, place)| place);
+            line.push((text, prefixes.len() as u32));
+            prefixes.push(Prefix {
                 parent,
                 rules: rules.into(),
             });
+            search(&lengths, |length| {
+                let Some(start) = text.get(..length) else {
+                    return false;
+                };
+                if !longest.contains_key(start) {
+                    let behind = line.partition_point(|(known, _)| known.len() <= length);
+                    let known = line[..behind].last();
+                    longest.insert(start.into(), known.map(|&(_, place)| place));
+                }
+                true
+            });
         }
-        Self(sorted)
+        Self {
+            prefixes,
+            lengths,
+            longest,
+        }
     }
 
-    /// Calls `each` with the rules of every prefix of `path`.
+    /// Calls `each` with the rules of every prefix of `path`, longest first.
     pub fn of<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
-        let behind = self.0.partition_point(|prefix| *prefix.text <= *path);
-        let Some(last) = behind.checked_sub(1) else {
-            return;
-        };
-        let common = self.0[last]
-            .text
-            .iter()
-            .zip(path)
-            .take_while(|(a, b)| a == b)
-            .count();
-        let mut next = Some(last as u32);
+        let mut next = None;
+        search(&self.lengths, |length| {
+            let start = path.get(..length);
+            let hit = start.and_then(|start| self.longest.get(start));
+            next = hit.copied().unwrap_or(next);
+            hit.is_some()
+        });
         while let Some(place) = next {
-            let prefix = &self.0[place as usize];
-            if prefix.text.len() <= common {
-                each(&prefix.rules);
-            }
+            let prefix = &self.prefixes[place as usize];
+            each(&prefix.rules);
             next = prefix.parent;
         }
+    }
+}
+
+/// Asks in the middle of `lengths`, then in the middle of the greater ones after a hit and of the lesser ones after a
+/// miss, until none is left.
+fn search(mut lengths: &[usize], mut hit: impl FnMut(usize) -> bool) {
+    while !lengths.is_empty() {
+        let middle = lengths.len() / 2;
+        lengths = match hit(lengths[middle]) {
+            true => &lengths[middle + 1..],
+            false => &lengths[..middle],
+        };
     }
 }
 
