@@ -4,6 +4,7 @@ pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod health;
 pub mod http1;
 pub mod logging;

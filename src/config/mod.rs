@@ -6,6 +6,7 @@
 //! mistake (`suspicions`, `shadow`). Pure: no file is opened and no socket bound, so that `check` and a live reload
 //! run the same code. No part panics or loses its bound on any text.
 
+pub mod compile;
 pub mod diagnostics;
 mod keys;
 pub mod load;
@@ -18,3 +19,4 @@ mod syntax;
 
 #[cfg(test)]
 mod tests;
+pub mod watch;

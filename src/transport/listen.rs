@@ -85,11 +85,12 @@ impl BoundSockets {
 fn bind_all(address: ListenAddress, workers: usize) -> io::Result<BoundSockets> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let wanted = address.socket_addr();
-    let (probe, wanted) = match open(wanted, false) {
+    let both_families = address.ip().is_none();
+    let (probe, wanted) = match open(wanted, both_families, false) {
         // ":8080" on a machine without IPv6 means all addresses of IPv4.
-        Err(_) if address.ip().is_none() => {
+        Err(error) if both_families && error.kind() != io::ErrorKind::AddrInUse => {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            (open(v4, false)?, v4)
+            (open(v4, false, false)?, v4)
         }
         probe => (probe?, wanted),
     };
@@ -98,7 +99,7 @@ fn bind_all(address: ListenAddress, workers: usize) -> io::Result<BoundSockets> 
     let exact = SocketAddr::new(wanted.ip(), local_addr.port());
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = open(exact, true)?;
+        let socket = open(exact, both_families, true)?;
         socket.listen(BACKLOG)?;
         sockets.push(Mutex::new(Some(TcpListener::from(socket))));
     }
@@ -109,15 +110,15 @@ fn bind_all(address: ListenAddress, workers: usize) -> io::Result<BoundSockets> 
     })
 }
 
-fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
+fn open(address: SocketAddr, both_families: bool, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // "[::]" alone means both families; any other IPv6 address is what it says.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
+        // ":8080" means both families; "[::]:8080" is what it says, so that "0.0.0.0:8080" can stand beside it.
+        socket.set_only_v6(!both_families)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
