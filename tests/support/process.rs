@@ -1,0 +1,383 @@
+//! The built program as a process: started with a file, asked over its admin socket, reloaded, signalled, ended.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::client::{Client, Response};
+use super::metrics::{Format, Metrics};
+use super::wait::{PATIENCE, wait_for, wait_until};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_lbproxy");
+
+/// What became of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// Applied.
+    Ok,
+    /// Refused.
+    Rejected,
+}
+
+/// A running proxy; killed when it goes out of scope.
+pub struct Proxy {
+    child: Mutex<Child>,
+    dir: tempfile::TempDir,
+    stderr: Arc<Mutex<Vec<String>>>,
+    stdout: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// Starts it with this file and waits until it is ready.
+    ///
+    /// `[admin]` is added at the end, on a socket in the test's own directory, if the text has none; `${DIR}` stands
+    /// for that directory.
+    pub fn start(config: &str) -> Self {
+        let proxy = Self::spawn(config);
+        wait_until(PATIENCE, "the proxy is ready", || {
+            let ended = proxy.child.lock().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {ended:?}\n{}", proxy.log());
+            proxy.try_admin("/readyz").is_some_and(|r| r.status == 200)
+        });
+        proxy
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lb.toml"), complete(config, dir.path())).unwrap();
+        Self::spawn_in(dir)
+    }
+
+    /// Starts it with the `lb.toml` that lies in `dir`.
+    pub fn spawn_in(dir: tempfile::TempDir) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .arg("--config")
+            .arg(dir.path().join("lb.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            stdout: collect_lines(child.stdout.take().unwrap()),
+            stderr: collect_lines(child.stderr.take().unwrap()),
+            child: Mutex::new(child),
+            dir,
+        }
+    }
+
+    /// The directory of the file and of the admin socket.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Path of the file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir().join("lb.toml")
+    }
+
+    /// The events that it has written to stderr.
+    pub fn log(&self) -> String {
+        self.stderr.lock().unwrap().join("\n")
+    }
+
+    /// The lines that it has written to stdout.
+    pub fn stdout_lines(&self) -> Vec<String> {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child.lock().unwrap())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
+        wait_for(timeout, "the proxy ends", || {
+            self.child.lock().unwrap().try_wait().unwrap()
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        self.child.lock().unwrap().try_wait().unwrap().is_none()
+    }
+
+    /// `GET path` of the admin server.
+    pub fn admin(&self, path: &str) -> Response {
+        self.admin_with(path, "")
+    }
+
+    /// The same with more fields (lines with CRLF).
+    pub fn admin_with(&self, path: &str, fields: &str) -> Response {
+        let mut client = self.admin_client().unwrap();
+        client.request("GET", path, fields, b"")
+    }
+
+    /// The same where there may be no server.
+    pub fn try_admin(&self, path: &str) -> Option<Response> {
+        self.admin_client()?.try_request("GET", path, "", b"").ok()
+    }
+
+    fn admin_client(&self) -> Option<Client<UnixStream>> {
+        let stream = UnixStream::connect(self.dir().join("admin.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Client::over(stream))
+    }
+
+    /// `/api/v1/status`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let response = self.admin("/api/v1/status");
+        assert_eq!(response.status, 200);
+        serde_json::from_slice(&response.body).unwrap()
+    }
+
+    /// Where a listener is bound.
+    #[track_caller]
+    pub fn addr(&self, listener: &str) -> SocketAddr {
+        let status = self.status();
+        let entry = named(&status["listeners"], "name", listener);
+        entry["bound"][0].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A backend in the status.
+    #[track_caller]
+    pub fn backend(&self, cluster: &str, address: impl ToString) -> Value {
+        let status = self.status();
+        let cluster = named(&status["clusters"], "name", cluster);
+        named(&cluster["backends"], "address", &address.to_string()).clone()
+    }
+
+    /// State of a backend in the status.
+    #[track_caller]
+    pub fn backend_state(&self, cluster: &str, address: impl ToString) -> String {
+        let backend = self.backend(cluster, address);
+        backend["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a backend is in this state.
+    #[track_caller]
+    pub fn wait_backend(&self, cluster: &str, address: impl ToString, state: &str) {
+        let address = address.to_string();
+        wait_until(PATIENCE, &format!("{address} is {state}"), || {
+            self.backend_state(cluster, &address) == state
+        });
+    }
+
+    /// `/metrics`, checked.
+    #[track_caller]
+    pub fn metrics(&self) -> Metrics {
+        let response = self.admin("/metrics");
+        assert_eq!(response.status, 200);
+        match Metrics::parse(response.text(), Format::Text) {
+            Ok(metrics) => metrics,
+            Err(e) => panic!("{e}\n{}", response.text()),
+        }
+    }
+
+    /// One number of `/metrics`.
+    #[track_caller]
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        self.metrics().count(name, labels)
+    }
+
+    /// Waits until a number of `/metrics` is this one.
+    #[track_caller]
+    pub fn wait_count(&self, name: &str, labels: &[(&str, &str)], expected: u64) {
+        let mut last = 0;
+        let what = format!("{name} {labels:?} is {expected}");
+        let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_until(PATIENCE, &what, || {
+                last = self.count(name, labels);
+                last == expected
+            });
+        }));
+        assert!(reached.is_ok(), "{what}, but it is {last}");
+    }
+
+    /// Puts another file in place of the present one, by rename.
+    pub fn replace_config(&self, config: &str) {
+        let new = self.dir().join(".lb.toml.new");
+        std::fs::write(&new, complete(config, self.dir())).unwrap();
+        std::fs::rename(&new, self.config_path()).unwrap();
+    }
+
+    /// Reloads applied and refused so far.
+    pub fn reloads(&self) -> (u64, u64) {
+        let metrics = self.metrics();
+        let of = |result| metrics.count("lbproxy_config_reloads_total", &[("result", result)]);
+        (of("ok"), of("rejected"))
+    }
+
+    /// Puts another file in place and waits until the proxy has applied or refused it.
+    #[track_caller]
+    pub fn reload(&self, config: &str) -> Reload {
+        let before = self.reloads();
+        self.replace_config(config);
+        self.wait_reload(before)
+    }
+
+    /// The same, where the file is right.
+    #[track_caller]
+    pub fn reload_ok(&self, config: &str) {
+        assert_eq!(self.reload(config), Reload::Ok, "{}", self.log());
+    }
+
+    /// Waits until one more reload than `before` is counted.
+    #[track_caller]
+    pub fn wait_reload(&self, before: (u64, u64)) -> Reload {
+        wait_for(PATIENCE, "the reload is counted", || {
+            let now = self.reloads();
+            match (now.0 - before.0, now.1 - before.1) {
+                (0, 0) => None,
+                (1, 0) => Some(Reload::Ok),
+                (0, 1) => Some(Reload::Rejected),
+                more => panic!("one change is one reload, but there were {more:?} (ok, rejected)"),
+            }
+        })
+    }
+
+    /// Resident memory.
+    pub fn rss_kib(&self) -> u64 {
+        let pid = self.pid().as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        let pid = self.pid().as_raw_nonzero();
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            let log = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
+            let from = log.len().saturating_sub(60);
+            eprintln!(
+                "--- end of the proxy's log\n{}\n---",
+                log[from..].join("\n")
+            );
+        }
+    }
+}
+
+/// Runs the program with these arguments to its end.
+#[track_caller]
+pub fn run(arguments: &[&str]) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = collect_lines(child.stdout.take().unwrap());
+    let stderr = collect_lines(child.stderr.take().unwrap());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if std::time::Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{arguments:?} does not end");
+        }
+        super::wait::pause(Duration::from_millis(5));
+    };
+    // The collectors hold the other reference until they have read everything.
+    for lines in [&stdout, &stderr] {
+        wait_until(PATIENCE, "the output is read", || {
+            Arc::strong_count(lines) == 1
+        });
+    }
+    let text = |lines: Arc<Mutex<Vec<String>>>| lines.lock().unwrap().join("\n").into_bytes();
+    Output {
+        status,
+        stdout: text(stdout),
+        stderr: text(stderr),
+    }
+}
+
+/// Runs the program with a file that it refuses or cannot serve; returns the exit code and stderr.
+#[track_caller]
+pub fn run_config(config: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lb.toml");
+    std::fs::write(&path, complete(config, dir.path())).unwrap();
+    let output = run(&["--config", path.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
+}
+
+/// The file as it is written: with an admin socket, and with the directory in place of `${DIR}`.
+pub fn complete(config: &str, dir: &Path) -> String {
+    let mut text = config.to_owned();
+    if !config.contains("[admin]") {
+        text += "\n[admin]\naddress = \"unix:${DIR}/admin.sock\"\n";
+    }
+    text.replace("${DIR}", dir.to_str().unwrap())
+}
+
+/// Addresses as a TOML list.
+pub fn list<'a>(backends: impl IntoIterator<Item = &'a super::backend::Backend>) -> String {
+    let quoted: Vec<String> = backends
+        .into_iter()
+        .map(|b| format!("\"{}\"", b.addr))
+        .collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// A file with one http listener `web` and one cluster `web` with these backends and these more keys.
+pub fn web(backends: &[&super::backend::Backend], cluster_keys: &str) -> String {
+    let backends = list(backends.iter().copied());
+    format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\n\
+         [cluster.web]\nbackends = {backends}\n{cluster_keys}\n"
+    )
+}
+
+#[track_caller]
+fn named<'a>(entries: &'a Value, key: &str, wanted: &str) -> &'a Value {
+    let all = entries.as_array().unwrap();
+    let found = all.iter().find(|e| e[key] == wanted);
+    found.unwrap_or_else(|| panic!("no {key} {wanted} in {entries:#}"))
+}
+
+fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n') {
+            let Ok(line) = line else { break };
+            let text = String::from_utf8_lossy(&line).into_owned();
+            kept.lock().unwrap().push(text);
+        }
+    });
+    lines
+}
