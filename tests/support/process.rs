@@ -253,6 +253,26 @@ impl Proxy {
         })
     }
 
+    /// The whole lines of the access log.
+    pub fn access_log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir().join("access.log")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let lines = text[..whole].lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
+    }
+
+    /// Waits for the line of the access log about this target.
+    #[track_caller]
+    pub fn wait_access(&self, uri: &str) -> Value {
+        wait_for(PATIENCE, &format!("{uri} is in the access log"), || {
+            self.access_log()
+                .into_iter()
+                .find(|line| line["uri"] == uri)
+        })
+    }
+
     /// Resident memory.
     pub fn rss_kib(&self) -> u64 {
         let pid = self.pid().as_raw_nonzero();
@@ -355,12 +375,32 @@ pub fn list<'a>(backends: impl IntoIterator<Item = &'a super::backend::Backend>)
 
 /// A file with one http listener `web` and one cluster `web` with these backends and these more keys.
 pub fn web(backends: &[&super::backend::Backend], cluster_keys: &str) -> String {
+    web_with("", backends, cluster_keys)
+}
+
+/// The same with more keys of the listener.
+pub fn web_with(
+    listener_keys: &str,
+    backends: &[&super::backend::Backend],
+    cluster_keys: &str,
+) -> String {
     let backends = list(backends.iter().copied());
     format!(
-        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\n\
-         [cluster.web]\nbackends = {backends}\n{cluster_keys}\n"
+        r#"[[listener]]
+name = "web"
+address = "127.0.0.1:0"
+cluster = "web"
+{listener_keys}
+
+[cluster.web]
+backends = {backends}
+{cluster_keys}
+"#
     )
 }
+
+/// `[log]` with an access log in the test's own directory, for [`Proxy::access_log`].
+pub const ACCESS_LOG: &str = "\n[log]\naccess = { file = \"access.log\" }\n";
 
 #[track_caller]
 fn named<'a>(entries: &'a Value, key: &str, wanted: &str) -> &'a Value {
