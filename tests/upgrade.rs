@@ -1,0 +1,175 @@
+//! Upgraded connections: a tunnel only after the backend's 101, and no other protocol by the back door.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::backend::{Action, Answer, Backend, Step, send};
+use support::client::Client;
+use support::process::{ACCESS_LOG, Proxy, web, web_with};
+use support::wait::{PATIENCE, wait_until};
+use support::ws::{Tunnel, handshake};
+
+fn echo_backend() -> Backend {
+    let backend = Backend::start("a");
+    backend.record().behave(|_| Action::Upgrade);
+    backend
+}
+
+#[test]
+fn a_websocket_passes_as_a_tunnel() {
+    let backend = echo_backend();
+    let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/chat");
+    let seen = backend.take_one();
+    assert!(seen.fields.lists("connection", "upgrade"), "{}", seen.head);
+    assert_eq!(seen.fields.get("upgrade"), Some("websocket"));
+    assert_eq!(
+        seen.fields.get("sec-websocket-key"),
+        Some("dGhlIHNhbXBsZSBub25jZQ==")
+    );
+    for _ in 0..100 {
+        tunnel.echo();
+    }
+    proxy.wait_count("lbproxy_backend_in_flight", &[("cluster", "web")], 1);
+    drop(tunnel);
+    let line = proxy.wait_access("/chat");
+    assert_eq!(line["status"], 101, "{line}");
+    proxy.wait_count("lbproxy_backend_in_flight", &[("cluster", "web")], 0);
+    wait_until(PATIENCE, "the backend's end is closed", || {
+        backend.open_connections() == 0
+    });
+}
+
+#[test]
+fn bytes_sent_with_the_handshake_reach_the_backend_after_it() {
+    let backend = echo_backend();
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(handshake("/") + "early");
+    assert_eq!(client.read_head("GET").unwrap().response.status, 101);
+    assert_eq!(client.read_exactly(5).unwrap(), b"early");
+}
+
+#[test]
+fn bytes_sent_by_the_backend_with_its_101_reach_the_client() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        let switch =
+            "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
+        vec![send(switch), Step::Close]
+    });
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(handshake("/"));
+    assert_eq!(client.read_head("GET").unwrap().response.status, 101);
+    assert_eq!(client.read_to_end().unwrap(), b"hello");
+}
+
+#[test]
+fn a_backend_that_declines_keeps_the_connection_in_http() {
+    let backend = Backend::start("a");
+    backend.record();
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    // The second request must be parsed by the proxy and not pass as bytes of a tunnel.
+    client.send(
+        handshake("/no") + "GET /next HTTP/1.1\r\nhost: a\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n",
+    );
+    assert_eq!(client.response().text(), "a /no");
+    assert_eq!(client.response().text(), "a /next");
+    let next = backend.take_recorded().remove(1);
+    assert!(!next.fields.has("x-hop"), "{}", next.head);
+}
+
+#[test]
+fn a_200_to_an_upgrade_opens_no_tunnel() {
+    let backend = Backend::start("a");
+    backend.behave(|_| {
+        Answer::new(200, "no")
+            .field("upgrade", "websocket")
+            .field("connection", "upgrade")
+    });
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(handshake("/") + "\x01\x02not http\r\n\r\n");
+    assert_eq!(client.response().text(), "no");
+    assert_eq!(client.response().status, 400);
+}
+
+#[test]
+fn an_offer_of_h2c_is_dropped_and_the_request_served() {
+    let backend = Backend::start("a");
+    backend.record();
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(
+        "GET /h2 HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\
+         http2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n",
+    );
+    assert_eq!(client.response().text(), "a /h2");
+    let seen = backend.take_one();
+    assert!(
+        !seen.fields.has("upgrade") && !seen.fields.has("http2-settings"),
+        "{}",
+        seen.head
+    );
+    assert_eq!(client.get("/next").status, 200);
+}
+
+#[test]
+fn an_upgrade_that_nobody_asked_for_is_a_fault_of_the_backend() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        vec![
+            send("HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"),
+            Step::Hang,
+        ]
+    });
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    assert_eq!(client.request("POST", "/", "", b"x").status, 502);
+    proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "protocol")], 1);
+}
+
+#[test]
+fn either_side_ends_a_tunnel_and_the_other_sees_it() {
+    let backend = echo_backend();
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/");
+    tunnel.echo();
+    tunnel.client.finish();
+    assert_eq!(
+        tunnel.client.read_to_end().unwrap(),
+        b"",
+        "the backend's end follows ours"
+    );
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/");
+    tunnel.echo();
+    backend.down();
+    assert!(tunnel.client.is_closed());
+}
+
+#[test]
+fn a_silent_tunnel_is_closed_after_its_timeout_and_a_busy_one_is_not() {
+    let backend = echo_backend();
+    let proxy = Proxy::start(&web_with("timeouts = { tunnel = \"1s\" }", &[&backend], ""));
+    let mut silent = Tunnel::open(proxy.addr("web"), "/");
+    let mut busy = Tunnel::open(proxy.addr("web"), "/");
+    silent.echo();
+    silent
+        .client
+        .stream
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let mut closed = false;
+    wait_until(PATIENCE, "the silent one is closed", || {
+        busy.echo();
+        closed = closed || silent.client.is_closed();
+        closed
+    });
+    busy.echo();
+    proxy.wait_count("lbproxy_rejected_total", &[("reason", "idle_tunnel")], 1);
+}
