@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod balance;
+pub mod control;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod discovery;

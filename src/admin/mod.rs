@@ -1,1 +1,24 @@
-//! L3 control: the admin server.
+//! L3 control: the admin server: read-only, plain HTTP/1.1 over TCP or a unix socket.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/metrics` | Prometheus text, 0.0.4 or OpenMetrics as asked for ([`metrics`]) |
+//! | `/healthz` | 200 as long as the process lives |
+//! | `/readyz` | 200 while it wants traffic, else 503 with the reason |
+//! | `/api/v1/status` | JSON for people and tools ([`status`]) |
+//!
+//! [`socket`] binds, [`server`] serves. Whoever reaches the socket may read all of it; nothing can be changed
+//! through it. It shares no thread with the data plane, and however many ask, it holds a bounded number of
+//! connections and of finished texts.
+
+pub mod metrics;
+mod names;
+mod process;
+mod seat;
+pub mod server;
+pub mod socket;
+pub mod status;
+
+pub use seat::{AdminServer, Move};
+pub use server::{AdminState, Started, serve};
+pub use socket::{AdminError, AdminSocket, bind};

@@ -1,10 +1,47 @@
-//! The command line.
+//! The command line: one file a subcommand.
 
 pub mod check;
+pub mod demo;
+pub mod run;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the program.
+use clap::{Parser, Subcommand};
+
+/// A Layer-4 and Layer-7 load-balancing proxy.
+#[derive(Debug, Parser)]
+#[command(name = "lbproxy", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Arguments {
+    /// Run on this configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say all errors and warnings of a configuration file; bind and change nothing.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start three sample backends and a proxy before them, in one process, to try things on.
+    Demo,
+}
+
+/// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    match (arguments.command, arguments.config) {
+        (Some(Command::Check { file, json }), _) => check::run(&file, json),
+        (Some(Command::Demo), _) => demo::run(),
+        (None, Some(config)) => run::run(&config),
+        // clap shows the help when there is nothing.
+        (None, None) => ExitCode::from(2),
+    }
 }

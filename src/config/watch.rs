@@ -14,6 +14,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::debug;
 
+use super::load::MAX_FILE;
+
 /// Between two looks that no event asked for.
 const POLL: Duration = Duration::from_secs(2);
 /// Between two reads that must agree.
@@ -22,8 +24,6 @@ const MOMENT: Duration = Duration::from_millis(10);
 const MOST_READS: u32 = 100;
 /// Symlinks that are followed.
 const MOST_HOPS: usize = 16;
-/// Largest file that is read.
-const MOST_BYTES: u64 = 16 << 20;
 
 /// Notifies `changed` whenever the file may have changed, for ever.
 pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
@@ -107,14 +107,14 @@ async fn read(path: &Path) -> io::Result<Vec<u8>> {
     read.map_err(io::Error::other)?
 }
 
-/// Reads the file once, at most [`MOST_BYTES`] and one more, so that the loader can say that it is too large.
+/// Reads the file once, at most [`MAX_FILE`] and one more, so that the loader can say that it is too large.
 ///
 /// # Errors
 /// What the system said.
 pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 

@@ -1,0 +1,328 @@
+//! Serves the admin server's pages.
+//!
+//! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: [`CONNECTIONS`] at a
+//! time (the rest waits in the kernel), a head of at most 16 KiB that must come within [`HEAD_TIMEOUT`], and a life
+//! of at most [`LIFE`] and [`LAST_ANSWER`], after which whoever still reads is cut off. The two pages that grow with
+//! the number of backends are made on a blocking thread, and at most [`TEXTS`] of their texts exist at a time,
+//! however slowly they are read: the permit goes with the bytes.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::get};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+use tracing::{debug, error, info, warn};
+
+use super::metrics::Scrape;
+use super::names::{Door, are_ours};
+use super::socket::{AdminSocket, Bound};
+use super::status::Status;
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::exposition::{Format, encode};
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::readiness::{Readiness, Stage};
+
+/// Connections at a time.
+const CONNECTIONS: usize = 256;
+/// Texts of `/metrics` and the status that exist at a time.
+const TEXTS: usize = 4;
+/// From the first look for a request to the end of its head; longer than the usual time between two scrapes.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+const HEAD_BYTES: usize = 16 << 10;
+/// How long one connection takes requests.
+const LIFE: Duration = Duration::from_secs(60);
+/// How long the answer under way may still take then, or when the server stops.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
+const LAST_ANSWER_AT_STOP: Duration = Duration::from_secs(1);
+/// Wait after an accept that failed, as when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// When the process started.
+#[derive(Debug, Clone, Copy)]
+pub struct Started {
+    /// For people.
+    pub time: SystemTime,
+    /// For differences.
+    pub clock: Instant,
+}
+
+impl Started {
+    /// This moment.
+    pub fn now() -> Self {
+        Self {
+            time: SystemTime::now(),
+            clock: Instant::now(),
+        }
+    }
+}
+
+/// What the pages are made from.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// Has the current snapshot.
+    pub publisher: Arc<Publisher>,
+    /// What the process counts.
+    pub process: Arc<ProcessMetrics>,
+    /// Whether the process wants traffic.
+    pub readiness: Arc<Readiness>,
+    /// When the process started.
+    pub started: Started,
+    /// Threads of the data plane.
+    pub workers: usize,
+}
+
+/// Serves until `stop` is true or its sender is gone; then the socket closes, and answers under way have a second.
+/// Must run on a runtime with I/O and time.
+pub async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
+    let address = socket.address();
+    let server = Server {
+        router: router(state),
+        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        stop,
+    };
+    info!(address, "admin server listens");
+    if let Err(error) = server.run(socket).await {
+        error!(address, %error, "admin server cannot run");
+    }
+}
+
+/// A bound socket of either kind.
+trait Listen {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// The next connection, and the door that it came in by.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Door)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Door)> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        let door = stream.local_addr().map_or(Door::Loopback, |a| Door::at(a.ip()));
+        Ok((stream, door))
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Door)> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        Ok((stream, Door::Other))
+    }
+}
+
+struct Server {
+    router: Router,
+    places: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Server {
+    async fn run(self, socket: AdminSocket) -> io::Result<()> {
+        match socket.0 {
+            Bound::Tcp(listener) => self.tcp(TcpListener::from_std(listener)?).await,
+            // The name goes when the server does.
+            Bound::Unix(listener, _file) => self.unix(UnixListener::from_std(listener)?).await,
+        }
+        Ok(())
+    }
+
+    async fn accept_from<L>(self, listener: L)
+    where
+        L: Listen + Send + Sync,
+        L::Stream: 'static,
+    {
+        let Self { router, places, mut stop } = self;
+        let mut connections = JoinSet::new();
+        let stopped = stop.clone();
+        let accepting = async {
+            loop {
+                let Ok(place) = places.clone().acquire_owned().await else {
+                    return;
+                };
+                match listener.accept().await {
+                    Ok((stream, door)) => {
+                        let (router, stop) = (router.clone(), stopped.clone());
+                        connections.spawn(async move {
+                            connection(stream, door, router, stop).await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        warn!(%error, "admin server cannot accept");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            // A sender that is gone means the same.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        let ended = async { while connections.join_next().await.is_some() {} };
+        // What has not ended by then is aborted with the set.
+        let _ = timeout(LAST_ANSWER_AT_STOP, ended).await;
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(stream: S, door: Door, router: Router, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pages = TowerToHyperService::new(router);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let pages = pages.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            if are_ours(door, &head) {
+                return pages.call(hyper::Request::from_parts(head, body)).await;
+            }
+            let refusal = "this server is not known by that name\n";
+            Ok::<_, Infallible>((StatusCode::MISDIRECTED_REQUEST, refusal).into_response())
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let left = tokio::select! {
+        ended = serving.as_mut() => return say(ended),
+        _ = stop.wait_for(|stop| *stop) => LAST_ANSWER_AT_STOP,
+        () = tokio::time::sleep(LIFE) => LAST_ANSWER,
+    };
+    // The answer under way may end, and no other begin.
+    serving.as_mut().graceful_shutdown();
+    match timeout(left, serving).await {
+        Ok(ended) => say(ended),
+        Err(_) => debug!("an admin client took too long to read"),
+    }
+}
+
+fn say(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        debug!(%error, "admin connection failed");
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Pages {
+    state: AdminState,
+    texts: Arc<Semaphore>,
+}
+
+fn router(state: AdminState) -> Router {
+    let pages = Pages {
+        state,
+        texts: Arc::new(Semaphore::new(TEXTS)),
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", get(status))
+        .with_state(pages)
+}
+
+async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
+    let stage = pages.state.readiness.get();
+    let status = match stage {
+        Stage::Ready => StatusCode::OK,
+        Stage::Starting | Stage::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, [(CACHE_CONTROL, "no-store")], format!("{}\n", stage.as_str()))
+}
+
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+    let format = Format::accepted(accept);
+    let scrape = Scrape {
+        snapshot: pages.state.publisher.current(),
+        process: pages.state.process.clone(),
+        started: pages.state.started.time,
+    };
+    let made = move || {
+        encode(format, move |families| scrape.write(families)).map(String::into_bytes)
+    };
+    large(&pages.texts, format.content_type(), made).await
+}
+
+async fn status(State(pages): State<Pages>) -> Response {
+    let state = pages.state.clone();
+    let made = move || {
+        let snapshot = state.publisher.current();
+        serde_json::to_vec(&Status::of(&state, &snapshot))
+    };
+    large(&pages.texts, "application/json", made).await
+}
+
+/// A text with its permit, which is given back when the last of its bytes is gone.
+struct Held {
+    text: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+/// Answers with what `make` makes, in turn and off the runtime's own threads.
+async fn large<E>(
+    texts: &Arc<Semaphore>,
+    content_type: &'static str,
+    make: impl FnOnce() -> Result<Vec<u8>, E> + Send + 'static,
+) -> Response
+where
+    E: fmt::Display + Send + 'static,
+{
+    // The semaphore is never closed.
+    let Ok(permit) = texts.clone().acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let made = spawn_blocking(make).await;
+    match made {
+        Ok(Ok(text)) => {
+            let bytes = Bytes::from_owner(Held {
+                text,
+                _permit: permit,
+            });
+            let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
+            (headers, Body::from(bytes)).into_response()
+        }
+        Ok(Err(error)) => {
+            error!(%error, "an admin page could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+        // The panic is in the log.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! What `/api/v1/status` says, as JSON: the names here are the interface.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::server::AdminState;
+use crate::model::backend::UNRESOLVED;
+use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
+use crate::telemetry::counters::CodeCounters;
+use crate::telemetry::metrics::{BackendMetrics, ListenerMetrics};
+use crate::telemetry::outcome::BackendError;
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+pub struct Status<'a> {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    uptime_seconds: u64,
+    /// Files applied.
+    generation: u64,
+    /// Publications.
+    snapshot: u64,
+    readiness: &'static str,
+    workers: usize,
+    listeners: Vec<ListenerStatus<'a>>,
+    clusters: Vec<ClusterStatus<'a>>,
+    departing: DepartingStatus<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerStatus<'a> {
+    name: &'a str,
+    address: String,
+    bound: [SocketAddr; 1],
+    protocol: &'static str,
+    connections_active: u64,
+    connections_total: u64,
+    requests_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterStatus<'a> {
+    name: &'a str,
+    policy: &'static str,
+    panic: bool,
+    backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendStatus<'a> {
+    address: &'a str,
+    weight: u32,
+    backup: bool,
+    state: &'static str,
+    reason: String,
+    since: String,
+    addresses: &'a [SocketAddr],
+    in_flight: u32,
+    requests_total: u64,
+    connections_total: u64,
+    errors_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DepartingStatus<'a> {
+    listeners: Vec<DepartingListener<'a>>,
+    backends: Vec<DepartingBackend<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct DepartingListener<'a> {
+    name: &'a str,
+    connections_active: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DepartingBackend<'a> {
+    cluster: &'a str,
+    #[serde(flatten)]
+    backend: BackendStatus<'a>,
+}
+
+impl<'a> Status<'a> {
+    /// The state of the process as `snapshot` shows it; O(backends).
+    pub fn of(state: &AdminState, snapshot: &'a Snapshot) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started: time(state.started.time),
+            uptime_seconds: state.started.clock.elapsed().as_secs(),
+            generation: state.process.config_generation.get(),
+            snapshot: snapshot.generation,
+            readiness: state.readiness.get().as_str(),
+            workers: state.workers,
+            listeners: snapshot.listeners.iter().map(|l| listener(l)).collect(),
+            clusters: snapshot.clusters.iter().map(cluster).collect(),
+            departing: departing(snapshot),
+        }
+    }
+}
+
+fn listener(listener: &Listener) -> ListenerStatus<'_> {
+    let metrics: &ListenerMetrics = &listener.metrics;
+    ListenerStatus {
+        name: &listener.name,
+        address: listener.address.to_string(),
+        bound: [listener.sockets.local_addr()],
+        protocol: listener.protocol.as_str(),
+        connections_active: metrics.active(),
+        connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),
+        requests_total: metrics.sheets().map(|s| total(&s.requests)).sum(),
+    }
+}
+
+fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
+    ClusterStatus {
+        name: &cluster.name,
+        policy: cluster.policy.as_str(),
+        panic: cluster.in_panic(),
+        backends: cluster.endpoints.iter().map(backend).collect(),
+    }
+}
+
+fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
+    let (backend, metrics): (_, &BackendMetrics) = (&endpoint.backend, &endpoint.metrics);
+    let note = backend.note();
+    let health = backend.health();
+    BackendStatus {
+        address: backend.label(),
+        weight: endpoint.weight,
+        backup: endpoint.backup,
+        state: match health {
+            _ if backend.has_departed() => "draining",
+            0 => "up",
+            bits if bits & UNRESOLVED != 0 => "unresolved",
+            _ => "down",
+        },
+        reason: note.reason,
+        since: time(note.since),
+        addresses: &endpoint.addresses,
+        in_flight: backend.in_flight(),
+        requests_total: metrics.sheets().map(|s| total(&s.requests)).sum(),
+        connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),
+        errors_total: metrics
+            .sheets()
+            .flat_map(|s| BackendError::ALL.iter().map(|e| s.errors[e.index()].get()))
+            .sum(),
+    }
+}
+
+fn departing(snapshot: &Snapshot) -> DepartingStatus<'_> {
+    let departing = &snapshot.departing;
+    DepartingStatus {
+        listeners: departing
+            .listeners
+            .iter()
+            .map(|l| DepartingListener {
+                name: &l.name,
+                connections_active: l.active(),
+            })
+            .collect(),
+        backends: departing
+            .endpoints
+            .iter()
+            .map(|e| DepartingBackend {
+                cluster: e.backend.cluster(),
+                backend: backend(e),
+            })
+            .collect(),
+    }
+}
+
+fn total(codes: &CodeCounters) -> u64 {
+    let mut sum = 0;
+    codes.for_each(|_, count| sum += count);
+    sum
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

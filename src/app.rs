@@ -1,0 +1,177 @@
+//! The composition root: the only place that sees both planes. Start order and drain order stand here.
+//!
+//! Start: file → descriptor limit → sockets and first snapshot → logs → admin → workers → ready. Stop: not ready →
+//! `shutdown_delay` → listeners close, what is at rest closes, the rest is given `drain_timeout` → logs → exit.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::admin::{AdminServer, AdminState, Started};
+use crate::control::{Control, First, Signals, first_snapshot, read_config, resolve_path};
+use crate::logging::access::AccessLogWriter;
+use crate::logging::events::EventLog;
+use crate::proxy::worker::Workers;
+use crate::snapshot::Snapshot;
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::readiness::{Readiness, Stage};
+use crate::transport::descriptors::Descriptors;
+
+/// How long the access log may take to write what is queued when the process ends.
+const LOG_CLOSE: Duration = Duration::from_secs(2);
+/// Between two looks at the workers while they drain.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Called once the proxy is ready, with its first snapshot.
+pub type OnReady = Box<dyn FnOnce(&Snapshot) + Send>;
+
+/// Runs the proxy on the file at `path` until it is told to stop.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    run_with(path, Box::new(|_| {}))
+}
+
+/// [`run`], with a word when it is ready.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
+    let (config, text, warnings) = read_config(path)?;
+    let process = Arc::new(ProcessMetrics::default());
+    let events = EventLog::start(config.log.level, Arc::clone(&process))?;
+    if !warnings.is_empty() {
+        warn!("the configuration has warnings\n{warnings}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control plane")?;
+    let first = First { config, text, path: path.to_owned(), process };
+    let result = runtime.block_on(serve(first, events, on_ready));
+    // A look-up of a name may still hang in the system's resolver.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Result<()> {
+    let started = Started::now();
+    let mut ends = Ends::listen()?;
+    let signals = follow_signals()?;
+    let config = first.config.clone();
+    let process = Arc::clone(&first.process);
+    let workers = config.workers.unwrap_or_else(cores);
+    let descriptors = Arc::new(Descriptors::raise());
+    let (snapshot, registry, names) =
+        first_snapshot(&config, workers, &descriptors).await.map_err(|errors| {
+            anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
+    let snapshot = Arc::new(snapshot);
+    let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), workers));
+    let access = AccessLogWriter::start(&resolve_path(&first.path, &config.log.access), Arc::clone(&process))?;
+    let readiness = Arc::new(Readiness::default());
+    let state = AdminState {
+        publisher: Arc::clone(&publisher),
+        process: Arc::clone(&process),
+        readiness: Arc::clone(&readiness),
+        started,
+        workers,
+    };
+    let admin = AdminServer::start(config.admin.as_ref(), state)?;
+
+    let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
+    let reports = Arc::new(Notify::new());
+    tokio::spawn(crate::health::run(followed, Arc::clone(&reports)));
+    let logs = (0..workers).map(|_| access.sender()).collect();
+    let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
+        .context("cannot start the workers")?;
+    tokio::spawn(crate::config::watch::watch(first.path.clone(), Arc::clone(&signals.file_event)));
+    let (stop, stopped) = watch::channel(false);
+    let control = Control::new(first, registry, names, Arc::clone(&publisher), snapshots, events, access, admin);
+    let control = tokio::spawn(control.run(signals, stopped));
+    readiness.advance(Stage::Ready);
+    info!(workers, version = env!("CARGO_PKG_VERSION"), "ready");
+    on_ready(&snapshot);
+    drop(snapshot);
+
+    ends.next().await;
+    readiness.advance(Stage::Draining);
+    let outcome = tokio::select! {
+        () = drain(&planes, &publisher, config.shutdown_delay) => Ok(()),
+        () = ends.next() => Err(anyhow::anyhow!("told to stop twice: ended without waiting for live sessions")),
+    };
+    stop.send_replace(true);
+    let (access, admin) = control.await.context("the control plane failed")?;
+    admin.stop().await;
+    let closed = tokio::task::spawn_blocking(move || access.close(LOG_CLOSE)).await;
+    if !closed.unwrap_or(false) {
+        warn!("the access log did not take all lines in time");
+    }
+    info!("stopped");
+    outcome
+}
+
+/// Lets live sessions end, for at most `drain_timeout`.
+async fn drain(planes: &Workers, publisher: &Publisher, shutdown_delay: Duration) {
+    info!(delay = ?shutdown_delay, "stopping");
+    tokio::time::sleep(shutdown_delay).await;
+    planes.drain();
+    let bound = publisher.current().drain_timeout + Duration::from_secs(1);
+    let ended = async {
+        let mut look = tokio::time::interval(DRAIN_LOOK);
+        while !planes.have_ended() {
+            look.tick().await;
+        }
+    };
+    if tokio::time::timeout(bound, ended).await.is_err() {
+        warn!("some sessions did not end in time");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Ends {
+    term: Signal,
+    int: Signal,
+}
+
+impl Ends {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// SIGHUP and SIGUSR1, as notes to the control plane.
+fn follow_signals() -> anyhow::Result<Signals> {
+    let signals =
+        Signals { reload: Arc::default(), file_event: Arc::default(), reopen: Arc::default() };
+    for (kind, note) in [(SignalKind::hangup(), &signals.reload), (SignalKind::user_defined1(), &signals.reopen)] {
+        let mut signal = signal(kind)?;
+        let note = Arc::clone(note);
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                note.notify_one();
+            }
+        });
+    }
+    Ok(signals)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

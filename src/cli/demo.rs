@@ -1,0 +1,118 @@
+//! `lbproxy demo`: three sample backends and the real proxy before them, in one process.
+//!
+//! The proxy runs on a configuration file that is written for the occasion, so that one may edit it and watch the
+//! reload. A line is printed for every request that a backend answers.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use axum::http::Request;
+use axum::response::IntoResponse;
+use axum::Router;
+use tokio::net::TcpListener;
+
+use crate::snapshot::Snapshot;
+
+const NAMES: [&str; 3] = ["apple", "banana", "cherry"];
+
+/// Runs the demonstration until it is told to stop.
+pub fn run() -> ExitCode {
+    match demonstrate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", format!("{error:#}").trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demonstrate() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("demo-backends")
+        .enable_all()
+        .build()
+        .context("cannot start the sample backends")?;
+    let backends = runtime.block_on(start_backends())?;
+    let admin = free_address()?;
+    let directory = Directory::make()?;
+    let file = directory.0.join("lb.toml");
+    std::fs::write(&file, configuration(&backends, admin)).context("cannot write the sample configuration")?;
+    let shown = file.clone();
+    let on_ready = Box::new(move |snapshot: &Snapshot| {
+        let Some(listener) = snapshot.listeners.first() else { return };
+        print!("{}", welcome(&backends, listener.sockets.local_addr(), admin, &shown));
+    });
+    let result = crate::app::run_with(&file, on_ready);
+    runtime.shutdown_background();
+    result
+}
+
+async fn start_backends() -> anyhow::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for name in NAMES {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot start a sample backend")?;
+        addresses.push(listener.local_addr()?);
+        let answer = move |request: Request<axum::body::Body>| async move {
+            if request.uri().path() != "/healthz" {
+                println!("{name:>8} answers {} {}", request.method(), request.uri());
+            }
+            Ok::<_, Infallible>(([("x-backend", name)], format!("hello from {name}\n")).into_response())
+        };
+        let service = Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, service).await });
+    }
+    Ok(addresses)
+}
+
+/// An address that was free a moment ago: the admin address must be known before the proxy starts.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
+    Ok(probe.local_addr()?)
+}
+
+fn configuration(backends: &[SocketAddr], admin: SocketAddr) -> String {
+    let list = backends.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
+    format!(
+        "[admin]\naddress = \"{admin}\"\n\n[log]\nlevel = \"warn\"\n\n\
+         [[listener]]\nname = \"demo\"\naddress = \"127.0.0.1:0\"\ncluster = \"fruit\"\n\n\
+         # Change the policy or take a backend out, save, and watch.\n\
+         [cluster.fruit]\npolicy = \"round_robin\"\nbackends = [{list}]\ncheck = {{ http = \"/healthz\" }}\n"
+    )
+}
+
+fn welcome(backends: &[SocketAddr], proxy: SocketAddr, admin: SocketAddr, file: &std::path::Path) -> String {
+    let mut text = String::from("three backends\n");
+    for (name, address) in NAMES.iter().zip(backends) {
+        let _ = writeln!(text, "  {name:>8}  http://{address}");
+    }
+    let _ = write!(
+        text,
+        "one proxy before them\n     proxy  http://{proxy}\n   metrics  http://{admin}/metrics\n    \
+         status  http://{admin}/api/v1/status\n    config  {}\n\ntry\n  curl http://{proxy}/\n\nCtrl-C ends it\n\n",
+        file.display()
+    );
+    text
+}
+
+/// A directory of our own that goes with us.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("lbproxy-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path).context("no place for the sample configuration")?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left in a temporary directory is the system's to clean.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

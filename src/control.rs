@@ -1,0 +1,381 @@
+//! L3 control: the one writer of snapshots.
+//!
+//! Everything that changes what workers see comes through here: a new file, a new answer of a resolver, the end of a
+//! drain. Each is checked whole, built into the next snapshot and published; changes are coalesced, at most one
+//! publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
+//! the log) is done before anything is published, so that a reload happens whole or not at all.
+
+mod files;
+mod members;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::admin::AdminServer;
+use crate::config::compile::{World, compile};
+use crate::config::schema::{AccessLog, Config};
+use crate::discovery::dns::{Resolved, Resolver, resolve_all};
+use crate::logging::access::AccessLogWriter;
+use crate::logging::events::EventLog;
+use crate::model::address::BackendAddress;
+use crate::snapshot::publish::Publisher;
+use crate::snapshot::registry::Registry;
+use crate::snapshot::{Departing, Snapshot};
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::transport::descriptors::Descriptors;
+use crate::transport::listen::{BindError, BoundSockets};
+
+pub use files::{FileError, read_config};
+
+/// Between two publications at the least.
+pub const COALESCE: Duration = Duration::from_millis(50);
+/// How long a start or a reload waits for the first answers about names.
+const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
+/// Between two looks at what drains.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+
+/// The resolved names.
+type Names = HashMap<BackendAddress, Arc<[SocketAddr]>>;
+
+/// See the module.
+pub struct Control {
+    path: PathBuf,
+    config: Config,
+    /// The text that was tried last, so that an event without a change is none.
+    tried: Vec<u8>,
+    registry: Registry,
+    names: Names,
+    resolver: Resolver,
+    answers: mpsc::Receiver<Resolved>,
+    publisher: Arc<Publisher>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    /// Generations that workers may still hold: dropped here, never by a worker.
+    retired: Vec<Arc<Snapshot>>,
+    drains: members::Drains,
+    published: Instant,
+    process: Arc<ProcessMetrics>,
+    events: EventLog,
+    access: AccessLogWriter,
+    admin: AdminServer,
+}
+
+/// What control is told from outside.
+pub struct Signals {
+    /// Read the file again, changed or not.
+    pub reload: Arc<Notify>,
+    /// The file may have changed.
+    pub file_event: Arc<Notify>,
+    /// Open log files again.
+    pub reopen: Arc<Notify>,
+}
+
+/// The first generation, and what goes on from it.
+pub struct First {
+    /// The configuration.
+    pub config: Config,
+    /// Its text.
+    pub text: Vec<u8>,
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Counters of the process.
+    pub process: Arc<ProcessMetrics>,
+}
+
+/// Builds the first snapshot: binds every listener and asks for every name.
+///
+/// # Errors
+/// The listeners that could not be bound.
+pub async fn first_snapshot(
+    config: &Config,
+    workers: usize,
+    descriptors: &Descriptors,
+) -> Result<(Snapshot, Registry, HashMap<BackendAddress, Arc<[SocketAddr]>>), Vec<BindError>> {
+    let mut registry = Registry::new(workers);
+    let sockets = bind_all(config, workers, None)?;
+    let names = resolve_all(members::names_of(config).into_keys(), FIRST_LOOK_UP).await;
+    let departing = Departing::default();
+    let world = World { registry: &mut registry, sockets: &sockets, names: &names, before: None, departing };
+    let snapshot = compile(config, world);
+    let carried = descriptors.limit();
+    info!(connections = carried, "connections, clients' and backends' together, that the descriptor limit carries");
+    Ok((snapshot, registry, names))
+}
+
+impl Control {
+    /// Takes over from the first snapshot.
+    #[expect(clippy::too_many_arguments, reason = "the composition root hands over what it has made")]
+    pub fn new(
+        first: First,
+        registry: Registry,
+        names: HashMap<BackendAddress, Arc<[SocketAddr]>>,
+        publisher: Arc<Publisher>,
+        snapshots: watch::Sender<Arc<Snapshot>>,
+        events: EventLog,
+        access: AccessLogWriter,
+        admin: AdminServer,
+    ) -> Self {
+        let (sender, answers) = mpsc::channel(1024);
+        let mut resolver = Resolver::new(sender);
+        resolver.follow(&members::names_of(&first.config), &names);
+        first.process.config_generation.add(1);
+        first.process.last_reload_success.store(true, Ordering::Relaxed);
+        Self {
+            path: first.path,
+            config: first.config,
+            tried: first.text,
+            registry,
+            names,
+            resolver,
+            answers,
+            publisher,
+            snapshots,
+            retired: Vec::new(),
+            drains: members::Drains::default(),
+            published: Instant::now(),
+            process: first.process,
+            events,
+            access,
+            admin,
+        }
+    }
+
+    /// Follows everything that changes until `stop` says so; gives back what must be closed in order.
+    pub async fn run(mut self, signals: Signals, mut stop: watch::Receiver<bool>) -> (AccessLogWriter, AdminServer) {
+        let mut look = tokio::time::interval(DRAIN_LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = signals.reload.notified() => self.reload(true).await,
+                () = signals.file_event.notified(), if self.config.watch => self.reload(false).await,
+                () = signals.reopen.notified() => self.access.reopen(),
+                Some(resolved) = self.answers.recv() => self.take_answers(resolved).await,
+                _ = look.tick() => self.look_at_drains().await,
+                _ = stop.changed() => return (self.access, self.admin),
+            }
+        }
+    }
+
+    /// Reads the file and applies it. Unless `always`, a text that was tried already is left alone.
+    async fn reload(&mut self, always: bool) {
+        let text = match crate::config::watch::read_settled(&self.path).await {
+            Ok(text) => text,
+            // Between two steps of an editor there is no file; the next event or look finds it again.
+            Err(error) if !always => return tracing::debug!(%error, "the configuration cannot be read for now"),
+            Err(error) => {
+                error!(path = %self.path.display(), %error, "reload refused: the file cannot be read");
+                return self.count_reload(false);
+            }
+        };
+        if !always && text == self.tried {
+            return;
+        }
+        self.tried = text;
+        let parsed = tokio::task::block_in_place(|| files::parse(&self.path, &self.tried));
+        let applied = match parsed {
+            Ok((config, warnings)) => {
+                if !warnings.is_empty() {
+                    warn!("the configuration has warnings\n{warnings}");
+                }
+                self.apply(config).await
+            }
+            Err(FileError(text)) => {
+                error!("reload refused: the configuration is not valid; the one before goes on\n{text}");
+                false
+            }
+        };
+        self.count_reload(applied);
+    }
+
+    fn count_reload(&self, applied: bool) {
+        if applied {
+            self.process.config_generation.add(1);
+            self.process.reloads_ok.add(1);
+        } else {
+            self.process.reloads_rejected.add(1);
+        }
+        self.process.last_reload_success.store(applied, Ordering::Relaxed);
+    }
+
+    /// Applies a valid configuration, whole or not at all.
+    async fn apply(&mut self, config: Config) -> bool {
+        let before = self.publisher.current();
+        let sockets = match bind_all(&config, self.registry.workers(), Some(&before)) {
+            Ok(sockets) => sockets,
+            Err(errors) => {
+                for error in errors {
+                    error!(%error, "reload refused: a listener cannot be bound; the configuration before goes on");
+                }
+                return false;
+            }
+        };
+        let admin = match self.admin.prepare(config.admin.as_ref()) {
+            Ok(admin) => admin,
+            Err(error) => {
+                error!(%error, "reload refused: the admin address cannot be bound; the configuration before goes on");
+                return false;
+            }
+        };
+        if config.log.access != self.config.log.access
+            && let Err(error) = self.access.switch(&resolve_path(&self.path, &config.log.access))
+        {
+            error!(%error, "reload refused: the access log cannot be opened; the configuration before goes on");
+            return false;
+        }
+        if config.workers != self.config.workers {
+            warn!("a change of `workers` takes a restart; the rest of the file is applied");
+        }
+        self.look_up_new_names(&config).await;
+        sleep_until(self.published + COALESCE).await;
+        self.build_and_publish(config, &sockets);
+        self.events.set_level(self.config.log.level);
+        self.admin.switch(admin);
+        info!(
+            listeners = self.config.listeners.len(),
+            routes = self.config.routes.len(),
+            clusters = self.config.clusters.len(),
+            "the configuration is applied"
+        );
+        true
+    }
+
+    fn build_and_publish(&mut self, config: Config, sockets: &[Arc<BoundSockets>]) {
+        let before = self.publisher.current();
+        let departing = self.drains.departing();
+        let next = tokio::task::block_in_place(|| {
+            compile(
+                &config,
+                World {
+                    registry: &mut self.registry,
+                    sockets,
+                    names: &self.names,
+                    before: Some((&self.config, &before)),
+                    departing,
+                },
+            )
+        });
+        self.resolver.follow(&members::names_of(&config), &self.names);
+        self.config = config;
+        self.publish(before, next);
+    }
+
+    fn publish(&mut self, before: Arc<Snapshot>, mut next: Snapshot) {
+        self.drains.follow(&before, &next);
+        next.departing = self.drains.departing();
+        let next = Arc::new(next);
+        self.retired.push(self.publisher.publish(Arc::clone(&next)));
+        self.snapshots.send_replace(next);
+        self.published = Instant::now();
+        drop(before);
+        self.bury();
+    }
+
+    /// Drops the generations that nobody else holds.
+    fn bury(&mut self) {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    async fn look_up_new_names(&mut self, config: &Config) {
+        let wanted = members::names_of(config);
+        let unknown: Vec<BackendAddress> =
+            wanted.keys().filter(|name| !self.names.contains_key(name)).cloned().collect();
+        if !unknown.is_empty() {
+            self.names.extend(resolve_all(unknown.into_iter(), FIRST_LOOK_UP).await);
+        }
+        self.names.retain(|name, _| wanted.contains_key(name));
+    }
+
+    /// Takes an answer, and those that come while it waits for its turn.
+    async fn take_answers(&mut self, first: Resolved) {
+        self.names.insert(first.name, first.addresses);
+        sleep_until(self.published + COALESCE).await;
+        while let Ok(more) = self.answers.try_recv() {
+            self.names.insert(more.name, more.addresses);
+        }
+        self.republish();
+    }
+
+    async fn look_at_drains(&mut self) {
+        self.bury();
+        if self.drains.end_due(self.config.drain_timeout) {
+            sleep_until(self.published + COALESCE).await;
+            self.republish();
+            self.forget();
+        }
+    }
+
+    /// The same configuration in a world that has changed.
+    fn republish(&mut self) {
+        let sockets: Vec<_> =
+            self.publisher.current().listeners.iter().map(|listener| Arc::clone(&listener.sockets)).collect();
+        self.build_and_publish(self.config.clone(), &sockets);
+    }
+
+    /// Lets go of the live state of what is neither configured nor draining.
+    fn forget(&mut self) {
+        let current = self.publisher.current();
+        let backends: std::collections::HashSet<u64> = current
+            .clusters
+            .iter()
+            .flat_map(|cluster| &cluster.endpoints)
+            .chain(&current.departing.endpoints)
+            .map(|endpoint| endpoint.backend.id())
+            .collect();
+        let clusters: std::collections::HashSet<&str> = current.clusters.iter().map(|c| &*c.name).collect();
+        let listeners: std::collections::HashSet<&str> = current
+            .listeners
+            .iter()
+            .map(|listener| &*listener.name)
+            .chain(current.departing.listeners.iter().map(|metrics| &*metrics.name))
+            .collect();
+        self.registry.forget(
+            |id| backends.contains(&id),
+            |name| clusters.contains(name),
+            |name| listeners.contains(name),
+        );
+    }
+}
+
+/// The sockets of every listener: those of `before` where the address stays, new ones else. All or none.
+fn bind_all(
+    config: &Config,
+    workers: usize,
+    before: Option<&Snapshot>,
+) -> Result<Vec<Arc<BoundSockets>>, Vec<BindError>> {
+    let mut sockets = Vec::with_capacity(config.listeners.len());
+    let mut errors = Vec::new();
+    for listener in &config.listeners {
+        let known = before.and_then(|snapshot| {
+            snapshot.listeners.iter().find(|known| {
+                // Port 0 is another port each time, so there the name tells which is which.
+                known.address == listener.address && (listener.address.port() != 0 || *known.name == *listener.name)
+            })
+        });
+        match known {
+            Some(known) => sockets.push(Arc::clone(&known.sockets)),
+            None => match BoundSockets::bind(listener.address, workers) {
+                Ok(bound) => {
+                    info!(listener = %listener.name, address = %bound.local_addr(), "listening");
+                    sockets.push(Arc::new(bound));
+                }
+                Err(error) => errors.push(error),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+}
+
+/// The access log's file is relative to the configuration's directory.
+pub fn resolve_path(config: &std::path::Path, access: &AccessLog) -> AccessLog {
+    match access {
+        AccessLog::File(file) => AccessLog::File(config.parent().unwrap_or(std::path::Path::new("")).join(file)),
+        other => other.clone(),
+    }
+}
