@@ -9,7 +9,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -140,9 +139,9 @@ struct Server {
 impl Server {
     async fn run(self, socket: AdminSocket) -> io::Result<()> {
         match socket.0 {
-            Bound::Tcp(listener) => self.tcp(TcpListener::from_std(listener)?).await,
+            Bound::Tcp(listener) => self.accept_from(TcpListener::from_std(listener)?).await,
             // The name goes when the server does.
-            Bound::Unix(listener, _file) => self.unix(UnixListener::from_std(listener)?).await,
+            Bound::Unix(listener, _file) => self.accept_from(UnixListener::from_std(listener)?).await,
         }
         Ok(())
     }
