@@ -56,7 +56,12 @@ pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let first = First { config, text, path: path.to_owned(), process };
+    let first = First {
+        config,
+        text,
+        path: path.to_owned(),
+        process,
+    };
     let result = runtime.block_on(serve(first, events, on_ready));
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
@@ -71,13 +76,23 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let process = Arc::clone(&first.process);
     let workers = config.workers.unwrap_or_else(cores);
     let descriptors = Arc::new(Descriptors::raise());
-    let (snapshot, registry, names) =
-        first_snapshot(&config, workers, &descriptors).await.map_err(|errors| {
-            anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    let (snapshot, registry, names) = first_snapshot(&config, workers, &descriptors)
+        .await
+        .map_err(|errors| {
+            anyhow::anyhow!(
+                errors
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            )
         })?;
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), workers));
-    let access = AccessLogWriter::start(&resolve_path(&first.path, &config.log.access), Arc::clone(&process))?;
+    let access = AccessLogWriter::start(
+        &resolve_path(&first.path, &config.log.access),
+        Arc::clone(&process),
+    )?;
     let readiness = Arc::new(Readiness::default());
     let state = AdminState {
         publisher: Arc::clone(&publisher),
@@ -94,9 +109,21 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
         .context("cannot start the workers")?;
-    tokio::spawn(crate::config::watch::watch(first.path.clone(), Arc::clone(&signals.file_event)));
+    tokio::spawn(crate::config::watch::watch(
+        first.path.clone(),
+        Arc::clone(&signals.file_event),
+    ));
     let (stop, stopped) = watch::channel(false);
-    let control = Control::new(first, registry, names, Arc::clone(&publisher), snapshots, events, access, admin);
+    let control = Control::new(
+        first,
+        registry,
+        names,
+        Arc::clone(&publisher),
+        snapshots,
+        events,
+        access,
+        admin,
+    );
     let control = tokio::spawn(control.run(signals, stopped));
     readiness.advance(Stage::Ready);
     info!(workers, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -145,7 +172,10 @@ struct Ends {
 
 impl Ends {
     fn listen() -> anyhow::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -158,9 +188,15 @@ impl Ends {
 
 /// SIGHUP and SIGUSR1, as notes to the control plane.
 fn follow_signals() -> anyhow::Result<Signals> {
-    let signals =
-        Signals { reload: Arc::default(), file_event: Arc::default(), reopen: Arc::default() };
-    for (kind, note) in [(SignalKind::hangup(), &signals.reload), (SignalKind::user_defined1(), &signals.reopen)] {
+    let signals = Signals {
+        reload: Arc::default(),
+        file_event: Arc::default(),
+        reopen: Arc::default(),
+    };
+    for (kind, note) in [
+        (SignalKind::hangup(), &signals.reload),
+        (SignalKind::user_defined1(), &signals.reopen),
+    ] {
         let mut signal = signal(kind)?;
         let note = Arc::clone(note);
         tokio::spawn(async move {

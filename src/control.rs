@@ -97,21 +97,40 @@ pub async fn first_snapshot(
     config: &Config,
     workers: usize,
     descriptors: &Descriptors,
-) -> Result<(Snapshot, Registry, HashMap<BackendAddress, Arc<[SocketAddr]>>), Vec<BindError>> {
+) -> Result<
+    (
+        Snapshot,
+        Registry,
+        HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    ),
+    Vec<BindError>,
+> {
     let mut registry = Registry::new(workers);
     let sockets = bind_all(config, workers, None)?;
     let names = resolve_all(members::names_of(config).into_keys(), FIRST_LOOK_UP).await;
     let departing = Departing::default();
-    let world = World { registry: &mut registry, sockets: &sockets, names: &names, before: None, departing };
+    let world = World {
+        registry: &mut registry,
+        sockets: &sockets,
+        names: &names,
+        before: None,
+        departing,
+    };
     let snapshot = compile(config, world);
     let carried = descriptors.limit();
-    info!(connections = carried, "connections, clients' and backends' together, that the descriptor limit carries");
+    info!(
+        connections = carried,
+        "connections, clients' and backends' together, that the descriptor limit carries"
+    );
     Ok((snapshot, registry, names))
 }
 
 impl Control {
     /// Takes over from the first snapshot.
-    #[expect(clippy::too_many_arguments, reason = "the composition root hands over what it has made")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the composition root hands over what it has made"
+    )]
     pub fn new(
         first: First,
         registry: Registry,
@@ -126,7 +145,10 @@ impl Control {
         let mut resolver = Resolver::new(sender);
         resolver.follow(&members::names_of(&first.config), &names);
         first.process.config_generation.add(1);
-        first.process.last_reload_success.store(true, Ordering::Relaxed);
+        first
+            .process
+            .last_reload_success
+            .store(true, Ordering::Relaxed);
         Self {
             path: first.path,
             config: first.config,
@@ -148,7 +170,11 @@ impl Control {
     }
 
     /// Follows everything that changes until `stop` says so; gives back what must be closed in order.
-    pub async fn run(mut self, signals: Signals, mut stop: watch::Receiver<bool>) -> (AccessLogWriter, AdminServer) {
+    pub async fn run(
+        mut self,
+        signals: Signals,
+        mut stop: watch::Receiver<bool>,
+    ) -> (AccessLogWriter, AdminServer) {
         let mut look = tokio::time::interval(DRAIN_LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -168,7 +194,9 @@ impl Control {
         let text = match crate::config::watch::read_settled(&self.path).await {
             Ok(text) => text,
             // Between two steps of an editor there is no file; the next event or look finds it again.
-            Err(error) if !always => return tracing::debug!(%error, "the configuration cannot be read for now"),
+            Err(error) if !always => {
+                return tracing::debug!(%error, "the configuration cannot be read for now");
+            }
             Err(error) => {
                 error!(path = %self.path.display(), %error, "reload refused: the file cannot be read");
                 return self.count_reload(false);
@@ -187,7 +215,9 @@ impl Control {
                 self.apply(config).await
             }
             Err(FileError(text)) => {
-                error!("reload refused: the configuration is not valid; the one before goes on\n{text}");
+                error!(
+                    "reload refused: the configuration is not valid; the one before goes on\n{text}"
+                );
                 false
             }
         };
@@ -201,7 +231,9 @@ impl Control {
         } else {
             self.process.reloads_rejected.add(1);
         }
-        self.process.last_reload_success.store(applied, Ordering::Relaxed);
+        self.process
+            .last_reload_success
+            .store(applied, Ordering::Relaxed);
     }
 
     /// Applies a valid configuration, whole or not at all.
@@ -224,7 +256,9 @@ impl Control {
             }
         };
         if config.log.access != self.config.log.access
-            && let Err(error) = self.access.switch(&resolve_path(&self.path, &config.log.access))
+            && let Err(error) = self
+                .access
+                .switch(&resolve_path(&self.path, &config.log.access))
         {
             error!(%error, "reload refused: the access log cannot be opened; the configuration before goes on");
             return false;
@@ -261,7 +295,8 @@ impl Control {
                 },
             )
         });
-        self.resolver.follow(&members::names_of(&config), &self.names);
+        self.resolver
+            .follow(&members::names_of(&config), &self.names);
         self.config = config;
         self.publish(before, next);
     }
@@ -279,15 +314,20 @@ impl Control {
 
     /// Drops the generations that nobody else holds.
     fn bury(&mut self) {
-        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.retired
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     async fn look_up_new_names(&mut self, config: &Config) {
         let wanted = members::names_of(config);
-        let unknown: Vec<BackendAddress> =
-            wanted.keys().filter(|name| !self.names.contains_key(name)).cloned().collect();
+        let unknown: Vec<BackendAddress> = wanted
+            .keys()
+            .filter(|name| !self.names.contains_key(name))
+            .cloned()
+            .collect();
         if !unknown.is_empty() {
-            self.names.extend(resolve_all(unknown.into_iter(), FIRST_LOOK_UP).await);
+            self.names
+                .extend(resolve_all(unknown.into_iter(), FIRST_LOOK_UP).await);
         }
         self.names.retain(|name, _| wanted.contains_key(name));
     }
@@ -313,8 +353,13 @@ impl Control {
 
     /// The same configuration in a world that has changed.
     fn republish(&mut self) {
-        let sockets: Vec<_> =
-            self.publisher.current().listeners.iter().map(|listener| Arc::clone(&listener.sockets)).collect();
+        let sockets: Vec<_> = self
+            .publisher
+            .current()
+            .listeners
+            .iter()
+            .map(|listener| Arc::clone(&listener.sockets))
+            .collect();
         self.build_and_publish(self.config.clone(), &sockets);
     }
 
@@ -328,12 +373,19 @@ impl Control {
             .chain(&current.departing.endpoints)
             .map(|endpoint| endpoint.backend.id())
             .collect();
-        let clusters: std::collections::HashSet<&str> = current.clusters.iter().map(|c| &*c.name).collect();
+        let clusters: std::collections::HashSet<&str> =
+            current.clusters.iter().map(|c| &*c.name).collect();
         let listeners: std::collections::HashSet<&str> = current
             .listeners
             .iter()
             .map(|listener| &*listener.name)
-            .chain(current.departing.listeners.iter().map(|metrics| &*metrics.name))
+            .chain(
+                current
+                    .departing
+                    .listeners
+                    .iter()
+                    .map(|metrics| &*metrics.name),
+            )
             .collect();
         self.registry.forget(
             |id| backends.contains(&id),
@@ -355,7 +407,8 @@ fn bind_all(
         let known = before.and_then(|snapshot| {
             snapshot.listeners.iter().find(|known| {
                 // Port 0 is another port each time, so there the name tells which is which.
-                known.address == listener.address && (listener.address.port() != 0 || *known.name == *listener.name)
+                known.address == listener.address
+                    && (listener.address.port() != 0 || *known.name == *listener.name)
             })
         });
         match known {
@@ -369,13 +422,22 @@ fn bind_all(
             },
         }
     }
-    if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(sockets)
+    } else {
+        Err(errors)
+    }
 }
 
 /// The access log's file is relative to the configuration's directory.
 pub fn resolve_path(config: &std::path::Path, access: &AccessLog) -> AccessLog {
     match access {
-        AccessLog::File(file) => AccessLog::File(config.parent().unwrap_or(std::path::Path::new("")).join(file)),
+        AccessLog::File(file) => AccessLog::File(
+            config
+                .parent()
+                .unwrap_or(std::path::Path::new(""))
+                .join(file),
+        ),
         other => other.clone(),
     }
 }

@@ -1,11 +1,11 @@
 //! lbproxy: a Layer-4 and Layer-7 load-balancing proxy.
 
 pub mod admin;
-pub mod balance;
-pub mod control;
 pub mod app;
+pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod health;
 pub mod http1;

@@ -47,21 +47,28 @@ impl Scrape {
                 s.put(&name(l), sum)
             })
         })?;
-        f.gauge("lbproxy_connections_active", "Client connections open now.", |s| {
-            all.iter().try_for_each(|l| s.put(&name(l), l.active()))
-        })?;
-        f.counter("lbproxy_requests", "Requests answered, by status code.", |s| {
-            let mut codes = Codes::default();
-            all.iter().try_for_each(|l| {
-                codes.sum(l.sheets().map(|sheet| &sheet.requests));
-                codes.write(s, &name(l))
-            })
-        })?;
+        f.gauge(
+            "lbproxy_connections_active",
+            "Client connections open now.",
+            |s| all.iter().try_for_each(|l| s.put(&name(l), l.active())),
+        )?;
+        f.counter(
+            "lbproxy_requests",
+            "Requests answered, by status code.",
+            |s| {
+                let mut codes = Codes::default();
+                all.iter().try_for_each(|l| {
+                    codes.sum(l.sheets().map(|sheet| &sheet.requests));
+                    codes.write(s, &name(l))
+                })
+            },
+        )?;
         let help = "Request head complete to answer sent.";
         f.histogram("lbproxy_request_duration_seconds", help, |h| {
             all.iter().try_for_each(|l| {
                 let mut total = HistogramTotal::default();
-                l.sheets().for_each(|sheet| sheet.duration.add_to(&mut total));
+                l.sheets()
+                    .for_each(|sheet| sheet.duration.add_to(&mut total));
                 h.put(&name(l), &total)
             })
         })?;
@@ -88,62 +95,93 @@ impl Scrape {
 
     fn backends(&self, f: &mut Families<'_>) -> fmt::Result {
         let all = each_endpoint(&self.snapshot);
-        f.counter("lbproxy_backend_requests", "Answers of a backend, by status code.", |s| {
-            let mut codes = Codes::default();
-            all.iter().try_for_each(|e| {
-                codes.sum(e.metrics.sheets().map(|sheet| &sheet.requests));
-                codes.write(s, &labels(e))
-            })
-        })?;
+        f.counter(
+            "lbproxy_backend_requests",
+            "Answers of a backend, by status code.",
+            |s| {
+                let mut codes = Codes::default();
+                all.iter().try_for_each(|e| {
+                    codes.sum(e.metrics.sheets().map(|sheet| &sheet.requests));
+                    codes.write(s, &labels(e))
+                })
+            },
+        )?;
         let help = "Request sent to response head.";
         f.histogram("lbproxy_backend_response_seconds", help, |h| {
             all.iter().try_for_each(|e| {
                 let mut total = HistogramTotal::default();
-                e.metrics.sheets().for_each(|sheet| sheet.response.add_to(&mut total));
+                e.metrics
+                    .sheets()
+                    .for_each(|sheet| sheet.response.add_to(&mut total));
                 if e.metrics.sheets().next().is_none() {
                     return Ok(());
                 }
                 h.put(&labels(e), &total)
             })
         })?;
-        f.counter("lbproxy_backend_connections", "Connections opened to a backend.", |s| {
-            all.iter().try_for_each(|e| {
-                let sum = e.metrics.sheets().map(|sheet| sheet.connections.get()).sum();
-                s.put(&labels(e), sum)
-            })
-        })?;
+        f.counter(
+            "lbproxy_backend_connections",
+            "Connections opened to a backend.",
+            |s| {
+                all.iter().try_for_each(|e| {
+                    let sum = e
+                        .metrics
+                        .sheets()
+                        .map(|sheet| sheet.connections.get())
+                        .sum();
+                    s.put(&labels(e), sum)
+                })
+            },
+        )?;
         let help = "Requests and sessions that are with a backend now.";
         f.gauge("lbproxy_backend_in_flight", help, |s| {
-            all.iter().try_for_each(|e| s.put(&labels(e), u64::from(e.backend.in_flight())))
+            all.iter()
+                .try_for_each(|e| s.put(&labels(e), u64::from(e.backend.in_flight())))
         })?;
         f.counter("lbproxy_backend_errors", "Failures of a backend.", |s| {
             all.iter().try_for_each(|e| {
                 BackendError::ALL.iter().try_for_each(|error| {
-                    let sum = e.metrics.sheets().map(|t| t.errors[error.index()].get()).sum();
+                    let sum = e
+                        .metrics
+                        .sheets()
+                        .map(|t| t.errors[error.index()].get())
+                        .sum();
                     let [cluster, backend] = labels(e);
                     put_counted(s, &[cluster, backend, ("reason", error.as_str())], sum)
                 })
             })
         })?;
-        f.gauge("lbproxy_backend_up", "1 if a backend is healthy, else 0.", |s| {
-            all.iter().try_for_each(|e| s.put(&labels(e), u64::from(e.backend.is_healthy())))
-        })
+        f.gauge(
+            "lbproxy_backend_up",
+            "1 if a backend is healthy, else 0.",
+            |s| {
+                all.iter()
+                    .try_for_each(|e| s.put(&labels(e), u64::from(e.backend.is_healthy())))
+            },
+        )
     }
 
     fn clusters(&self, f: &mut Families<'_>) -> fmt::Result {
         let all = &self.snapshot.clusters;
-        f.counter("lbproxy_retries", "Requests that were tried once more.", |s| {
-            all.iter().try_for_each(|c| {
-                RetryReason::ALL.iter().try_for_each(|reason| {
-                    let sheets = c.metrics.sheets();
-                    let sum = sheets.map(|sheet| sheet.retries[reason.index()].get()).sum();
-                    put_counted(s, &[("cluster", &c.name), ("reason", reason.as_str())], sum)
+        f.counter(
+            "lbproxy_retries",
+            "Requests that were tried once more.",
+            |s| {
+                all.iter().try_for_each(|c| {
+                    RetryReason::ALL.iter().try_for_each(|reason| {
+                        let sheets = c.metrics.sheets();
+                        let sum = sheets
+                            .map(|sheet| sheet.retries[reason.index()].get())
+                            .sum();
+                        put_counted(s, &[("cluster", &c.name), ("reason", reason.as_str())], sum)
+                    })
                 })
-            })
-        })?;
+            },
+        )?;
         let help = "1 while all backends of a cluster are used because too few are healthy.";
         f.gauge("lbproxy_cluster_panic", help, |s| {
-            all.iter().try_for_each(|c| s.put(&[("cluster", &c.name)], u64::from(c.in_panic())))
+            all.iter()
+                .try_for_each(|c| s.put(&[("cluster", &c.name)], u64::from(c.in_panic())))
         })
     }
 
@@ -152,24 +190,33 @@ impl Scrape {
         f.counter("lbproxy_log_dropped", "Log lines that were lost.", |s| {
             s.put(&[("log", "access")], own.access_log_dropped.get())
         })?;
-        f.counter("lbproxy_config_reloads", "Reloads of the configuration.", |s| {
-            s.put(&[("result", "ok")], own.reloads_ok.get())?;
-            s.put(&[("result", "rejected")], own.reloads_rejected.get())
-        })?;
+        f.counter(
+            "lbproxy_config_reloads",
+            "Reloads of the configuration.",
+            |s| {
+                s.put(&[("result", "ok")], own.reloads_ok.get())?;
+                s.put(&[("result", "rejected")], own.reloads_rejected.get())
+            },
+        )?;
         let help = "Configuration files applied, the first included.";
         f.gauge("lbproxy_config_generation", help, |s| {
             s.put(&[], own.config_generation.get())
         })?;
         let help = "1 if the newest configuration is the one in use, else 0.";
         f.gauge("lbproxy_config_last_reload_success", help, |s| {
-            s.put(&[], u64::from(own.last_reload_success.load(Ordering::Relaxed)))
+            s.put(
+                &[],
+                u64::from(own.last_reload_success.load(Ordering::Relaxed)),
+            )
         })?;
         f.counter("lbproxy_panics", "Panics that were caught.", |s| {
             s.put(&[], own.panics.get())
         })?;
-        f.gauge("lbproxy_build_info", "Always 1; the version is a label.", |s| {
-            s.put(&[("version", env!("CARGO_PKG_VERSION"))], 1)
-        })
+        f.gauge(
+            "lbproxy_build_info",
+            "Always 1; the version is a label.",
+            |s| s.put(&[("version", env!("CARGO_PKG_VERSION"))], 1),
+        )
     }
 
     fn process(&self, f: &mut Families<'_>) -> fmt::Result {
@@ -179,9 +226,21 @@ impl Scrape {
             process.cpu_seconds.map_or(Ok(()), |v| s.put_float(&[], v))
         })?;
         let gauges = [
-            ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
-            ("process_open_fds", "Open file descriptors.", process.open_fds),
-            ("process_max_fds", "Limit of open file descriptors.", process.max_fds),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory.",
+                process.resident_bytes,
+            ),
+            (
+                "process_open_fds",
+                "Open file descriptors.",
+                process.open_fds,
+            ),
+            (
+                "process_max_fds",
+                "Limit of open file descriptors.",
+                process.max_fds,
+            ),
         ];
         for (name, help, value) in gauges {
             f.gauge(name, help, |s| value.map_or(Ok(()), |v| s.put(&[], v)))?;
@@ -199,7 +258,10 @@ fn name(listener: &ListenerMetrics) -> [(&'static str, &str); 1] {
 
 fn labels(endpoint: &Endpoint) -> [(&'static str, &str); 2] {
     let metrics = &endpoint.metrics;
-    [("cluster", &*metrics.cluster), ("backend", &*metrics.backend)]
+    [
+        ("cluster", &*metrics.cluster),
+        ("backend", &*metrics.backend),
+    ]
 }
 
 /// A series that is there only if it counted something.
@@ -239,10 +301,12 @@ impl Codes {
     fn sum<'a>(&mut self, sheets: impl Iterator<Item = &'a CodeCounters>) {
         self.0.clear();
         for sheet in sheets {
-            sheet.for_each(|code, count| match self.0.binary_search_by_key(&code, |c| c.0) {
-                Ok(place) => self.0[place].1 += count,
-                Err(place) => self.0.insert(place, (code, count)),
-            });
+            sheet.for_each(
+                |code, count| match self.0.binary_search_by_key(&code, |c| c.0) {
+                    Ok(place) => self.0[place].1 += count,
+                    Err(place) => self.0.insert(place, (code, count)),
+                },
+            );
         }
     }
 

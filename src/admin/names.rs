@@ -119,10 +119,17 @@ mod tests {
             ("http://localhost/", &["localhost"], true),
         ] {
             let request = parts(uri, hosts);
-            assert_eq!(are_ours(Door::Loopback, &request), expected, "{uri} {hosts:?}");
+            assert_eq!(
+                are_ours(Door::Loopback, &request),
+                expected,
+                "{uri} {hosts:?}"
+            );
             assert!(are_ours(Door::Other, &request));
         }
-        assert_eq!(Door::at("::ffff:127.0.0.1".parse().unwrap()), Door::Loopback);
+        assert_eq!(
+            Door::at("::ffff:127.0.0.1".parse().unwrap()),
+            Door::Loopback
+        );
         assert_eq!(Door::at("192.0.2.1".parse().unwrap()), Door::Other);
     }
 }

@@ -76,6 +76,10 @@ mod tests {
         assert!(process.resident_bytes.unwrap() > 100_000);
         assert!(process.cpu_seconds.is_some());
         assert!(process.open_fds.unwrap() >= 3);
-        assert!(process.max_fds.is_none_or(|max| max >= process.open_fds.unwrap()));
+        assert!(
+            process
+                .max_fds
+                .is_none_or(|max| max >= process.open_fds.unwrap())
+        );
     }
 }

@@ -51,7 +51,14 @@ impl AdminServer {
     pub fn prepare(&self, address: Option<&AdminAddress>) -> Result<Move, AdminError> {
         match address {
             None => Ok(Move::Leave),
-            Some(address) if self.seat.as_ref().is_some_and(|seat| seat.address == *address) => Ok(Move::Stay),
+            Some(address)
+                if self
+                    .seat
+                    .as_ref()
+                    .is_some_and(|seat| seat.address == *address) =>
+            {
+                Ok(Move::Stay)
+            }
             Some(address) => Ok(Move::Go(address.clone(), bind(address)?)),
         }
     }
@@ -65,7 +72,11 @@ impl AdminServer {
                 self.leave();
                 let (stop, stopped) = watch::channel(false);
                 let task = tokio::spawn(serve(socket, self.state.clone(), stopped));
-                self.seat = Some(Seat { address, stop, task });
+                self.seat = Some(Seat {
+                    address,
+                    stop,
+                    task,
+                });
             }
         }
     }

@@ -116,7 +116,9 @@ impl Listen for TcpListener {
 
     async fn accept(&self) -> io::Result<(TcpStream, Door)> {
         let (stream, _) = TcpListener::accept(self).await?;
-        let door = stream.local_addr().map_or(Door::Loopback, |a| Door::at(a.ip()));
+        let door = stream
+            .local_addr()
+            .map_or(Door::Loopback, |a| Door::at(a.ip()));
         Ok((stream, door))
     }
 }
@@ -141,7 +143,9 @@ impl Server {
         match socket.0 {
             Bound::Tcp(listener) => self.accept_from(TcpListener::from_std(listener)?).await,
             // The name goes when the server does.
-            Bound::Unix(listener, _file) => self.accept_from(UnixListener::from_std(listener)?).await,
+            Bound::Unix(listener, _file) => {
+                self.accept_from(UnixListener::from_std(listener)?).await
+            }
         }
         Ok(())
     }
@@ -151,7 +155,11 @@ impl Server {
         L: Listen + Send + Sync,
         L::Stream: 'static,
     {
-        let Self { router, places, mut stop } = self;
+        let Self {
+            router,
+            places,
+            mut stop,
+        } = self;
         let mut connections = JoinSet::new();
         let stopped = stop.clone();
         let accepting = async {
@@ -253,7 +261,11 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
         Stage::Ready => StatusCode::OK,
         Stage::Starting | Stage::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, [(CACHE_CONTROL, "no-store")], format!("{}\n", stage.as_str()))
+    (
+        status,
+        [(CACHE_CONTROL, "no-store")],
+        format!("{}\n", stage.as_str()),
+    )
 }
 
 async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
@@ -264,9 +276,8 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
         process: pages.state.process.clone(),
         started: pages.state.started.time,
     };
-    let made = move || {
-        encode(format, move |families| scrape.write(families)).map(String::into_bytes)
-    };
+    let made =
+        move || encode(format, move |families| scrape.write(families)).map(String::into_bytes);
     large(&pages.texts, format.content_type(), made).await
 }
 

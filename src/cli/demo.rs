@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use axum::Router;
 use axum::http::Request;
 use axum::response::IntoResponse;
-use axum::Router;
 use tokio::net::TcpListener;
 
 use crate::snapshot::Snapshot;
@@ -41,11 +41,17 @@ fn demonstrate() -> anyhow::Result<()> {
     let admin = free_address()?;
     let directory = Directory::make()?;
     let file = directory.0.join("lb.toml");
-    std::fs::write(&file, configuration(&backends, admin)).context("cannot write the sample configuration")?;
+    std::fs::write(&file, configuration(&backends, admin))
+        .context("cannot write the sample configuration")?;
     let shown = file.clone();
     let on_ready = Box::new(move |snapshot: &Snapshot| {
-        let Some(listener) = snapshot.listeners.first() else { return };
-        print!("{}", welcome(&backends, listener.sockets.local_addr(), admin, &shown));
+        let Some(listener) = snapshot.listeners.first() else {
+            return;
+        };
+        print!(
+            "{}",
+            welcome(&backends, listener.sockets.local_addr(), admin, &shown)
+        );
     });
     let result = crate::app::run_with(&file, on_ready);
     runtime.shutdown_background();
@@ -55,13 +61,17 @@ fn demonstrate() -> anyhow::Result<()> {
 async fn start_backends() -> anyhow::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
     for name in NAMES {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot start a sample backend")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("cannot start a sample backend")?;
         addresses.push(listener.local_addr()?);
         let answer = move |request: Request<axum::body::Body>| async move {
             if request.uri().path() != "/healthz" {
                 println!("{name:>8} answers {} {}", request.method(), request.uri());
             }
-            Ok::<_, Infallible>(([("x-backend", name)], format!("hello from {name}\n")).into_response())
+            Ok::<_, Infallible>(
+                ([("x-backend", name)], format!("hello from {name}\n")).into_response(),
+            )
         };
         let service = Router::new().fallback(answer);
         tokio::spawn(async move { axum::serve(listener, service).await });
@@ -76,7 +86,11 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 }
 
 fn configuration(backends: &[SocketAddr], admin: SocketAddr) -> String {
-    let list = backends.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", ");
+    let list = backends
+        .iter()
+        .map(|address| format!("\"{address}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
     format!(
         "[admin]\naddress = \"{admin}\"\n\n[log]\nlevel = \"warn\"\n\n\
          [[listener]]\nname = \"demo\"\naddress = \"127.0.0.1:0\"\ncluster = \"fruit\"\n\n\
@@ -85,7 +99,12 @@ fn configuration(backends: &[SocketAddr], admin: SocketAddr) -> String {
     )
 }
 
-fn welcome(backends: &[SocketAddr], proxy: SocketAddr, admin: SocketAddr, file: &std::path::Path) -> String {
+fn welcome(
+    backends: &[SocketAddr],
+    proxy: SocketAddr,
+    admin: SocketAddr,
+    file: &std::path::Path,
+) -> String {
     let mut text = String::from("three backends\n");
     for (name, address) in NAMES.iter().zip(backends) {
         let _ = writeln!(text, "  {name:>8}  http://{address}");

@@ -11,7 +11,12 @@ use clap::{Parser, Subcommand};
 
 /// A Layer-4 and Layer-7 load-balancing proxy.
 #[derive(Debug, Parser)]
-#[command(name = "lbproxy", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    name = "lbproxy",
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Arguments {
     /// Run on this configuration file.
     #[arg(short, long, value_name = "FILE")]

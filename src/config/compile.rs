@@ -14,7 +14,9 @@ use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
 use crate::snapshot::registry::Registry;
-use crate::snapshot::{Cluster, Departing, Endpoint, Listener, ListenerState, RouteAction, RouteTarget, Snapshot};
+use crate::snapshot::{
+    Cluster, Departing, Endpoint, Listener, ListenerState, RouteAction, RouteTarget, Snapshot,
+};
 use crate::transport::listen::BoundSockets;
 
 /// What the addresses of the file stand for, besides the file.
@@ -33,16 +35,33 @@ pub struct World<'a> {
 
 /// Builds the snapshot of a valid configuration.
 pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
-    let World { registry, sockets, names, before, departing } = world;
-    let clusters: Vec<Arc<Cluster>> =
-        config.clusters.iter().map(|cluster| build_or_share(cluster, registry, names, before)).collect();
-    let places: HashMap<&str, usize> =
-        config.clusters.iter().enumerate().map(|(place, cluster)| (cluster.name.as_str(), place)).collect();
+    let World {
+        registry,
+        sockets,
+        names,
+        before,
+        departing,
+    } = world;
+    let clusters: Vec<Arc<Cluster>> = config
+        .clusters
+        .iter()
+        .map(|cluster| build_or_share(cluster, registry, names, before))
+        .collect();
+    let places: HashMap<&str, usize> = config
+        .clusters
+        .iter()
+        .enumerate()
+        .map(|(place, cluster)| (cluster.name.as_str(), place))
+        .collect();
     let listeners = config
         .listeners
         .iter()
         .zip(sockets)
-        .map(|(listener, sockets)| Arc::new(build_listener(config, listener, sockets, &places, registry, before)))
+        .map(|(listener, sockets)| {
+            Arc::new(build_listener(
+                config, listener, sockets, &places, registry, before,
+            ))
+        })
         .collect();
     Snapshot {
         generation: before.map_or(1, |(_, snapshot)| snapshot.generation + 1),
@@ -62,13 +81,29 @@ fn build_listener(
     registry: &mut Registry,
     before: Option<(&Config, &Snapshot)>,
 ) -> Listener {
-    let same = before.and_then(|(_, snapshot)| snapshot.listeners.iter().find(|l| l.sockets.id() == sockets.id()));
-    let state = same.map_or_else(|| Arc::new(ListenerState::default()), |listener| Arc::clone(&listener.state));
+    let same = before.and_then(|(_, snapshot)| {
+        snapshot
+            .listeners
+            .iter()
+            .find(|l| l.sockets.id() == sockets.id())
+    });
+    let state = same.map_or_else(
+        || Arc::new(ListenerState::default()),
+        |listener| Arc::clone(&listener.state),
+    );
     let takes = |route: &&RouteConfig| {
         listener.protocol == Protocol::Http
-            && route.listeners.as_ref().is_none_or(|names| names.contains(&listener.name))
+            && route
+                .listeners
+                .as_ref()
+                .is_none_or(|names| names.contains(&listener.name))
     };
-    let rules = config.routes.iter().filter(takes).map(|route| build_rule(route, places)).collect();
+    let rules = config
+        .routes
+        .iter()
+        .filter(takes)
+        .map(|route| build_rule(route, places))
+        .collect();
     Listener {
         name: listener.name.as_str().into(),
         address: listener.address,
@@ -78,22 +113,47 @@ fn build_listener(
         limits: listener.limits.clone(),
         trusted_proxies: listener.trusted_proxies.clone(),
         routes: Table::new(rules),
-        cluster: listener.cluster.as_deref().and_then(|name| places.get(name).copied()),
+        cluster: listener
+            .cluster
+            .as_deref()
+            .and_then(|name| places.get(name).copied()),
         state,
         metrics: registry.listener(&listener.name),
     }
 }
 
 fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteTarget> {
-    let Rule { host, path, methods, headers, query, clients, target } = route.rule.clone();
+    let Rule {
+        host,
+        path,
+        methods,
+        headers,
+        query,
+        clients,
+        target,
+    } = route.rule.clone();
     let action = match target {
         // The loader has checked that the cluster exists.
-        Deed::Cluster(name) => RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX)),
+        Deed::Cluster(name) => {
+            RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX))
+        }
         Deed::Redirect { to, status } => RouteAction::Redirect { to, status },
         Deed::Respond { status, body } => RouteAction::Respond { status, body },
     };
-    let target = RouteTarget { name: route.name.as_str().into(), action, timeout: route.timeout };
-    Rule { host, path, methods, headers, query, clients, target }
+    let target = RouteTarget {
+        name: route.name.as_str().into(),
+        action,
+        timeout: route.timeout,
+    };
+    Rule {
+        host,
+        path,
+        methods,
+        headers,
+        query,
+        clients,
+        target,
+    }
 }
 
 fn build_or_share(
@@ -102,7 +162,9 @@ fn build_or_share(
     names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
     before: Option<(&Config, &Snapshot)>,
 ) -> Arc<Cluster> {
-    if let Some(cluster) = before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, names)) {
+    if let Some(cluster) =
+        before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, names))
+    {
         return cluster;
     }
     let (state, metrics) = registry.cluster(&config.name);
@@ -118,8 +180,18 @@ fn build_or_share(
             backend.clear_health(UNRESOLVED);
         }
         let (weight, backup) = (backend_config.weight, backend_config.backup);
-        members.push(Member { backend: Arc::clone(&backend), weight, backup });
-        endpoints.push(Endpoint { backend, metrics, weight, backup, addresses });
+        members.push(Member {
+            backend: Arc::clone(&backend),
+            weight,
+            backup,
+        });
+        endpoints.push(Endpoint {
+            backend,
+            metrics,
+            weight,
+            backup,
+            addresses,
+        });
     }
     Arc::new(Cluster {
         name: config.name.as_str().into(),
@@ -146,7 +218,10 @@ fn unchanged(
     snapshot: &Snapshot,
     names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
 ) -> Option<Arc<Cluster>> {
-    let place = known.clusters.iter().position(|cluster| cluster.name == config.name)?;
+    let place = known
+        .clusters
+        .iter()
+        .position(|cluster| cluster.name == config.name)?;
     let cluster = &snapshot.clusters[place];
     let same = known.clusters[place] == *config
         && cluster

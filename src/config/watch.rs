@@ -71,7 +71,9 @@ fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
     for _ in 0..MOST_HOPS {
         let Some(path) = waiting.pop() else { break };
         for ancestor in path.ancestors() {
-            let Some(parent) = ancestor.parent() else { break };
+            let Some(parent) = ancestor.parent() else {
+                break;
+            };
             let is_link = ancestor.is_symlink();
             if is_link && let Ok(target) = std::fs::read_link(ancestor) {
                 waiting.push(parent.join(target));
@@ -114,7 +116,9 @@ async fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut text)?;
+    std::fs::File::open(path)?
+        .take(MAX_FILE as u64 + 1)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -131,7 +135,10 @@ mod tests {
         std::os::unix::fs::symlink("v1", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/lb.toml", root.join("lb.toml")).unwrap();
         let directories = directories_of(&root.join("lb.toml"));
-        assert!(directories.contains(&root) && directories.contains(&root.join("v1")), "{directories:?}");
+        assert!(
+            directories.contains(&root) && directories.contains(&root.join("v1")),
+            "{directories:?}"
+        );
     }
 
     #[tokio::test]

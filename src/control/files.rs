@@ -20,8 +20,14 @@ pub struct FileError(pub String);
 pub fn parse(path: &Path, text: &[u8]) -> Result<(Config, String), FileError> {
     let loaded = load_bytes(text);
     let shown = || {
-        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        render(&path.display().to_string(), &String::from_utf8_lossy(text), &loaded.diagnostics, colour)
+        let colour = io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        render(
+            &path.display().to_string(),
+            &String::from_utf8_lossy(text),
+            &loaded.diagnostics,
+            colour,
+        )
     };
     match &loaded.config {
         Some(config) if loaded.diagnostics.is_empty() => Ok((config.clone(), String::new())),
@@ -35,8 +41,12 @@ pub fn parse(path: &Path, text: &[u8]) -> Result<(Config, String), FileError> {
 /// # Errors
 /// Why it cannot be read, or all its errors.
 pub fn read_config(path: &Path) -> Result<(Config, Vec<u8>, String), FileError> {
-    let text = read_now(path)
-        .map_err(|error| FileError(format!("error: {}: cannot be read: {error}\n", path.display())))?;
+    let text = read_now(path).map_err(|error| {
+        FileError(format!(
+            "error: {}: cannot be read: {error}\n",
+            path.display()
+        ))
+    })?;
     let (config, warnings) = parse(path, &text)?;
     Ok((config, text, warnings))
 }

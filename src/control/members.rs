@@ -15,7 +15,9 @@ pub fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
     for cluster in &config.clusters {
         for backend in &cluster.backends {
             if matches!(backend.address, BackendAddress::Name { .. }) {
-                let interval = names.entry(backend.address.clone()).or_insert(cluster.resolve);
+                let interval = names
+                    .entry(backend.address.clone())
+                    .or_insert(cluster.resolve);
                 *interval = (*interval).min(cluster.resolve);
             }
         }
@@ -34,28 +36,53 @@ impl Drains {
     /// What a snapshot must still show.
     pub fn departing(&self) -> Departing {
         Departing {
-            listeners: self.listeners.iter().map(|(metrics, _)| Arc::clone(metrics)).collect(),
-            endpoints: self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect(),
+            listeners: self
+                .listeners
+                .iter()
+                .map(|(metrics, _)| Arc::clone(metrics))
+                .collect(),
+            endpoints: self
+                .endpoints
+                .iter()
+                .map(|(endpoint, _)| endpoint.clone())
+                .collect(),
         }
     }
 
     /// Adds what `before` has and `next` has not; what has come back no longer drains.
     pub fn follow(&mut self, before: &Snapshot, next: &Snapshot) {
         let now = Instant::now();
-        let present: HashSet<u64> =
-            next.clusters.iter().flat_map(|c| &c.endpoints).map(|endpoint| endpoint.backend.id()).collect();
-        self.endpoints.retain(|(endpoint, _)| !present.contains(&endpoint.backend.id()));
-        for endpoint in before.clusters.iter().flat_map(|cluster| &cluster.endpoints) {
+        let present: HashSet<u64> = next
+            .clusters
+            .iter()
+            .flat_map(|c| &c.endpoints)
+            .map(|endpoint| endpoint.backend.id())
+            .collect();
+        self.endpoints
+            .retain(|(endpoint, _)| !present.contains(&endpoint.backend.id()));
+        for endpoint in before
+            .clusters
+            .iter()
+            .flat_map(|cluster| &cluster.endpoints)
+        {
             let backend = &endpoint.backend;
             if !present.contains(&backend.id()) && !backend.has_departed() {
                 backend.set_departed(true);
                 self.endpoints.push((endpoint.clone(), now));
             }
         }
-        let named: HashSet<&str> = next.listeners.iter().map(|listener| &*listener.metrics.name).collect();
-        self.listeners.retain(|(metrics, _)| !named.contains(&*metrics.name));
+        let named: HashSet<&str> = next
+            .listeners
+            .iter()
+            .map(|listener| &*listener.metrics.name)
+            .collect();
+        self.listeners
+            .retain(|(metrics, _)| !named.contains(&*metrics.name));
         for listener in &before.listeners {
-            let known = self.listeners.iter().any(|(metrics, _)| Arc::ptr_eq(metrics, &listener.metrics));
+            let known = self
+                .listeners
+                .iter()
+                .any(|(metrics, _)| Arc::ptr_eq(metrics, &listener.metrics));
             if !named.contains(&*listener.metrics.name) && !known {
                 self.listeners.push((Arc::clone(&listener.metrics), now));
             }
@@ -66,8 +93,10 @@ impl Drains {
     pub fn end_due(&mut self, drain_timeout: Duration) -> bool {
         let count = self.endpoints.len() + self.listeners.len();
         let is_over = |since: &Instant| since.elapsed() > drain_timeout + Duration::from_secs(1);
-        self.endpoints.retain(|(endpoint, since)| endpoint.backend.in_flight() > 0 && !is_over(since));
-        self.listeners.retain(|(metrics, since)| metrics.active() > 0 && !is_over(since));
+        self.endpoints
+            .retain(|(endpoint, since)| endpoint.backend.in_flight() > 0 && !is_over(since));
+        self.listeners
+            .retain(|(metrics, since)| metrics.active() > 0 && !is_over(since));
         count != self.endpoints.len() + self.listeners.len()
     }
 }

@@ -40,7 +40,10 @@ pub struct Resolver {
 impl Resolver {
     /// Sends what changes to `answers`.
     pub fn new(answers: mpsc::Sender<Resolved>) -> Self {
-        Self { answers, tasks: HashMap::new() }
+        Self {
+            answers,
+            tasks: HashMap::new(),
+        }
     }
 
     /// Follows exactly `names`, each at its interval; `known` is what is published already.
@@ -58,8 +61,14 @@ impl Resolver {
         });
         for (name, interval) in names {
             if !self.tasks.contains_key(name) {
-                let task = keep_fresh(name.clone(), *interval, known.get(name).cloned(), self.answers.clone());
-                self.tasks.insert(name.clone(), (*interval, tokio::spawn(task).abort_handle()));
+                let task = keep_fresh(
+                    name.clone(),
+                    *interval,
+                    known.get(name).cloned(),
+                    self.answers.clone(),
+                );
+                self.tasks
+                    .insert(name.clone(), (*interval, tokio::spawn(task).abort_handle()));
             }
         }
     }
@@ -82,7 +91,14 @@ async fn keep_fresh(
                 if last.as_deref() != Some(&addresses) {
                     let addresses: Arc<[SocketAddr]> = addresses.into();
                     last = Some(Arc::clone(&addresses));
-                    if answers.send(Resolved { name: name.clone(), addresses }).await.is_err() {
+                    if answers
+                        .send(Resolved {
+                            name: name.clone(),
+                            addresses,
+                        })
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -103,8 +119,9 @@ pub async fn resolve_all(
     names: impl Iterator<Item = BackendAddress>,
     bound: Duration,
 ) -> HashMap<BackendAddress, Arc<[SocketAddr]>> {
-    let mut look_ups: JoinSet<_> =
-        names.map(|name| async move { resolve(&name).await.ok().map(|addresses| (name, addresses)) }).collect();
+    let mut look_ups: JoinSet<_> = names
+        .map(|name| async move { resolve(&name).await.ok().map(|addresses| (name, addresses)) })
+        .collect();
     let mut answers = HashMap::new();
     let gather = async {
         while let Some(result) = look_ups.join_next().await {
@@ -119,7 +136,9 @@ pub async fn resolve_all(
 }
 
 async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
-    let BackendAddress::Name { host, port } = name else { return Ok(Vec::new()) };
+    let BackendAddress::Name { host, port } = name else {
+        return Ok(Vec::new());
+    };
     let found = timeout(LOOK_UP, tokio::net::lookup_host((host.as_str(), *port)))
         .await
         .map_err(|_| std::io::ErrorKind::TimedOut)??;
@@ -127,7 +146,11 @@ async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses.truncate(MOST_ADDRESSES);
-    if addresses.is_empty() { Err(std::io::Error::other("the name has no address")) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        Err(std::io::Error::other("the name has no address"))
+    } else {
+        Ok(addresses)
+    }
 }
 
 #[cfg(test)]
@@ -138,8 +161,16 @@ mod tests {
     async fn names_are_resolved_and_what_is_no_name_is_left_out() {
         let good: BackendAddress = "localhost:80".parse().unwrap();
         let bad: BackendAddress = "no-such-host.invalid:80".parse().unwrap();
-        let answers = resolve_all([good.clone(), bad.clone()].into_iter(), Duration::from_secs(30)).await;
-        assert!(answers[&good].iter().all(|address| address.ip().is_loopback() && address.port() == 80));
+        let answers = resolve_all(
+            [good.clone(), bad.clone()].into_iter(),
+            Duration::from_secs(30),
+        )
+        .await;
+        assert!(
+            answers[&good]
+                .iter()
+                .all(|address| address.ip().is_loopback() && address.port() == 80)
+        );
         assert!(!answers.contains_key(&bad));
     }
 }

@@ -61,11 +61,39 @@ impl FieldName {
             _ => Self::Other,
         }
     }
+}
 
-    /// Whether a trailer section may not carry it (RFC 9110 6.5.1): framing, routing and forwarding fields.
-    pub fn is_forbidden_in_trailers(self) -> bool {
-        self != Self::Other
-    }
+/// Whether a trailer section may not carry the field (RFC 9110 6.5.1): framing, routing, authentication, request
+/// modifiers, response control and how to read the content. A recipient might merge it into the head.
+pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
+    const FORBIDDEN: [&[u8]; 24] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expires",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"trailer",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    ];
+    FieldName::of(name) != FieldName::Other
+        || FORBIDDEN.iter().any(|forbidden| folds(name, forbidden))
 }
 
 fn is(name: &[u8], lower: &[u8]) -> bool {

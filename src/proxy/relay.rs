@@ -7,7 +7,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-
 use super::flow::{Pending, ReadSize, Stream, TURN, poll_read};
 
 /// How a joined pair ended.

@@ -21,7 +21,12 @@ pub struct Registry {
 impl Registry {
     /// Empty, for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers, backends: HashMap::new(), clusters: HashMap::new(), listeners: HashMap::new() }
+        Self {
+            workers,
+            backends: HashMap::new(),
+            clusters: HashMap::new(),
+            listeners: HashMap::new(),
+        }
     }
 
     /// How many workers there are.
@@ -30,13 +35,24 @@ impl Registry {
     }
 
     /// A backend, known or new.
-    pub fn backend(&mut self, cluster: &str, address: &BackendAddress) -> (Arc<Backend>, Arc<BackendMetrics>) {
+    pub fn backend(
+        &mut self,
+        cluster: &str,
+        address: &BackendAddress,
+    ) -> (Arc<Backend>, Arc<BackendMetrics>) {
         let workers = self.workers;
-        let entry = self.backends.entry((cluster.to_owned(), address.clone())).or_insert_with(|| {
-            let backend = Arc::new(Backend::new(cluster.into(), address.clone()));
-            let metrics = BackendMetrics::new(Arc::clone(backend.cluster()), Arc::clone(backend.label()), workers);
-            (backend, Arc::new(metrics))
-        });
+        let entry = self
+            .backends
+            .entry((cluster.to_owned(), address.clone()))
+            .or_insert_with(|| {
+                let backend = Arc::new(Backend::new(cluster.into(), address.clone()));
+                let metrics = BackendMetrics::new(
+                    Arc::clone(backend.cluster()),
+                    Arc::clone(backend.label()),
+                    workers,
+                );
+                (backend, Arc::new(metrics))
+            });
         entry.clone()
     }
 
@@ -44,7 +60,10 @@ impl Registry {
     pub fn cluster(&mut self, name: &str) -> (Arc<ClusterState>, Arc<ClusterMetrics>) {
         let workers = self.workers;
         let entry = self.clusters.entry(name.to_owned()).or_insert_with(|| {
-            (Arc::new(ClusterState::new(workers)), Arc::new(ClusterMetrics::new(name.into(), workers)))
+            (
+                Arc::new(ClusterState::new(workers)),
+                Arc::new(ClusterMetrics::new(name.into(), workers)),
+            )
         });
         entry.clone()
     }
@@ -63,7 +82,8 @@ impl Registry {
         keep_cluster: impl Fn(&str) -> bool,
         keep_listener: impl Fn(&str) -> bool,
     ) {
-        self.backends.retain(|_, (backend, _)| keep_backend(backend.id()));
+        self.backends
+            .retain(|_, (backend, _)| keep_backend(backend.id()));
         self.clusters.retain(|name, _| keep_cluster(name));
         self.listeners.retain(|name, _| keep_listener(name));
     }
@@ -79,7 +99,11 @@ mod tests {
         let address: BackendAddress = "127.0.0.1:1".parse().unwrap();
         let first = registry.backend("a", &address).0.id();
         assert_eq!(registry.backend("a", &address).0.id(), first);
-        assert_ne!(registry.backend("b", &address).0.id(), first, "the cluster is part of the identity");
+        assert_ne!(
+            registry.backend("b", &address).0.id(),
+            first,
+            "the cluster is part of the identity"
+        );
         registry.forget(|id| id != first, |_| true, |_| true);
         assert_ne!(registry.backend("a", &address).0.id(), first);
     }

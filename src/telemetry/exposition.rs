@@ -127,7 +127,9 @@ impl Families<'_> {
                 (total.as_str(), Form::Plain)
             }
         };
-        let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
         each(&mut Series { encoder, form })
     }
 
@@ -138,7 +140,9 @@ impl Families<'_> {
         help: &str,
         each: impl FnOnce(&mut Series<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
         each(&mut Series {
             encoder,
             form: Form::Plain,
@@ -324,7 +328,10 @@ mod tests {
             (Some("Application/OpenMetrics-Text"), Format::OpenMetrics),
             (Some("application/openmetrics-text; q=0"), Format::Text),
             (Some("application/openmetrics-text; q=x, */*"), Format::Text),
-            (Some("application/openmetrics-text;q=0.1, text/plain"), Format::Text),
+            (
+                Some("application/openmetrics-text;q=0.1, text/plain"),
+                Format::Text,
+            ),
         ] {
             assert_eq!(Format::accepted(accept), expected, "{accept:?}");
         }

@@ -60,7 +60,11 @@ impl BoundSockets {
     /// Stands in for sockets bound to `local_addr`, of which there are none.
     #[cfg(test)]
     pub(crate) fn at(local_addr: SocketAddr) -> Self {
-        Self { id: 0, local_addr, sockets: Box::default() }
+        Self {
+            id: 0,
+            local_addr,
+            sockets: Box::default(),
+        }
     }
 
     /// Unique in the life of the process.

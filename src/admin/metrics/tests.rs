@@ -39,7 +39,10 @@ fn sample() -> Snapshot {
     web.metrics.sheet(1).requests.increment(404);
     web.metrics.sheet(1).rejected[Reason::NoRoute.index()].increment();
 
-    let (good, bad) = (endpoint("app", "10.0.0.1:80"), endpoint("app", "10.0.0.2:80"));
+    let (good, bad) = (
+        endpoint("app", "10.0.0.1:80"),
+        endpoint("app", "10.0.0.2:80"),
+    );
     bad.backend.set_health(CHECK_DOWN);
     good.backend.start();
     for (worker, requests) in [(0, 3), (1, 4)] {
@@ -60,7 +63,10 @@ fn sample() -> Snapshot {
     // One that came back under its name while it drained is shown once.
     let same = ListenerMetrics::new("web".into(), 1);
     snapshot.departing.listeners = vec![Arc::new(old), Arc::new(same)];
-    snapshot.departing.endpoints = vec![endpoint("gone", "10.0.0.9:80"), endpoint("app", "10.0.0.1:80")];
+    snapshot.departing.endpoints = vec![
+        endpoint("gone", "10.0.0.9:80"),
+        endpoint("app", "10.0.0.1:80"),
+    ];
     snapshot
 }
 
@@ -176,7 +182,10 @@ fn open_metrics_differs_in_names_and_end_alone() {
     let body = open.strip_suffix("# EOF\n").unwrap();
     let mut counters = HashSet::new();
     for line in plain.lines() {
-        if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.strip_suffix("_total counter")) {
+        if let Some(name) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|l| l.strip_suffix("_total counter"))
+        {
             counters.insert(name.to_owned());
         }
     }
@@ -202,7 +211,10 @@ fn names_cannot_break_out_of_their_labels() {
     let families = parse(&text(Format::Text, snapshot(1, vec![odd], Vec::new())));
     let (_, series) = &families["lbproxy_connections_total"];
     let (labels, _) = series.iter().next().unwrap();
-    assert_eq!(labels.1, [("listener".to_owned(), "a\"} 1\nb\\{".to_owned())]);
+    assert_eq!(
+        labels.1,
+        [("listener".to_owned(), "a\"} 1\nb\\{".to_owned())]
+    );
 }
 
 #[test]
@@ -216,7 +228,10 @@ fn ten_thousand_backends() {
     let many = snapshot(1, Vec::new(), vec![Arc::new(cluster("app", endpoints))]);
     let families = parse(&text(Format::Text, many));
     assert_eq!(families["lbproxy_backend_up"].1.len(), 10_000);
-    assert_eq!(families["lbproxy_backend_response_seconds"].1.len(), 380_000);
+    assert_eq!(
+        families["lbproxy_backend_response_seconds"].1.len(),
+        380_000
+    );
 }
 
 type SeriesKey = (String, Vec<(String, String)>);
@@ -245,7 +260,10 @@ fn parse(text: &str) -> Parsed {
             assert!(!line.starts_with('#') && !line.is_empty(), "{line}");
             let (key, value) = parse_series(line);
             let (kind, series) = families.get_mut(&family).unwrap();
-            let suffix = key.0.strip_prefix(family.as_str()).expect("a series of its family");
+            let suffix = key
+                .0
+                .strip_prefix(family.as_str())
+                .expect("a series of its family");
             match kind.as_str() {
                 "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
                 _ => assert_eq!(suffix, "", "{line}"),
@@ -264,7 +282,10 @@ fn parse(text: &str) -> Parsed {
 fn parse_series(line: &str) -> (SeriesKey, f64) {
     let name_end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(name_end);
-    assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+    assert!(
+        name.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    );
     let mut labels = Vec::new();
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
@@ -313,11 +334,18 @@ fn check_histograms(name: &str, series: &HashMap<SeriesKey, f64>) {
         }
         let (le, others): (Vec<_>, Vec<_>) = labels.iter().cloned().partition(|l| l.0 == "le");
         assert_eq!(le.len(), 1);
-        buckets.entry(others).or_default().push((le[0].1.parse().unwrap(), value));
+        buckets
+            .entry(others)
+            .or_default()
+            .push((le[0].1.parse().unwrap(), value));
     }
     for (labels, mut buckets) in buckets {
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        assert!(buckets.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1));
+        assert!(
+            buckets
+                .windows(2)
+                .all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1)
+        );
         let last = buckets.last().unwrap();
         assert_eq!(last.0, f64::INFINITY);
         assert_eq!(series[&(format!("{name}_count"), labels.clone())], last.1);

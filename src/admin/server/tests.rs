@@ -25,7 +25,10 @@ struct Running {
 
 impl Running {
     fn start(address: AdminAddress) -> Self {
-        let mut endpoints = vec![endpoint("app", "10.0.0.1:80"), endpoint("app", "app.internal:80")];
+        let mut endpoints = vec![
+            endpoint("app", "10.0.0.1:80"),
+            endpoint("app", "app.internal:80"),
+        ];
         endpoints[0].weight = 3;
         endpoints[0].backend.set_note("check passed: status 200");
         let sheet = endpoints[0].metrics.sheet(1);
@@ -59,7 +62,12 @@ impl Running {
         let address = socket.address();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(serve(socket, state, stopped));
-        Self { readiness, stop, task, address }
+        Self {
+            readiness,
+            stop,
+            task,
+            address,
+        }
     }
 
     fn tcp() -> Self {
@@ -73,8 +81,10 @@ impl Running {
     }
 
     async fn get(&self, path: &str) -> String {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
-            .await
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ))
+        .await
     }
 }
 
@@ -111,13 +121,19 @@ async fn the_four_pages_and_no_other() {
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
         for path in ["/metrics", "/healthz", "/readyz", "/api/v1/status"] {
-            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             let answer = running.ask(&request).await;
             assert_eq!(status_of(&answer), 405, "{method} {path}");
-            assert!(!answer.to_ascii_lowercase().contains("access-control"), "{answer}");
+            assert!(
+                !answer.to_ascii_lowercase().contains("access-control"),
+                "{answer}"
+            );
         }
     }
-    let head = running.ask("HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let head = running
+        .ask("HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await;
     assert_eq!(status_of(&head), 200);
     assert_eq!(body_of(&head), "");
     assert!(head.contains("content-length: "), "{head}");
@@ -127,13 +143,19 @@ async fn the_four_pages_and_no_other() {
 async fn readiness_goes_its_way() {
     let running = Running::tcp();
     let starting = running.get("/readyz").await;
-    assert_eq!((status_of(&starting), body_of(&starting)), (503, "starting\n"));
+    assert_eq!(
+        (status_of(&starting), body_of(&starting)),
+        (503, "starting\n")
+    );
     running.readiness.advance(Stage::Ready);
     let ready = running.get("/readyz").await;
     assert_eq!((status_of(&ready), body_of(&ready)), (200, "ready\n"));
     running.readiness.advance(Stage::Draining);
     let draining = running.get("/readyz").await;
-    assert_eq!((status_of(&draining), body_of(&draining)), (503, "draining\n"));
+    assert_eq!(
+        (status_of(&draining), body_of(&draining)),
+        (503, "draining\n")
+    );
     assert_eq!(body_of(&running.get("/healthz").await), "ok\n");
 }
 
@@ -141,12 +163,19 @@ async fn readiness_goes_its_way() {
 async fn metrics_come_as_asked_for() {
     let running = Running::tcp();
     let plain = running.get("/metrics").await;
-    assert!(plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{plain}");
+    assert!(
+        plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{plain}"
+    );
     assert!(plain.contains("\nlbproxy_config_generation 4\n"));
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
         Accept: application/openmetrics-text; version=1.0.0\r\n\r\n";
     let open = running.ask(request).await;
-    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
+    assert!(
+        open.contains(
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+        )
+    );
     assert!(open.ends_with("# EOF\n"));
 }
 
@@ -154,7 +183,10 @@ async fn metrics_come_as_asked_for() {
 async fn the_status_says_everything() {
     let running = Running::tcp();
     let answer = running.get("/api/v1/status").await;
-    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    assert!(
+        answer.contains("content-type: application/json\r\n"),
+        "{answer}"
+    );
     let status: Value = serde_json::from_str(body_of(&answer)).unwrap();
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["pid"], std::process::id());
@@ -204,7 +236,8 @@ async fn a_page_of_another_name_is_refused() {
     }
     let without = running.ask("GET /healthz HTTP/1.0\r\n\r\n").await;
     assert_eq!(status_of(&without), 200);
-    let absolute = "GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let absolute =
+        "GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(status_of(&running.ask(absolute).await), 421);
 }
 
@@ -218,7 +251,11 @@ async fn a_large_head_is_refused() {
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 2"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 #[tokio::test]
@@ -226,7 +263,10 @@ async fn one_connection_asks_again_and_ends_with_the_server() {
     let running = Running::tcp();
     let mut stream = TcpStream::connect(&running.address).await.unwrap();
     for _ in 0..2 {
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         let mut seen = Vec::new();
         while !seen.ends_with(b"ok\n") {
             seen.push(stream.read_u8().await.unwrap());
@@ -244,7 +284,10 @@ async fn no_more_connections_than_there_are_places() {
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(&running.address).await.unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         // Its answer shows that it has a place.
         stream.read_u8().await.unwrap();
         held.push(stream);
