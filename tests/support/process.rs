@@ -180,6 +180,23 @@ impl Proxy {
         });
     }
 
+    /// Waits until a backend is in this state, with the traffic of `poke` between the looks: without a check it is
+    /// live traffic that finds out.
+    #[track_caller]
+    pub fn wait_backend_under(
+        &self,
+        cluster: &str,
+        address: impl ToString,
+        state: &str,
+        mut poke: impl FnMut(),
+    ) {
+        let address = address.to_string();
+        wait_until(PATIENCE, &format!("{address} is {state}"), || {
+            poke();
+            self.backend_state(cluster, &address) == state
+        });
+    }
+
     /// `/metrics`, checked.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
