@@ -42,12 +42,32 @@ impl Proxy {
     /// for that directory.
     pub fn start(config: &str) -> Self {
         let proxy = Self::spawn(config);
-        wait_until(PATIENCE, "the proxy is ready", || {
-            let ended = proxy.child.lock().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "it ended: {ended:?}\n{}", proxy.log());
-            proxy.try_admin("/readyz").is_some_and(|r| r.status == 200)
-        });
+        proxy.wait_ready();
         proxy
+    }
+
+    /// The same with a descriptor limit that it cannot raise.
+    pub fn start_with_descriptors(config: &str, limit: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lb.toml"), complete(config, dir.path())).unwrap();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &format!("ulimit -n {limit}; exec \"$0\" \"$@\""),
+            PROGRAM,
+        ]);
+        let proxy = Self::launch(command, dir);
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// Waits until `/readyz` is 200.
+    pub fn wait_ready(&self) {
+        wait_until(PATIENCE, "the proxy is ready", || {
+            let ended = self.child.lock().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.log());
+            self.try_admin("/readyz").is_some_and(|r| r.status == 200)
+        });
     }
 
     /// Starts it and waits for nothing.
@@ -59,7 +79,11 @@ impl Proxy {
 
     /// Starts it with the `lb.toml` that lies in `dir`.
     pub fn spawn_in(dir: tempfile::TempDir) -> Self {
-        let mut child = Command::new(PROGRAM)
+        Self::launch(Command::new(PROGRAM), dir)
+    }
+
+    fn launch(mut command: Command, dir: tempfile::TempDir) -> Self {
+        let mut child = command
             .arg("--config")
             .arg(dir.path().join("lb.toml"))
             .stdin(Stdio::null())
@@ -296,6 +320,22 @@ impl Proxy {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Processor time used so far, in user space and in the kernel.
+    pub fn cpu_time(&self) -> Duration {
+        let pid = self.pid().as_raw_nonzero();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+        let fields: Vec<&str> = stat[stat.rfind(')').unwrap()..]
+            .split_whitespace()
+            .collect();
+        let ticks: u64 = [fields[12], fields[13]]
+            .iter()
+            .map(|t| t.parse::<u64>().unwrap())
+            .sum();
+        // USER_HZ, the unit of /proc, is 100 on every architecture that Rust's std knows on Linux.
+        Duration::from_millis(ticks * 10)
     }
 
     /// Open descriptors.

@@ -1,0 +1,340 @@
+//! Backends that die, refuse, fail their check and return.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+#[macro_use]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use support::alone;
+use support::backend::{Answer, Backend, Step};
+use support::child::ChildBackend;
+use support::client::{Client, get};
+use support::load::Load;
+use support::process::{Proxy, web};
+use support::wait::{PATIENCE, holds_for, wait_until};
+
+child_entry!();
+
+#[test]
+fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
+    let _one = alone();
+    let all: Vec<ChildBackend> = ["a", "b", "c"].map(ChildBackend::start).into();
+    let (interval, fall, rise) = (Duration::from_millis(500), 3, 2);
+    let backends = all
+        .iter()
+        .map(|b| format!("\"{}\"", b.addr))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n[cluster.web]\n\
+         backends = [{backends}]\ncheck = {{ http = \"/healthz\", interval = \"500ms\", timeout = \"400ms\", rise = {rise}, fall = {fall} }}\n"
+    ));
+    let victim = all[1].addr;
+    let running = Load::to(proxy.addr("web"))
+        .connections(32)
+        .rate(2_000)
+        .start();
+    wait_until(PATIENCE, "the load runs", || running.done() > 2_000);
+    for _ in 0..2 {
+        let begin = Instant::now();
+        all[1].kill();
+        proxy.wait_backend("web", victim, "down");
+        let out = begin.elapsed();
+        let bound = interval * fall + Duration::from_secs(1);
+        assert!(out <= bound, "out of the rotation after {out:?}");
+        assert_eq!(
+            proxy.count("lbproxy_backend_up", &[("backend", &victim.to_string())]),
+            0
+        );
+        let done = running.done();
+        wait_until(PATIENCE, "the load goes on", || {
+            running.done() > done + 2_000
+        });
+
+        all[1].up();
+        let begin = Instant::now();
+        proxy.wait_backend("web", victim, "up");
+        let back = begin.elapsed();
+        println!("out after {out:?}, back after {back:?}");
+        assert!(
+            back <= interval * rise + Duration::from_secs(1),
+            "back after {back:?}"
+        );
+        let label = victim.to_string();
+        let served = || proxy.count("lbproxy_backend_requests_total", &[("backend", &label)]);
+        let before = served();
+        wait_until(PATIENCE, "it is used again", || served() > before + 500);
+    }
+    let report = running.stop();
+    println!("{} requests, {} errors", report.ok, report.failed);
+    report.assert_flawless();
+}
+
+#[test]
+fn a_refusing_backend_without_a_check_is_out_at_once_and_back_by_a_trial() {
+    let _one = alone();
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let proxy = Proxy::start(&web(&[&a, &b], ""));
+    let label = a.addr.to_string();
+    let refused = || {
+        let labels = [("backend", &*label), ("reason", "connect")];
+        proxy.count("lbproxy_backend_errors_total", &labels)
+    };
+    a.down();
+    let running = Load::to(proxy.addr("web")).connections(8).rate(500).start();
+    proxy.wait_backend("web", a.addr, "down");
+    let reason = proxy.backend("web", a.addr)["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("refused"), "{reason}");
+    // Trials come after 1 s and then 2 s and 4 s; the first is proof, the fourth would come after 15 s.
+    let at_first = refused();
+    wait_until(PATIENCE, "there is a trial", || refused() > at_first);
+    let begin = Instant::now();
+    holds_for(Duration::from_secs(4), "trials are few", || {
+        refused() <= at_first + 3 + begin.elapsed().as_secs() / 4
+    });
+    a.up();
+    proxy.wait_backend("web", a.addr, "up");
+    let served = a.requests();
+    wait_until(PATIENCE, "it is used again", || a.requests() > served + 100);
+    running.stop().assert_flawless();
+}
+
+#[test]
+fn a_backup_serves_only_while_no_other_is_healthy() {
+    let _one = alone();
+    let (a, b, spare) = (
+        Backend::start("a"),
+        Backend::start("b"),
+        Backend::start("spare"),
+    );
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n[cluster.web]\n\
+         backends = [\"{}\", \"{}\", {{ address = \"{}\", backup = true }}]\n\
+         check = {{ tcp = true, interval = \"100ms\", timeout = \"100ms\", rise = 1, fall = 1 }}\n",
+        a.addr, b.addr, spare.addr
+    ));
+    let addr = proxy.addr("web");
+    let share = || Load::to(addr).total(60).run();
+    assert_eq!(share().of("spare"), 0);
+    a.down();
+    proxy.wait_backend("web", a.addr, "down");
+    assert_eq!(share().of("b"), 60);
+    b.down();
+    proxy.wait_backend("web", b.addr, "down");
+    let report = share();
+    report.assert_flawless();
+    assert_eq!(report.of("spare"), 60);
+    assert_eq!(
+        proxy.count("lbproxy_cluster_panic", &[("cluster", "web")]),
+        0,
+        "backups come before panic"
+    );
+    a.up();
+    proxy.wait_backend("web", a.addr, "up");
+    assert_eq!(share().of("a"), 60);
+    assert_eq!(proxy.backend("web", spare.addr)["backup"], true);
+}
+
+/// A backend whose `/healthz` answers with a status that the test sets.
+fn checked(id: &str) -> (Backend, Arc<AtomicU16>) {
+    let backend = Backend::start(id);
+    let health = Arc::new(AtomicU16::new(200));
+    let (shared, id) = (Arc::clone(&health), id.to_owned());
+    backend.behave(move |r| match r.target.as_str() {
+        "/healthz" => Answer::new(shared.load(Relaxed), "").field("x-backend-health", "1"),
+        target => Answer::new(200, format!("{id} {target}")),
+    });
+    (backend, health)
+}
+
+const CHECK: &str =
+    "check = { http = \"/healthz\", interval = \"100ms\", timeout = \"90ms\", rise = 2, fall = 2 }";
+
+#[test]
+fn a_check_takes_a_backend_out_by_its_status_and_brings_it_back() {
+    let _one = alone();
+    let ((a, health), (b, _)) = (checked("a"), checked("b"));
+    let proxy = Proxy::start(&web(&[&a, &b], CHECK));
+    let addr = proxy.addr("web");
+    proxy.wait_backend("web", a.addr, "up");
+    for status in [500, 302, 404] {
+        health.store(status, Relaxed);
+        proxy.wait_backend("web", a.addr, "down");
+        let reason = proxy.backend("web", a.addr)["reason"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(reason.contains(&status.to_string()), "{reason}");
+        assert_eq!(Load::to(addr).total(50).run().of("b"), 50);
+        health.store(204, Relaxed);
+        proxy.wait_backend("web", a.addr, "up");
+        assert_eq!(Load::to(addr).connections(1).total(50).run().failed, 0);
+    }
+    let transitions = || {
+        proxy
+            .log()
+            .lines()
+            .filter(|l| l.contains(&a.addr.to_string()))
+            .count()
+    };
+    assert!(transitions() >= 6, "each change is logged: {}", proxy.log());
+}
+
+#[test]
+fn a_check_asks_with_the_host_path_and_statuses_of_the_file() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    backend.record().behave(|_| Answer::new(418, ""));
+    let keys = "check = { http = \"/ready?deep=1\", host = \"inner.example\", status = [\"204\", \"4xx\"], interval = \"100ms\", timeout = \"90ms\" }";
+    let proxy = Proxy::start(&web(&[&backend], keys));
+    wait_until(PATIENCE, "it is checked often", || backend.requests() >= 5);
+    assert_eq!(proxy.backend_state("web", backend.addr), "up");
+    let seen = backend.take_recorded().remove(0);
+    assert_eq!(
+        (seen.method.as_str(), seen.target.as_str()),
+        ("GET", "/ready?deep=1")
+    );
+    assert_eq!(seen.fields.get("host"), Some("inner.example"));
+    assert!(!seen.fields.has("x-forwarded-for"));
+    proxy.reload_ok(&web(
+        &[&backend],
+        "check = { http = \"/\", interval = \"100ms\", timeout = \"90ms\" }",
+    ));
+    proxy.wait_backend("web", backend.addr, "down");
+    wait_until(PATIENCE, "a check without host names the address", || {
+        let seen = backend.take_recorded();
+        let address = backend.addr.to_string();
+        seen.iter()
+            .any(|r| r.target == "/" && r.fields.get("host") == Some(&address))
+    });
+}
+
+#[test]
+fn a_check_may_ask_another_port_and_a_silent_answer_fails_it() {
+    let _one = alone();
+    let (service, side) = (Backend::start("service"), Backend::start("side"));
+    service.behave(|r| Answer::new(if r.target == "/healthz" { 500 } else { 200 }, ""));
+    let keys = CHECK.replace("rise", &format!("port = {}, rise", side.addr.port()));
+    let proxy = Proxy::start(&web(&[&service], &keys));
+    wait_until(PATIENCE, "the other port is asked", || side.requests() >= 4);
+    proxy.wait_backend("web", service.addr, "up");
+    side.script(|| vec![Step::Hang]);
+    proxy.wait_backend("web", service.addr, "down");
+}
+
+#[test]
+fn a_reset_after_the_request_never_takes_a_backend_out() {
+    let _one = alone();
+    let all = ["a", "b", "c"].map(Backend::start);
+    for backend in &all {
+        let id = backend.id().to_owned();
+        backend.behave(move |r| -> support::backend::Action {
+            match r.target.as_str() {
+                "/poison" => support::backend::Action::Script(vec![Step::Reset]),
+                target => Answer::new(200, format!("{id} {target}")).into(),
+            }
+        });
+    }
+    let proxy = Proxy::start(&web(&[&all[0], &all[1], &all[2]], ""));
+    let addr = proxy.addr("web");
+    let running = Load::to(addr).connections(4).rate(300).start();
+    for _ in 0..50 {
+        assert_eq!(get(addr, "/poison").status, 502);
+    }
+    for backend in &all {
+        assert_eq!(proxy.backend_state("web", backend.addr), "up");
+    }
+    running.stop().assert_flawless();
+}
+
+#[test]
+fn too_few_healthy_backends_are_a_panic_in_which_all_are_used() {
+    let _one = alone();
+    let (all, health): (Vec<_>, Vec<_>) = ["a", "b", "c", "d"].map(checked).into_iter().unzip();
+    let refs: Vec<&Backend> = all.iter().collect();
+    let proxy = Proxy::start(&web(&refs, &format!("{CHECK}\npanic_threshold = 0.5")));
+    let addr = proxy.addr("web");
+    let panic =
+        |expected| proxy.wait_count("lbproxy_cluster_panic", &[("cluster", "web")], expected);
+    panic(0);
+    for i in 0..2 {
+        health[i].store(503, Relaxed);
+        proxy.wait_backend("web", all[i].addr, "down");
+    }
+    let report = Load::to(addr).total(100).run();
+    assert_eq!(
+        (report.of("a"), report.of("b"), report.failed),
+        (0, 0, 0),
+        "half is enough"
+    );
+    panic(0);
+    health[2].store(503, Relaxed);
+    proxy.wait_backend("web", all[2].addr, "down");
+    panic(1);
+    assert_eq!(proxy.status()["clusters"][0]["panic"], true);
+    wait_until(PATIENCE, "the log says so", || {
+        proxy.log().contains("panic")
+    });
+    let report = Load::to(addr).total(400).run();
+    report.assert_flawless();
+    for backend in &all {
+        assert!(report.of(backend.id()) > 50, "{:?}", report.by_backend);
+    }
+    // One that refuses connections is not chosen while another does not.
+    all[0].down();
+    Load::to(addr).total(200).run().assert_flawless();
+    let errors = proxy.count("lbproxy_backend_errors_total", &[("reason", "connect")]);
+    Load::to(addr).total(200).run().assert_flawless();
+    let more = proxy.count("lbproxy_backend_errors_total", &[("reason", "connect")]) - errors;
+    assert!(more <= 20, "{more} of 200 requests tried what refuses");
+    health[1].store(200, Relaxed);
+    health[2].store(200, Relaxed);
+    panic(0);
+}
+
+#[test]
+fn without_a_threshold_all_are_used_only_when_none_is_healthy() {
+    let _one = alone();
+    let ((a, a_health), (b, b_health)) = (checked("a"), checked("b"));
+    let proxy = Proxy::start(&web(&[&a, &b], CHECK));
+    a_health.store(500, Relaxed);
+    proxy.wait_backend("web", a.addr, "down");
+    assert_eq!(proxy.count("lbproxy_cluster_panic", &[]), 0);
+    b_health.store(500, Relaxed);
+    proxy.wait_backend("web", b.addr, "down");
+    proxy.wait_count("lbproxy_cluster_panic", &[("cluster", "web")], 1);
+    Load::to(proxy.addr("web"))
+        .total(50)
+        .run()
+        .assert_flawless();
+}
+
+#[test]
+fn all_backends_down_is_502_or_503_at_once_and_over_when_one_returns() {
+    let _one = alone();
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let proxy = Proxy::start(&web(&[&a, &b], ""));
+    a.down();
+    b.down();
+    let mut client = Client::connect(proxy.addr("web"));
+    let begin = Instant::now();
+    for _ in 0..20 {
+        assert!([502, 503].contains(&client.get("/").status));
+    }
+    assert!(
+        begin.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        proxy.admin("/readyz").status,
+        200,
+        "the proxy itself is ready"
+    );
+    b.up();
+    wait_until(PATIENCE, "b serves", || client.get("/").status == 200);
+}

@@ -1,0 +1,202 @@
+//! Bounds on what clients may hold: connections, time, descriptors, pooled connections.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use support::backend::{Action, Answer, Backend};
+use support::client::{Client, get};
+use support::load::Load;
+use support::process::{Proxy, web, web_with};
+use support::wait::{PATIENCE, holds_for, pause, wait_until};
+use support::{alone, raise_descriptor_limit};
+
+#[test]
+fn a_listener_at_its_limit_accepts_nothing_counts_it_and_goes_on_when_one_leaves() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let config = web_with("limits = { connections = 3 }", &[&backend], "");
+    let proxy = Proxy::start(&("workers = 2\n".to_owned() + &config));
+    let addr = proxy.addr("web");
+    let mut held: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+    for client in &mut held {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let mut waiting = Client::connect(addr);
+    waiting.send("GET /waited HTTP/1.1\r\nhost: a\r\n\r\n");
+    let labels = [("listener", "web"), ("reason", "connection_limit")];
+    wait_until(PATIENCE, "it is counted", || {
+        proxy.count("lbproxy_rejected_total", &labels) >= 1
+    });
+    holds_for(Duration::from_millis(300), "the fourth waits", || {
+        backend.requests() == 3
+    });
+    assert_eq!(proxy.count("lbproxy_connections_active", &[]), 3);
+    held.pop();
+    assert_eq!(waiting.response().text(), "a /waited");
+    for client in &mut held {
+        assert_eq!(
+            client.get("/").status,
+            200,
+            "those that are in are not touched"
+        );
+    }
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed_after_the_idle_timeout_without_an_answer() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { idle = \"300ms\" }",
+        &[&backend],
+        "",
+    ));
+    assert!(
+        Client::connect(proxy.addr("web")).is_closed(),
+        "before the first request"
+    );
+    let mut client = Client::connect(proxy.addr("web"));
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(client.is_closed(), "between requests");
+    proxy.wait_count("lbproxy_requests_total", &[], 3);
+}
+
+#[test]
+fn the_time_for_a_head_is_for_all_of_it_and_not_for_each_byte() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { header = \"500ms\" }",
+        &[&backend],
+        "",
+    ));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nx: ");
+    let mut writer = client.stream.try_clone().unwrap();
+    let dripping = std::thread::spawn(move || {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE && writer.write_all(b"y").is_ok() {
+            pause(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(client.response().status, 408);
+    drop(client);
+    dripping.join().unwrap();
+}
+
+#[test]
+fn a_slow_body_that_never_falls_silent_is_served() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    backend.behave(|_| Action::Echo);
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { request_body = \"2s\" }",
+        &[&backend],
+        "",
+    ));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 25\r\n\r\n");
+    for _ in 0..25 {
+        client.send("x");
+        pause(Duration::from_millis(100));
+    }
+    assert_eq!(client.response().text(), "x".repeat(25));
+}
+
+#[test]
+fn a_thousand_half_heads_disturb_nobody() {
+    let _one = alone();
+    raise_descriptor_limit();
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let addr = proxy.addr("web");
+    get(addr, "/warm");
+    let before = proxy.rss_kib();
+    let half: Vec<Client> = (0..1000)
+        .map(|_| {
+            let mut client = Client::connect(addr);
+            client.send("GET / HTTP/1.1\r\nhost: a\r\nx: y");
+            client
+        })
+        .collect();
+    let report = Load::to(addr).total(2_000).run();
+    report.assert_flawless();
+    let grown = proxy.rss_kib().saturating_sub(before);
+    println!("1,000 half heads hold {grown} KiB");
+    assert!(grown < 12 << 10, "{grown} KiB");
+    drop(half);
+    proxy.wait_count("lbproxy_connections_active", &[], 0);
+}
+
+#[test]
+fn the_pool_keeps_no_more_idle_connections_than_it_may_and_not_for_longer() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    backend
+        .behave(|r| Answer::new(200, format!("a {}", r.target)).delay(Duration::from_millis(50)));
+    let keys = "limits = { idle_connections = 2 }\ntimeouts = { idle = \"2s\" }";
+    let proxy = Proxy::start(&("workers = 1\n".to_owned() + &web(&[&backend], keys)));
+    Load::to(proxy.addr("web"))
+        .connections(16)
+        .total(64)
+        .run()
+        .assert_flawless();
+    wait_until(PATIENCE, "the pool is within its limit", || {
+        backend.open_connections() <= 2
+    });
+    wait_until(PATIENCE, "the idle ones are closed", || {
+        backend.open_connections() == 0
+    });
+}
+
+#[test]
+fn a_backends_own_keep_alive_time_is_honoured() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    backend.behave(|_| Answer::new(200, "").field("keep-alive", "timeout=2"));
+    let proxy = Proxy::start(&web(&[&backend], "timeouts = { idle = \"5m\" }"));
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+    wait_until(PATIENCE, "the pooled connection is closed", || {
+        backend.open_connections() == 0
+    });
+}
+
+#[test]
+fn out_of_descriptors_it_neither_spins_nor_loses_its_listener_nor_its_admin() {
+    let _one = alone();
+    raise_descriptor_limit();
+    let backend = Backend::start("a");
+    let proxy = Proxy::start_with_descriptors(&web(&[&backend], ""), 1200);
+    let addr = proxy.addr("web");
+    let crowd: Vec<Client> = (0..1500).map(|_| Client::connect(addr)).collect();
+    wait_until(PATIENCE, "it is at its bound", || {
+        let active = proxy.count("lbproxy_connections_active", &[("listener", "web")]);
+        let limits = ["connection_limit", "descriptor_limit"];
+        let counted: u64 = limits
+            .iter()
+            .map(|r| proxy.count("lbproxy_rejected_total", &[("reason", r)]))
+            .sum();
+        active < 1500 && counted > 0
+    });
+    let before = proxy.cpu_time();
+    pause(Duration::from_secs(1));
+    let used = proxy.cpu_time() - before;
+    assert!(
+        used < Duration::from_millis(500),
+        "{used:?} of a second while nothing happens"
+    );
+    assert_eq!(proxy.admin("/readyz").status, 200);
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+    drop(crowd);
+    wait_until(PATIENCE, "it serves again", || {
+        Client::connect(addr)
+            .try_request("GET", "/", "", b"")
+            .is_ok_and(|r| r.status == 200)
+    });
+}

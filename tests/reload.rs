@@ -1,0 +1,347 @@
+//! Reloads in place: what changes, what stays, what is refused, and how a change is noticed.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::backend::{Action, Answer, Backend, Gate};
+use support::client::{Client, get};
+use support::load::Load;
+use support::process::{ACCESS_LOG, Proxy, Reload, complete, web};
+use support::wait::{PATIENCE, holds_for, wait_until};
+use support::ws::Tunnel;
+
+const FAST_DRAIN: &str = "drain_timeout = \"1s\"\n";
+
+fn second(cluster: &str) -> String {
+    format!("[[listener]]\nname = \"second\"\naddress = \"127.0.0.2:0\"\ncluster = \"{cluster}\"\n")
+}
+
+#[test]
+fn listeners_are_added_kept_and_removed() {
+    let backend = Backend::start("a");
+    let one = web(&[&backend], "");
+    let proxy = Proxy::start(&one);
+    let first = proxy.addr("web");
+    let mut kept = Client::connect(first);
+    kept.get("/");
+    proxy.reload_ok(&(one.clone() + &second("web")));
+    let added = proxy.addr("second");
+    assert_eq!(get(added, "/").backend(), "a");
+    assert_eq!(
+        proxy.addr("web"),
+        first,
+        "a listener that stays keeps its socket"
+    );
+    let mut idle = Client::connect(added);
+    idle.get("/");
+    proxy.reload_ok(&one);
+    wait_until(PATIENCE, "the removed one refuses", || {
+        Client::try_connect(added).is_err()
+    });
+    assert!(idle.is_closed(), "its idle connection is closed");
+    assert_eq!(
+        kept.get("/").status,
+        200,
+        "the connection of the other one is not"
+    );
+    assert_eq!(proxy.status()["listeners"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_removed_listener_lets_busy_requests_finish_and_serves_what_is_queued() {
+    let backend = Backend::start("a");
+    let gate = Gate::new();
+    let inner = gate.clone();
+    backend.behave(move |_| Answer::new(200, "late").gate(&inner));
+    let one = web(&[&backend], "");
+    let proxy = Proxy::start(&(one.clone() + &second("web")));
+    let addr = proxy.addr("second");
+    let mut busy: Vec<Client> = (0..10).map(|_| Client::connect(addr)).collect();
+    for client in &mut busy {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    proxy.reload_ok(&one);
+    wait_until(PATIENCE, "the removed one refuses", || {
+        Client::try_connect(addr).is_err()
+    });
+    gate.open();
+    for client in &mut busy {
+        let answer = client.response();
+        assert!(answer.text() == "late" && answer.closes(), "{answer:?}");
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn what_a_removed_backend_still_serves_ends_with_the_drain_timeout() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    for backend in [&a, &b] {
+        backend.behave(|_| Action::Upgrade);
+    }
+    let proxy = Proxy::start(&(FAST_DRAIN.to_owned() + &web(&[&a], "")));
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/");
+    proxy.reload_ok(&("drain_timeout = \"3s\"\n".to_owned() + &web(&[&b], "")));
+    assert_eq!(tunnel.backend, "a");
+    tunnel.echo();
+    assert_eq!(Tunnel::open(proxy.addr("web"), "/").backend, "b");
+    assert!(
+        tunnel.client.is_closed(),
+        "it is closed within {PATIENCE:?}"
+    );
+    let label = a.addr.to_string();
+    wait_until(PATIENCE, "the series of the departed backend go", || {
+        let metrics = proxy.metrics();
+        let mut samples = metrics.samples().iter();
+        !samples.any(|s| s.labels.get("backend") == Some(&label))
+    });
+}
+
+#[test]
+fn a_change_that_does_not_touch_a_session_leaves_it_alone() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    a.behave(|_| Action::Upgrade);
+    let base = web(&[&a], "");
+    let proxy = Proxy::start(&(FAST_DRAIN.to_owned() + &base));
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/");
+    let other = format!(
+        "[cluster.other]\nbackends = [\"{}\"]\n[[route]]\npath = \"/o\"\ncluster = \"other\"\n",
+        b.addr
+    );
+    let weight_0 = base.replace(
+        &format!("\"{}\"", a.addr),
+        &format!("{{ address = \"{}\", weight = 0 }}, \"{}\"", a.addr, b.addr),
+    );
+    for change in [
+        base.clone() + &other,
+        base.clone() + "policy = \"least_connections\"\n",
+        base.clone() + "timeouts = { response = \"5s\" }\n",
+        base.clone() + &second("web"),
+        weight_0,
+        base.clone() + "[log]\nlevel = \"debug\"\n",
+    ] {
+        proxy.reload_ok(&(FAST_DRAIN.to_owned() + &change));
+        tunnel.echo();
+    }
+    // Longer than the drain of what was removed.
+    holds_for(Duration::from_millis(1500), "the tunnel lives", || {
+        tunnel.try_echo().is_ok()
+    });
+}
+
+#[test]
+fn a_file_with_errors_changes_nothing_and_the_log_has_all_of_them() {
+    let backend = Backend::start("a");
+    let good = web(&[&backend], "");
+    let proxy = Proxy::start(&good);
+    let generation = proxy.count("lbproxy_config_generation", &[]);
+    assert_eq!(proxy.count("lbproxy_config_last_reload_success", &[]), 1);
+    let bad = good.replace("cluster = \"web\"", "cluster = \"wbe\"") + "polcy = \"random\"\n";
+    assert_eq!(proxy.reload(&bad), Reload::Rejected);
+    assert_eq!(proxy.count("lbproxy_config_last_reload_success", &[]), 0);
+    assert_eq!(proxy.count("lbproxy_config_generation", &[]), generation);
+    wait_until(PATIENCE, "the log has every error", || {
+        let log = proxy.log();
+        ["lb.toml:", "wbe", "polcy", "policy", "did you mean", "^"]
+            .iter()
+            .all(|t| log.contains(t))
+    });
+    assert_eq!(get(proxy.addr("web"), "/").backend(), "a");
+    assert_eq!(proxy.reload("not toml at all ["), Reload::Rejected);
+    assert_eq!(proxy.reload(&(good + "policy = \"random\"\n")), Reload::Ok);
+    assert_eq!(proxy.count("lbproxy_config_last_reload_success", &[]), 1);
+    assert_eq!(
+        proxy.count("lbproxy_config_generation", &[]),
+        generation + 1
+    );
+    assert_eq!(proxy.reloads(), (1, 2));
+}
+
+#[test]
+fn a_reload_that_cannot_bind_changes_nothing_at_all() {
+    let backend = Backend::start("a");
+    let good = web(&[&backend], "");
+    let proxy = Proxy::start(&good);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let bad = format!(
+        "{good}policy = \"random\"\n{}[[listener]]\nname = \"taken\"\naddress = \"{address}\"\ncluster = \"web\"\n",
+        second("web")
+    );
+    assert_eq!(proxy.reload(&bad), Reload::Rejected);
+    let status = proxy.status();
+    assert_eq!(
+        status["listeners"].as_array().unwrap().len(),
+        1,
+        "{status:#}"
+    );
+    assert_eq!(status["clusters"][0]["policy"], "round_robin");
+    wait_until(PATIENCE, "the log names the address", || {
+        proxy.log().contains(&address.to_string())
+    });
+    drop(taken);
+    proxy.reload_ok(&(bad + "\n"));
+    assert_eq!(get(address, "/").backend(), "a");
+}
+
+#[test]
+fn a_file_written_in_place_and_one_renamed_by_an_editor_are_noticed() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let path = proxy.config_path();
+    let config = |i: u32| {
+        let route = format!("[[route]]\npath = \"/{i}\"\nrespond = {{ body = \"{i}\" }}\n");
+        complete(&(web(&[&backend], "") + &route), proxy.dir())
+    };
+    let expect = |i: u32| {
+        wait_until(PATIENCE, "the change is applied", || {
+            get(proxy.addr("web"), &format!("/{i}")).text() == i.to_string()
+        });
+    };
+    std::fs::write(&path, config(1)).unwrap();
+    expect(1);
+    // vim: the old file becomes a backup, the new one is created under the name.
+    std::fs::rename(&path, proxy.dir().join("lb.toml~")).unwrap();
+    std::fs::write(&path, config(2)).unwrap();
+    expect(2);
+    // emacs, atomic writers: a new file is renamed over the old one.
+    std::fs::write(proxy.dir().join("#lb.toml#"), config(3)).unwrap();
+    std::fs::rename(proxy.dir().join("#lb.toml#"), &path).unwrap();
+    expect(3);
+    // Removed for a while: the old generation goes on.
+    std::fs::remove_file(&path).unwrap();
+    holds_for(Duration::from_millis(500), "it serves", || {
+        get(proxy.addr("web"), "/3").text() == "3"
+    });
+    std::fs::write(&path, config(4)).unwrap();
+    expect(4);
+}
+
+#[test]
+fn a_symlink_swap_as_kubernetes_does_it_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = Backend::start("a");
+    let config = |i: u32| {
+        let route = format!("[[route]]\npath = \"/{i}\"\nrespond = {{ body = \"{i}\" }}\n");
+        complete(&(web(&[&backend], "") + &route), dir.path())
+    };
+    let place = |i: u32| {
+        let data = dir.path().join(format!("..data_{i}"));
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("lb.toml"), config(i)).unwrap();
+        symlink(format!("..data_{i}"), dir.path().join("..data_tmp")).unwrap();
+        std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    };
+    place(0);
+    symlink("..data/lb.toml", dir.path().join("lb.toml")).unwrap();
+    let old = |i: u32| dir.path().join(format!("..data_{i}"));
+    let olds: Vec<_> = (0..4).map(old).collect();
+    let texts: Vec<String> = (0..4).map(config).collect();
+    let root = dir.path().to_owned();
+    let proxy = Proxy::spawn_in(dir);
+    wait_until(PATIENCE, "it is ready", || {
+        proxy.try_admin("/readyz").is_some_and(|r| r.status == 200)
+    });
+    for i in 1..4 {
+        std::fs::create_dir(&olds[i]).unwrap();
+        std::fs::write(olds[i].join("lb.toml"), &texts[i]).unwrap();
+        symlink(format!("..data_{i}"), root.join("..data_tmp")).unwrap();
+        std::fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        std::fs::remove_dir_all(&olds[i - 1]).unwrap();
+        wait_until(PATIENCE, "the swap is applied", || {
+            get(proxy.addr("web"), &format!("/{i}")).text() == i.to_string()
+        });
+    }
+}
+
+#[test]
+fn sighup_reloads_where_the_file_is_not_watched() {
+    let backend = Backend::start("a");
+    let unwatched = |i: u32| {
+        let route = format!("[[route]]\npath = \"/{i}\"\nrespond = {{ body = \"{i}\" }}\n");
+        format!("watch = false\n{}{route}", web(&[&backend], ""))
+    };
+    let proxy = Proxy::start(&unwatched(0));
+    for i in 1..4 {
+        let before = proxy.reloads();
+        proxy.replace_config(&unwatched(i));
+        holds_for(Duration::from_millis(300), "nothing is reloaded", || {
+            proxy.reloads() == before
+        });
+        proxy.signal(Signal::HUP);
+        assert_eq!(proxy.wait_reload(before), Reload::Ok);
+        assert_eq!(
+            get(proxy.addr("web"), &format!("/{i}")).text(),
+            i.to_string()
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_touched_but_not_changed_is_no_reload() {
+    let backend = Backend::start("a");
+    let config = web(&[&backend], "");
+    let proxy = Proxy::start(&config);
+    for _ in 0..5 {
+        proxy.replace_config(&config);
+    }
+    holds_for(Duration::from_secs(1), "no reload", || {
+        proxy.reloads() == (0, 0)
+    });
+}
+
+#[test]
+fn the_admin_address_and_the_logs_change_live() {
+    let backend = Backend::start("a");
+    let base = web(&[&backend], "");
+    let proxy = Proxy::start(&base);
+    let addr = proxy.addr("web");
+    get(addr, "/unlogged");
+    proxy.reload_ok(&(base.clone() + ACCESS_LOG));
+    get(addr, "/logged");
+    proxy.wait_access("/logged");
+    assert!(proxy.access_log().iter().all(|l| l["uri"] != "/unlogged"));
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    proxy.replace_config(&format!("{base}[admin]\naddress = \"{free}\"\n"));
+    wait_until(PATIENCE, "the new admin address answers", || {
+        Client::try_connect(free).is_ok_and(|mut c| c.get("/readyz").status == 200)
+    });
+    wait_until(PATIENCE, "the old one is gone", || {
+        proxy.try_admin("/readyz").is_none()
+    });
+    assert_eq!(get(addr, "/").backend(), "a");
+}
+
+#[test]
+fn a_change_of_workers_applies_the_rest_and_says_so() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&("workers = 1\n".to_owned() + &web(&[&backend], "")));
+    let rest = "policy = \"random\"\n";
+    proxy.reload_ok(&("workers = 2\n".to_owned() + &web(&[&backend], rest)));
+    assert_eq!(proxy.status()["clusters"][0]["policy"], "random");
+    wait_until(PATIENCE, "the log says so", || {
+        proxy.log().contains("workers")
+    });
+}
+
+#[test]
+fn a_listener_that_comes_and_goes_under_load_fails_nothing_elsewhere() {
+    let backend = Backend::start("a");
+    let base = FAST_DRAIN.to_owned() + &web(&[&backend], "");
+    let proxy = Proxy::start(&base);
+    let running = Load::to(proxy.addr("web")).connections(8).rate(500).start();
+    for _ in 0..10 {
+        proxy.reload_ok(&(base.clone() + &second("web")));
+        assert_eq!(get(proxy.addr("second"), "/").backend(), "a");
+        proxy.reload_ok(&base);
+    }
+    running.stop().assert_flawless();
+}
