@@ -402,10 +402,11 @@ fn a_client_that_leaves_before_its_answer_is_499_in_the_log_and_no_fault_of_the_
     );
     assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
     proxy.wait_count("lbproxy_backend_in_flight", &[], 0);
+    // A connection that was kept would take the late answer and stay open.
+    gate.open();
     wait_until(PATIENCE, "the backend's connection is closed", || {
         backend.open_connections() == 0
     });
-    gate.open();
 }
 
 #[test]

@@ -41,6 +41,15 @@ impl BodyReader {
         matches!(self, Self::Done)
     }
 
+    /// Bytes that are announced but have not come: there will be at least so many more.
+    pub fn announced(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(decoder) => decoder.announced(),
+            Self::Done | Self::UntilClose => 0,
+        }
+    }
+
     /// Takes what belongs to the body from the beginning of `buffer` and leaves its payload there. Trailer lines
     /// that go on are appended to `trailers` when the body is whole.
     ///

@@ -102,6 +102,15 @@ impl Decoder {
         })
     }
 
+    /// Bytes of the chunk at hand that are announced but have not come.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data {
+            self.left
+        } else {
+            0
+        }
+    }
+
     /// The trailer lines that go on, each with its CRLF; complete once the body is.
     pub fn trailers(&self) -> &[u8] {
         self.trailers

@@ -233,7 +233,7 @@ impl Exchange {
             .read_in_place(bytes, &mut self.trailers)
             .map_err(reason_of)?;
         self.body_bytes = piece.payload as u64;
-        if self.body_bytes > self.facts.body_limit {
+        if self.is_body_too_large() {
             return Err(Reason::BodyTooLarge);
         }
         if forward {
@@ -250,6 +250,10 @@ impl Exchange {
             }
         }
         Ok(piece.consumed)
+    }
+
+    fn is_body_too_large(&self) -> bool {
+        self.body_bytes.saturating_add(self.body.announced()) > self.facts.body_limit
     }
 
     /// Whether all of the request has come from the client.
@@ -468,7 +472,7 @@ impl Exchange {
             carry.extend_from_slice(&bytes[piece.consumed..]);
         }
         self.body_bytes += piece.payload as u64;
-        if self.body_bytes > self.facts.body_limit {
+        if self.is_body_too_large() {
             return Poll::Ready(Err(End::Client(Reason::BodyTooLarge)));
         }
         self.streamed = true;

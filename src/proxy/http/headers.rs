@@ -69,8 +69,8 @@ pub struct RequestParts<'a> {
     pub peer: IpAddr,
     /// Whether the peer is a trusted proxy.
     pub trusted: bool,
-    /// A new X-Request-Id, for a request that brings none that we believe.
-    pub new_id: &'a [u8],
+    /// X-Request-Id: the one it brings if we believe it ([`given_id`]), else a new one.
+    pub id: &'a [u8],
 }
 
 /// What came of writing a request head.
@@ -94,7 +94,6 @@ pub fn write_request(out: &mut Vec<u8>, parts: &RequestParts<'_>) -> WrittenRequ
     let mut chain: &[u8] = b"";
     let mut proto: &[u8] = b"http";
     let mut host = head.host.unwrap_or(b"");
-    let mut id = parts.new_id;
     for field in parts.fields {
         let value = field.value_in(parts.buffer);
         match field.name {
@@ -118,7 +117,6 @@ pub fn write_request(out: &mut Vec<u8>, parts: &RequestParts<'_>) -> WrittenRequ
             }
             FieldName::ForwardedProto if parts.trusted && is_scheme(value) => proto = value,
             FieldName::ForwardedHost if parts.trusted && !value.is_empty() => host = value,
-            FieldName::RequestId if parts.trusted && is_id(value) => id = value,
             FieldName::OtherForwarding if parts.trusted => {
                 extend(out, &[field.name_in(parts.buffer), b": ", value, b"\r\n"]);
             }
@@ -140,7 +138,7 @@ pub fn write_request(out: &mut Vec<u8>, parts: &RequestParts<'_>) -> WrittenRequ
     if !host.is_empty() {
         extend(out, &[b"\r\nX-Forwarded-Host: ", host]);
     }
-    extend(out, &[b"\r\nX-Request-Id: ", id, b"\r\n"]);
+    extend(out, &[b"\r\nX-Request-Id: ", parts.id, b"\r\n"]);
     write_framing(out, head.framing, None);
     if head.expects_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
@@ -157,6 +155,15 @@ pub fn write_request(out: &mut Vec<u8>, parts: &RequestParts<'_>) -> WrittenRequ
 
 fn is_scheme(value: &[u8]) -> bool {
     value == b"http" || value == b"https"
+}
+
+/// The X-Request-Id that a trusted proxy has given to the request.
+pub fn given_id<'b>(buffer: &'b [u8], fields: &[Field]) -> Option<&'b [u8]> {
+    fields
+        .iter()
+        .find(|field| field.name == FieldName::RequestId)
+        .map(|field| field.value_in(buffer))
+        .filter(|value| is_id(value))
 }
 
 fn is_id(value: &[u8]) -> bool {
@@ -300,7 +307,9 @@ mod tests {
             fields: &fields,
             peer: "10.0.0.9".parse().unwrap(),
             trusted,
-            new_id: b"new",
+            id: given_id(text.as_bytes(), &fields)
+                .filter(|_| trusted)
+                .unwrap_or(b"new"),
         };
         let mut out = Vec::new();
         let written = write_request(&mut out, &parts);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::exchange::Exchange;
-use super::headers::{RequestParts, client_address, cookie, write_request};
+use super::headers::{RequestParts, client_address, cookie, given_id, write_request};
 use super::reply::Reply;
 use crate::balance::{Random, hash_key};
 use crate::http1::Framing;
@@ -95,22 +95,28 @@ pub fn prepare(
                 &space.fields,
                 client_ip,
             );
-            let id = request_id(&worker.random);
+            let new_id = request_id(&worker.random);
+            let given = if trusted {
+                given_id(buffer, &space.fields)
+            } else {
+                None
+            };
+            let id = given.unwrap_or(&new_id);
             let parts = RequestParts {
                 head: &head,
                 buffer,
                 fields: &space.fields,
                 peer,
                 trusted,
-                new_id: &id,
+                id,
             };
             let written = write_request(&mut exchange.out, &parts);
             exchange.facts.host_gap = written.host_gap;
             if written.removed_forwarding {
                 tell_once_of_forwarding(listener, peer);
             }
-            if held.access_log && exchange.capture.get(&exchange.capture.id).is_empty() {
-                exchange.capture.id = exchange.capture.keep(&id);
+            if held.access_log {
+                exchange.capture.id = exchange.capture.keep(id);
             }
             None
         }
