@@ -244,13 +244,13 @@ impl Rounds {
             match (panic, under) {
                 (true, true) => warn!(
                     cluster = %name, healthy = up, of, threshold = cluster.panic_threshold,
-                    "too few backends are healthy: all backends are used"
+                    "panic: too few backends are healthy, so all are used"
                 ),
                 (true, false) => warn!(
-                    cluster = %name, of, "no backend is healthy: all backends are used"
+                    cluster = %name, of, "panic: no backend is healthy, so all are used"
                 ),
                 (false, _) => info!(
-                    cluster = %name, healthy = up, of, "enough backends are healthy again"
+                    cluster = %name, healthy = up, of, "panic is over: enough backends are healthy again"
                 ),
             }
         }

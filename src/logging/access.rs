@@ -25,7 +25,7 @@ use crate::telemetry::access_log::{LogSender, lines};
 use crate::telemetry::metrics::ProcessMetrics;
 
 /// Batches that wait; each is usually at most 36 KiB.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 64;
 /// Between two tries of a sink that fails.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a pipe that another process made non-blocking may be full before its lines are dropped.
