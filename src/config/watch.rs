@@ -79,7 +79,8 @@ fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
                 waiting.push(parent.join(target));
             }
             if is_link || ancestor == path {
-                directories.insert(parent.to_owned());
+                // By its real name, so that a swapped link shows as another set of directories.
+                directories.insert(parent.canonicalize().unwrap_or_else(|_| parent.to_owned()));
             }
         }
     }

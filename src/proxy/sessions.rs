@@ -41,15 +41,46 @@ pub struct Sessions {
     first: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     deadline: u64,
-    drain_end: u64,
+    /// End of the drain of its listener, or of the process.
+    listener_end: u64,
+    /// End of the drain of its backend: forgotten when the connection moves on to another one.
+    backend_end: u64,
     listener: u64,
     backend: u64,
     at_rest: bool,
     fired: Option<Fired>,
     waker: Option<Waker>,
+}
+
+impl Slot {
+    fn new(listener: u64) -> Self {
+        Self {
+            deadline: NEVER,
+            listener_end: NEVER,
+            backend_end: NEVER,
+            listener,
+            backend: 0,
+            at_rest: false,
+            fired: None,
+            waker: None,
+        }
+    }
+
+    fn drain_end(&self) -> u64 {
+        self.listener_end.min(self.backend_end)
+    }
+
+    /// When the table must look at it next.
+    fn due(&self) -> u64 {
+        if self.fired.is_some() {
+            NEVER
+        } else {
+            self.deadline.min(self.drain_end())
+        }
+    }
 }
 
 impl Sessions {
@@ -84,12 +115,7 @@ impl Sessions {
 
     /// A slot for a connection of the listening sockets `listener`.
     pub fn enter(self: &Rc<Self>, listener: u64) -> Session {
-        let slot = Slot {
-            deadline: NEVER,
-            drain_end: NEVER,
-            listener,
-            ..Slot::default()
-        };
+        let slot = Slot::new(listener);
         let index = match self.free.borrow_mut().pop() {
             Some(index) => {
                 self.slots.borrow_mut()[index as usize] = slot;
@@ -134,7 +160,7 @@ impl Sessions {
             if *at <= now {
                 *at = NEVER;
                 let slot = &mut slots[index];
-                slot.fired = Some(if slot.drain_end <= now {
+                slot.fired = Some(if slot.drain_end() <= now {
                     Fired::Drained
                 } else {
                     Fired::Deadline
@@ -148,23 +174,38 @@ impl Sessions {
 
     /// Ends the connections that stand on `listener` (or on any) in `after` at the latest, and wakes those at rest.
     pub fn drain_listener(&self, listener: Option<u64>, after: Duration) {
-        self.drain(after, |slot| listener.is_none_or(|id| slot.listener == id));
-    }
-
-    /// Ends the connections that stand on one of `backends` (sorted ids) in `after` at the latest.
-    pub fn drain_backends(&self, backends: &[u64], after: Duration) {
-        self.drain(after, |slot| {
-            slot.backend != 0 && backends.binary_search(&slot.backend).is_ok()
+        let end = self.after(after);
+        self.drain(|slot| {
+            let concerned = listener.is_none_or(|id| slot.listener == id);
+            if concerned {
+                slot.listener_end = slot.listener_end.min(end);
+            }
+            concerned
         });
     }
 
-    fn drain(&self, after: Duration, concerned: impl Fn(&Slot) -> bool) {
-        let end = self.now.get().saturating_add(after.as_millis() as u64);
+    /// Ends what stands on one of `backends` (sorted ids) in `after` at the latest.
+    pub fn drain_backends(&self, backends: &[u64], after: Duration) {
+        let end = self.after(after);
+        self.drain(|slot| {
+            let concerned = slot.backend != 0 && backends.binary_search(&slot.backend).is_ok();
+            if concerned {
+                slot.backend_end = slot.backend_end.min(end);
+            }
+            concerned
+        });
+    }
+
+    /// `after` from now in the table's time.
+    fn after(&self, after: Duration) -> u64 {
+        self.now.get().saturating_add(after.as_millis() as u64)
+    }
+
+    fn drain(&self, mut set_end: impl FnMut(&mut Slot) -> bool) {
         let mut due = self.due.borrow_mut();
-        for (index, slot) in self.slots.borrow_mut().iter_mut().enumerate() {
-            if slot.waker.is_some() && concerned(slot) {
-                slot.drain_end = slot.drain_end.min(end);
-                due[index] = due[index].min(end);
+        for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
+            if slot.waker.is_some() && set_end(slot) {
+                *due = slot.due();
                 if let (true, Some(waker)) = (slot.at_rest, &slot.waker) {
                     waker.wake_by_ref();
                 }
@@ -201,11 +242,7 @@ impl Session {
         let slot = &mut self.table.slots.borrow_mut()[index];
         slot.deadline = at;
         slot.fired = slot.fired.filter(|fired| *fired == Fired::Drained);
-        self.table.due.borrow_mut()[index] = if slot.fired.is_some() {
-            NEVER
-        } else {
-            at.min(slot.drain_end)
-        };
+        self.table.due.borrow_mut()[index] = slot.due();
     }
 
     /// What woke the connection, if the table did; taken.
@@ -228,7 +265,13 @@ impl Session {
 
     /// The backend it stands on; 0 for none.
     pub fn set_backend(&self, backend: u64) {
-        self.table.slots.borrow_mut()[self.index as usize].backend = backend;
+        let index = self.index as usize;
+        let slot = &mut self.table.slots.borrow_mut()[index];
+        slot.backend = backend;
+        if slot.backend_end != NEVER {
+            slot.backend_end = NEVER;
+            self.table.due.borrow_mut()[index] = slot.due();
+        }
     }
 
     /// The table's time.
@@ -239,7 +282,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.table.slots.borrow_mut()[self.index as usize] = Slot::default();
+        self.table.slots.borrow_mut()[self.index as usize] = Slot::new(0);
         self.table.due.borrow_mut()[self.index as usize] = NEVER;
         self.table.free.borrow_mut().push(self.index);
         self.table.open.set(self.table.open.get() - 1);
@@ -295,6 +338,17 @@ mod tests {
         table.drain_backends(&[7, 9], Duration::ZERO);
         advance(&table, 1);
         assert_eq!(second.take_fired(), Some(Fired::Drained));
+    }
+
+    #[test]
+    fn a_connection_that_moves_on_does_not_drain_with_its_former_backend() {
+        let table = Rc::new(Sessions::new());
+        let session = registered(&table, 1);
+        session.set_backend(7);
+        table.drain_backends(&[7], Duration::from_secs(1));
+        session.set_backend(0);
+        advance(&table, 10_000);
+        assert_eq!(session.take_fired(), None);
     }
 
     #[test]
