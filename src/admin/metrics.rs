@@ -109,13 +109,13 @@ impl Scrape {
         let help = "Request sent to response head.";
         f.histogram("lbproxy_backend_response_seconds", help, |h| {
             all.iter().try_for_each(|e| {
+                if e.metrics.sheets().next().is_none() {
+                    return Ok(());
+                }
                 let mut total = HistogramTotal::default();
                 e.metrics
                     .sheets()
                     .for_each(|sheet| sheet.response.add_to(&mut total));
-                if e.metrics.sheets().next().is_none() {
-                    return Ok(());
-                }
                 h.put(&labels(e), &total)
             })
         })?;

@@ -1,9 +1,9 @@
 //! Serves the admin server's pages.
 //!
-//! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: [`CONNECTIONS`] at a
-//! time (the rest waits in the kernel), a head of at most 16 KiB that must come within [`HEAD_TIMEOUT`], and a life
-//! of at most [`LIFE`] and [`LAST_ANSWER`], after which whoever still reads is cut off. The two pages that grow with
-//! the number of backends are made on a blocking thread, and at most [`TEXTS`] of their texts exist at a time,
+//! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: `CONNECTIONS` at a
+//! time (the rest waits in the kernel), a head of at most 16 KiB that must come within `HEAD_TIMEOUT`, and a life
+//! of at most `LIFE` and `LAST_ANSWER`, after which whoever still reads is cut off. The two pages that grow with
+//! the number of backends are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
 //! however slowly they are read: the permit goes with the bytes.
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 
 use super::metrics::Scrape;
 use super::names::{Door, are_ours};
-use super::socket::{AdminSocket, Bound};
+use super::socket::{AdminSocket, Bound, SocketFile};
 use super::status::Status;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::exposition::{Format, encode};
@@ -91,44 +91,24 @@ pub struct AdminState {
 /// Serves until `stop` is true or its sender is gone; then the socket closes, and answers under way have a second.
 /// Must run on a runtime with I/O and time.
 pub async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
+    serve_up_to(CONNECTIONS, socket, state, stop).await;
+}
+
+async fn serve_up_to(
+    connections: usize,
+    socket: AdminSocket,
+    state: AdminState,
+    stop: watch::Receiver<bool>,
+) {
     let address = socket.address();
     let server = Server {
         router: router(state),
-        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        places: Arc::new(Semaphore::new(connections)),
         stop,
     };
     info!(address, "admin server listens");
     if let Err(error) = server.run(socket).await {
         error!(address, %error, "admin server cannot run");
-    }
-}
-
-/// A bound socket of either kind.
-trait Listen {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
-
-    /// The next connection, and the door that it came in by.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Door)>> + Send;
-}
-
-impl Listen for TcpListener {
-    type Stream = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, Door)> {
-        let (stream, _) = TcpListener::accept(self).await?;
-        let door = stream
-            .local_addr()
-            .map_or(Door::Loopback, |a| Door::at(a.ip()));
-        Ok((stream, door))
-    }
-}
-
-impl Listen for UnixListener {
-    type Stream = UnixStream;
-
-    async fn accept(&self) -> io::Result<(UnixStream, Door)> {
-        let (stream, _) = UnixListener::accept(self).await?;
-        Ok((stream, Door::Other))
     }
 }
 
@@ -138,23 +118,51 @@ struct Server {
     stop: watch::Receiver<bool>,
 }
 
-impl Server {
-    async fn run(self, socket: AdminSocket) -> io::Result<()> {
-        match socket.0 {
-            Bound::Tcp(listener) => self.accept_from(TcpListener::from_std(listener)?).await,
-            // The name goes when the server does.
-            Bound::Unix(listener, _file) => {
-                self.accept_from(UnixListener::from_std(listener)?).await
-            }
-        }
-        Ok(())
+/// Either end of a connection.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Goes when the listener does.
+        _name: SocketFile,
+    },
+}
+
+impl Listener {
+    fn from_std(socket: AdminSocket) -> io::Result<Self> {
+        Ok(match socket.0 {
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Unix(listener, file) => Self::Unix {
+                listener: UnixListener::from_std(listener)?,
+                _name: file,
+            },
+        })
     }
 
-    async fn accept_from<L>(self, listener: L)
-    where
-        L: Listen + Send + Sync,
-        L::Stream: 'static,
-    {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Door)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let door = stream
+                    .local_addr()
+                    .map_or(Door::Loopback, |a| Door::at(a.ip()));
+                Ok((Box::new(stream), door))
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Box::new(stream), Door::Other))
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn run(self, socket: AdminSocket) -> io::Result<()> {
+        let listener = Listener::from_std(socket)?;
         let Self {
             router,
             places,
@@ -188,17 +196,21 @@ impl Server {
             // A sender that is gone means the same.
             _ = stop.wait_for(|stop| *stop) => {}
         }
+        drop(listener);
         let ended = async { while connections.join_next().await.is_some() {} };
         // What has not ended by then is aborted with the set.
         let _ = timeout(LAST_ANSWER_AT_STOP, ended).await;
+        Ok(())
     }
 }
 
 /// Serves one connection to its end.
-async fn connection<S>(stream: S, door: Door, router: Router, mut stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn connection(
+    stream: Box<dyn Stream>,
+    door: Door,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let pages = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let pages = pages.clone();

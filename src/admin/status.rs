@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::server::AdminState;
-use crate::model::backend::UNRESOLVED;
+use crate::model::backend::{REFUSED, UNRESOLVED};
 use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
 use crate::telemetry::counters::CodeCounters;
 use crate::telemetry::metrics::{BackendMetrics, ListenerMetrics};
@@ -125,6 +125,16 @@ fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
     }
 }
 
+/// In the moment between a worker's finding and the control plane's note of it, the bits alone tell.
+fn reason_of(health: u8) -> &'static str {
+    match health {
+        0 => "up",
+        bits if bits & UNRESOLVED != 0 => "name not resolved",
+        bits if bits & REFUSED != 0 => "connection refused under live traffic",
+        _ => "check failed",
+    }
+}
+
 fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
     let (backend, metrics): (_, &BackendMetrics) = (&endpoint.backend, &endpoint.metrics);
     let note = backend.note();
@@ -139,7 +149,11 @@ fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
             bits if bits & UNRESOLVED != 0 => "unresolved",
             _ => "down",
         },
-        reason: note.reason,
+        reason: if note.health == health {
+            note.reason
+        } else {
+            reason_of(health).to_owned()
+        },
         since: time(note.since),
         addresses: &endpoint.addresses,
         in_flight: backend.in_flight(),

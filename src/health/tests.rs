@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,19 +94,29 @@ fn http_check(interval: Duration) -> Check {
 const OFTEN: Duration = Duration::from_millis(10);
 const HARDLY_EVER: Duration = Duration::from_secs(3600);
 
+/// What a server answers, and how often it did.
+struct Answers {
+    code: AtomicU16,
+    answers: AtomicUsize,
+}
+
 /// A server whose status is what `status` says at the time.
-async fn server() -> (SocketAddr, Arc<AtomicU16>) {
+async fn server() -> (SocketAddr, Arc<Answers>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let status = Arc::new(AtomicU16::new(200));
+    let status = Arc::new(Answers {
+        code: AtomicU16::new(200),
+        answers: AtomicUsize::new(0),
+    });
     let answers = status.clone();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut head = [0; 1024];
             let _ = socket.read(&mut head).await;
-            let status = answers.load(Ordering::SeqCst);
+            let status = answers.code.load(Ordering::SeqCst);
             let answer = format!("HTTP/1.1 {status} Oh\r\ncontent-length: 0\r\n\r\n");
             let _ = socket.write_all(answer.as_bytes()).await;
+            answers.answers.fetch_add(1, Ordering::SeqCst);
         }
     });
     (address, status)
@@ -124,18 +134,18 @@ async fn a_checked_backend_falls_and_rises() {
     let task = Task::start(vec![checked(vec![e], http_check(OFTEN))]);
     eventually("passes", || reason(&b) == "check passed: status 200").await;
     assert!(b.is_healthy());
-    status.store(500, Ordering::SeqCst);
+    status.code.store(500, Ordering::SeqCst);
     eventually("falls", || b.health() == CHECK_DOWN).await;
     eventually("says why", || reason(&b) == "check failed: status 500").await;
     let since = b.note().since;
-    status.store(503, Ordering::SeqCst);
+    status.code.store(503, Ordering::SeqCst);
     eventually("says the newest", || {
         reason(&b) == "check failed: status 503"
     })
     .await;
     assert_eq!(b.note().since, since, "it was down all the time");
     b.set_health(REFUSED | TRIAL);
-    status.store(204, Ordering::SeqCst);
+    status.code.store(204, Ordering::SeqCst);
     eventually("rises", || b.health() == 0).await;
     eventually("says so", || reason(&b) == "check passed: status 204").await;
     task.stop().await;
@@ -144,7 +154,7 @@ async fn a_checked_backend_falls_and_rises() {
 #[tokio::test]
 async fn the_first_failure_is_enough_and_a_live_refusal_too() {
     let (address, status) = server().await;
-    status.store(500, Ordering::SeqCst);
+    status.code.store(500, Ordering::SeqCst);
     let (sick, refused) = (address.to_string(), server().await.0.to_string());
     let (sick, refused) = (endpoint("web", &sick), endpoint("web", &refused));
     let (s, r) = (sick.backend.clone(), refused.backend.clone());
@@ -171,11 +181,17 @@ async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
     let task = Task::start(vec![first.clone()]);
     eventually("passes", || reason(&b) == "check passed: status 200").await;
 
-    status.store(500, Ordering::SeqCst);
+    status.code.store(500, Ordering::SeqCst);
     let mut patient = http_check(OFTEN);
     patient.fall = 1_000_000;
     task.publish(vec![Arc::new(rechecked(&first, Some(patient)))]);
     // Probes by the new check fail, but it is healthy as it was.
+    let seen = status.answers.load(Ordering::SeqCst);
+    eventually("is probed", || {
+        status.answers.load(Ordering::SeqCst) >= seen + 3
+    })
+    .await;
+    assert!(b.is_healthy());
     let probed = Arc::new(rechecked(&first, Some(check(CheckKind::Tcp, OFTEN))));
     task.publish(vec![probed]);
     eventually("another kind", || reason(&b) == "check passed: connected").await;
@@ -189,6 +205,24 @@ async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
 }
 
 #[tokio::test]
+async fn a_new_check_takes_over_from_the_trials() {
+    let (address, status) = server().await;
+    status.code.store(500, Ordering::SeqCst);
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let unchecked = Arc::new(cluster("web", vec![e]));
+    let task = Task::start(vec![unchecked.clone()]);
+    task.refuse(&b);
+    eventually("a trial", || b.health() == REFUSED | TRIAL).await;
+    let checked = rechecked(&unchecked, Some(http_check(OFTEN)));
+    task.publish(vec![Arc::new(checked)]);
+    eventually("checked", || b.health() == CHECK_DOWN | REFUSED).await;
+    status.code.store(200, Ordering::SeqCst);
+    eventually("rises", || b.health() == 0).await;
+    task.stop().await;
+}
+
+#[tokio::test]
 async fn a_member_that_leaves_and_returns_is_looked_after_again() {
     let (address, status) = server().await;
     let e = endpoint("web", &address.to_string());
@@ -197,14 +231,14 @@ async fn a_member_that_leaves_and_returns_is_looked_after_again() {
     let without = checked(Vec::new(), http_check(OFTEN));
     let task = Task::start(vec![with.clone()]);
     eventually("passes", || reason(&b) == "check passed: status 200").await;
-    status.store(500, Ordering::SeqCst);
+    status.code.store(500, Ordering::SeqCst);
     eventually("falls", || b.health() == CHECK_DOWN).await;
     for gone in [vec![without], Vec::new()] {
         task.publish(gone);
-        status.store(200, Ordering::SeqCst);
+        status.code.store(200, Ordering::SeqCst);
         task.publish(vec![Arc::new(rechecked(&with, Some(http_check(OFTEN))))]);
         eventually("rises", || b.health() == 0).await;
-        status.store(500, Ordering::SeqCst);
+        status.code.store(500, Ordering::SeqCst);
         eventually("falls", || b.health() == CHECK_DOWN).await;
     }
     task.stop().await;

@@ -29,6 +29,8 @@ pub struct HealthNote {
     pub reason: String,
     /// Since when.
     pub since: SystemTime,
+    /// The health bits that it was written for.
+    pub health: u8,
 }
 
 /// A member of a cluster: identity, health and load.
@@ -62,6 +64,7 @@ impl Backend {
             note: Mutex::new(HealthNote {
                 reason: "not checked yet".to_owned(),
                 since: SystemTime::now(),
+                health: 0,
             }),
         }
     }
@@ -158,11 +161,10 @@ impl Backend {
     pub fn set_note(&self, reason: impl Into<String>) {
         let reason = reason.into();
         let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        note.health = self.health();
         if note.reason != reason {
-            *note = HealthNote {
-                reason,
-                since: SystemTime::now(),
-            };
+            note.reason = reason;
+            note.since = SystemTime::now();
         }
     }
 
@@ -170,6 +172,7 @@ impl Backend {
     pub fn amend_note(&self, reason: impl Into<String>) {
         let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
         note.reason = reason.into();
+        note.health = self.health();
     }
 
     /// Whether it is no longer a member: pooled connections go, sessions drain.

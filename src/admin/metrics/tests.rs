@@ -234,7 +234,8 @@ fn ten_thousand_backends() {
     );
 }
 
-type SeriesKey = (String, Vec<(String, String)>);
+type LabelPairs = Vec<(String, String)>;
+type SeriesKey = (String, LabelPairs);
 type Parsed = BTreeMap<String, (String, HashMap<SeriesKey, f64>)>;
 
 /// Reads version 0.0.4 and panics at whatever its description does not allow, and at what we promise beyond it:
@@ -327,7 +328,7 @@ fn parse_value(text: &str) -> (String, &str) {
 }
 
 fn check_histograms(name: &str, series: &HashMap<SeriesKey, f64>) {
-    let mut buckets: HashMap<Vec<(String, String)>, Vec<(f64, f64)>> = HashMap::new();
+    let mut buckets: HashMap<LabelPairs, Vec<(f64, f64)>> = HashMap::new();
     for ((series_name, labels), &value) in series {
         if !series_name.ends_with("_bucket") {
             continue;
