@@ -4,9 +4,10 @@ use super::chunked::Decoder;
 use super::{Framing, Refusal};
 
 /// Follows one body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum BodyReader {
     /// Whole, or there is none.
+    #[default]
     Done,
     /// This many bytes are still to come.
     Length(u64),
@@ -114,7 +115,7 @@ mod tests {
         let mut body = BodyReader::new(Framing::Length(5), 0);
         let mut trailers = Vec::new();
         assert_eq!(
-            body.read_in_place(&mut *b"abc".to_vec(), &mut trailers),
+            body.read_in_place(&mut b"abc".to_vec(), &mut trailers),
             Ok(Piece {
                 consumed: 3,
                 payload: 3
@@ -123,7 +124,7 @@ mod tests {
         assert!(!body.is_done());
         assert!(!body.end_of_connection(), "a cut body is not whole");
         assert_eq!(
-            body.read_in_place(&mut *b"deGET".to_vec(), &mut trailers),
+            body.read_in_place(&mut b"deGET".to_vec(), &mut trailers),
             Ok(Piece {
                 consumed: 2,
                 payload: 2
@@ -136,7 +137,7 @@ mod tests {
     fn a_body_until_close_ends_with_the_connection() {
         let mut body = BodyReader::new(Framing::UntilClose, 0);
         assert_eq!(
-            body.read_in_place(&mut *b"abc".to_vec(), &mut Vec::new()),
+            body.read_in_place(&mut b"abc".to_vec(), &mut Vec::new()),
             Ok(Piece {
                 consumed: 3,
                 payload: 3
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_chunked_body_does_not_end_with_the_connection() {
         let mut body = BodyReader::new(Framing::Chunked, 0);
-        body.read_in_place(&mut *b"3\r\nabc\r\n".to_vec(), &mut Vec::new())
+        body.read_in_place(&mut b"3\r\nabc\r\n".to_vec(), &mut Vec::new())
             .unwrap();
         assert!(!body.end_of_connection());
     }

@@ -83,6 +83,12 @@ impl Slot {
     }
 }
 
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sessions {
     /// An empty table.
     pub fn new() -> Self {

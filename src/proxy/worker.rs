@@ -78,6 +78,10 @@ pub struct Worker {
     pub log: RefCell<LogSender>,
     snapshot: RefCell<Held>,
     running: RefCell<Vec<Rc<Running>>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "exchanges go in and out as boxes: a connection's future stays small"
+    )]
     spare: RefCell<Vec<Box<Exchange>>>,
 }
 

@@ -1,7 +1,7 @@
 //! The words of one rule: patterns of host, path, method, field, query and client.
 //!
 //! The configuration loader checks them and writes hosts and field names in lower case. Host, exact path and prefix
-//! are answered by the index of the table; what is left of a rule, [`Rule::holds`] decides here.
+//! are answered by the index of the table; what is left of a rule, `Rule::holds` decides here.
 //!
 //! A query is taken as it was sent: its parameters stand between `&`, a name ends at the first `=`, one without `=`
 //! has the empty value, and nothing is decoded (`%41` is not `A`, `+` is no space), so that the route that is taken

@@ -887,12 +887,6 @@ impl Exchange {
     }
 }
 
-impl Default for BodyReader {
-    fn default() -> Self {
-        Self::Done
-    }
-}
-
 /// A piece of a body as it goes out: as it is, or as a chunk, with the end of the body if it is `done`.
 fn frame<'p>(
     is_chunked: bool,
