@@ -206,7 +206,7 @@ fn a_body_over_its_limit_is_refused_with_413() {
     let keys = "limits = { body_bytes = \"1KiB\" }";
     let announced = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1025\r\n\r\n";
     refuses(keys, announced, 413, "body_too_large");
-    let chunks = format!("400\r\n{}\r\n1\r\n", "a".repeat(1024));
+    let chunks = format!("400\r\n{}\r\n1\r\na\r\n", "a".repeat(1024));
     let request =
         format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
     refuses(keys, &request, 413, "body_too_large");

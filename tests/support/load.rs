@@ -47,7 +47,7 @@ pub struct Report {
     pub by_backend: BTreeMap<String, u64>,
     /// Bytes sent and received.
     pub bytes: (u64, u64),
-    /// The first errors of each connection.
+    /// The first errors of each connection, and its closes.
     pub errors: Vec<String>,
     /// Backend of each request, if a test asks for it by [`Load::run_in_order`].
     pub order: Vec<String>,
@@ -261,6 +261,8 @@ impl Sender {
                 }
                 if answer.closes {
                     report.closed += 1;
+                    let text = format!("request {number}: the answer says close");
+                    report.errors.push(text);
                     self.stream = None;
                 }
             }
@@ -274,7 +276,7 @@ impl Sender {
     }
 
     async fn request(&mut self, number: u64) -> io::Result<Answer> {
-        self.connect().await?;
+        self.connect(number).await?;
         let stream = self.stream.as_mut().unwrap();
         let target = format!("{}{number}", self.load.path);
         let fields = (self.load.fields)(number);
@@ -321,12 +323,16 @@ impl Sender {
     }
 
     /// Looks whether the connection is still there, and opens one if not.
-    async fn connect(&mut self) -> io::Result<()> {
+    async fn connect(&mut self, number: u64) -> io::Result<()> {
         if let Some(stream) = &self.stream {
             match stream.try_read(&mut [0]) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Ok(n) if n > 0 => return Err(io::Error::other("bytes that nobody asked for")),
-                _ => self.report.closed += 1,
+                end => {
+                    self.report.closed += 1;
+                    let text = format!("before request {number}: closed ({end:?})");
+                    self.report.errors.push(text);
+                }
             }
         }
         let stream = TcpStream::connect(self.load.addr).await?;
