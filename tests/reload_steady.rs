@@ -26,7 +26,7 @@ fn file(i: usize, all: &[Backend; 4], tunnel: &Backend) -> (String, Reload) {
     ];
     let policy = POLICIES[(i / 3) % POLICIES.len()];
     // The last backend comes and goes; the others change their weights.
-    let members = if i % 4 == 0 { 3 } else { 4 };
+    let members = if i.is_multiple_of(4) { 3 } else { 4 };
     let entries: Vec<String> = all[..members]
         .iter()
         .enumerate()

@@ -12,38 +12,33 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::exchange::{Desk, End, Exchange};
+use super::attempt::{Verdict, attempt, give_back};
+use super::exchange::Exchange;
 use super::prepare::{Prepared, prepare};
-use super::reply::{Reply, reason_of_backend, status_of};
-use crate::balance::Pick;
+use super::reply::{Reply, status_of};
 use crate::http1::head::HeadEnd;
 use crate::proxy::accept::{Accepted, ClientGuard};
-use crate::proxy::connect::{ConnectError, connect};
 use crate::proxy::flow::{Pending, SMALL_READ, Stream, poll_read};
 use crate::proxy::load::Picked;
-use crate::proxy::pool::{Upstream, is_quiet_now};
+use crate::proxy::pool::Upstream;
 use crate::proxy::record::record_exchange;
 use crate::proxy::relay::Relay;
 use crate::proxy::sessions::Fired;
 use crate::proxy::tcp::join;
 use crate::proxy::worker::Worker;
-use crate::snapshot::Cluster;
-use crate::telemetry::outcome::{BackendError, Reason, RetryReason};
+use crate::telemetry::outcome::Reason;
 
 /// How long, and how many bytes, a client may go on sending after it was told that the connection ends, so that it
 /// can read why (RFC 9112 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// A pooled connection that was used this recently is thought alive enough for a request that cannot be repeated.
-const FRESH_MS: u64 = 1000;
-
 /// A client connection.
-struct Client {
-    stream: TcpStream,
-    guard: ClientGuard,
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    pub(super) guard: ClientGuard,
     /// Bytes that were read but not used: half a head, or requests behind the one at hand.
-    carry: Vec<u8>,
+    pub(super) carry: Vec<u8>,
 }
 
 /// What comes next on a connection.
@@ -87,7 +82,8 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
 }
 
 impl Client {
-    fn is_closing(&self, worker: &Worker) -> bool {
+    /// Whether the response at hand is the last one.
+    pub(super) fn is_closing(&self, worker: &Worker) -> bool {
         worker.is_draining() || self.guard.running.is_stopped()
     }
 }
@@ -241,20 +237,6 @@ async fn answer(
     }
 }
 
-/// How the attempts at an exchange ended.
-enum Verdict {
-    /// The response went out; the backend's connection may serve again.
-    Done(Picked, Upstream),
-    /// Both speak another protocol now.
-    Tunnel(Picked, Upstream),
-    /// Nothing of a response went out: the client gets an answer of ours.
-    Fail(Reason),
-    /// The client is gone, or must go.
-    Gone(Reason),
-    /// The response was cut.
-    Cut(Reason),
-}
-
 /// pick → connect → relay → record.
 async fn serve_exchange(
     client: &mut Client,
@@ -306,260 +288,6 @@ fn finish(client: &Client, worker: &Worker, exchange: Box<Exchange>, reason: Opt
         .unwrap_or(502);
     record_exchange(&exchange, &client.guard, worker, status, reason);
     worker.return_exchange(exchange);
-}
-
-/// Tries backends until one answers, within the cluster's rules.
-async fn attempt(client: &mut Client, worker: &Rc<Worker>, exchange: &mut Exchange) -> Verdict {
-    let Some((held, _)) = exchange.view.clone() else {
-        return Verdict::Fail(Reason::Internal);
-    };
-    let Some(index) = exchange.facts.cluster else {
-        return Verdict::Fail(Reason::NoRoute);
-    };
-    let cluster = &held.clusters[index];
-    let mut failure = Reason::NoBackend;
-    loop {
-        let Some(endpoint) = pick(worker, exchange, cluster, failure) else {
-            return Verdict::Fail(failure);
-        };
-        let picked = Picked::new(&held, index, endpoint);
-        client
-            .guard
-            .session
-            .set_backend(picked.endpoint().backend.id());
-        exchange.facts.attempts += 1;
-        let retry = match try_backend(client, worker, exchange, &picked).await {
-            Tried::Done(upstream) => return Verdict::Done(picked, upstream),
-            Tried::Upgraded(upstream) => return Verdict::Tunnel(picked, upstream),
-            Tried::Stop(verdict) => return verdict,
-            Tried::Again(retry) => retry,
-        };
-        let (allowed, reason) = match retry {
-            RetryReason::Connect => (cluster.retry.on_connect, Reason::BackendConnect),
-            RetryReason::Timeout => (cluster.retry.on_timeout, Reason::BackendTimeout),
-            RetryReason::Reset | RetryReason::Stale => {
-                (cluster.retry.on_reset, Reason::BackendReset)
-            }
-        };
-        failure = reason;
-        if !allowed || exchange.facts.attempts >= cluster.retry.attempts {
-            return Verdict::Fail(failure);
-        }
-        exchange.tried.push(endpoint as u32);
-        cluster.metrics.sheet(worker.index).retries[retry.index()].increment();
-    }
-}
-
-/// A backend that has not failed this request. One that broke off may be asked again if there is no other; one that
-/// refused is not.
-fn pick(worker: &Worker, exchange: &Exchange, cluster: &Cluster, failure: Reason) -> Option<usize> {
-    let with = |tried: &[u32]| {
-        cluster.balancer.pick(&Pick {
-            key: exchange.facts.key,
-            state: &cluster.state,
-            worker: worker.index,
-            random: &worker.random,
-            tried,
-        })
-    };
-    with(&exchange.tried).or_else(|| {
-        if failure == Reason::BackendReset {
-            with(&[])
-        } else {
-            None
-        }
-    })
-}
-
-/// How one attempt ended.
-enum Tried {
-    Done(Upstream),
-    Upgraded(Upstream),
-    Again(RetryReason),
-    Stop(Verdict),
-}
-
-/// One attempt: on a pooled connection if there is a good one, on a fresh one else, or when the pooled one turns out
-/// to be dead.
-async fn try_backend(
-    client: &mut Client,
-    worker: &Rc<Worker>,
-    exchange: &mut Exchange,
-    picked: &Picked,
-) -> Tried {
-    let mut pooled = take_pooled(worker, exchange, picked);
-    loop {
-        let reused = pooled.is_some();
-        let mut upstream = match pooled.take() {
-            Some(upstream) => upstream,
-            None => match Box::pin(connect_timed(client, worker, exchange, picked)).await {
-                Ok(upstream) => upstream,
-                Err(ConnectError::Unreachable | ConnectError::Timeout) => {
-                    return Tried::Again(RetryReason::Connect);
-                }
-                Err(ConnectError::Local(_)) => {
-                    return Tried::Stop(Verdict::Fail(Reason::BackendConnect));
-                }
-                Err(ConnectError::Drained) => return Tried::Stop(Verdict::Gone(Reason::Drained)),
-            },
-        };
-        exchange.begin_attempt(picked, log_is_on(exchange), worker.sessions.now());
-        let end = relay(client, worker, exchange, &mut upstream.stream).await;
-        record_response(worker, exchange, picked);
-        match end {
-            End::Complete => return Tried::Done(upstream),
-            End::Upgraded => return Tried::Upgraded(upstream),
-            End::Backend(BackendError::Reset) if reused && exchange.may_repeat() => {
-                let cluster = picked.cluster();
-                cluster.metrics.sheet(worker.index).retries[RetryReason::Stale.index()].increment();
-            }
-            end => return give_up(worker, exchange, picked, end),
-        }
-    }
-}
-
-/// What an attempt that failed means.
-fn give_up(worker: &Worker, exchange: &Exchange, picked: &Picked, end: End) -> Tried {
-    let answered = exchange.has_answered();
-    Tried::Stop(match end {
-        End::Backend(error) => {
-            picked.endpoint().metrics.sheet(worker.index).errors[error.index()].increment();
-            match error {
-                BackendError::Reset if exchange.may_repeat() => {
-                    return Tried::Again(RetryReason::Reset);
-                }
-                BackendError::Timeout if exchange.may_repeat() => {
-                    return Tried::Again(RetryReason::Timeout);
-                }
-                _ if answered => Verdict::Cut(Reason::BackendCut),
-                _ => Verdict::Fail(reason_of_backend(error)),
-            }
-        }
-        End::Client(reason @ (Reason::ClientLeft | Reason::SlowReader)) => Verdict::Gone(reason),
-        End::Client(reason) if answered => Verdict::Cut(reason),
-        End::Client(reason) => Verdict::Fail(reason),
-        End::TotalTimeout if answered => Verdict::Cut(Reason::RequestTimeout),
-        End::TotalTimeout => Verdict::Fail(Reason::RequestTimeout),
-        End::Drained => Verdict::Gone(Reason::Drained),
-        End::Complete | End::Upgraded => Verdict::Fail(Reason::Internal),
-    })
-}
-
-fn log_is_on(exchange: &Exchange) -> bool {
-    exchange
-        .view
-        .as_ref()
-        .is_some_and(|(held, _)| held.access_log)
-}
-
-fn record_response(worker: &Worker, exchange: &Exchange, picked: &Picked) {
-    if let Some(status) = exchange.response.status {
-        let sheet = picked.endpoint().metrics.sheet(worker.index);
-        sheet.requests.increment(status);
-        if let Some(time) = exchange.response_time() {
-            sheet.response.observe(time);
-        }
-    }
-}
-
-/// A pooled connection that this request may use: one that cannot be repeated takes only one that was used within
-/// the last second and is alive as far as the kernel knows.
-fn take_pooled(worker: &Worker, exchange: &Exchange, picked: &Picked) -> Option<Upstream> {
-    let backend = picked.endpoint().backend.id();
-    let now = worker.sessions.now();
-    let mut pool = worker.pool.borrow_mut();
-    if exchange.facts.is_idempotent && exchange.is_whole_in_out() {
-        return pool.take(backend, now, 0);
-    }
-    let upstream = pool.take(backend, now, now.saturating_sub(FRESH_MS))?;
-    is_quiet_now(&upstream.stream).then_some(upstream)
-}
-
-async fn connect_timed(
-    client: &Client,
-    worker: &Worker,
-    exchange: &mut Exchange,
-    picked: &Picked,
-) -> Result<Upstream, ConnectError> {
-    let started = Instant::now();
-    let upstream = connect(worker, &client.guard.session, picked).await?;
-    exchange.facts.connect = Some(started.elapsed());
-    Ok(upstream)
-}
-
-/// The verb relay: moves the request and the response until one of them ends the exchange.
-async fn relay(
-    client: &mut Client,
-    worker: &Worker,
-    exchange: &mut Exchange,
-    upstream: &mut TcpStream,
-) -> End {
-    client.guard.session.set_deadline_at(u64::MAX);
-    poll_fn(|cx| {
-        let now = worker.sessions.now();
-        if let Poll::Ready(fired) = client.guard.session.poll_fired(cx)
-            && let Some(end) = exchange.expired(fired, now)
-        {
-            return Poll::Ready(end);
-        }
-        let closing = client.is_closing(worker);
-        let Client {
-            stream,
-            guard,
-            carry,
-        } = &mut *client;
-        let mut scratch = worker.scratch.borrow_mut();
-        let mut space = worker.head_space.borrow_mut();
-        let mut desk = Desk {
-            scratch: &mut scratch,
-            space: &mut space,
-            now,
-            closing,
-        };
-        let before = (
-            exchange.facts.bytes_in,
-            exchange.facts.bytes_out,
-            carry.len(),
-        );
-        let end = exchange.poll(cx, stream, carry, upstream, &mut desk);
-        let ahead = carry.len().saturating_sub(before.2) as u64;
-        guard
-            .sheet()
-            .bytes_in
-            .add((exchange.facts.bytes_in - before.0).max(ahead));
-        guard
-            .sheet()
-            .bytes_out
-            .add(exchange.facts.bytes_out - before.1);
-        if end.is_pending() {
-            guard.session.set_deadline_at(exchange.next_deadline());
-        }
-        end
-    })
-    .await
-}
-
-/// Puts the backend's connection into the pool, if it is fit for another request.
-fn give_back(worker: &Worker, exchange: &Exchange, picked: &Picked, upstream: Upstream) {
-    let backend = &picked.endpoint().backend;
-    if !exchange.backend_is_reusable() || backend.has_departed() {
-        return;
-    }
-    let cluster = picked.cluster();
-    let idle = match exchange.response.keep_alive_timeout {
-        // A backend that closes at N seconds must not be asked at N: a second is for the way.
-        Some(seconds) => cluster
-            .timeouts
-            .idle
-            .min(Duration::from_secs(u64::from(seconds).saturating_sub(1))),
-        None => cluster.timeouts.idle,
-    };
-    let now = worker.sessions.now();
-    let until = now.saturating_add(idle.as_millis() as u64);
-    worker
-        .pool
-        .borrow_mut()
-        .put(backend.id(), upstream, now, until, cluster.idle_connections);
 }
 
 /// Both sides speak another protocol: bytes go both ways until they end.

@@ -1,0 +1,157 @@
+//! The client's side of an exchange: the head that is ready, then the body piece by piece, to the backend.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{Desk, End, Exchange, READ_AHEAD, frame};
+use crate::http1::chunked::SizeLine;
+use crate::proxy::flow::{Stream, TURN, poll_read};
+use crate::proxy::http::reply::reason_of;
+use crate::telemetry::outcome::Reason;
+
+impl Exchange {
+    /// Client to backend.
+    pub(super) fn poll_request<C: Stream, B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        backend: &mut B,
+        desk: &mut Desk<'_>,
+    ) -> Option<End> {
+        let mut turn = 0;
+        loop {
+            if self.deaf || self.body.is_done() && self.sent == self.out.len() && self.up.is_empty()
+            {
+                return self.watch_client(cx, client, carry, desk);
+            }
+            match self.push_request(cx, backend, desk.now) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.deaf = true;
+                    continue;
+                }
+                Poll::Pending => return None,
+            }
+            if self.body.is_done() {
+                continue;
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            match self.pull_request(cx, client, carry, backend, desk) {
+                Poll::Ready(Ok(read)) => turn += read,
+                Poll::Ready(Err(end)) => return Some(end),
+                Poll::Pending => return None,
+            }
+        }
+    }
+
+    /// Writes what waits for the backend.
+    fn push_request<B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        backend: &mut B,
+        now: u64,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.out.len() {
+            match Pin::new(&mut *backend).poll_write(cx, &self.out[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.sent += n;
+                    self.since.backend_write = now;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if !self.up.is_empty() {
+            let mut written = 0;
+            let result = self.up.poll_flush(backend, cx, &mut written);
+            if written > 0 {
+                self.since.backend_write = now;
+            }
+            return result;
+        }
+        if self.body.is_done() && self.sent_at.is_none() {
+            self.sent_at = Some(Instant::now());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads a piece of the body and writes it on.
+    fn pull_request<C: Stream, B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        backend: &mut B,
+        desk: &mut Desk<'_>,
+    ) -> Poll<Result<usize, End>> {
+        let asked = self.up_size.next(backend);
+        let read = match poll_read(client, cx, &mut desk.scratch[..asked]) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => {
+                return Poll::Ready(Err(End::Client(Reason::ClientLeft)));
+            }
+            Poll::Ready(Ok(read)) => read,
+        };
+        self.facts.bytes_in += read as u64;
+        self.since.client_read = desk.now;
+        let bytes = &mut desk.scratch[..read];
+        let piece = match self.body.read_in_place(bytes, &mut self.trailers) {
+            Ok(piece) => piece,
+            Err(refusal) => return Poll::Ready(Err(End::Client(reason_of(refusal)))),
+        };
+        if piece.consumed < read {
+            carry.extend_from_slice(&bytes[piece.consumed..]);
+        }
+        self.body_bytes += piece.payload as u64;
+        if self.is_body_too_large() {
+            return Poll::Ready(Err(End::Client(Reason::BodyTooLarge)));
+        }
+        self.streamed = true;
+        let size = SizeLine::new(piece.payload);
+        let parts = frame(
+            self.facts.is_chunked,
+            &bytes[..piece.payload],
+            self.body.is_done(),
+            &size,
+            &self.trailers,
+        );
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length > 0 {
+            match self.up.write(backend, cx, &parts) {
+                Ok(written) => self.up_size.learn(asked, read, written == length),
+                Err(_) => self.deaf = true,
+            }
+        }
+        if self.body.is_done() && self.up.is_empty() {
+            self.sent_at = Some(Instant::now());
+        }
+        self.since.backend_write = desk.now;
+        Poll::Ready(Ok(read))
+    }
+
+    /// While only the response is awaited: takes a little of what comes next, and notices a client that leaves.
+    fn watch_client<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        desk: &mut Desk<'_>,
+    ) -> Option<End> {
+        // A body that the backend does not want is left where it is.
+        while self.body.is_done() && carry.len() < READ_AHEAD {
+            match poll_read(client, cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(0) | Err(_)) => return Some(End::Client(Reason::ClientLeft)),
+                Poll::Ready(Ok(read)) => carry.extend_from_slice(&desk.scratch[..read]),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,318 @@
+//! The backend's side of an exchange: interim heads, the final one, then the body piece by piece, to the client.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::{Desk, End, Exchange, frame};
+use crate::http1::body::BodyReader;
+use crate::http1::chunked::SizeLine;
+use crate::http1::head::HeadEnd;
+use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
+use crate::http1::{Framing, Version};
+use crate::proxy::flow::{Stream, TURN, poll_read};
+use crate::proxy::http::headers::{Persistence, client_framing, write_response};
+use crate::proxy::http::prepare::HeadSpace;
+use crate::telemetry::outcome::{BackendError, Reason};
+
+impl Exchange {
+    /// Backend to client.
+    pub(super) fn poll_response<C: Stream, B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        backend: &mut B,
+        desk: &mut Desk<'_>,
+    ) -> Option<End> {
+        let mut turn = 0;
+        loop {
+            if !self.down.is_empty() {
+                let mut written = 0;
+                let flushed = self.down.poll_flush(client, cx, &mut written);
+                self.facts.bytes_out += written;
+                if written > 0 {
+                    self.since.client_write = desk.now;
+                }
+                match flushed {
+                    Poll::Pending => return None,
+                    Poll::Ready(Err(_)) => return Some(End::Client(Reason::ClientLeft)),
+                    Poll::Ready(Ok(())) => self.since.backend_read = desk.now,
+                }
+            }
+            if self.response.done {
+                return Some(End::Complete);
+            }
+            if self.response.upgraded {
+                return Some(End::Upgraded);
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            let asked = self.down_size.next(client);
+            let end = match poll_read(backend, cx, &mut desk.scratch[..asked]) {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(0)) => self.backend_ended(cx, client),
+                Poll::Ready(Err(_)) => Some(End::Backend(BackendError::Reset)),
+                Poll::Ready(Ok(read)) => {
+                    turn += read;
+                    self.since.backend_read = desk.now;
+                    self.take_response(cx, client, read, asked, desk)
+                }
+            };
+            if end.is_some() {
+                return end;
+            }
+        }
+    }
+
+    fn backend_ended<C: Stream>(&mut self, cx: &mut Context<'_>, client: &mut C) -> Option<End> {
+        let is_whole = self
+            .response
+            .reader
+            .as_mut()
+            .is_some_and(BodyReader::end_of_connection);
+        if !is_whole {
+            return Some(End::Backend(BackendError::Reset));
+        }
+        self.response.done = true;
+        if self.response.is_chunked {
+            self.send(cx, client, &[b"0\r\n\r\n"], None)
+        } else {
+            None
+        }
+    }
+
+    fn take_response<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        read: usize,
+        asked: usize,
+        desk: &mut Desk<'_>,
+    ) -> Option<End> {
+        self.response.seen = true;
+        let bytes = &mut desk.scratch[..read];
+        if self.response.reader.is_some() {
+            return self.send_body(cx, client, bytes, &[], Some((asked, read)));
+        }
+        if self.response.partial.is_empty() {
+            return self.take_heads(cx, client, bytes, desk.space, desk.closing);
+        }
+        let mut partial = std::mem::take(&mut self.response.partial);
+        partial.extend_from_slice(bytes);
+        if self
+            .response
+            .head_end
+            .is_due(&partial, response::LIMITS.bytes)
+        {
+            self.take_heads(cx, client, &mut partial, desk.space, desk.closing)
+        } else {
+            self.response.partial = partial;
+            None
+        }
+    }
+
+    /// Takes interim heads and the final one from `bytes`, and what there is of the body.
+    fn take_heads<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        bytes: &mut [u8],
+        space: &mut HeadSpace,
+        closing: bool,
+    ) -> Option<End> {
+        let mut at = 0;
+        loop {
+            let head = match response::parse(&bytes[at..], self.facts.is_head, &mut space.fields) {
+                Ok(Some(head)) => head,
+                Ok(None) => {
+                    self.response.partial = bytes[at..].to_vec();
+                    self.response.head_end = HeadEnd::default();
+                    self.response
+                        .head_end
+                        .is_due(&self.response.partial, response::LIMITS.bytes);
+                    return None;
+                }
+                Err(_) => return Some(End::Backend(BackendError::Protocol)),
+            };
+            let len = head.len;
+            let is_final = head.status >= 200;
+            if let Err(error) = self.rewrite_head(&head, &bytes[at..], space, closing) {
+                return Some(End::Backend(error));
+            }
+            at += len;
+            if is_final {
+                return self.send_body(cx, client, &mut bytes[at..], &space.out, None);
+            }
+            if !space.out.is_empty()
+                && let Some(end) = self.send_interim(cx, client, &space.out)
+            {
+                return Some(end);
+            }
+            if self.response.upgraded {
+                self.response.early = bytes[at..].to_vec();
+                return None;
+            }
+            if at == bytes.len() {
+                return None;
+            }
+        }
+    }
+
+    /// Writes the client's head into `space.out` (nothing for an interim one that it would not understand) and takes
+    /// what a final one says.
+    fn rewrite_head(
+        &mut self,
+        head: &ResponseHead<'_>,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+        closing: bool,
+    ) -> Result<(), BackendError> {
+        space.out.clear();
+        if head.status < 200 {
+            return self.rewrite_interim(head, bytes, space);
+        }
+        let version = if self.facts.is_http10 {
+            Version::V10
+        } else {
+            Version::V11
+        };
+        let framing = client_framing(head, version);
+        let response = &mut self.response;
+        response.status = Some(head.status);
+        response.head_at = Some(Instant::now());
+        response.keep_alive = head.keep_alive;
+        response.keep_alive_timeout = head.keep_alive_timeout;
+        response.is_chunked = framing == Framing::Chunked;
+        response.until_close = framing == Framing::UntilClose;
+        response.reader = Some(BodyReader::new(head.framing, self.facts.trailer_limit));
+        let refused_early = !self.body.is_done() && head.status >= 400;
+        response.close_client =
+            closing || !self.facts.keep_alive || response.until_close || refused_early;
+        let persistence = match (response.close_client, self.facts.is_http10) {
+            (true, _) => Persistence::Close,
+            (false, true) => Persistence::SayKeep,
+            (false, false) => Persistence::Keep,
+        };
+        write_response(
+            &mut space.out,
+            head,
+            bytes,
+            &space.fields,
+            framing,
+            persistence,
+        );
+        Ok(())
+    }
+
+    fn rewrite_interim(
+        &mut self,
+        head: &ResponseHead<'_>,
+        bytes: &[u8],
+        space: &mut HeadSpace,
+    ) -> Result<(), BackendError> {
+        self.response.interim += 1;
+        let is_upgrade = head.status == 101;
+        let is_allowed = !is_upgrade || self.facts.wants_upgrade && self.is_whole_in_out();
+        if self.response.interim > INTERIM_RESPONSES || !is_allowed {
+            return Err(BackendError::Protocol);
+        }
+        let persistence = if is_upgrade {
+            Persistence::Upgrade
+        } else {
+            Persistence::Keep
+        };
+        if is_upgrade {
+            self.response.upgraded = true;
+            self.response.status = Some(101);
+            self.response.head_at = Some(Instant::now());
+        }
+        // RFC 9110 15.2: an HTTP/1.0 client does not know interim responses.
+        if !self.facts.is_http10 {
+            write_response(
+                &mut space.out,
+                head,
+                bytes,
+                &space.fields,
+                Framing::None,
+                persistence,
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends an interim head, behind whatever the client has not taken yet.
+    fn send_interim<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        head: &[u8],
+    ) -> Option<End> {
+        if self.down.is_empty() {
+            return self.send(cx, client, &[head], None);
+        }
+        self.down.push(head);
+        None
+    }
+
+    /// Sends `head` and what `bytes` hold of the body.
+    fn send_body<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        bytes: &mut [u8],
+        head: &[u8],
+        learn: Option<(usize, usize)>,
+    ) -> Option<End> {
+        let reader = self.response.reader.as_mut()?;
+        self.trailers.clear();
+        let Ok(piece) = reader.read_in_place(bytes, &mut self.trailers) else {
+            return Some(End::Backend(BackendError::Protocol));
+        };
+        let done = reader.is_done();
+        self.response.done = done;
+        self.response.excess |= piece.consumed < bytes.len();
+        let size = SizeLine::new(piece.payload);
+        let trailers = std::mem::take(&mut self.trailers);
+        let [line, payload, end, extra, last] = frame(
+            self.response.is_chunked,
+            &bytes[..piece.payload],
+            done,
+            &size,
+            &trailers,
+        );
+        let end = if self.down.is_empty() {
+            self.send(cx, client, &[head, line, payload, end, extra, last], learn)
+        } else {
+            for part in [head, line, payload, end, extra, last] {
+                self.down.push(part);
+            }
+            None
+        };
+        self.trailers = trailers;
+        end
+    }
+
+    /// Writes `parts` to the client; what it does not take is kept. Nothing is kept before.
+    fn send<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        parts: &[&[u8]],
+        learn: Option<(usize, usize)>,
+    ) -> Option<End> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length == 0 {
+            return None;
+        }
+        let Ok(written) = self.down.write(client, cx, parts) else {
+            return Some(End::Client(Reason::ClientLeft));
+        };
+        self.facts.bytes_out += written as u64;
+        self.since.client_write = self.since.backend_read;
+        if let Some((asked, read)) = learn {
+            self.down_size.learn(asked, read, written == length);
+        }
+        None
+    }
+}
