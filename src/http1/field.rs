@@ -14,7 +14,8 @@ pub enum FieldName {
     Host,
     /// Keep-Alive.
     KeepAlive,
-    /// Any other field that speaks for one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE.
+    /// Any other field that speaks for one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE,
+    /// HTTP2-Settings.
     HopByHop,
     /// Transfer-Encoding.
     TransferEncoding,
@@ -48,6 +49,7 @@ impl FieldName {
             10 if is(name, b"keep-alive") => Self::KeepAlive,
             12 if folds(name, b"x-request-id") => Self::RequestId,
             14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"http2-settings") => Self::HopByHop,
             14 if folds(name, b"true-client-ip") => Self::OtherForwarding,
             15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,

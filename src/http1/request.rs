@@ -171,6 +171,8 @@ struct Said<'b> {
     keep_alive: bool,
     upgrade_option: bool,
     upgrade: bool,
+    /// One of the offers is HTTP/2 in clear text: then none is taken.
+    h2c: bool,
     expect: bool,
     nominates: bool,
 }
@@ -215,7 +217,7 @@ fn understand<'b>(
             said.keep_alive && !said.close
         },
         expects_continue: said.expect && v11 && has_body,
-        wants_upgrade: said.upgrade && said.upgrade_option && v11 && !has_body,
+        wants_upgrade: said.upgrade && !said.h2c && said.upgrade_option && v11 && !has_body,
         nominates: said.nominates,
     })
 }
@@ -253,7 +255,10 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
                 }
                 said.expect = true;
             }
-            FieldName::Upgrade => said.upgrade |= !is_h2c(value),
+            FieldName::Upgrade => {
+                said.upgrade = true;
+                said.h2c |= is_h2c(value);
+            }
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -29,6 +29,9 @@ use crate::transport::descriptors::Descriptor;
 /// Between two looks while nothing may be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long connections of a stopped listener may be on their way between workers.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// A listener as it runs on one worker.
 #[derive(Debug)]
 pub struct Running {
@@ -37,7 +40,7 @@ pub struct Running {
     /// The newest generation that lists it, and its place there. A removed listener keeps its last one, so that what
     /// it has let in is served to the end.
     view: RefCell<(Held, usize)>,
-    stopped: Cell<bool>,
+    stopped: Cell<Option<Instant>>,
     closed: Cell<bool>,
     stop: Notify,
 }
@@ -47,7 +50,7 @@ impl Running {
         Self {
             id: held.listeners[place].sockets.id(),
             view: RefCell::new((Rc::clone(held), place)),
-            stopped: Cell::new(false),
+            stopped: Cell::new(None),
             closed: Cell::new(false),
             stop: Notify::new(),
         }
@@ -75,13 +78,24 @@ impl Running {
 
     /// Ends the accept loop.
     pub(super) fn stop(&self) {
-        self.stopped.set(true);
+        if self.stopped.get().is_none() {
+            self.stopped.set(Some(Instant::now()));
+        }
         self.stop.notify_one();
     }
 
     /// Whether connections of it must end after their request.
     pub fn is_stopped(&self) -> bool {
-        self.stopped.get()
+        self.stopped.get().is_some()
+    }
+
+    /// Whether it was stopped so long ago that no other worker hands over connections of it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed.get()
+            && self
+                .stopped
+                .get()
+                .is_some_and(|since| since.elapsed() > HAND_OVER)
     }
 
     /// Whether its socket is closed.
@@ -222,17 +236,14 @@ async fn pause(running: &Running, time: Duration) {
 
 /// An accept that failed is the connection's bad luck, or we are out of something: then it is given time.
 async fn survive(error: &io::Error, running: &Running, worker: &Worker) {
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-            let (held, place) = running.view(worker);
-            let listener = &held.listeners[place];
-            listener.metrics.sheet(worker.index).rejected[Reason::DescriptorLimit.index()]
-                .increment();
-            warn!(listener = %listener.name, %error, "cannot accept for now");
-            pause(running, 5 * PAUSE).await;
-        }
-        _ => debug!(%error, "a connection was lost before it was accepted"),
+    if is_of_the_connection(error) {
+        return debug!(%error, "a connection was lost before it was accepted");
     }
+    let (held, place) = running.view(worker);
+    let listener = &held.listeners[place];
+    listener.metrics.sheet(worker.index).rejected[Reason::DescriptorLimit.index()].increment();
+    warn!(listener = %listener.name, %error, "cannot accept for now");
+    pause(running, 5 * PAUSE).await;
 }
 
 fn distribute(stream: TcpStream, peer: SocketAddr, running: &Rc<Running>, worker: &Rc<Worker>) {
@@ -240,7 +251,12 @@ fn distribute(stream: TcpStream, peer: SocketAddr, running: &Rc<Running>, worker
     let listener = &held.listeners[place];
     let open = OpenConnection::new(&listener.state);
     let descriptor = worker.shared.descriptors.take();
-    let Some(other) = worker.less_busy_peer() else {
+    let peer_worker = if running.is_stopped() {
+        None
+    } else {
+        worker.less_busy_peer()
+    };
+    let Some(other) = peer_worker else {
         return serve(stream, peer, open, descriptor, listener, running, worker);
     };
     let Ok(stream) = stream.into_std() else {
@@ -295,6 +311,9 @@ fn serve(
         _descriptor: descriptor,
     };
     client.sheet().connections.increment();
+    if running.is_stopped() || worker.is_draining() {
+        client.session.drain(worker.snapshot().drain_timeout);
+    }
     let accepted = Accepted { stream, client };
     let worker = Rc::clone(worker);
     match listener.protocol {
@@ -310,11 +329,36 @@ fn empty_queue(socket: TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) 
     let Ok(socket) = socket.into_std() else {
         return;
     };
-    while let Ok((stream, peer)) = socket.accept() {
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            distribute(stream, peer, running, worker);
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                if stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = TcpStream::from_std(stream)
+                {
+                    distribute(stream, peer, running, worker);
+                }
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(_) => return,
         }
     }
+}
+
+/// Whether an accept failed because its connection did, so that the next one may go well (accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
+    )
 }

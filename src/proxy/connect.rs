@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Instant;
 
 use tracing::debug;
 
@@ -44,6 +45,7 @@ pub async fn connect(
     let share = picked.cluster().timeouts.connect / endpoint.addresses.len().max(1) as u32;
     let mut failure = ConnectError::Unreachable;
     for &address in endpoint.addresses.iter() {
+        worker.sessions.tell_time(Instant::now());
         session.set_deadline(share);
         let mut dialling = pin!(dial(address));
         let result = poll_fn(|cx| {
@@ -60,6 +62,7 @@ pub async fn connect(
                 }
                 return Ok(Upstream {
                     stream,
+                    address,
                     descriptor: worker.shared.descriptors.take(),
                 });
             }

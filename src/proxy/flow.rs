@@ -101,6 +101,11 @@ impl Pending {
         self.bytes.is_empty()
     }
 
+    /// Bytes that are kept.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
     /// Keeps `bytes` behind what is kept already.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

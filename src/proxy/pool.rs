@@ -5,6 +5,7 @@
 //! reports (an end, or bytes that nobody asked for) disqualifies it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use foldhash::fast::RandomState;
 use tokio::net::TcpStream;
@@ -16,6 +17,8 @@ use crate::transport::descriptors::Descriptor;
 pub struct Upstream {
     /// The socket.
     pub stream: TcpStream,
+    /// Where it leads: a name may have moved on since.
+    pub address: SocketAddr,
     /// Its place in the descriptor budget.
     pub descriptor: Descriptor,
 }
@@ -34,15 +37,23 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The connection to `backend` that was used last, if it is alive. `used_since`: at the earliest then.
-    pub fn take(&mut self, backend: u64, now: u64, used_since: u64) -> Option<Upstream> {
+    /// The connection to `backend` that was used last, if it is alive and leads to one of `addresses`.
+    /// `used_since`: at the earliest then.
+    pub fn take(
+        &mut self,
+        backend: u64,
+        addresses: &[SocketAddr],
+        now: u64,
+        used_since: u64,
+    ) -> Option<Upstream> {
         let connections = self.idle.get_mut(&backend)?;
         while let Some(idle) = connections.pop() {
             if idle.since < used_since {
                 connections.push(idle);
                 return None;
             }
-            if idle.until > now && is_quiet(&idle.upstream.stream) {
+            let is_current = addresses.contains(&idle.upstream.address);
+            if idle.until > now && is_current && is_quiet(&idle.upstream.stream) {
                 return Some(idle.upstream);
             }
         }

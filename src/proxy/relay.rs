@@ -58,6 +58,11 @@ impl Relay {
         relay
     }
 
+    /// Bytes from the client that were read before the two were joined and wait for the backend.
+    pub fn early_up(&self) -> u64 {
+        self.up.kept.len() as u64
+    }
+
     /// Bytes given to the backend so far.
     pub fn bytes_up(&self) -> u64 {
         self.up.bytes
@@ -105,7 +110,11 @@ impl Direction {
         scratch: &mut [u8],
     ) -> bool {
         let mut turn = 0;
+        let before = self.bytes;
         let mut moved = false;
+        if matches!(self.phase, Phase::Closed | Phase::SinkReset) {
+            return false;
+        }
         loop {
             match self.step(cx, source, sink, scratch) {
                 Ok(Poll::Ready(0)) => {}
@@ -113,7 +122,8 @@ impl Direction {
                     moved = true;
                     turn += n;
                 }
-                Ok(Poll::Pending) => return moved,
+                // A part of what was kept may have gone.
+                Ok(Poll::Pending) => return moved || self.bytes != before,
                 Err(()) => self.phase = Phase::SinkReset,
             }
             match self.phase {

@@ -194,6 +194,11 @@ impl Sessions {
     pub fn drain_backends(&self, backends: &[u64], after: Duration) {
         let end = self.after(after);
         self.drain(|slot| {
+            if slot.backend_end != NEVER && backends.binary_search(&slot.backend).is_err() {
+                // It has come back: what stands on it may stay.
+                slot.backend_end = NEVER;
+                return true;
+            }
             let concerned = slot.backend != 0 && backends.binary_search(&slot.backend).is_ok();
             if concerned {
                 slot.backend_end = slot.backend_end.min(end);
@@ -210,7 +215,7 @@ impl Sessions {
     fn drain(&self, mut set_end: impl FnMut(&mut Slot) -> bool) {
         let mut due = self.due.borrow_mut();
         for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
-            if slot.waker.is_some() && set_end(slot) {
+            if set_end(slot) {
                 *due = slot.due();
                 if let (true, Some(waker)) = (slot.at_rest, &slot.waker) {
                     waker.wake_by_ref();
@@ -278,6 +283,29 @@ impl Session {
             slot.backend_end = NEVER;
             self.table.due.borrow_mut()[index] = slot.due();
         }
+    }
+
+    /// Ends the connection in `after` at the latest, unless it moves on to another backend before.
+    pub fn drain_backend(&self, after: Duration) {
+        self.change(
+            |slot, end| slot.backend_end = slot.backend_end.min(end),
+            after,
+        );
+    }
+
+    /// Ends the connection in `after` at the latest.
+    pub fn drain(&self, after: Duration) {
+        self.change(
+            |slot, end| slot.listener_end = slot.listener_end.min(end),
+            after,
+        );
+    }
+
+    fn change(&self, set: impl Fn(&mut Slot, u64), after: Duration) {
+        let index = self.index as usize;
+        let slot = &mut self.table.slots.borrow_mut()[index];
+        set(slot, self.table.after(after));
+        self.table.due.borrow_mut()[index] = slot.due();
     }
 
     /// The table's time.

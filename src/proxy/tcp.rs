@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::accept::{Accepted, ClientGuard};
 use super::connect::{ConnectError, connect};
+use super::flow::Stream;
 use super::load::{Detached, Held, Picked};
 use super::pool::Upstream;
 use super::record::SessionOutcome;
 use super::relay::{Relay, RelayEnd};
-use super::sessions::Fired;
+use super::sessions::{Fired, Session};
 use super::worker::Worker;
 use crate::balance::{Pick, hash_key};
 use crate::snapshot::Cluster;
@@ -80,7 +81,7 @@ async fn reach(
         match connect(worker, &client.session, &picked).await {
             Ok(upstream) => {
                 outcome.connected(&picked);
-                drain_if_departed(worker, &picked, held.drain_timeout);
+                drain_if_departed(&client.session, &picked, held.drain_timeout);
                 return Ok((upstream, picked.detach()));
             }
             Err(ConnectError::Drained) => return Err(Reason::Drained),
@@ -106,12 +107,10 @@ pub(super) fn client_key(cluster: &Cluster, client: IpAddr) -> u64 {
 }
 
 /// A member that was removed while we connected: this session drains like those before it.
-fn drain_if_departed(worker: &Worker, picked: &Picked, drain_timeout: Duration) {
+pub(super) fn drain_if_departed(session: &Session, picked: &Picked, drain_timeout: Duration) {
     let backend = &picked.endpoint().backend;
     if backend.has_departed() {
-        worker
-            .sessions
-            .drain_backends(&[backend.id()], drain_timeout);
+        session.drain_backend(drain_timeout);
     }
 }
 
@@ -126,6 +125,8 @@ pub(super) async fn join(
 ) -> Joined {
     client.session.set_deadline(tunnel);
     let sheet = client.sheet();
+    // What was read before is counted already.
+    let mut early = relay.early_up();
     let ended = poll_fn(|cx| {
         if let Poll::Ready(fired) = client.session.poll_fired(cx) {
             return Poll::Ready(Err(fired));
@@ -139,7 +140,10 @@ pub(super) async fn join(
             &mut worker.scratch.borrow_mut(),
             &mut moved,
         );
-        sheet.bytes_in.add(relay.bytes_up() - before.0);
+        let up = relay.bytes_up() - before.0;
+        let known = early.min(up);
+        early -= known;
+        sheet.bytes_in.add(up - known);
         sheet.bytes_out.add(relay.bytes_down() - before.1);
         if moved {
             client.session.set_deadline(tunnel);
@@ -147,6 +151,11 @@ pub(super) async fn join(
         end.map(Ok)
     })
     .await;
+    if ended.is_err() {
+        // Neither side may take what it got for the whole.
+        stream.reset_on_close();
+        upstream.reset_on_close();
+    }
     let reason = match ended {
         Ok(RelayEnd::Closed) => None,
         Ok(RelayEnd::ClientReset) => Some(Reason::ClientLeft),

@@ -251,6 +251,7 @@ impl Worker {
             }
             if draining
                 && self.sessions.open() == 0
+                && inbox.is_empty()
                 && self
                     .running
                     .borrow()
@@ -268,7 +269,6 @@ impl Worker {
         if self.is_draining() {
             return;
         }
-        let before = Rc::clone(&self.snapshot.borrow());
         let now = self.snapshot();
         let is_listed = |id: u64| {
             now.listeners
@@ -279,12 +279,13 @@ impl Worker {
             let stays = is_listed(running.id);
             if stays {
                 running.follow(&now);
-            } else {
+            } else if !running.is_stopped() {
                 running.stop();
                 self.sessions
                     .drain_listener(Some(running.id), now.drain_timeout);
             }
-            stays
+            // A while longer than its socket: another worker may still hand over what it has let in.
+            stays || !running.is_over()
         });
         for (place, listener) in now.listeners.iter().enumerate() {
             if let Some(socket) = listener.sockets.take(self.index) {
@@ -293,19 +294,16 @@ impl Worker {
                 accept::start(socket, running, Rc::clone(self));
             }
         }
-        self.drain_departed(&before, &now);
+        self.drain_departed(&now);
     }
 
-    fn drain_departed(&self, before: &Snapshot, now: &Snapshot) {
+    fn drain_departed(&self, now: &Snapshot) {
         let mut departed: Vec<u64> = now
             .departing
             .endpoints
             .iter()
             .map(|endpoint| endpoint.backend.id())
             .collect();
-        if before.generation == now.generation && departed.is_empty() {
-            return;
-        }
         departed.sort_unstable();
         self.sessions.drain_backends(&departed, now.drain_timeout);
         self.pool
@@ -328,21 +326,29 @@ impl Worker {
         let mut pool = self.pool.borrow_mut();
         if !pool.is_empty() {
             self.sessions.tell_time(std::time::Instant::now());
-            pool.sweep(self.sessions.now(), |_| false);
+            let crowded = !self.shared.descriptors.has_room();
+            // Idle connections are the first to go when descriptors run out.
+            pool.sweep(self.sessions.now(), |_| crowded);
         }
         // An idle worker must not keep an old generation alive.
         self.snapshot();
+        self.running
+            .borrow_mut()
+            .retain(|running| !running.is_over());
     }
 
     fn take_over(self: &Rc<Self>, handed: Handed) {
+        // The other worker may have seen the listener's generation first.
+        self.follow_generation();
         let running = self
             .running
             .borrow()
             .iter()
             .find(|running| running.id == handed.listener)
             .map(Rc::clone);
-        if let Some(running) = running {
-            accept::take_over(handed, running, self);
+        match running {
+            Some(running) => accept::take_over(handed, running, self),
+            None => tracing::debug!("a connection was handed over too late"),
         }
     }
 

@@ -75,6 +75,9 @@ fn upgrade_needs_both_fields_and_no_body() {
     assert!(!request("Upgrade: websocket\r\n"));
     assert!(!request("Connection: Upgrade\r\nUpgrade: h2c\r\n"));
     assert!(!request(
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n"
+    ));
+    assert!(!request(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"
     ));
 }

@@ -18,6 +18,7 @@ use crate::balance::Pick;
 use crate::proxy::connect::{ConnectError, connect};
 use crate::proxy::load::Picked;
 use crate::proxy::pool::{Upstream, is_quiet_now};
+use crate::proxy::tcp::drain_if_departed;
 use crate::proxy::worker::Worker;
 use crate::snapshot::Cluster;
 use crate::telemetry::outcome::{BackendError, Reason, RetryReason};
@@ -53,23 +54,28 @@ pub(super) async fn attempt(
     };
     let cluster = &held.clusters[index];
     let mut failure = Reason::NoBackend;
+    let mut retry: Option<RetryReason> = None;
     loop {
         let Some(endpoint) = pick(worker, exchange, cluster, failure) else {
             return Verdict::Fail(failure);
         };
+        if let Some(retry) = retry {
+            cluster.metrics.sheet(worker.index).retries[retry.index()].increment();
+        }
         let picked = Picked::new(&held, index, endpoint);
         client
             .guard
             .session
             .set_backend(picked.endpoint().backend.id());
+        drain_if_departed(&client.guard.session, &picked, held.drain_timeout);
         exchange.facts.attempts += 1;
-        let retry = match try_backend(client, worker, exchange, &picked).await {
+        let failed = match try_backend(client, worker, exchange, &picked).await {
             Tried::Done(upstream) => return Verdict::Done(picked, upstream),
             Tried::Upgraded(upstream) => return Verdict::Tunnel(picked, upstream),
             Tried::Stop(verdict) => return verdict,
-            Tried::Again(retry) => retry,
+            Tried::Again(failed) => failed,
         };
-        let (allowed, reason) = match retry {
+        let (allowed, reason) = match failed {
             RetryReason::Connect => (cluster.retry.on_connect, Reason::BackendConnect),
             RetryReason::Timeout => (cluster.retry.on_timeout, Reason::BackendTimeout),
             RetryReason::Reset | RetryReason::Stale => {
@@ -81,7 +87,7 @@ pub(super) async fn attempt(
             return Verdict::Fail(failure);
         }
         exchange.tried.push(endpoint as u32);
-        cluster.metrics.sheet(worker.index).retries[retry.index()].increment();
+        retry = Some(failed);
     }
 }
 
@@ -200,13 +206,19 @@ fn record_response(worker: &Worker, exchange: &Exchange, picked: &Picked) {
 /// A pooled connection that this request may use: one that cannot be repeated takes only one that was used within
 /// the last second and is alive as far as the kernel knows.
 fn take_pooled(worker: &Worker, exchange: &Exchange, picked: &Picked) -> Option<Upstream> {
-    let backend = picked.endpoint().backend.id();
+    let endpoint = picked.endpoint();
+    if !endpoint.backend.is_healthy() {
+        // Only a new connection can tell whether it lets us in again.
+        return None;
+    }
+    let backend = endpoint.backend.id();
     let now = worker.sessions.now();
     let mut pool = worker.pool.borrow_mut();
     if exchange.facts.is_idempotent && exchange.is_whole_in_out() {
-        return pool.take(backend, now, 0);
+        return pool.take(backend, &endpoint.addresses, now, 0);
     }
-    let upstream = pool.take(backend, now, now.saturating_sub(FRESH_MS))?;
+    let recent = now.saturating_sub(FRESH_MS);
+    let upstream = pool.take(backend, &endpoint.addresses, now, recent)?;
     is_quiet_now(&upstream.stream).then_some(upstream)
 }
 

@@ -322,8 +322,11 @@ async fn tunnel(
     exchange.facts.bytes_in += joined.bytes_up;
     exchange.facts.bytes_out += joined.bytes_down;
     finish(client, worker, exchange, joined.reason);
-    // The relay has closed, or marked for a reset, what had to be.
-    After::Close
+    if joined.reason.is_some() {
+        After::Reset
+    } else {
+        After::Close
+    }
 }
 
 /// Ends a connection in order: says that nothing more comes, and reads on for a while, so that the client can read

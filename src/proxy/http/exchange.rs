@@ -50,6 +50,8 @@ pub struct Facts {
     pub is_http10: bool,
     /// The client wants the connection kept.
     pub keep_alive: bool,
+    /// The client waits for 100 before it sends the body.
+    pub expects_continue: bool,
     /// The client offers another protocol.
     pub wants_upgrade: bool,
     /// The body goes out in chunks.
@@ -202,6 +204,7 @@ impl Exchange {
             is_idempotent: head.is_idempotent(),
             is_http10: head.version == Version::V10,
             keep_alive: head.keep_alive,
+            expects_continue: head.expects_continue,
             wants_upgrade: head.wants_upgrade,
             is_chunked: head.framing == Framing::Chunked,
             body_limit: listener.limits.body_bytes,

@@ -91,7 +91,12 @@ impl Exchange {
         backend: &mut B,
         desk: &mut Desk<'_>,
     ) -> Poll<Result<usize, End>> {
-        let asked = self.up_size.next(backend);
+        // Behind a body of known length little is read: it belongs to the next request.
+        let rest = usize::try_from(self.body.announced()).unwrap_or(usize::MAX);
+        let asked = self
+            .up_size
+            .next(backend)
+            .min(rest.saturating_add(READ_AHEAD));
         let read = match poll_read(client, cx, &mut desk.scratch[..asked]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0) | Err(_)) => {
@@ -102,6 +107,7 @@ impl Exchange {
         self.facts.bytes_in += read as u64;
         self.since.client_read = desk.now;
         let bytes = &mut desk.scratch[..read];
+        self.trailers.clear();
         let piece = match self.body.read_in_place(bytes, &mut self.trailers) {
             Ok(piece) => piece,
             Err(refusal) => return Poll::Ready(Err(End::Client(reason_of(refusal)))),

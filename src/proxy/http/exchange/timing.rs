@@ -26,7 +26,9 @@ impl Exchange {
         } = self.times;
         let when = |applies: bool, at: u64| if applies { at } else { NEVER };
         let sending = !self.deaf && (self.sent < self.out.len() || !self.up.is_empty());
-        let receiving = !self.deaf && !sending && !self.body.is_done();
+        // A client that was told to wait for 100 waits for the backend, not the backend for it.
+        let held_back = self.facts.expects_continue && !self.streamed && self.response.interim == 0;
+        let receiving = !self.deaf && !sending && !self.body.is_done() && !held_back;
         let answering = self.response.status.is_some();
         let client_full = !self.down.is_empty();
         let timeout = End::Backend(BackendError::Timeout);
