@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{AdminServer, AdminState, Started};
 use crate::control::{Control, First, Signals, first_snapshot, read_config, resolve_path};
@@ -105,7 +105,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
     let reports = Arc::new(Notify::new());
-    tokio::spawn(crate::health::run(followed, Arc::clone(&reports)));
+    tokio::spawn(keep_checking(followed, Arc::clone(&reports)));
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
         .context("cannot start the workers")?;
@@ -132,8 +132,10 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
 
     ends.next().await;
     readiness.advance(Stage::Draining);
+    info!(delay = ?config.shutdown_delay, "stopping");
+    let bound = publisher.current().drain_timeout + Duration::from_secs(1);
     let outcome = tokio::select! {
-        () = drain(&planes, &publisher, config.shutdown_delay) => Ok(()),
+        () = drain(&planes, &stop, config.shutdown_delay, bound) => Ok(()),
         () = ends.next() => Err(anyhow::anyhow!("told to stop twice: ended without waiting for live sessions")),
     };
     stop.send_replace(true);
@@ -147,12 +149,17 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     outcome
 }
 
-/// Lets live sessions end, for at most `drain_timeout`.
-async fn drain(planes: &Workers, publisher: &Publisher, shutdown_delay: Duration) {
-    info!(delay = ?shutdown_delay, "stopping");
+/// Waits for those who send traffic to turn away, then lets live sessions end, for at most `bound`. From then on no
+/// reload opens anything anew.
+async fn drain(
+    planes: &Workers,
+    stop: &watch::Sender<bool>,
+    shutdown_delay: Duration,
+    bound: Duration,
+) {
     tokio::time::sleep(shutdown_delay).await;
+    stop.send_replace(true);
     planes.drain();
-    let bound = publisher.current().drain_timeout + Duration::from_secs(1);
     let ended = async {
         let mut look = tokio::time::interval(DRAIN_LOOK);
         while !planes.have_ended() {
@@ -161,6 +168,16 @@ async fn drain(planes: &Workers, publisher: &Publisher, shutdown_delay: Duration
     };
     if tokio::time::timeout(bound, ended).await.is_err() {
         warn!("some sessions did not end in time");
+    }
+}
+
+/// Health checks outlive a bug of theirs: they begin anew.
+async fn keep_checking(snapshots: watch::Receiver<Arc<Snapshot>>, reports: Arc<Notify>) {
+    while let Err(failure) =
+        tokio::spawn(crate::health::run(snapshots.clone(), Arc::clone(&reports))).await
+    {
+        error!(%failure, "the health checks failed and begin anew");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! under them; whether the text is another one is for the reader to see.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,14 +28,14 @@ const MOST_HOPS: usize = 16;
 
 /// Notifies `changed` whenever the file may have changed, for ever.
 pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
-    let mut watched = BTreeSet::new();
+    let mut watched = Hops::default();
     let mut watcher = None;
     let event = Arc::new(Notify::new());
     loop {
-        let directories = directories_of(&path);
-        if watcher.is_none() || directories != watched {
-            watcher = follow(&directories, &event);
-            watched = directories;
+        let hops = Hops::of(&path);
+        if watcher.is_none() || hops != watched {
+            watcher = follow(&hops, &event);
+            watched = hops;
         }
         tokio::select! {
             () = event.notified() => {}
@@ -44,19 +45,19 @@ pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
     }
 }
 
-/// A watcher of `directories`; `None` if the system gives none, and then the poll must do.
-fn follow(directories: &BTreeSet<PathBuf>, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
+/// A watcher of the hops; `None` if the system gives none, and then the poll must do.
+fn follow(hops: &Hops, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let event = Arc::clone(event);
+    let names = hops.names.clone();
     let on_event = move |result: notify::Result<notify::Event>| {
-        // A read of the file is an event too, and it is we who read it.
-        if !result.is_ok_and(|event| event.kind.is_access()) {
+        if result.map_or(true, |event| concerns(&event, &names)) {
             event.notify_one();
         }
     };
     let mut watcher = notify::recommended_watcher(on_event)
         .inspect_err(|error| debug!(%error, "no file events; the configuration is polled"))
         .ok()?;
-    for directory in directories {
+    for directory in &hops.directories {
         if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
             debug!(directory = %directory.display(), %error, "a directory is not watched");
         }
@@ -64,27 +65,45 @@ fn follow(directories: &BTreeSet<PathBuf>, event: &Arc<Notify>) -> Option<Recomm
     Some(watcher)
 }
 
-/// The directories in which a change can change the file.
-fn directories_of(path: &Path) -> BTreeSet<PathBuf> {
-    let mut directories = BTreeSet::new();
-    let mut waiting = vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
-    for _ in 0..MOST_HOPS {
-        let Some(path) = waiting.pop() else { break };
-        for ancestor in path.ancestors() {
-            let Some(parent) = ancestor.parent() else {
-                break;
-            };
-            let is_link = ancestor.is_symlink();
-            if is_link && let Ok(target) = std::fs::read_link(ancestor) {
-                waiting.push(parent.join(target));
-            }
-            if is_link || ancestor == path {
-                // By its real name, so that a swapped link shows as another set of directories.
-                directories.insert(parent.canonicalize().unwrap_or_else(|_| parent.to_owned()));
+/// Whether an event may be one of the file. A read is an event too, and it is we who read; what else lies in the
+/// directory (a log, say) is none of ours.
+fn concerns(event: &notify::Event, names: &BTreeSet<OsString>) -> bool {
+    let is_known = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+    !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(is_known))
+}
+
+/// The way to the file: the directories in which a change can change it, and the names that count there.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hops {
+    directories: BTreeSet<PathBuf>,
+    names: BTreeSet<OsString>,
+}
+
+impl Hops {
+    fn of(path: &Path) -> Self {
+        let mut hops = Self::default();
+        let mut waiting = vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
+        for _ in 0..MOST_HOPS {
+            let Some(path) = waiting.pop() else { break };
+            for ancestor in path.ancestors() {
+                let Some(parent) = ancestor.parent() else {
+                    break;
+                };
+                let is_link = ancestor.is_symlink();
+                if is_link && let Ok(target) = std::fs::read_link(ancestor) {
+                    waiting.push(parent.join(target));
+                }
+                if is_link || ancestor == path {
+                    // By its real name, so that a swapped link shows as another set of directories.
+                    hops.directories
+                        .insert(parent.canonicalize().unwrap_or_else(|_| parent.to_owned()));
+                    hops.names
+                        .extend(ancestor.file_name().map(ToOwned::to_owned));
+                }
             }
         }
+        hops
     }
-    directories
 }
 
 /// Reads the file until two reads a moment apart agree.
@@ -126,6 +145,7 @@ pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     #[test]
     fn every_hop_is_watched() {
@@ -135,7 +155,11 @@ mod tests {
         std::fs::write(root.join("v1/lb.toml"), "").unwrap();
         std::os::unix::fs::symlink("v1", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/lb.toml", root.join("lb.toml")).unwrap();
-        let directories = directories_of(&root.join("lb.toml"));
+        let Hops { directories, names } = Hops::of(&root.join("lb.toml"));
+        assert!(
+            names.contains(OsStr::new("..data")) && names.contains(OsStr::new("lb.toml")),
+            "{names:?}"
+        );
         assert!(
             directories.contains(&root) && directories.contains(&root.join("v1")),
             "{directories:?}"

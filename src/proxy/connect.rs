@@ -4,7 +4,6 @@
 //! active check still has its say). What is our own fault (descriptors, ports) is not held against a backend.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -26,12 +25,15 @@ pub enum ConnectError {
     /// It did not answer in time.
     Timeout,
     /// We are out of descriptors, ports or memory.
-    Local(io::Error),
+    Exhausted,
+    /// The time for the whole request is over.
+    TotalTimeout,
     /// The drain ended while we waited.
     Drained,
 }
 
 /// Connects to the endpoint, trying its addresses in order; the `connect` timeout is shared among them.
+/// `until`, in the table's milliseconds, bounds it as well.
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.
@@ -39,14 +41,22 @@ pub async fn connect(
     worker: &Worker,
     session: &Session,
     picked: &Picked,
+    until: u64,
 ) -> Result<Upstream, ConnectError> {
     let endpoint = picked.endpoint();
     let sheet = endpoint.metrics.sheet(worker.index);
+    let Some(descriptor) = worker.shared.descriptors.take_for_backend() else {
+        return Err(ConnectError::Exhausted);
+    };
     let share = picked.cluster().timeouts.connect / endpoint.addresses.len().max(1) as u32;
     let mut failure = ConnectError::Unreachable;
     for &address in endpoint.addresses.iter() {
         worker.sessions.tell_time(Instant::now());
-        session.set_deadline(share);
+        let now = worker.sessions.now();
+        if until <= now {
+            return Err(ConnectError::TotalTimeout);
+        }
+        session.set_deadline_at(until.min(now.saturating_add(share.as_millis() as u64)));
         let mut dialling = pin!(dial(address));
         let result = poll_fn(|cx| {
             if let Poll::Ready(result) = dialling.as_mut().poll(cx) {
@@ -63,16 +73,19 @@ pub async fn connect(
                 return Ok(Upstream {
                     stream,
                     address,
-                    descriptor: worker.shared.descriptors.take(),
+                    descriptor,
                 });
             }
             Ok(Err(DialError::Local(error))) => {
-                tracing::error!(%error, "cannot connect to backends");
-                return Err(ConnectError::Local(error));
+                tracing::warn!(%error, "cannot connect to backends");
+                return Err(ConnectError::Exhausted);
             }
             Ok(Err(DialError::Backend(error))) => {
                 debug!(backend = %endpoint.backend.label(), %address, %error, "no connection");
                 failure = ConnectError::Unreachable;
+            }
+            Err(Fired::Deadline) if until <= session.now() => {
+                return Err(ConnectError::TotalTimeout);
             }
             Err(Fired::Deadline) => failure = ConnectError::Timeout,
             Err(Fired::Drained) => return Err(ConnectError::Drained),

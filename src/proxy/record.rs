@@ -9,6 +9,7 @@ use super::load::Picked;
 use super::tcp::Joined;
 use super::worker::Worker;
 use crate::telemetry::access_log::Record;
+use crate::telemetry::metrics::ListenerMetrics;
 use crate::telemetry::outcome::Reason;
 
 /// How a TCP session ended.
@@ -88,6 +89,63 @@ impl SessionOutcome {
     }
 }
 
+/// Under which names an exchange is recorded.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    listener: &'a Arc<ListenerMetrics>,
+    route: Option<&'a Arc<str>>,
+    cluster: Option<&'a Arc<str>>,
+    access_log: bool,
+}
+
+/// [`Names`] that outlive the generation: for a tunnel, which lets go of its own.
+#[derive(Debug)]
+pub struct KeptNames {
+    listener: Arc<ListenerMetrics>,
+    route: Option<Arc<str>>,
+    cluster: Option<Arc<str>>,
+    access_log: bool,
+}
+
+impl KeptNames {
+    /// The names of an exchange that has a generation.
+    pub fn of(exchange: &Exchange) -> Option<Self> {
+        let names = names_of(exchange)?;
+        Some(Self {
+            listener: Arc::clone(names.listener),
+            route: names.route.cloned(),
+            cluster: names.cluster.cloned(),
+            access_log: names.access_log,
+        })
+    }
+}
+
+fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
+    if let Some(kept) = &exchange.kept_names {
+        return Some(Names {
+            listener: &kept.listener,
+            route: kept.route.as_ref(),
+            cluster: kept.cluster.as_ref(),
+            access_log: kept.access_log,
+        });
+    }
+    let (held, place) = exchange.view.as_ref()?;
+    let listener = &held.listeners[*place];
+    let route = exchange
+        .facts
+        .route
+        .and_then(|index| listener.routes.rules().get(index));
+    Some(Names {
+        listener: &listener.metrics,
+        route: route.map(|rule| &rule.target.name),
+        cluster: exchange
+            .facts
+            .cluster
+            .map(|index| &held.clusters[index].name),
+        access_log: held.access_log,
+    })
+}
+
 /// Counts and logs an exchange that ended with `status`.
 pub fn record_exchange(
     exchange: &Exchange,
@@ -96,11 +154,10 @@ pub fn record_exchange(
     status: u16,
     reason: Option<Reason>,
 ) {
-    let Some((held, place)) = &exchange.view else {
+    let Some(names) = names_of(exchange) else {
         return;
     };
-    let listener = &held.listeners[*place];
-    let sheet = listener.metrics.sheet(worker.index);
+    let sheet = names.listener.sheet(worker.index);
     let duration = exchange
         .facts
         .started
@@ -110,18 +167,13 @@ pub fn record_exchange(
     if let Some(reason) = reason {
         sheet.rejected[reason.index()].increment();
     }
-    if !held.access_log {
+    if !names.access_log {
         return;
     }
     let capture = &exchange.capture;
-    let cluster = exchange.facts.cluster.map(|index| &held.clusters[index]);
-    let route = exchange
-        .facts
-        .route
-        .and_then(|index| listener.routes.rules().get(index));
     worker.log.borrow_mut().write(&Record {
         time: SystemTime::now(),
-        listener: &listener.name,
+        listener: &names.listener.name,
         client: exchange.facts.client.unwrap_or(client.peer.ip()),
         peer: client.peer,
         id: capture.get(&capture.id),
@@ -135,8 +187,8 @@ pub fn record_exchange(
         uri: capture.get(&capture.uri),
         status: Some(status),
         reason,
-        route: route.map(|rule| &*rule.target.name),
-        cluster: cluster.map(|cluster| &*cluster.name),
+        route: names.route.map(|name| &**name),
+        cluster: names.cluster.map(|name| &**name),
         backend: exchange.last_backend().map(|backend| &**backend),
         attempts: (exchange.facts.attempts > 0).then_some(exchange.facts.attempts),
         bytes_in: exchange.facts.bytes_in,

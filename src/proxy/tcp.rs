@@ -78,15 +78,15 @@ async fn reach(
         outcome.attempts = attempt;
         let picked = Picked::new(&held, index, endpoint);
         client.session.set_backend(picked.endpoint().backend.id());
-        match connect(worker, &client.session, &picked).await {
+        match connect(worker, &client.session, &picked, u64::MAX).await {
             Ok(upstream) => {
                 outcome.connected(&picked);
                 drain_if_departed(&client.session, &picked, held.drain_timeout);
                 return Ok((upstream, picked.detach()));
             }
             Err(ConnectError::Drained) => return Err(Reason::Drained),
-            Err(ConnectError::Local(_)) => return Err(Reason::BackendConnect),
-            Err(ConnectError::Unreachable | ConnectError::Timeout) => {
+            Err(ConnectError::Exhausted) => return Err(Reason::DescriptorLimit),
+            Err(ConnectError::Unreachable | ConnectError::Timeout | ConnectError::TotalTimeout) => {
                 reason = Reason::BackendConnect
             }
         }

@@ -12,6 +12,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that connections may not take, where the limit is large enough to give them.
 const RESERVE: usize = 1024;
 
+/// One in so many is for backends alone.
+const FOR_BACKENDS: usize = 32;
+
 /// The budget of connections, shared by all workers.
 #[derive(Debug)]
 pub struct Descriptors {
@@ -47,9 +50,14 @@ impl Descriptors {
         self.limit
     }
 
-    /// Whether a client may still be accepted: there must be room for it and for a backend.
+    /// Whether a client may still be accepted: some room is left for the backends of those that are here already.
     pub fn has_room(&self) -> bool {
-        self.used.load(Ordering::Relaxed) + 2 <= self.limit
+        self.used.load(Ordering::Relaxed) + 2 + self.limit / FOR_BACKENDS <= self.limit
+    }
+
+    /// Counts one connection to a backend until the returned value is dropped; `None` at the limit.
+    pub fn take_for_backend(self: &Arc<Self>) -> Option<Descriptor> {
+        (self.used.load(Ordering::Relaxed) < self.limit).then(|| self.take())
     }
 
     /// Counts one connection until the returned value is dropped.

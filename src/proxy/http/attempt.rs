@@ -138,9 +138,13 @@ async fn try_backend(
                 Err(ConnectError::Unreachable | ConnectError::Timeout) => {
                     return Tried::Again(RetryReason::Connect);
                 }
-                Err(ConnectError::Local(_)) => {
-                    return Tried::Stop(Verdict::Fail(Reason::BackendConnect));
+                Err(ConnectError::Exhausted) => {
+                    return Tried::Stop(Verdict::Fail(Reason::DescriptorLimit));
                 }
+                Err(ConnectError::TotalTimeout) => {
+                    return Tried::Stop(Verdict::Fail(Reason::RequestTimeout));
+                }
+
                 Err(ConnectError::Drained) => return Tried::Stop(Verdict::Gone(Reason::Drained)),
             },
         };
@@ -229,7 +233,13 @@ async fn connect_timed(
     picked: &Picked,
 ) -> Result<Upstream, ConnectError> {
     let started = Instant::now();
-    let upstream = connect(worker, &client.guard.session, picked).await?;
+    let upstream = connect(
+        worker,
+        &client.guard.session,
+        picked,
+        exchange.total_deadline(),
+    )
+    .await?;
     exchange.facts.connect = Some(started.elapsed());
     Ok(upstream)
 }
@@ -263,17 +273,9 @@ async fn relay(
             now,
             closing,
         };
-        let before = (
-            exchange.facts.bytes_in,
-            exchange.facts.bytes_out,
-            carry.len(),
-        );
+        let before = (exchange.bytes_read, exchange.facts.bytes_out);
         let end = exchange.poll(cx, stream, carry, upstream, &mut desk);
-        let ahead = carry.len().saturating_sub(before.2) as u64;
-        guard
-            .sheet()
-            .bytes_in
-            .add((exchange.facts.bytes_in - before.0).max(ahead));
+        guard.sheet().bytes_in.add(exchange.bytes_read - before.0);
         guard
             .sheet()
             .bytes_out

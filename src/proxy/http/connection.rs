@@ -18,13 +18,13 @@ use super::prepare::{Prepared, prepare};
 use super::reply::{Reply, status_of};
 use crate::http1::head::HeadEnd;
 use crate::proxy::accept::{Accepted, ClientGuard};
-use crate::proxy::flow::{Pending, SMALL_READ, Stream, poll_read};
+use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
 use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
-use crate::proxy::record::record_exchange;
+use crate::proxy::record::{KeptNames, record_exchange};
 use crate::proxy::relay::Relay;
 use crate::proxy::sessions::Fired;
-use crate::proxy::tcp::join;
+use crate::proxy::tcp::{drain_if_departed, join};
 use crate::proxy::worker::Worker;
 use crate::telemetry::outcome::Reason;
 
@@ -158,7 +158,15 @@ fn poll_next(
                     continue;
                 }
                 let (next, used) = take_request(worker, client, bytes);
-                client.carry.extend_from_slice(&bytes[used..]);
+                if next.is_none() {
+                    let empty = empty_lines(bytes);
+                    if empty == read {
+                        continue;
+                    }
+                    client.carry.extend_from_slice(&bytes[empty..]);
+                } else {
+                    client.carry.extend_from_slice(&bytes[used..]);
+                }
                 match next {
                     Some(next) => return Poll::Ready(next),
                     None => client.guard.session.set_deadline(header),
@@ -166,6 +174,14 @@ fn poll_next(
             }
         }
     }
+}
+
+/// Length of the empty lines that `bytes` begins with: they are no part of a request (RFC 9112 2.2).
+fn empty_lines(bytes: &[u8]) -> usize {
+    2 * bytes
+        .chunks_exact(2)
+        .take_while(|pair| *pair == b"\r\n")
+        .count()
 }
 
 /// One request from the beginning of `bytes`; `None` while its head is not whole.
@@ -213,7 +229,8 @@ async fn answer(
         Some((held, place)) => held.listeners[*place].timeouts.write,
         None => LINGER,
     };
-    let mut pending = Pending::default();
+    // An interim response may be half sent.
+    let mut pending = exchange.take_unsent();
     pending.push(&bytes);
     let mut written = 0;
     client.guard.session.set_deadline(write);
@@ -302,10 +319,15 @@ async fn tunnel(
         return After::Reset;
     };
     let silence = held.listeners[*place].timeouts.tunnel;
+    let drain_timeout = held.drain_timeout;
     client
         .guard
         .session
         .set_backend(picked.endpoint().backend.id());
+    // What lasts this long holds no generation.
+    exchange.kept_names = KeptNames::of(&exchange);
+    exchange.view = None;
+    drain_if_departed(&client.guard.session, &picked, drain_timeout);
     let load = picked.detach();
     let carry = std::mem::take(&mut client.carry);
     let relay = Relay::with_early(&carry, &std::mem::take(&mut exchange.response.early));

@@ -30,7 +30,7 @@ use crate::model::settings::ClusterTimeouts;
 use crate::proxy::flow::{Pending, ReadSize, SMALL_READ, Stream};
 
 use crate::proxy::load::{Held, Picked};
-use crate::proxy::record::Capture;
+use crate::proxy::record::{Capture, KeptNames};
 use crate::snapshot::Listener;
 use crate::telemetry::outcome::{BackendError, Reason};
 
@@ -136,8 +136,12 @@ pub struct Exchange {
     pub capture: Capture,
     /// The generation that the request sees, and the listener's place in it.
     pub view: Option<(Held, usize)>,
+    /// The names to record under, once the generation is let go of.
+    pub kept_names: Option<KeptNames>,
     /// About the response.
     pub response: Response,
+    /// Bytes read from the client while the exchange went on, those of further requests included.
+    pub bytes_read: u64,
     /// Members that failed this request.
     pub tried: Vec<u32>,
     /// The forwarded head and the body bytes that came with it.
@@ -266,6 +270,16 @@ impl Exchange {
     /// Whether the request may be sent again: it is idempotent, whole, and nothing of a response has come.
     pub fn may_repeat(&self) -> bool {
         self.facts.is_idempotent && self.is_whole_in_out() && !self.response.seen
+    }
+
+    /// When the whole request must be over, in the table's milliseconds.
+    pub fn total_deadline(&self) -> u64 {
+        self.times.total_at.unwrap_or(u64::MAX)
+    }
+
+    /// What the client has not taken yet.
+    pub fn take_unsent(&mut self) -> Pending {
+        std::mem::take(&mut self.down)
     }
 
     /// Whether all of the request is still at hand.

@@ -105,6 +105,7 @@ impl Exchange {
             Poll::Ready(Ok(read)) => read,
         };
         self.facts.bytes_in += read as u64;
+        self.bytes_read += read as u64;
         self.since.client_read = desk.now;
         let bytes = &mut desk.scratch[..read];
         self.trailers.clear();
@@ -155,7 +156,10 @@ impl Exchange {
             match poll_read(client, cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(0) | Err(_)) => return Some(End::Client(Reason::ClientLeft)),
-                Poll::Ready(Ok(read)) => carry.extend_from_slice(&desk.scratch[..read]),
+                Poll::Ready(Ok(read)) => {
+                    self.bytes_read += read as u64;
+                    carry.extend_from_slice(&desk.scratch[..read]);
+                }
             }
         }
         None
