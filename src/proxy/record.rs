@@ -98,7 +98,7 @@ struct Names<'a> {
     access_log: bool,
 }
 
-/// [`Names`] that outlive the generation: for a tunnel, which lets go of its own.
+/// The names that outlive the generation: for a tunnel, which lets go of its own.
 #[derive(Debug)]
 pub struct KeptNames {
     listener: Arc<ListenerMetrics>,
