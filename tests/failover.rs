@@ -279,7 +279,7 @@ fn too_few_healthy_backends_are_a_panic_in_which_all_are_used() {
     panic(1);
     assert_eq!(proxy.status()["clusters"][0]["panic"], true);
     wait_until(PATIENCE, "the log says so", || {
-        proxy.log().contains("all backends are used")
+        proxy.log().contains("panic")
     });
     let report = Load::to(addr).total(400).run();
     report.assert_flawless();

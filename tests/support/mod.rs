@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod pattern;
 pub mod port;
 pub mod process;
+mod serve;
 pub mod tcp;
 pub mod wait;
 pub mod ws;

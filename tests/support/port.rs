@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::wait::{PATIENCE, wait_until};
+
 /// A reserved port of a loopback address.
 pub struct Port {
     /// Bound and never listening: it keeps the port from everybody who does not ask for this very one.
@@ -28,16 +30,28 @@ impl Port {
 }
 
 /// Listens on an address that a [`Port`] of this or another process holds, or on any free port.
+///
+/// A process that another test is just starting holds a copy of every socket of this one until it executes its
+/// program, a listening socket that was closed here included: that is waited for.
 pub fn listen(addr: SocketAddr) -> TcpListener {
-    let socket = socket(addr);
+    let mut bound = None;
+    wait_until(PATIENCE, "nobody listens there any more", || {
+        bound = try_socket(addr).ok();
+        bound.is_some()
+    });
+    let socket = bound.unwrap();
     socket.listen(8192).unwrap();
     socket.into()
 }
 
 fn socket(addr: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    socket.bind(&addr.into()).unwrap();
-    socket
+    try_socket(addr).unwrap()
+}
+
+fn try_socket(addr: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
 }
