@@ -233,3 +233,14 @@ fn ten_thousand_of_each() {
     let bad = text.replace("cluster = \"c", "cluster = \"d");
     assert!(load(&bad).diagnostics.len() > 1000);
 }
+
+#[test]
+fn the_sample_deployments_file_is_valid() {
+    let text = include_str!("../docker/lb.toml");
+    let loaded = load(text);
+    assert!(
+        loaded.config.is_some() && loaded.diagnostics.is_empty(),
+        "{:?}",
+        loaded.diagnostics
+    );
+}

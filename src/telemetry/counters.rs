@@ -50,10 +50,15 @@ impl<const N: usize> std::ops::Index<usize> for Counters<N> {
 }
 
 /// Upper bounds in seconds: 0.5 ms, doubling with a midpoint, the last at 60 s.
-pub const LATENCY_BOUNDS: [f64; 35] = latency_bounds();
+pub const LATENCY_BOUNDS: [f64; BOUNDS] = latency_bounds();
 
-const fn latency_bounds() -> [f64; 35] {
-    let mut bounds = [60.0; 35];
+/// Buckets of a histogram: one for each bound, and one above them.
+pub const BUCKETS: usize = BOUNDS + 1;
+
+const BOUNDS: usize = 35;
+
+const fn latency_bounds() -> [f64; BOUNDS] {
+    let mut bounds = [60.0; BOUNDS];
     let mut base = 0.0005;
     let mut i = 0;
     while i < 34 {
@@ -69,7 +74,7 @@ const fn latency_bounds() -> [f64; 35] {
 /// Latencies in buckets of [`LATENCY_BOUNDS`] and one above them.
 #[derive(Debug)]
 pub struct Histogram {
-    buckets: [Counter; LATENCY_BOUNDS.len() + 1],
+    buckets: [Counter; BUCKETS],
     sum_nanos: Counter,
 }
 
@@ -103,7 +108,7 @@ impl Histogram {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistogramTotal {
     /// Counts by bucket (not cumulative); the last is above every bound.
-    pub buckets: [u64; LATENCY_BOUNDS.len() + 1],
+    pub buckets: [u64; BUCKETS],
     /// Sum of all observations.
     pub sum_seconds: f64,
 }
@@ -111,7 +116,7 @@ pub struct HistogramTotal {
 impl Default for HistogramTotal {
     fn default() -> Self {
         Self {
-            buckets: [0; LATENCY_BOUNDS.len() + 1],
+            buckets: [0; BUCKETS],
             sum_seconds: 0.0,
         }
     }

@@ -18,7 +18,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::counters::{HistogramTotal, LATENCY_BOUNDS};
+use super::counters::{BUCKETS, HistogramTotal, LATENCY_BOUNDS};
 
 /// A form of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Histograms<'_> {
     /// One histogram: buckets, count and sum. The count is that of the buckets, so they agree at all times.
     pub fn put(&mut self, labels: Labels<'_>, total: &HistogramTotal) -> fmt::Result {
         let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]);
-        let mut buckets = [(0.0, 0); LATENCY_BOUNDS.len() + 1];
+        let mut buckets = [(0.0, 0); BUCKETS];
         for (bucket, filled) in buckets.iter_mut().zip(bounds.zip(total.buckets)) {
             *bucket = filled;
         }
