@@ -124,13 +124,21 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         access,
         admin,
     );
-    let control = tokio::spawn(control.run(signals, stopped));
+    let mut control = tokio::spawn(control.run(signals, stopped));
     readiness.advance(Stage::Ready);
     info!(workers, version = env!("CARGO_PKG_VERSION"), "ready");
     on_ready(&snapshot);
     drop(snapshot);
 
-    ends.next().await;
+    let control_ended = tokio::select! {
+        () = ends.next() => false,
+        _ = &mut control => true,
+    };
+    if control_ended {
+        // It ends only by a bug before it is told to. Traffic goes on as it was; an operator must know.
+        error!("the control plane failed: nothing is reloaded any more until a restart");
+        ends.next().await;
+    }
     readiness.advance(Stage::Draining);
     info!(delay = ?config.shutdown_delay, "stopping");
     let bound = publisher.current().drain_timeout + Duration::from_secs(1);
@@ -139,6 +147,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         () = ends.next() => Err(anyhow::anyhow!("told to stop twice: ended without waiting for live sessions")),
     };
     stop.send_replace(true);
+    anyhow::ensure!(!control_ended, "the control plane had failed");
     let (access, admin) = control.await.context("the control plane failed")?;
     admin.stop().await;
     let closed = tokio::task::spawn_blocking(move || access.close(LOG_CLOSE)).await;
