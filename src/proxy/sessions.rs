@@ -2,7 +2,7 @@
 //!
 //! Setting a deadline is one store into a table; no timer is armed or disarmed for a read. One tick every [`TICK`],
 //! only while there are connections, walks the table (8 bytes a connection) and wakes the tasks whose time has come.
-//! A task may therefore be woken up to two ticks late, never early.
+//! The time is that of the last tick unless somebody told an exact one, so a deadline may come a tick early or two late.
 //!
 //! A slot also knows what a connection stands on (listener, backend) and whether it is at rest, so that a removal
 //! or a drain reaches exactly those it concerns without waking the others.
