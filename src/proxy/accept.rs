@@ -5,11 +5,13 @@
 //! queue before it closes its socket, so that no client that was let in is turned away.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -74,6 +76,12 @@ impl Running {
         self.follow(&worker.snapshot());
         let view = self.view.borrow();
         (Rc::clone(&view.0), view.1)
+    }
+
+    /// The listener's name.
+    fn name(&self, worker: &Worker) -> Arc<str> {
+        let (held, place) = self.view(worker);
+        Arc::clone(&held.listeners[place].name)
     }
 
     /// Ends the accept loop.
@@ -152,6 +160,13 @@ impl OpenConnection {
         state.open.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(state))
     }
+
+    /// Unless there are `most` already.
+    fn below(state: &Arc<ListenerState>, most: u32) -> Option<Self> {
+        let before = state.open.fetch_add(1, Ordering::Relaxed);
+        let open = Self(Arc::clone(state));
+        (before < most).then_some(open)
+    }
 }
 
 impl Drop for OpenConnection {
@@ -188,43 +203,70 @@ pub(super) fn start(socket: std::net::TcpListener, running: Rc<Running>, worker:
 async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
     let mut told = None;
     while !running.is_stopped() {
-        let (held, place) = running.view(worker);
-        let listener = &held.listeners[place];
-        if let Some(reason) = why_not(listener, worker) {
-            if told != Some(reason) {
-                warn!(listener = %listener.name, reason = reason.as_str(), "not accepting for now");
+        let next = tokio::select! {
+            next = poll_fn(|cx| poll_next(cx, socket, running, worker)) => next,
+            () = running.stop.notified() => continue,
+        };
+        match next {
+            Next::Connection(stream, peer, open) => {
+                told = None;
+                distribute(stream, peer, open, running, worker);
             }
-            told = Some(reason);
-            pause(running, PAUSE).await;
-            continue;
-        }
-        told = None;
-        drop(held);
-        tokio::select! {
-            accepted = socket.accept() => match accepted {
-                Ok((stream, peer)) => distribute(stream, peer, running, worker),
-                Err(error) => survive(&error, running, worker).await,
-            },
-            () = running.stop.notified() => {}
+            Next::Failed(error) => survive(&error, running, worker).await,
+            Next::NotNow(reason) => {
+                if told != Some(reason) {
+                    let name = running.name(worker);
+                    warn!(listener = %name, reason = reason.as_str(), "not accepting for now");
+                }
+                told = Some(reason);
+                pause(running, PAUSE).await;
+            }
         }
     }
 }
 
-/// Why the next connection must wait. Counted once for each connection that is seen waiting.
-fn why_not(listener: &Listener, worker: &Worker) -> Option<Reason> {
+/// What comes out of a listening socket.
+enum Next {
+    Connection(TcpStream, SocketAddr, OpenConnection),
+    Failed(io::Error),
+    NotNow(Reason),
+}
+
+/// The next connection, with its place in the listener's count. The place is taken first, so that workers who wait
+/// for the same last place cannot both have it.
+fn poll_next(
+    cx: &mut Context<'_>,
+    socket: &TcpListener,
+    running: &Running,
+    worker: &Worker,
+) -> Poll<Next> {
+    let (held, place) = running.view(worker);
+    let open = match room(&held.listeners[place], worker) {
+        Ok(open) => open,
+        Err(reason) => return Poll::Ready(Next::NotNow(reason)),
+    };
+    socket.poll_accept(cx).map(|accepted| match accepted {
+        Ok((stream, peer)) => Next::Connection(stream, peer, open),
+        Err(error) => Next::Failed(error),
+    })
+}
+
+/// A place for one more connection, or why the next one must wait. Counted once for each connection that is seen
+/// waiting.
+fn room(listener: &Listener, worker: &Worker) -> Result<OpenConnection, Reason> {
     let most = listener.limits.connections.unwrap_or(u32::MAX);
-    let reason = if listener.state.open.load(Ordering::Relaxed) >= most {
-        Reason::ConnectionLimit
-    } else if !worker.shared.descriptors.has_room() {
+    let reason = if !worker.shared.descriptors.has_room() {
         Reason::DescriptorLimit
-    } else {
+    } else if let Some(open) = OpenConnection::below(&listener.state, most) {
         listener.state.full.store(false, Ordering::Relaxed);
-        return None;
+        return Ok(open);
+    } else {
+        Reason::ConnectionLimit
     };
     if !listener.state.full.swap(true, Ordering::Relaxed) {
         listener.metrics.sheet(worker.index).rejected[reason.index()].increment();
     }
-    Some(reason)
+    Err(reason)
 }
 
 async fn pause(running: &Running, time: Duration) {
@@ -246,10 +288,15 @@ async fn survive(error: &io::Error, running: &Running, worker: &Worker) {
     pause(running, 5 * PAUSE).await;
 }
 
-fn distribute(stream: TcpStream, peer: SocketAddr, running: &Rc<Running>, worker: &Rc<Worker>) {
+fn distribute(
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: OpenConnection,
+    running: &Rc<Running>,
+    worker: &Rc<Worker>,
+) {
     let (held, place) = running.view(worker);
     let listener = &held.listeners[place];
-    let open = OpenConnection::new(&listener.state);
     let descriptor = worker.shared.descriptors.take();
     let peer_worker = if running.is_stopped() {
         None
@@ -335,7 +382,9 @@ fn empty_queue(socket: TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) 
                 if stream.set_nonblocking(true).is_ok()
                     && let Ok(stream) = TcpStream::from_std(stream)
                 {
-                    distribute(stream, peer, running, worker);
+                    let (held, place) = running.view(worker);
+                    let open = OpenConnection::new(&held.listeners[place].state);
+                    distribute(stream, peer, open, running, worker);
                 }
             }
             Err(error) if is_of_the_connection(&error) => {}
