@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::RequestView;
+use super::normal::{Slashes, normal_form};
 
 /// Host of a rule, in lower case without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,6 +31,25 @@ pub enum PathPattern {
     Prefix(String),
     /// Every path that the expression matches; it is anchored at neither end.
     Regex(Regex),
+}
+
+impl PathPattern {
+    /// Whether it also takes the normal form of what it takes. If not, requests for it are ambiguous.
+    pub fn is_normal(&self) -> bool {
+        // What stands behind a prefix must not be able to change it.
+        let example = |prefix: &str| format!("{prefix}x").into_bytes();
+        let survives = |path: &[u8], prefix: &str| {
+            !path.starts_with(b"/")
+                || [Slashes::Kept, Slashes::Merged]
+                    .into_iter()
+                    .all(|slashes| normal_form(path, slashes).starts_with(prefix.as_bytes()))
+        };
+        match self {
+            Self::Exact(text) => survives(text.as_bytes(), text),
+            Self::Prefix(text) => survives(&example(text), text),
+            Self::Regex(_) => true,
+        }
+    }
 }
 
 /// What a rule asks of a field or of a query parameter.

@@ -3,6 +3,7 @@
 
 use super::RequestView;
 use super::index::Index;
+use super::normal::{Slashes, may_differ, normal_form};
 use super::rule::Rule;
 
 /// Rules in the order of the file.
@@ -10,13 +11,20 @@ use super::rule::Rule;
 pub struct Table<T> {
     rules: Vec<Rule<T>>,
     index: Index,
+    /// Whether a rule looks at the path.
+    has_paths: bool,
 }
 
 impl<T> Table<T> {
     /// Indexes `rules`; O(n log n) in their number.
     pub fn new(rules: Vec<Rule<T>>) -> Self {
         let index = Index::new(&rules);
-        Self { rules, index }
+        let has_paths = rules.iter().any(|rule| rule.path.is_some());
+        Self {
+            rules,
+            index,
+            has_paths,
+        }
     }
 
     /// The first rule that matches, and its place in the list.
@@ -25,10 +33,29 @@ impl<T> Table<T> {
     /// looked at in the order of the file, so rules that tell requests apart by other words alone cost what a list
     /// costs.
     pub fn find(&self, request: &RequestView<'_>) -> Option<(usize, &T)> {
-        let place = self.index.first(request.host, request.path, |place| {
-            self.rules[place as usize].holds(request)
-        })? as usize;
+        let place = self.place(request)?;
         Some((place, &self.rules[place].target))
+    }
+
+    fn place(&self, request: &RequestView<'_>) -> Option<usize> {
+        let holds = |place: u32| self.rules[place as usize].holds(request);
+        let place = self.index.first(request.host, request.path, holds)?;
+        Some(place as usize)
+    }
+
+    /// Whether a normal form of the request's path takes another rule than the path itself: which of them counts
+    /// would then be up to whoever reads it next.
+    ///
+    /// Allocates only for a path that is not normal.
+    pub fn is_ambiguous(&self, request: &RequestView<'_>) -> bool {
+        if !self.has_paths || !request.path.starts_with(b"/") || !may_differ(request.path) {
+            return false;
+        }
+        let raw = self.place(request);
+        [Slashes::Kept, Slashes::Merged].into_iter().any(|slashes| {
+            let path = &normal_form(request.path, slashes);
+            self.place(&RequestView { path, ..*request }) != raw
+        })
     }
 
     /// The rules in the order of the file.

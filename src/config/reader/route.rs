@@ -79,8 +79,9 @@ fn path<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Option<(&'a str, PathPatte
     let plain = r.parsed(plain, "a path such as \"/v1/*\"", |text| {
         patterns::path(text).map(|pattern| (text, pattern))
     });
-    if let (Some((text, _)), Some(slot)) = (&plain, table.get("path")) {
+    if let (Some((text, pattern)), Some(slot)) = (&plain, table.get("path")) {
         warn_of_star(r, &slot, text);
+        warn_of_odd_form(r, &slot, text, pattern);
     }
     plain.or(path_regex(r, regex))
 }
@@ -93,6 +94,20 @@ fn warn_of_star(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str) {
         let finding = Finding::warning(slot.place(), message)
             .label("a `*` before the end stands for itself")
             .help("a pattern is written with `path_regex`".to_owned());
+        r.findings.add(finding);
+    }
+}
+
+/// A path in another spelling than its normal one is refused by the data plane unless both take the same route.
+fn warn_of_odd_form(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str, pattern: &PathPattern) {
+    if !pattern.is_normal() {
+        let message = format!("{slot} is {}, which is not in normal form", quoted(text));
+        let finding = Finding::warning(slot.place(), message)
+            .label("a path that takes another route in its normal form is refused with 400")
+            .help(
+                "write it without `%2F`, `%5C`, `\\`, `//`, dot segments and encoded letters"
+                    .to_owned(),
+            );
         r.findings.add(finding);
     }
 }

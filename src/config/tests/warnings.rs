@@ -118,6 +118,23 @@ fn routes() {
         "2:8 warning: `path` is \"/*/x\" | a `*` before the end stands for itself | \
          a pattern is written with `path_regex`",
     );
+    for (path, is_odd) in [
+        ("/a%2Fb/*", true),
+        ("//a", true),
+        ("/a/../b", true),
+        ("/%7Ea", true),
+        ("/.well-known/*", false),
+        ("/.*", false),
+        ("/a%20b", false),
+        ("*", false),
+    ] {
+        let warnings = said_of(&format!("[[route]]\npath = '{path}'\nrespond = {{}}"));
+        assert_eq!(!warnings.is_empty(), is_odd, "{path}: {warnings:?}");
+        assert!(
+            warnings.iter().all(|w| w.contains("not in normal form")),
+            "{path}: {warnings:?}"
+        );
+    }
     says(
         "[[route]]\nrespond = { status = 204, body = 'x' }",
         "2:34 warning: `body` beside status 204 | an answer with this status has no body",

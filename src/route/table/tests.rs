@@ -438,3 +438,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_is_ambiguous_where_its_normal_form_takes_another_rule() {
+    let table = Table::new(vec![at("", "/admin/*"), at("", "/a/b"), at("", "/files/*")]);
+    for (path, ambiguous) in [
+        ("/admin/x", false),
+        ("/x", false),
+        ("/x/../admin/y", true),
+        ("/x/%2e%2e/admin/y", true),
+        ("/%61dmin/y", true),
+        ("/admin%2fy", true),
+        ("/admin\\y", true),
+        ("//admin/y", true),
+        ("/admin/../x", true),
+        ("/x/..;/admin/", true),
+        ("/admin//y", false),
+        ("/admin/%2F/y", false),
+        ("/admin/a/../b", false),
+        ("/files/a%2Fb", false),
+        ("/x%2Fy//z/../w", false),
+        ("/a/./b", true),
+        ("/a//b", true),
+        ("*", false),
+    ] {
+        assert_eq!(
+            table.is_ambiguous(&request("a", path, NO_FIELDS)),
+            ambiguous,
+            "{path}"
+        );
+    }
+    let without_paths = Table::new(vec![at("a", "")]);
+    assert!(!without_paths.is_ambiguous(&request("a", "/x/../y", NO_FIELDS)));
+}
