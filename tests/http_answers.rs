@@ -265,17 +265,18 @@ fn an_unknown_expectation_is_refused_with_417() {
 }
 
 #[test]
-fn another_transfer_coding_is_refused_with_501() {
-    for coding in [
-        "gzip",
-        "gzip, chunked",
-        "chunked, chunked",
-        "xchunked",
-        "identity",
+fn another_transfer_coding_is_refused_with_501_and_what_hides_chunked_with_400() {
+    for (coding, status, reason) in [
+        ("gzip", 501, "transfer_coding"),
+        ("gzip, chunked", 501, "transfer_coding"),
+        ("identity", 501, "transfer_coding"),
+        ("chunked, chunked", 400, "bad_transfer_encoding"),
+        ("xchunked", 400, "bad_transfer_encoding"),
+        ("Chunked", 400, "bad_transfer_encoding"),
     ] {
         let request =
             format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: {coding}\r\n\r\n0\r\n\r\n");
-        refuses("", &request, 501, "transfer_coding");
+        refuses("", &request, status, reason);
     }
 }
 

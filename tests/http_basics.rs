@@ -144,14 +144,13 @@ fn the_chunks_of_an_answer_come_when_they_are_sent_and_not_at_the_end() {
 }
 
 #[test]
-fn trailers_pass_but_never_those_that_frame_or_route() {
+fn trailers_pass_but_never_those_that_belong_in_a_head() {
     let (backend, _proxy, mut client) = one();
     backend.behave(|_| Action::Echo);
     client.send(
         "POST / HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te\r\ntrailer: x-checksum\r\n\
-         transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-checksum: 77\r\nhost: evil\r\n\
-         content-length: 9\r\ntransfer-encoding: chunked\r\nx-forwarded-for: 6.6.6.6\r\n\
-         authorization: evil\r\nX_Real_IP: 6.6.6.6\r\n\r\n",
+         transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-checksum: 77\r\nx-forwarded-for: 6.6.6.6\r\n\
+         connection: close\r\nx-lbproxy-a: 1\r\nauthorization: evil\r\nX_Real_IP: 6.6.6.6\r\n\r\n",
     );
     let echo = client.response();
     assert_eq!(echo.text(), "a");
@@ -165,6 +164,23 @@ fn trailers_pass_but_never_those_that_frame_or_route() {
             "{side}: {trailers:?}"
         );
         assert_eq!(trailers.0.len(), 1, "{side}: {trailers:?}");
+    }
+}
+
+#[test]
+fn a_trailer_that_frames_or_routes_is_refused_and_nothing_is_forwarded() {
+    for trailer in [
+        "host: evil",
+        "Content-Length: 9",
+        "transfer-encoding: chunked",
+    ] {
+        let (backend, _proxy, mut client) = one();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n{trailer}\r\n\r\n"
+        ));
+        assert_eq!(client.response().status, 400, "{trailer}");
+        assert!(client.is_closed(), "{trailer}");
+        assert_eq!(backend.requests(), 0, "{trailer}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! The chunked coding (RFC 9112 7.1): a decoder that works in place, and the frame of a chunk that we write.
 //!
 //! Sizes are 1 to 16 hexadecimal digits; extensions are checked, bounded by [`EXTENSION_BYTES`] in one body and
-//! dropped; trailer fields that a trailer section may not carry are dropped, the others are kept in canonical form.
+//! dropped; of the trailer fields those that would frame or route the message refuse it, those that belong in a head
+//! are dropped, the others are kept in canonical form.
 
 use super::Refusal;
-use super::field::{TOKEN, VALUE, is_forbidden_in_trailers, trim};
+use super::field::{TOKEN, TrailerFate, VALUE, trailer_fate, trim};
 
 /// Bytes of chunk extensions in one body.
 pub const EXTENSION_BYTES: u32 = 4096;
@@ -199,9 +200,13 @@ impl Decoder {
         if !is_field {
             return Err(Refusal::FieldSyntax);
         }
-        if !is_forbidden_in_trailers(name) {
-            for part in [name, b": ", value, b"\r\n"] {
-                trailers.kept.extend_from_slice(part);
+        match trailer_fate(name) {
+            TrailerFate::Refused => return Err(Refusal::BadTrailer),
+            TrailerFate::Dropped => {}
+            TrailerFate::Kept => {
+                for part in [name, b": ", value, b"\r\n"] {
+                    trailers.kept.extend_from_slice(part);
+                }
             }
         }
         Ok(())
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn bodies_in_any_cut() {
         let wire =
-            b"5;x=\"y\"\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1 \r\nHost: evil\r\nAuthorization: x\r\n\r\nGET /";
+            b"5;x=\"y\"\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1 \r\nX_Real_IP: 1\r\nAuthorization: x\r\n\r\nGET /";
         for cut in 1..wire.len() {
             let (payload, trailers, rest) = decode(wire, cut).unwrap();
             assert_eq!(payload, b"hello world", "{cut}");
@@ -319,6 +324,23 @@ mod tests {
             decode(b"0\r\nno colon\r\n\r\n", 3),
             Err(Refusal::FieldSyntax)
         );
+    }
+
+    #[test]
+    fn trailers_that_would_frame_or_route_refuse_the_body() {
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "HOST",
+            "Content_Length",
+        ] {
+            let wire = format!("0\r\nx: 1\r\n{name}: 1\r\n\r\n");
+            assert_eq!(
+                decode(wire.as_bytes(), 5),
+                Err(Refusal::BadTrailer),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Field names that matter to a proxy, and byte classes.
 
-/// A field name, as far as a proxy must know it. Framing and connection fields are known by their exact name (in
-/// any case); forwarding fields also with `_` for `-`, because some backends read both alike.
+/// A field name, as far as a proxy must know it.
+///
+/// Framing and connection fields are known by their exact name (in any case). Where a name is dangerous in other
+/// spellings, it is also known with any other token character for `-`: what becomes an environment variable or a
+/// language's identifier behind us has `_` there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldName {
     /// Connection.
@@ -32,6 +35,10 @@ pub enum FieldName {
     /// Any other field that claims to know the client: Forwarded, X-Forwarded-*, X-Real-IP, True-Client-IP,
     /// CF-Connecting-IP.
     OtherForwarding,
+    /// Content-Length or Transfer-Encoding with another character for `-`: framing to some, not to others.
+    OddFraming,
+    /// X-Lbproxy-*: what the proxy alone may say.
+    Own,
     /// All the rest.
     Other,
 }
@@ -50,25 +57,39 @@ impl FieldName {
             12 if folds(name, b"x-request-id") => Self::RequestId,
             14 if is(name, b"content-length") => Self::ContentLength,
             14 if is(name, b"http2-settings") => Self::HopByHop,
+            14 if folds(name, b"content-length") => Self::OddFraming,
             14 if folds(name, b"true-client-ip") => Self::OtherForwarding,
             15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
             16 if folds(name, b"cf-connecting-ip") => Self::OtherForwarding,
             16 if is(name, b"proxy-connection") => Self::HopByHop,
             17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if folds(name, b"transfer-encoding") => Self::OddFraming,
             17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
             18 if is(name, b"proxy-authenticate") => Self::HopByHop,
             19 if is(name, b"proxy-authorization") => Self::HopByHop,
+            11.. if folds(&name[..10], b"x-lbproxy-") => Self::Own,
             13.. if folds(&name[..12], b"x-forwarded-") => Self::OtherForwarding,
             _ => Self::Other,
         }
     }
 }
 
-/// Whether a trailer section may not carry the field (RFC 9110 6.5.1): framing, routing, authentication, request
-/// modifiers, response control and how to read the content. A recipient might merge it into the head.
-pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
-    const FORBIDDEN: [&[u8]; 24] = [
+/// What becomes of a trailer field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrailerFate {
+    /// It goes on.
+    Kept,
+    /// It stays behind: authentication, request modifiers, response control, how to read the content, what speaks for
+    /// one hop or claims to know the client (RFC 9110 6.5.1). A recipient might merge it into the head.
+    Dropped,
+    /// The message is refused: the field would frame it or route it.
+    Refused,
+}
+
+/// What becomes of the trailer field `name`.
+pub fn trailer_fate(name: &[u8]) -> TrailerFate {
+    const DROPPED: [&[u8]; 24] = [
         b"age",
         b"authorization",
         b"cache-control",
@@ -94,21 +115,29 @@ pub fn is_forbidden_in_trailers(name: &[u8]) -> bool {
         b"warning",
         b"www-authenticate",
     ];
-    FieldName::of(name) != FieldName::Other
-        || FORBIDDEN.iter().any(|forbidden| folds(name, forbidden))
+    match FieldName::of(name) {
+        FieldName::ContentLength
+        | FieldName::TransferEncoding
+        | FieldName::OddFraming
+        | FieldName::Host => TrailerFate::Refused,
+        FieldName::Other if !DROPPED.iter().any(|dropped| folds(name, dropped)) => {
+            TrailerFate::Kept
+        }
+        _ => TrailerFate::Dropped,
+    }
 }
 
 fn is(name: &[u8], lower: &[u8]) -> bool {
     name.eq_ignore_ascii_case(lower)
 }
 
-/// Equal when case and the difference of `-` and `_` do not count.
+/// Equal when case does not count, nor which token character stands for `-`.
 fn folds(name: &[u8], lower: &[u8]) -> bool {
     let fold = |b: &u8| {
-        if *b == b'_' {
-            b'-'
-        } else {
+        if b.is_ascii_alphanumeric() {
             b.to_ascii_lowercase()
+        } else {
+            b'-'
         }
     };
     name.len() == lower.len() && name.iter().zip(lower).all(|(a, b)| fold(a) == *b)
@@ -182,7 +211,12 @@ mod tests {
             ("Host", FieldName::Host),
             ("hOST", FieldName::Host),
             ("Transfer-Encoding", FieldName::TransferEncoding),
-            ("Transfer_Encoding", FieldName::Other),
+            ("Transfer_Encoding", FieldName::OddFraming),
+            ("content.length", FieldName::OddFraming),
+            ("X-LBProxy-Canary", FieldName::Own),
+            ("x_lbproxy.a", FieldName::Own),
+            ("x-lbproxy-", FieldName::Other),
+            ("X.Forwarded~For", FieldName::ForwardedFor),
             ("X_Forwarded_For", FieldName::ForwardedFor),
             ("x-forwarded-port", FieldName::OtherForwarding),
             ("x_forwarded-x", FieldName::OtherForwarding),

@@ -131,6 +131,12 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
     Ok(Some((field, at + 2)))
 }
 
+/// Length of the empty lines that `buffer` begins with, as far as more than [`EMPTY_LINES`] of them.
+pub fn empty_lines(buffer: &[u8]) -> usize {
+    let lines = buffer.chunks_exact(2).take(EMPTY_LINES + 1);
+    2 * lines.take_while(|line| *line == b"\r\n").count()
+}
+
 /// Looks for the end of a head that arrives in pieces, each byte once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadEnd {
@@ -139,9 +145,14 @@ pub struct HeadEnd {
 
 impl HeadEnd {
     /// Whether it is time to parse `buffer`: the empty line is there, or an LF that no CR precedes, or it is over
-    /// `limit` bytes. `buffer` only ever grows between calls.
+    /// `limit` bytes, or there are too many empty lines before it. `buffer` only ever grows between calls.
     pub fn is_due(&mut self, buffer: &[u8], limit: usize) -> bool {
-        let mut at = self.scanned as usize;
+        // The empty lines before a head do not end it, else it would be parsed anew with each byte that follows.
+        let before = empty_lines(buffer);
+        if before > 2 * EMPTY_LINES {
+            return true;
+        }
+        let mut at = before.max(self.scanned as usize);
         while let Some(found) = memchr::memchr(b'\n', &buffer[at..]) {
             let lf = at + found;
             at = lf + 1;
@@ -229,5 +240,18 @@ mod tests {
             "a bare LF is worth parsing"
         );
         assert!(HeadEnd::default().is_due(&[b'a'; 101], 100));
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_do_not_end_it() {
+        let head = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut end = HeadEnd::default();
+        for cut in 0..head.len() {
+            assert!(!end.is_due(&head[..cut], 100), "{cut}");
+        }
+        assert!(end.is_due(head, 100));
+        let many = b"\r\n".repeat(EMPTY_LINES + 1);
+        assert!(HeadEnd::default().is_due(&many, 100));
+        assert!(HeadEnd::default().is_due(b"\r\n\nG", 100), "a bare LF");
     }
 }

@@ -2,22 +2,53 @@
 //!
 //! The strictest reader and the plainest writer: a head is parsed in place, as slices of the buffer it came in,
 //! and what is forwarded is written anew from what was understood. Whatever two honest parsers could read
-//! differently is refused, never repaired:
+//! differently is refused. What the RFC lets a recipient repair is repaired only where the output is canonical and
+//! no parser on the way could have meant something else. Each case is decided here, once:
 //!
-//! | what comes in | what is done | source |
+//! | what comes in a request | what is done | source |
 //! |---|---|---|
-//! | bare LF, bare CR, NUL and other controls in a head | refused | RFC 9112 2.2, RFC 9110 5.5 |
-//! | space before a colon, folded line, empty name | refused | RFC 9112 5.1, 5.2 |
-//! | up to [`head::EMPTY_LINES`] empty lines before a request | skipped | RFC 9112 2.2 |
-//! | Content-Length repeated, in a list, signed, over 19 digits | refused | RFC 9112 6.3 |
-//! | Content-Length beside Transfer-Encoding | refused | RFC 9112 6.1 |
-//! | Transfer-Encoding other than one `chunked`, or in HTTP/1.0 | refused | RFC 9112 6.1 |
-//! | a chunk size with sign, `0x`, white space, over 16 digits | refused | RFC 9112 7.1 |
-//! | chunk extensions | checked, bounded, dropped | RFC 9112 7.1.1 |
-//! | no Host in HTTP/1.1, two, a malformed one | refused | RFC 9112 3.2 |
-//! | absolute-form target | its authority becomes Host | RFC 9112 3.2.2 |
-//! | fragment, control or non-ASCII byte in a target | refused | RFC 9112 3.2 |
-//! | `*` with a method other than OPTIONS, authority-form | refused | RFC 9112 3.2.3, 3.2.4 |
+//! | bare LF, bare CR in a head | refused: `BareLineEnd` | RFC 9112 2.2 |
+//! | NUL and other controls in a value; a name that is no token, or empty; space before the colon; a folded line | refused: `FieldSyntax` | RFC 9110 5.5, RFC 9112 5.1, 5.2 |
+//! | up to [`head::EMPTY_LINES`] empty lines before a request | skipped; more: `Malformed` | RFC 9112 2.2 |
+//! | a method over [`request::METHOD_BYTES`]; anything but one space in a request line | refused: `Malformed`, `BadTarget` | RFC 9112 3 |
+//! | HTTP/d.d other than 1.0 and 1.1 | refused: `Version` | RFC 9110 2.5 |
+//! | CONNECT and TRACE, in any case | refused: `Method` | RFC 9110 9.3.6, 9.3.8 |
+//! | fragment, control or non-ASCII byte in a target; `%00` in a path | refused: `BadTarget` | RFC 9112 3.2 |
+//! | visible ASCII that RFC 3986 wants encoded (`\|`, `^`, `{`, `"`, `\`) | forwarded: browsers send it | |
+//! | absolute-form | its authority becomes Host, whatever Host said | RFC 9112 3.2.2 |
+//! | `*` without OPTIONS, authority-form, other schemes, userinfo, `http://host?query` | refused: `BadTarget` | RFC 9112 3.2.3, 3.2.4 |
+//! | no Host in HTTP/1.1, two, one that is not `host[:port]` | refused: `BadHost` | RFC 9112 3.2 |
+//! | Content-Length repeated (even equal), in a list, signed, over 19 digits | refused: `BadContentLength` | RFC 9112 6.3, 5 |
+//! | Content-Length beside Transfer-Encoding | refused: `AmbiguousFraming` | RFC 9112 6.1 |
+//! | Transfer-Encoding in HTTP/1.0 | refused: `AmbiguousFraming` | RFC 9112 6.1 |
+//! | `Content_Length`, `Transfer.Encoding`, … | refused: `AmbiguousFraming`, since some read them as framing | |
+//! | `Transfer-Encoding: chunked`, so spelled and once | taken | RFC 9112 7.1 |
+//! | a plain list of the registered codings, perhaps with a final `chunked` | refused: `TransferCoding` (501) | RFC 9112 6.1 |
+//! | any other Transfer-Encoding, `Chunked` included | refused: `BadTransferEncoding` | RFC 9112 6.3 |
+//! | a chunk size with sign, `0x`, white space, over 16 digits; no CRLF where one belongs | refused: `BadChunk` | RFC 9112 7.1 |
+//! | chunk extensions | dropped; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 |
+//! | Content-Length, Transfer-Encoding or Host in trailers | refused: `BadTrailer` | RFC 9110 6.5.1 |
+//! | other trailers that belong in a head | dropped | RFC 9110 6.5.1 |
+//! | `Expect` other than one `100-continue` | refused: `Expectation` | RFC 9110 10.1.1 |
+//! | `Expect: 100-continue` in HTTP/1.0 or without a body | dropped | RFC 9110 10.1.1 |
+//! | a Connection option that is no token | refused: `FieldSyntax` | RFC 9110 7.6.1 |
+//! | more than [`request::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | |
+//! | Connection options that name Host, framing, Expect or a forwarding field | have no effect | RFC 9110 7.6.1 |
+//! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, or offering `h2c` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
+//!
+//! Responses are read by the same rules, with these differences:
+//!
+//! | what comes in a response | what is done | source |
+//! |---|---|---|
+//! | a status outside 100 to 599, another version | refused | RFC 9110 15 |
+//! | no space behind the status | taken: there is no reason phrase | RFC 9112 4 |
+//! | `chunked` in any case | taken: it is written anew in lower case | RFC 9112 7 |
+//! | 1xx with Transfer-Encoding or a length above 0 | refused | RFC 9110 8.6, RFC 9112 6.1 |
+//! | 204 with either | served without a body, the connection is not used again | RFC 9110 8.6 |
+//! | HEAD and 304 with either | served without a body: it describes what GET would get | RFC 9110 9.3.2, 15.4.5 |
+//! | no framing | the body ends with the connection | RFC 9112 6.3 |
+//! | more than [`response::INTERIM_RESPONSES`] 1xx | refused | |
+//! | a 101 that names no protocol that was offered | refused | RFC 9110 15.2.2 |
 //!
 //! [`head`] finds lines and fields, [`request`] and [`response`] give them meaning, [`body`] and [`chunked`] follow
 //! a body, [`field`] knows the names that matter to a proxy.
@@ -74,15 +105,21 @@ pub enum Refusal {
     /// Content-Length that is not one plain number.
     #[error("malformed or repeated Content-Length")]
     BadContentLength,
-    /// Content-Length and Transfer-Encoding together, or Transfer-Encoding in HTTP/1.0.
+    /// Content-Length and Transfer-Encoding together, one of them oddly spelled, or framing where none can be.
     #[error("ambiguous framing")]
     AmbiguousFraming,
-    /// Transfer-Encoding other than one `chunked`.
+    /// Transfer-Encoding that is no plain list of codings with at most one, final `chunked`.
+    #[error("malformed Transfer-Encoding")]
+    BadTransferEncoding,
+    /// A transfer coding that we do not have.
     #[error("unsupported transfer coding")]
     TransferCoding,
     /// A chunk that is not well formed.
     #[error("malformed chunk")]
     BadChunk,
+    /// A trailer that would frame or route the message.
+    #[error("a trailer that belongs in the head")]
+    BadTrailer,
     /// CONNECT or TRACE.
     #[error("method not allowed")]
     Method,
@@ -98,7 +135,7 @@ pub enum Refusal {
     /// Head or trailers over their limit.
     #[error("header section too large")]
     HeadTooLarge,
-    /// More fields than allowed.
+    /// More fields, or more Connection options, than allowed.
     #[error("too many header fields")]
     TooManyFields,
 }

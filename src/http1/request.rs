@@ -1,8 +1,14 @@
 //! Request heads (RFC 9112 3): request line, Host, framing, connection options.
 
-use super::field::{FieldName, TARGET, TOKEN, list};
-use super::head::{EMPTY_LINES, Field, HeadLimits, fields, line};
+use super::field::{FieldName, TARGET, TOKEN, list, trim};
+use super::head::{EMPTY_LINES, Field, HeadLimits, empty_lines, fields, line};
 use super::{Framing, Refusal, Version};
+
+/// Longest method.
+pub const METHOD_BYTES: usize = 32;
+
+/// Elements of all Connection fields of a message, empty ones included: each is compared with every field.
+pub const CONNECTION_OPTIONS: usize = 64;
 
 /// A request head, understood. Slices point into the buffer that it was parsed from.
 #[derive(Debug, Clone, Copy)]
@@ -83,14 +89,11 @@ fn too_large<'b>(buffer: &[u8], limits: &HeadLimits) -> Result<Option<RequestHea
 }
 
 fn skip_empty_lines(buffer: &[u8]) -> Result<usize, Refusal> {
-    let mut at = 0;
-    while buffer[at..].starts_with(b"\r\n") {
-        at += 2;
-        if at > 2 * EMPTY_LINES {
-            return Err(Refusal::Malformed);
-        }
+    let length = empty_lines(buffer);
+    if length > 2 * EMPTY_LINES {
+        return Err(Refusal::Malformed);
     }
-    Ok(at)
+    Ok(length)
 }
 
 struct RequestLine<'b> {
@@ -111,9 +114,9 @@ fn request_line<'b>(
     }
     let method = &buffer[start..at];
     match buffer.get(at) {
-        None if method.len() <= 32 => return Ok(None),
+        None if method.len() <= METHOD_BYTES => return Ok(None),
         Some(b'\r') if method.is_empty() && at + 1 == buffer.len() => return Ok(None),
-        Some(b' ') if (1..=32).contains(&method.len()) => {}
+        Some(b' ') if (1..=METHOD_BYTES).contains(&method.len()) => {}
         Some(b'\n') => return Err(Refusal::BareLineEnd),
         _ => return Err(Refusal::Malformed),
     }
@@ -166,15 +169,12 @@ pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
 struct Said<'b> {
     host: Option<&'b [u8]>,
     content_length: Option<u64>,
-    transfer_encoding: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade_option: bool,
+    transfer_encoding: Option<Coding>,
+    connection: ConnectionOptions,
     upgrade: bool,
     /// One of the offers is HTTP/2 in clear text: then none is taken.
     h2c: bool,
     expect: bool,
-    nominates: bool,
 }
 
 fn understand<'b>(
@@ -185,10 +185,14 @@ fn understand<'b>(
 ) -> Result<RequestHead<'b>, Refusal> {
     let said = gather(buffer, field_lines)?;
     let v11 = line.version == Version::V11;
-    if said.transfer_encoding && (said.content_length.is_some() || !v11) {
+    if said.transfer_encoding.is_some() && (said.content_length.is_some() || !v11) {
         return Err(Refusal::AmbiguousFraming);
     }
-    if matches!(line.method, b"CONNECT" | b"TRACE") {
+    if said.transfer_encoding == Some(Coding::Other) {
+        return Err(Refusal::TransferCoding);
+    }
+    // Methods have a case (RFC 9110 9.1), but not all that read them know.
+    if line.method.eq_ignore_ascii_case(b"CONNECT") || line.method.eq_ignore_ascii_case(b"TRACE") {
         return Err(Refusal::Method);
     }
     let (authority, target) = target(line)?;
@@ -199,11 +203,12 @@ fn understand<'b>(
         check_host(host)?;
     }
     let framing = match (said.transfer_encoding, said.content_length) {
-        (true, _) => Framing::Chunked,
-        (false, Some(length)) if length > 0 => Framing::Length(length),
+        (Some(_), _) => Framing::Chunked,
+        (None, Some(length)) if length > 0 => Framing::Length(length),
         _ => Framing::None,
     };
     let has_body = framing != Framing::None;
+    let connection = said.connection;
     Ok(RequestHead {
         len,
         method: line.method,
@@ -211,14 +216,10 @@ fn understand<'b>(
         version: line.version,
         host: authority.or(said.host),
         framing,
-        keep_alive: if v11 {
-            !said.close
-        } else {
-            said.keep_alive && !said.close
-        },
+        keep_alive: !connection.close && (v11 || connection.keep_alive),
         expects_continue: said.expect && v11 && has_body,
-        wants_upgrade: said.upgrade && !said.h2c && said.upgrade_option && v11 && !has_body,
-        nominates: said.nominates,
+        wants_upgrade: said.upgrade && !said.h2c && connection.upgrade && v11 && !has_body,
+        nominates: connection.nominates,
     })
 }
 
@@ -236,21 +237,15 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
             {
                 return Err(Refusal::BadContentLength);
             }
-            FieldName::TransferEncoding => {
-                if value != b"chunked" || said.transfer_encoding {
-                    return Err(Refusal::TransferCoding);
-                }
-                said.transfer_encoding = true;
+            FieldName::TransferEncoding
+                if said.transfer_encoding.replace(coding(value)?).is_some() =>
+            {
+                return Err(Refusal::BadTransferEncoding);
             }
-            FieldName::Connection => {
-                let options = ConnectionOptions::of(value)?;
-                said.close |= options.close;
-                said.keep_alive |= options.keep_alive;
-                said.upgrade_option |= options.upgrade;
-                said.nominates |= options.nominates;
-            }
+            FieldName::OddFraming => return Err(Refusal::AmbiguousFraming),
+            FieldName::Connection => said.connection.add(value)?,
             FieldName::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
+                if !value.eq_ignore_ascii_case(b"100-continue") || said.expect {
                     return Err(Refusal::Expectation);
                 }
                 said.expect = true;
@@ -265,38 +260,78 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
     Ok(said)
 }
 
+/// What a request's Transfer-Encoding asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// One `chunked`.
+    Chunked,
+    /// Codings that we do not have.
+    Other,
+}
+
+/// Reads a request's Transfer-Encoding. Only what no parser could take for something else is worth a 501; the rest
+/// is an attempt to be understood in two ways.
+fn coding(value: &[u8]) -> Result<Coding, Refusal> {
+    const REGISTERED: [&[u8]; 6] = [
+        b"gzip",
+        b"x-gzip",
+        b"deflate",
+        b"compress",
+        b"x-compress",
+        b"identity",
+    ];
+    if value == b"chunked" {
+        return Ok(Coding::Chunked);
+    }
+    let mut codings = value.split(|b| *b == b',').map(trim).peekable();
+    let mut others = 0;
+    while let Some(coding) = codings.next() {
+        let is_final_chunked = others > 0 && codings.peek().is_none() && coding == b"chunked";
+        if !is_final_chunked && !REGISTERED.contains(&coding) {
+            return Err(Refusal::BadTransferEncoding);
+        }
+        others += 1;
+    }
+    Ok(Coding::Other)
+}
+
 /// An offer of HTTP/2 in clear text, which is not taken (RFC 9113 3.1 has withdrawn it).
 pub fn is_h2c(upgrade: &[u8]) -> bool {
     list(upgrade).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
-/// What a Connection field says (RFC 9110 7.6.1).
+/// What the Connection fields of a message say (RFC 9110 7.6.1).
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
     pub(super) nominates: bool,
+    count: usize,
 }
 
 impl ConnectionOptions {
-    pub(super) fn of(value: &[u8]) -> Result<Self, Refusal> {
-        let mut options = Self::default();
-        for option in list(value) {
+    /// Adds what one more field says.
+    pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for option in value.split(|b| *b == b',').map(trim) {
+            self.count += 1;
+            if self.count > CONNECTION_OPTIONS {
+                return Err(Refusal::TooManyFields);
+            }
             if !option.iter().all(|b| TOKEN[usize::from(*b)]) {
                 return Err(Refusal::FieldSyntax);
             }
             if option.eq_ignore_ascii_case(b"close") {
-                options.close = true;
+                self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                options.keep_alive = true;
+                self.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
-                options.upgrade = true;
+                self.upgrade = true;
             } else {
-                options.nominates = true;
+                self.nominates |= !option.is_empty();
             }
         }
-        Ok(options)
+        Ok(())
     }
 }
 
@@ -321,6 +356,9 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
 /// Authority of an absolute-form target, and the target as it is forwarded.
 fn target<'b>(line: &RequestLine<'b>) -> Result<(Option<&'b [u8]>, &'b [u8]), Refusal> {
     let target = line.target;
+    if has_nul(target) {
+        return Err(Refusal::BadTarget);
+    }
     if target[0] == b'/' {
         return Ok((None, target));
     }
@@ -346,6 +384,12 @@ fn target<'b>(line: &RequestLine<'b>) -> Result<(Option<&'b [u8]>, &'b [u8]), Re
         // "http://host?query" would need a byte that is not in the buffer; no ordinary client sends it.
         Some(_) => Err(Refusal::BadTarget),
     }
+}
+
+/// Whether `%00` stands in the path, where what reads it behind us might see its end.
+fn has_nul(target: &[u8]) -> bool {
+    let path = target.split(|b| *b == b'?').next().unwrap_or(target);
+    memchr::memmem::find(path, b"%00").is_some()
 }
 
 fn strip_scheme(target: &[u8]) -> Option<&[u8]> {

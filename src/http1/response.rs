@@ -126,17 +126,17 @@ fn understand<'b>(
                 }
                 chunked = true;
             }
-            FieldName::Connection => {
-                let options = ConnectionOptions::of(value)?;
-                connection.close |= options.close;
-                connection.keep_alive |= options.keep_alive;
-                connection.nominates |= options.nominates;
-            }
+            FieldName::OddFraming => return Err(Refusal::AmbiguousFraming),
+            FieldName::Connection => connection.add(value)?,
             FieldName::KeepAlive => keep_alive_timeout = timeout_of(value).or(keep_alive_timeout),
             _ => {}
         }
     }
     if chunked && (length.is_some() || version == Version::V10) {
+        return Err(Refusal::AmbiguousFraming);
+    }
+    let promises_body = chunked || length.is_some_and(|length| length > 0);
+    if status < 200 && promises_body {
         return Err(Refusal::AmbiguousFraming);
     }
     let framing = if to_head || status < 200 || status == 204 || status == 304 {
@@ -155,6 +155,7 @@ fn understand<'b>(
         content_length: length,
         keep_alive: !connection.close
             && framing != Framing::UntilClose
+            && !(status == 204 && promises_body)
             && (version == Version::V11 || connection.keep_alive),
         keep_alive_timeout,
         nominates: connection.nominates,
@@ -235,6 +236,13 @@ mod tests {
                 "HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n",
                 true,
             ),
+            ("HTTP/1.1 204 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.1 204 OK\r\nContent-Length: 1\r\n\r\n", false),
+            (
+                "HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                false,
+            ),
+            ("HTTP/1.1 304 OK\r\nContent-Length: 1\r\n\r\n", true),
         ] {
             assert_eq!(head(text).keep_alive, keep, "{text:?}");
         }
@@ -270,6 +278,18 @@ mod tests {
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
                 Refusal::TransferCoding,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent_Length: 5\r\n\r\n",
+                Refusal::AmbiguousFraming,
+            ),
+            (
+                "HTTP/1.1 103 x\r\nContent-Length: 5\r\n\r\n",
+                Refusal::AmbiguousFraming,
+            ),
+            (
+                "HTTP/1.1 100 x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Refusal::AmbiguousFraming,
             ),
         ] {
             assert_eq!(

@@ -43,10 +43,16 @@ labels! {
         BadTarget => "bad_target",
         /// 400: Content-Length that is repeated or not a plain number.
         BadContentLength => "bad_content_length",
-        /// 400: both Content-Length and Transfer-Encoding.
+        /// 400: a path that would take another route once it is normalised.
+        AmbiguousPath => "ambiguous_path",
+        /// 400: both Content-Length and Transfer-Encoding, or one of them in an odd spelling.
         AmbiguousFraming => "ambiguous_framing",
+        /// 400: Transfer-Encoding that is not one plain `chunked`, nor a plain list of other codings.
+        BadTransferEncoding => "bad_transfer_encoding",
         /// 400: a chunk that is not well formed.
         BadChunk => "bad_chunk",
+        /// 400: a trailer that would frame or route the message.
+        BadTrailer => "bad_trailer",
         /// 404: no route takes it.
         NoRoute => "no_route",
         /// 405: CONNECT or TRACE.
@@ -61,11 +67,11 @@ labels! {
         UriTooLong => "uri_too_long",
         /// 431: the head is larger than `header_bytes`, or the trailers than `trailer_bytes`.
         HeadTooLarge => "head_too_large",
-        /// 431: more fields than `headers`.
+        /// 431: more fields than `headers`, or too many Connection options.
         TooManyHeaders => "too_many_headers",
         /// 417: an expectation other than `100-continue`.
         Expectation => "expectation",
-        /// 501: a transfer coding other than one final `chunked`.
+        /// 501: a transfer coding other than `chunked`.
         TransferCoding => "transfer_coding",
         /// 505: neither HTTP/1.1 nor HTTP/1.0.
         Version => "version",

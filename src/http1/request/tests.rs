@@ -148,6 +148,12 @@ fn refusals() {
         ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", Refusal::Malformed),
         ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
+        ("trace / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
+        ("GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BadTarget),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n",
+            Refusal::Expectation,
+        ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n",
             Refusal::Expectation,
@@ -191,17 +197,54 @@ fn framing_that_two_could_read_differently_is_refused() {
             "Transfer-Encoding: gzip, chunked\r\n",
             Refusal::TransferCoding,
         ),
-        ("Transfer-Encoding: Chunked\r\n", Refusal::TransferCoding),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            Refusal::TransferCoding,
-        ),
         ("Transfer-Encoding: identity\r\n", Refusal::TransferCoding),
+        ("Content_Length: 1\r\n", Refusal::AmbiguousFraming),
+        ("Transfer_Encoding: chunked\r\n", Refusal::AmbiguousFraming),
         ("Transfer-Encoding:\x0bchunked\r\n", Refusal::FieldSyntax),
     ] {
         let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         assert_eq!(parse_text(&text).map(|_| ()), Err(refusal), "{fields:?}");
     }
+}
+
+#[test]
+fn a_transfer_encoding_that_hides_chunked_is_no_unknown_coding() {
+    for value in [
+        "Chunked",
+        "xchunked",
+        "chunkedx",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunked, chunked",
+        "chunked, gzip",
+        "chunked,",
+        ",chunked",
+        "gzip, chunked, chunked",
+        "gzip; q=1",
+        "",
+        "chunked\r\nTransfer-Encoding: chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+    ] {
+        let text = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n");
+        assert_eq!(
+            parse_text(&text).map(|_| ()),
+            Err(Refusal::BadTransferEncoding),
+            "{value:?}"
+        );
+    }
+}
+
+#[test]
+fn connection_options_are_counted() {
+    let with = |n: usize| {
+        let options = vec!["x"; n].join(",");
+        format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {options}\r\n\r\n")
+    };
+    assert!(head(&with(CONNECTION_OPTIONS)).nominates);
+    let more = with(CONNECTION_OPTIONS + 1);
+    assert_eq!(parse_text(&more).map(|_| ()), Err(Refusal::TooManyFields));
+    let empty = with(1).replace('x', &",".repeat(CONNECTION_OPTIONS));
+    assert_eq!(parse_text(&empty).map(|_| ()), Err(Refusal::TooManyFields));
 }
 
 #[test]

@@ -148,7 +148,12 @@ async fn try_backend(
                 Err(ConnectError::Drained) => return Tried::Stop(Verdict::Gone(Reason::Drained)),
             },
         };
-        exchange.begin_attempt(picked, log_is_on(exchange), worker.sessions.now());
+        exchange.begin_attempt(
+            &picked.cluster().timeouts,
+            picked.endpoint().backend.label(),
+            log_is_on(exchange),
+            worker.sessions.now(),
+        );
         let end = relay(client, worker, exchange, &mut upstream.stream).await;
         record_response(worker, exchange, picked);
         match end {

@@ -16,7 +16,7 @@ use super::attempt::{Verdict, attempt, give_back};
 use super::exchange::Exchange;
 use super::prepare::{Prepared, prepare};
 use super::reply::{Reply, status_of};
-use crate::http1::head::HeadEnd;
+use crate::http1::head::{HeadEnd, empty_lines};
 use crate::proxy::accept::{Accepted, ClientGuard};
 use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
 use crate::proxy::load::Picked;
@@ -82,33 +82,42 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
 }
 
 impl Client {
+    /// Whether no request has begun: empty lines before one are no part of it (RFC 9112 2.2).
+    fn is_at_rest(&self) -> bool {
+        empty_lines(&self.carry) == self.carry.len()
+    }
+
     /// Whether the response at hand is the last one.
     pub(super) fn is_closing(&self, worker: &Worker) -> bool {
         worker.is_draining() || self.guard.running.is_stopped()
     }
 }
 
+/// What a connection waits for between two requests.
+struct Wait {
+    scan: HeadEnd,
+    header: Duration,
+    header_bytes: usize,
+}
+
 /// Waits for a request: until it is whole up to its body, refused, or the connection ends.
 async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Next {
-    let (idle, header, limit) = {
+    let (idle, mut wait) = {
         let (held, place) = client.guard.running.view(worker);
         let listener = &held.listeners[place];
-        (
-            listener.timeouts.idle,
-            listener.timeouts.header,
-            listener.limits.header_bytes,
-        )
+        let wait = Wait {
+            scan: HeadEnd::default(),
+            header: listener.timeouts.header,
+            header_bytes: listener.limits.header_bytes,
+        };
+        (listener.timeouts.idle, wait)
     };
-    client
-        .guard
-        .session
-        .set_deadline(if client.carry.is_empty() {
-            idle
-        } else {
-            header
-        });
-    let mut scan = HeadEnd::default();
-    let next = poll_fn(|cx| poll_next(cx, client, worker, &mut scan, header, limit)).await;
+    client.guard.session.set_deadline(if client.is_at_rest() {
+        idle
+    } else {
+        wait.header
+    });
+    let next = poll_fn(|cx| poll_next(cx, client, worker, &mut wait)).await;
     client.guard.session.set_at_rest(false);
     next
 }
@@ -117,16 +126,14 @@ fn poll_next(
     cx: &mut Context<'_>,
     client: &mut Client,
     worker: &Worker,
-    scan: &mut HeadEnd,
-    header: Duration,
-    limit: usize,
+    wait: &mut Wait,
 ) -> Poll<Next> {
     if let Poll::Ready(fired) = client.guard.session.poll_fired(cx) {
         return Poll::Ready(on_fired(client, worker, fired));
     }
     let scratch = &mut *worker.scratch.borrow_mut();
     loop {
-        if !client.carry.is_empty() && scan.is_due(&client.carry, limit) {
+        if !client.carry.is_empty() && wait.scan.is_due(&client.carry, wait.header_bytes) {
             let mut bytes = std::mem::take(&mut client.carry);
             let (next, used) = take_request(worker, client, &mut bytes);
             match next {
@@ -142,7 +149,7 @@ fn poll_next(
         }
         match poll_read(&mut client.stream, cx, &mut scratch[..SMALL_READ]) {
             Poll::Pending => {
-                let at_rest = client.carry.is_empty();
+                let at_rest = client.is_at_rest();
                 if at_rest && client.is_closing(worker) {
                     return Poll::Ready(Next::Close);
                 }
@@ -152,36 +159,22 @@ fn poll_next(
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Close),
             Poll::Ready(Ok(read)) => {
                 client.guard.sheet().bytes_in.add(read as u64);
-                let bytes = &mut scratch[..read];
-                if !client.carry.is_empty() {
-                    client.carry.extend_from_slice(bytes);
-                    continue;
-                }
-                let (next, used) = take_request(worker, client, bytes);
-                if next.is_none() {
-                    let empty = empty_lines(bytes);
-                    if empty == read {
-                        continue;
+                let was_at_rest = client.is_at_rest();
+                if client.carry.is_empty() {
+                    let (next, used) = take_request(worker, client, &mut scratch[..read]);
+                    client.carry.extend_from_slice(&scratch[used..read]);
+                    if let Some(next) = next {
+                        return Poll::Ready(next);
                     }
-                    client.carry.extend_from_slice(&bytes[empty..]);
                 } else {
-                    client.carry.extend_from_slice(&bytes[used..]);
+                    client.carry.extend_from_slice(&scratch[..read]);
                 }
-                match next {
-                    Some(next) => return Poll::Ready(next),
-                    None => client.guard.session.set_deadline(header),
+                if was_at_rest && !client.is_at_rest() {
+                    client.guard.session.set_deadline(wait.header);
                 }
             }
         }
     }
-}
-
-/// Length of the empty lines that `bytes` begins with: they are no part of a request (RFC 9112 2.2).
-fn empty_lines(bytes: &[u8]) -> usize {
-    2 * bytes
-        .chunks_exact(2)
-        .take_while(|pair| *pair == b"\r\n")
-        .count()
 }
 
 /// One request from the beginning of `bytes`; `None` while its head is not whole.
@@ -199,7 +192,7 @@ fn take_request(worker: &Worker, client: &Client, bytes: &mut [u8]) -> (Option<N
 
 fn on_fired(client: &Client, worker: &Worker, fired: Fired) -> Next {
     match fired {
-        Fired::Deadline if !client.carry.is_empty() => {
+        Fired::Deadline if !client.is_at_rest() => {
             let mut exchange = worker.spare_exchange();
             exchange.view = Some(client.guard.running.view(worker));
             exchange.facts.started = Some(Instant::now());

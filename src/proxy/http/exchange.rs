@@ -28,8 +28,7 @@ use crate::http1::request::RequestHead;
 use crate::http1::{Framing, Version};
 use crate::model::settings::ClusterTimeouts;
 use crate::proxy::flow::{Pending, ReadSize, SMALL_READ, Stream};
-
-use crate::proxy::load::{Held, Picked};
+use crate::proxy::load::Held;
 use crate::proxy::record::{Capture, KeptNames};
 use crate::snapshot::Listener;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -287,6 +286,11 @@ impl Exchange {
         self.body.is_done() && !self.streamed
     }
 
+    /// Whether all of the request has gone to the backend.
+    fn is_sent(&self) -> bool {
+        self.body.is_done() && self.sent == self.out.len() && self.up.is_empty()
+    }
+
     /// Whether the final response head has gone to the client.
     pub fn has_answered(&self) -> bool {
         self.response.status.is_some()
@@ -298,9 +302,7 @@ impl Exchange {
             && self.response.keep_alive
             && !self.response.excess
             && !self.deaf
-            && self.body.is_done()
-            && self.sent == self.out.len()
-            && self.up.is_empty()
+            && self.is_sent()
     }
 
     /// Request sent to response head.
@@ -317,9 +319,15 @@ impl Exchange {
         self.last_backend.as_ref()
     }
 
-    /// Begins an attempt on a backend: what was learnt from the one before is forgotten.
-    pub fn begin_attempt(&mut self, picked: &Picked, keep_label: bool, now: u64) {
-        let ClusterTimeouts { response, body, .. } = picked.cluster().timeouts;
+    /// Begins an attempt on the backend with this label: what was learnt from the one before is forgotten.
+    pub fn begin_attempt(
+        &mut self,
+        timeouts: &ClusterTimeouts,
+        label: &Arc<str>,
+        keep_label: bool,
+        now: u64,
+    ) {
+        let ClusterTimeouts { response, body, .. } = *timeouts;
         (self.times.response, self.times.body) = (millis(response), millis(body));
         self.response = Response::default();
         self.sent = 0;
@@ -332,10 +340,10 @@ impl Exchange {
             backend_write: now,
         };
         if keep_label {
-            self.last_backend = Some(Arc::clone(picked.endpoint().backend.label()));
+            self.last_backend = Some(Arc::clone(label));
         }
         if let Some(gap) = self.facts.host_gap {
-            self.fill_host_gap(gap, picked.endpoint().backend.label());
+            self.fill_host_gap(gap, label);
         }
     }
 

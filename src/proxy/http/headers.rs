@@ -1,14 +1,15 @@
 //! Heads written anew: what goes to a backend, and what goes to a client.
 //!
 //! Fields that speak for one hop stay behind, and so do those that Connection names; forwarding fields are believed
-//! only from trusted proxies, and what we know ourselves is written after everything a client could have sent.
+//! only from trusted proxies, X-Lbproxy-* from nobody, and what we know ourselves is written after everything a client
+//! could have sent.
 
 use std::io::Write;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::http1::field::{FieldName, trim};
+use crate::http1::field::{FieldName, list, trim};
 use crate::http1::head::Field;
 use crate::http1::request::{RequestHead, is_nominated};
 use crate::http1::response::ResponseHead;
@@ -151,6 +152,25 @@ pub fn write_request(out: &mut Vec<u8>, parts: &RequestParts<'_>) -> WrittenRequ
     }
     out.extend_from_slice(b"\r\n");
     written
+}
+
+/// Whether the Upgrade fields of a 101 name protocols, and only such as the forwarded `request` head offered
+/// (RFC 9110 7.8).
+pub fn takes_an_offer(request: &[u8], response: &[u8], fields: &[Field]) -> bool {
+    let is_offered = |protocol: &[u8]| {
+        request
+            .split(|b| *b == b'\n')
+            .filter_map(|line| line.strip_prefix(b"Upgrade: "))
+            .any(|offers| {
+                list(offers.trim_ascii_end()).any(|offer| offer.eq_ignore_ascii_case(protocol))
+            })
+    };
+    let mut named = fields
+        .iter()
+        .filter(|field| field.name == FieldName::Upgrade)
+        .flat_map(|field| list(field.value_in(response)))
+        .peekable();
+    named.peek().is_some() && named.all(is_offered)
 }
 
 fn is_scheme(value: &[u8]) -> bool {
@@ -320,7 +340,7 @@ mod tests {
     fn a_request_from_a_stranger() {
         let (out, written) = rewrite(
             "GET /a HTTP/1.1\r\nHost: A.example\r\nX-Forwarded-For: 1.1.1.1\r\nX_Real_IP: 2\r\nForwarded: x\r\n\
-             Connection: x-secret, close\r\nX-Secret: 1\r\nTE: trailers\r\nAccept: */*\r\n\r\n",
+             X-Lbproxy-A: 1\r\nX.Forwarded.For: 2\r\nConnection: x-secret, close\r\nX-Secret: 1\r\nTE: trailers\r\nAccept: */*\r\n\r\n",
             false,
         );
         assert_eq!(
@@ -358,6 +378,33 @@ mod tests {
         );
         let (out, written) = rewrite("GET / HTTP/1.0\r\n\r\n", false);
         assert_eq!(written.host_gap, Some("GET / HTTP/1.1\r\n".len()), "{out}");
+    }
+
+    #[test]
+    fn a_101_takes_what_was_offered_and_nothing_else() {
+        let (request, _) = rewrite(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat/2, websocket\r\nUpgrade: x\r\n\r\n",
+            false,
+        );
+        for (upgrade, taken) in [
+            ("", false),
+            ("Upgrade: \r\n", false),
+            ("Upgrade: WebSocket\r\n", true),
+            ("Upgrade: x, chat/2\r\n", true),
+            ("Upgrade: x\r\nUpgrade: h2c\r\n", false),
+            ("Upgrade: chat\r\n", false),
+        ] {
+            let text = format!("HTTP/1.1 101 x\r\nConnection: upgrade\r\n{upgrade}\r\n");
+            let mut fields = Vec::new();
+            response::parse(text.as_bytes(), false, &mut fields)
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                takes_an_offer(request.as_bytes(), text.as_bytes(), &fields),
+                taken,
+                "{upgrade}"
+            );
+        }
     }
 
     #[test]

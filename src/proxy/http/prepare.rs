@@ -19,6 +19,7 @@ use crate::http1::head::{Field, HeadLimits};
 use crate::http1::request::{self, RequestHead, split_host};
 use crate::model::settings::HashKey;
 use crate::proxy::accept::ClientGuard;
+use crate::proxy::load::Held;
 use crate::proxy::worker::Worker;
 use crate::route::{Fields, RequestView};
 use crate::snapshot::{Cluster, Listener, RouteAction, RouteTarget};
@@ -44,6 +45,20 @@ pub enum Prepared {
     Answer(Reply),
 }
 
+/// Where and when a request comes in.
+pub struct Arrival<'a> {
+    /// The generation that it sees, and the listener's place in it.
+    pub view: &'a (Held, usize),
+    /// The other side of the socket.
+    pub peer: IpAddr,
+    /// Now.
+    pub now: Instant,
+    /// Now, in the milliseconds of the worker's table.
+    pub now_ms: u64,
+    /// For the request's id.
+    pub random: &'a Random,
+}
+
 /// Takes one request from the beginning of `buffer` into `exchange`. Returns what it is and how many bytes it took;
 /// what lies behind them is untouched.
 pub fn prepare(
@@ -52,9 +67,32 @@ pub fn prepare(
     buffer: &mut [u8],
     exchange: &mut Exchange,
 ) -> (Prepared, usize) {
-    let space = &mut *worker.head_space.borrow_mut();
-    let (held, place) = client.running.view(worker);
-    let listener = &held.listeners[place];
+    let now = Instant::now();
+    worker.sessions.tell_time(now);
+    let arrival = Arrival {
+        view: &client.running.view(worker),
+        peer: client.peer.ip(),
+        now,
+        now_ms: worker.sessions.now(),
+        random: &worker.random,
+    };
+    understand(
+        &arrival,
+        &mut worker.head_space.borrow_mut(),
+        buffer,
+        exchange,
+    )
+}
+
+/// What [`prepare`] does, without a worker.
+pub fn understand(
+    arrival: &Arrival<'_>,
+    space: &mut HeadSpace,
+    buffer: &mut [u8],
+    exchange: &mut Exchange,
+) -> (Prepared, usize) {
+    let (held, place) = arrival.view;
+    let listener = &held.listeners[*place];
     let limits = HeadLimits {
         bytes: listener.limits.header_bytes,
         fields: listener.limits.headers,
@@ -64,66 +102,76 @@ pub fn prepare(
         Ok(None) => return (Prepared::Incomplete, 0),
         Ok(Some(head)) => head,
         Err(refusal) => {
-            exchange.view = Some((held, place));
-            exchange.facts.started = Some(Instant::now());
+            exchange.view = Some(arrival.view.clone());
+            exchange.facts.started = Some(arrival.now);
             return (Prepared::Answer(Reply::refusal(refusal)), buffer.len());
         }
     };
-    let now = Instant::now();
-    worker.sessions.tell_time(now);
-    exchange.begin(&head, listener, now, worker.sessions.now());
-    let peer = client.peer.ip();
-    let trusted = listener
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&peer));
-    let client_ip = client_address(peer, &listener.trusted_proxies, buffer, &space.fields);
+    exchange.begin(&head, listener, arrival.now, arrival.now_ms);
+    let client_ip = client_address(
+        arrival.peer,
+        &listener.trusted_proxies,
+        buffer,
+        &space.fields,
+    );
     exchange.facts.client = Some(client_ip);
     if held.access_log {
         capture(exchange, &head, buffer, &space.fields);
     }
     let len = head.len;
-    let routed = route(listener, &head, buffer, &space.fields, client_ip, exchange);
-    let answer = match routed {
+    let answer = match route(listener, &head, buffer, &space.fields, client_ip, exchange) {
         _ if over_limit(&head, listener) => Some(Reply::failure(Reason::BodyTooLarge, true)),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
-            exchange.facts.key = key_of(
-                &held.clusters[index],
-                &head,
-                buffer,
-                &space.fields,
-                client_ip,
-            );
-            let new_id = request_id(&worker.random);
-            let given = if trusted {
-                given_id(buffer, &space.fields)
-            } else {
-                None
-            };
-            let id = given.unwrap_or(&new_id);
-            let parts = RequestParts {
-                head: &head,
-                buffer,
-                fields: &space.fields,
-                peer,
-                trusted,
-                id,
-            };
-            let written = write_request(&mut exchange.out, &parts);
-            exchange.facts.host_gap = written.host_gap;
-            if written.removed_forwarding {
-                tell_once_of_forwarding(listener, peer);
-            }
-            if held.access_log {
-                exchange.capture.id = exchange.capture.keep(id);
-            }
+            let cluster = &held.clusters[index];
+            exchange.facts.key = key_of(cluster, &head, buffer, &space.fields, client_ip);
+            write_out(arrival, &head, buffer, &space.fields, exchange);
             None
         }
         Routed::Answer(reply) => Some(reply),
     };
-    exchange.view = Some((held, place));
+    exchange.view = Some(arrival.view.clone());
     take_body(buffer, len, exchange, answer)
+}
+
+/// Writes the head that goes to the backend.
+fn write_out(
+    arrival: &Arrival<'_>,
+    head: &RequestHead<'_>,
+    buffer: &[u8],
+    fields: &[Field],
+    exchange: &mut Exchange,
+) {
+    let (held, place) = arrival.view;
+    let listener = &held.listeners[*place];
+    let peer = arrival.peer;
+    let trusted = listener
+        .trusted_proxies
+        .iter()
+        .any(|net| net.contains(&peer));
+    let new_id = request_id(arrival.random);
+    let given = if trusted {
+        given_id(buffer, fields)
+    } else {
+        None
+    };
+    let id = given.unwrap_or(&new_id);
+    let parts = RequestParts {
+        head,
+        buffer,
+        fields,
+        peer,
+        trusted,
+        id,
+    };
+    let written = write_request(&mut exchange.out, &parts);
+    exchange.facts.host_gap = written.host_gap;
+    if written.removed_forwarding {
+        tell_once_of_forwarding(listener, peer);
+    }
+    if held.access_log {
+        exchange.capture.id = exchange.capture.keep(id);
+    }
 }
 
 /// Takes the part of the body that came along.
@@ -178,6 +226,9 @@ fn route(
         client,
         fields: &HeadFields { buffer, fields },
     };
+    if listener.routes.is_ambiguous(&view) {
+        return Routed::Answer(Reply::failure(Reason::AmbiguousPath, true));
+    }
     match listener.routes.find(&view) {
         Some((index, target)) => {
             exchange.facts.route = Some(index);

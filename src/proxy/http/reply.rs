@@ -84,7 +84,9 @@ pub fn reason_of(refusal: Refusal) -> Reason {
         Refusal::BadContentLength => Reason::BadContentLength,
         Refusal::AmbiguousFraming => Reason::AmbiguousFraming,
         Refusal::TransferCoding => Reason::TransferCoding,
+        Refusal::BadTransferEncoding => Reason::BadTransferEncoding,
         Refusal::BadChunk => Reason::BadChunk,
+        Refusal::BadTrailer => Reason::BadTrailer,
         Refusal::Method => Reason::Method,
         Refusal::Expectation => Reason::Expectation,
         Refusal::Version => Reason::Version,
@@ -113,8 +115,11 @@ pub fn status_of(reason: Reason) -> u16 {
         | Reason::BadHost
         | Reason::BadTarget
         | Reason::BadContentLength
+        | Reason::AmbiguousPath
         | Reason::AmbiguousFraming
-        | Reason::BadChunk => 400,
+        | Reason::BadTransferEncoding
+        | Reason::BadChunk
+        | Reason::BadTrailer => 400,
         Reason::NoRoute => 404,
         Reason::Method => 405,
         Reason::SlowHead | Reason::SlowBody => 408,
@@ -149,7 +154,10 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::BadTarget => "malformed request target",
         Reason::BadContentLength => "malformed or repeated Content-Length",
         Reason::AmbiguousFraming => "ambiguous message framing",
+        Reason::AmbiguousPath => "ambiguous path",
+        Reason::BadTransferEncoding => "malformed Transfer-Encoding",
         Reason::BadChunk => "malformed chunk",
+        Reason::BadTrailer => "a trailer that belongs in the head",
         Reason::NoRoute => "no route",
         Reason::Method => "method not allowed",
         Reason::SlowHead => "the request head took too long",

@@ -23,8 +23,7 @@ impl Exchange {
     ) -> Option<End> {
         let mut turn = 0;
         loop {
-            if self.deaf || self.body.is_done() && self.sent == self.out.len() && self.up.is_empty()
-            {
+            if self.deaf || self.is_sent() {
                 return self.watch_client(cx, client, carry, desk);
             }
             match self.push_request(cx, backend, desk.now) {

@@ -10,7 +10,7 @@ use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Version};
 use crate::proxy::flow::{Stream, TURN, poll_read};
-use crate::proxy::http::headers::{Persistence, client_framing, write_response};
+use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
 
@@ -55,7 +55,9 @@ impl Exchange {
                 Poll::Ready(Err(_)) => Some(End::Backend(BackendError::Reset)),
                 Poll::Ready(Ok(read)) => {
                     turn += read;
-                    self.since.backend_read = desk.now;
+                    if self.response.status.is_some() {
+                        self.since.backend_read = desk.now;
+                    }
                     self.take_response(cx, client, read, asked, desk)
                 }
             };
@@ -96,7 +98,7 @@ impl Exchange {
             return self.send_body(cx, client, bytes, &[], Some((asked, read)));
         }
         if self.response.partial.is_empty() {
-            return self.take_heads(cx, client, bytes, desk.space, desk.closing);
+            return self.take_heads(cx, client, bytes, desk.space, desk.closing, desk.now);
         }
         let mut partial = std::mem::take(&mut self.response.partial);
         partial.extend_from_slice(bytes);
@@ -105,7 +107,7 @@ impl Exchange {
             .head_end
             .is_due(&partial, response::LIMITS.bytes)
         {
-            self.take_heads(cx, client, &mut partial, desk.space, desk.closing)
+            self.take_heads(cx, client, &mut partial, desk.space, desk.closing, desk.now)
         } else {
             self.response.partial = partial;
             None
@@ -120,6 +122,7 @@ impl Exchange {
         bytes: &mut [u8],
         space: &mut HeadSpace,
         closing: bool,
+        now: u64,
     ) -> Option<End> {
         let mut at = 0;
         loop {
@@ -140,6 +143,8 @@ impl Exchange {
             if let Err(error) = self.rewrite_head(&head, &bytes[at..], space, closing) {
                 return Some(End::Backend(error));
             }
+            // A whole head, not each byte of it, is an answer to our waiting.
+            self.since.backend_read = now;
             at += len;
             if is_final {
                 return self.send_body(cx, client, &mut bytes[at..], &space.out, None);
@@ -178,10 +183,12 @@ impl Exchange {
             Version::V11
         };
         let framing = client_framing(head, version);
+        let is_early = !self.is_sent();
         let response = &mut self.response;
         response.status = Some(head.status);
         response.head_at = Some(Instant::now());
-        response.keep_alive = head.keep_alive;
+        // Whoever answers before it has the request may answer again when it does.
+        response.keep_alive = head.keep_alive && !is_early;
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
@@ -213,7 +220,10 @@ impl Exchange {
     ) -> Result<(), BackendError> {
         self.response.interim += 1;
         let is_upgrade = head.status == 101;
-        let is_allowed = !is_upgrade || self.facts.wants_upgrade && self.is_whole_in_out();
+        let is_allowed = !is_upgrade
+            || self.facts.wants_upgrade
+                && self.is_whole_in_out()
+                && takes_an_offer(&self.out, bytes, &space.fields);
         if self.response.interim > INTERIM_RESPONSES || !is_allowed {
             return Err(BackendError::Protocol);
         }
