@@ -287,7 +287,7 @@ impl Exchange {
     }
 
     /// Whether all of the request has gone to the backend.
-    fn is_sent(&self) -> bool {
+    pub fn is_sent(&self) -> bool {
         self.body.is_done() && self.sent == self.out.len() && self.up.is_empty()
     }
 
