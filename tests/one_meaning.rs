@@ -174,8 +174,11 @@ fn plan(client: &[u8], seed: Option<u64>) -> Plan {
     }
 }
 
+/// Start line, body and fields.
+type Meaning = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+
 /// What a request means: everything of it but the id that each gets.
-fn meaning(message: &Message) -> (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn meaning(message: &Message) -> Meaning {
     let fields = message.fields.iter().filter(|(name, _)| {
         !name.eq_ignore_ascii_case(b"x-request-id")
             && !name.eq_ignore_ascii_case(b"x-forwarded-host")
@@ -378,8 +381,7 @@ async fn read_by_hyper(bytes: Vec<u8>) -> Vec<Seen> {
     let mut sink = Vec::new();
     // How it ends does not matter: a part of a request at the end is an error for hyper.
     let (_, _) = tokio::join!(serving, ours.read_to_end(&mut sink));
-    let seen = seen.lock().unwrap().clone();
-    seen
+    seen.lock().unwrap().clone()
 }
 
 /// Status and body of the final response that hyper's client finds in `bytes`, if it is whole.

@@ -44,32 +44,38 @@ pub enum FieldName {
 }
 
 impl FieldName {
-    /// Knows `name`, in any case.
+    /// Knows `name`, in any case. Length and first letter leave hardly anything to compare.
     pub fn of(name: &[u8]) -> Self {
-        match name.len() {
-            2 if is(name, b"te") => Self::HopByHop,
-            4 if is(name, b"host") => Self::Host,
-            6 if is(name, b"expect") => Self::Expect,
-            7 if is(name, b"upgrade") => Self::Upgrade,
-            9 if folds(name, b"x-real-ip") || folds(name, b"forwarded") => Self::OtherForwarding,
-            10 if is(name, b"connection") => Self::Connection,
-            10 if is(name, b"keep-alive") => Self::KeepAlive,
-            12 if folds(name, b"x-request-id") => Self::RequestId,
-            14 if is(name, b"content-length") => Self::ContentLength,
-            14 if is(name, b"http2-settings") => Self::HopByHop,
-            14 if folds(name, b"content-length") => Self::OddFraming,
-            14 if folds(name, b"true-client-ip") => Self::OtherForwarding,
-            15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
-            16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
-            16 if folds(name, b"cf-connecting-ip") => Self::OtherForwarding,
-            16 if is(name, b"proxy-connection") => Self::HopByHop,
-            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
-            17 if folds(name, b"transfer-encoding") => Self::OddFraming,
-            17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
-            18 if is(name, b"proxy-authenticate") => Self::HopByHop,
-            19 if is(name, b"proxy-authorization") => Self::HopByHop,
-            11.. if folds(&name[..10], b"x-lbproxy-") => Self::Own,
-            13.. if folds(&name[..12], b"x-forwarded-") => Self::OtherForwarding,
+        let Some(first) = name.first() else {
+            return Self::Other;
+        };
+        match (name.len(), first.to_ascii_lowercase()) {
+            (2, b't') if is(name, b"te") => Self::HopByHop,
+            (4, b'h') if is(name, b"host") => Self::Host,
+            (6, b'e') if is(name, b"expect") => Self::Expect,
+            (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
+            (9, b'f') if folds(name, b"forwarded") => Self::OtherForwarding,
+            (9, b'x') if folds(name, b"x-real-ip") => Self::OtherForwarding,
+            (10, b'c') if is(name, b"connection") => Self::Connection,
+            (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
+            (12, b'x') if folds(name, b"x-request-id") => Self::RequestId,
+            (14, b'c') if is(name, b"content-length") => Self::ContentLength,
+            (14, b'c') if folds(name, b"content-length") => Self::OddFraming,
+            (14, b'h') if is(name, b"http2-settings") => Self::HopByHop,
+            (14, b't') if folds(name, b"true-client-ip") => Self::OtherForwarding,
+            (16, b'c') if folds(name, b"cf-connecting-ip") => Self::OtherForwarding,
+            (16, b'p') if is(name, b"proxy-connection") => Self::HopByHop,
+            (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            (17, b't') if folds(name, b"transfer-encoding") => Self::OddFraming,
+            (18, b'p') if is(name, b"proxy-authenticate") => Self::HopByHop,
+            (19, b'p') if is(name, b"proxy-authorization") => Self::HopByHop,
+            (11.., b'x') if folds(&name[..10], b"x-lbproxy-") => Self::Own,
+            (13.., b'x') if folds(&name[..12], b"x-forwarded-") => match name.len() {
+                15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
+                16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
+                17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
+                _ => Self::OtherForwarding,
+            },
             _ => Self::Other,
         }
     }
@@ -182,6 +188,31 @@ pub(super) static VALUE: [bool; 256] = table(1);
 /// [`is_target_byte`] as a table.
 pub(super) static TARGET: [bool; 256] = table(2);
 
+/// Length of the bytes that `buffer` begins with and that may stand in a field value, eight at a time.
+pub(super) fn value_run(buffer: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let mut at = 0;
+    while let Some(eight) = buffer[at..].first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        // A byte below 0x20 borrows into its own top bit, and so does DEL once it is turned into 0 (S. E. Anderson,
+        // "Bit Twiddling Hacks": a zero or a lesser byte in a word). Above the first hit there may be false ones.
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let del = word ^ (ONES * 0x7f);
+        let hits = (control | del.wrapping_sub(ONES) & !del) & HIGH;
+        if hits != 0 {
+            at += hits.trailing_zeros() as usize / 8;
+            break;
+        }
+        at += 8;
+    }
+    // What is left is short, or begins with a control; a tab is none.
+    while at < buffer.len() && VALUE[usize::from(buffer[at])] {
+        at += 1;
+    }
+    at
+}
+
 /// The elements of a comma-separated list (RFC 9110 5.6.1), without their white space; empty ones are skipped.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
@@ -226,6 +257,21 @@ mod tests {
             ("Cookie", FieldName::Other),
         ] {
             assert_eq!(FieldName::of(name.as_bytes()), known, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_value_bytes_ends_at_the_first_other() {
+        let good: Vec<u8> = (0..=255).filter(|b| is_value_byte(*b)).collect();
+        assert_eq!(value_run(&good), good.len());
+        for bad in (0..=255).filter(|b| !is_value_byte(*b)) {
+            for at in 0..20 {
+                let mut text = vec![b'\t'; 3];
+                text.resize(at + 3, b'\xff');
+                text.push(bad);
+                text.extend_from_slice(b"\0\x7f\n and more");
+                assert_eq!(value_run(&text), at + 3, "{bad} at {at}");
+            }
         }
     }
 

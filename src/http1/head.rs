@@ -5,7 +5,7 @@
 //! the while, so that the cost stays linear in the bytes however small the pieces are.
 
 use super::Refusal;
-use super::field::{FieldName, TOKEN, VALUE, trim};
+use super::field::{FieldName, TOKEN, trim, value_run};
 
 /// Empty lines that may stand before a request line (RFC 9112 2.2).
 pub const EMPTY_LINES: usize = 4;
@@ -111,9 +111,7 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
         at += 1;
     }
     let value_start = at;
-    while at < buffer.len() && VALUE[usize::from(buffer[at])] {
-        at += 1;
-    }
+    at += value_run(&buffer[at..]);
     match (buffer.get(at), buffer.get(at + 1)) {
         (None, _) | (Some(b'\r'), None) => return Ok(None),
         (Some(b'\r'), Some(b'\n')) => {}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::accept::ClientGuard;
+use super::flow::SMALL_READ;
 use super::http::exchange::Exchange;
 use super::load::Picked;
 use super::tcp::Joined;
@@ -236,10 +237,13 @@ impl Capture {
         &self.bytes[span.0 as usize..span.1 as usize]
     }
 
-    /// Forgets everything but the memory.
+    /// Forgets everything but memory worth keeping.
     pub fn clear(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
+        if bytes.capacity() > SMALL_READ {
+            bytes = Vec::new();
+        }
         *self = Self {
             bytes,
             ..Self::default()

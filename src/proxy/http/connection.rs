@@ -75,7 +75,7 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
         };
         match after {
             After::Keep => {}
-            After::Close => return Box::pin(linger(client)).await,
+            After::Close => return Box::pin(linger(client, worker)).await,
             After::Reset => return client.stream.reset_on_close(),
         }
     }
@@ -346,19 +346,20 @@ async fn tunnel(
 
 /// Ends a connection in order: says that nothing more comes, and reads on for a while, so that the client can read
 /// the last answer before the kernel resets a connection with unread bytes.
-async fn linger(mut client: Client) {
+async fn linger(mut client: Client, worker: Rc<Worker>) {
+    client.carry = Vec::new();
     client.guard.session.set_deadline(LINGER);
     if client.stream.shutdown().await.is_err() {
         return;
     }
     let mut left = LINGER_BYTES;
-    let mut sink = [0; 4096];
     poll_fn(|cx| {
         if client.guard.session.poll_fired(cx).is_ready() {
             return Poll::Ready(());
         }
+        let sink = &mut worker.scratch.borrow_mut()[..SMALL_READ];
         loop {
-            match poll_read(&mut client.stream, cx, &mut sink) {
+            match poll_read(&mut client.stream, cx, sink) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),

@@ -369,7 +369,7 @@ impl Exchange {
         out.clear();
         capture.clear();
         tried.clear();
-        if out.capacity() > 4 * SMALL_READ {
+        if out.capacity() > SMALL_READ {
             out = Vec::new();
         }
         *self = Self {

@@ -353,8 +353,15 @@ fn parameter<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
 /// 128 random bits in hexadecimal digits.
 fn request_id(random: &Random) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
-    std::array::from_fn(|i| DIGITS[(bits >> (4 * i)) as usize & 15])
+    let mut id = [0; 32];
+    for half in id.chunks_exact_mut(16) {
+        let mut bits = random.next_u64();
+        for digit in half {
+            *digit = DIGITS[(bits & 15) as usize];
+            bits >>= 4;
+        }
+    }
+    id
 }
 
 fn capture(exchange: &mut Exchange, head: &RequestHead<'_>, buffer: &[u8], fields: &[Field]) {
