@@ -1,8 +1,10 @@
 //! Idle upstream connections of one worker, by backend.
 //!
 //! The connection used last is used next, so that the oldest ones age out. A connection rests here only when both
-//! sides of its last exchange were whole; while it rests nothing may come from the backend, so whatever the kernel
-//! reports (an end, or bytes that nobody asked for) disqualifies it.
+//! sides of its last exchange were whole; while it rests nothing may come from the backend, so whatever the kernel has
+//! (an end, or bytes that nobody asked for) disqualifies it. The kernel itself is asked before each use, for one
+//! system call (0.2 of 12.5 µs a request): what the runtime knows is as old as its last look, and a second answer to
+//! the request before would be read as the answer to the next one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -78,7 +80,7 @@ impl Pool {
             if departed(*backend) {
                 return false;
             }
-            connections.retain(|idle| idle.until > now && is_quiet(&idle.upstream.stream));
+            connections.retain(|idle| idle.until > now && seems_quiet(&idle.upstream.stream));
             !connections.is_empty()
         });
     }
@@ -89,14 +91,48 @@ impl Pool {
     }
 }
 
-/// Whether the runtime has heard nothing from the peer. Costs a system call only if it has.
-fn is_quiet(stream: &TcpStream) -> bool {
+/// Whether the runtime has heard nothing from the peer. Costs a system call only if it has: good enough for a look at
+/// all that rests.
+fn seems_quiet(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-/// Whether the kernel has heard nothing from the peer: one system call, for requests that cannot be repeated.
-pub fn is_quiet_now(stream: &TcpStream) -> bool {
+/// Whether the kernel has heard nothing from the peer.
+fn is_quiet(stream: &TcpStream) -> bool {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let socket = socket2::SockRef::from(stream);
     matches!(socket.peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::transport::descriptors::Descriptors;
+
+    #[tokio::test]
+    async fn what_comes_unasked_disqualifies_before_the_runtime_knows() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut backend, _) = listener.accept().unwrap();
+        // The runtime looks, and sees that there is nothing.
+        assert!(seems_quiet(&stream));
+        let descriptors = Arc::new(Descriptors::raise());
+        let descriptor = descriptors.take_for_backend().unwrap();
+        let mut pool = Pool::default();
+        let upstream = Upstream {
+            stream,
+            address,
+            descriptor,
+        };
+        pool.put(1, upstream, 0, 1000, 1);
+        let upstream = pool.take(1, &[address], 10, 0).expect("it is quiet");
+        pool.put(1, upstream, 10, 1000, 1);
+        // Nothing is awaited from here on, so the runtime cannot hear of it.
+        backend.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        assert!(pool.take(1, &[address], 20, 0).is_none());
+    }
 }

@@ -17,7 +17,7 @@ use super::reply::reason_of_backend;
 use crate::balance::Pick;
 use crate::proxy::connect::{ConnectError, connect};
 use crate::proxy::load::Picked;
-use crate::proxy::pool::{Upstream, is_quiet_now};
+use crate::proxy::pool::Upstream;
 use crate::proxy::tcp::drain_if_departed;
 use crate::proxy::worker::Worker;
 use crate::snapshot::Cluster;
@@ -213,22 +213,24 @@ fn record_response(worker: &Worker, exchange: &Exchange, picked: &Picked) {
 }
 
 /// A pooled connection that this request may use: one that cannot be repeated takes only one that was used within
-/// the last second and is alive as far as the kernel knows.
+/// the last second.
 fn take_pooled(worker: &Worker, exchange: &Exchange, picked: &Picked) -> Option<Upstream> {
     let endpoint = picked.endpoint();
     if !endpoint.backend.is_healthy() {
         // Only a new connection can tell whether it lets us in again.
         return None;
     }
-    let backend = endpoint.backend.id();
     let now = worker.sessions.now();
-    let mut pool = worker.pool.borrow_mut();
-    if exchange.facts.is_idempotent && exchange.is_whole_in_out() {
-        return pool.take(backend, &endpoint.addresses, now, 0);
-    }
-    let recent = now.saturating_sub(FRESH_MS);
-    let upstream = pool.take(backend, &endpoint.addresses, now, recent)?;
-    is_quiet_now(&upstream.stream).then_some(upstream)
+    let may_repeat = exchange.facts.is_idempotent && exchange.is_whole_in_out();
+    let used_since = if may_repeat {
+        0
+    } else {
+        now.saturating_sub(FRESH_MS)
+    };
+    worker
+        .pool
+        .borrow_mut()
+        .take(endpoint.backend.id(), &endpoint.addresses, now, used_since)
 }
 
 async fn connect_timed(
