@@ -166,6 +166,9 @@ impl Pending {
             Poll::Pending => 0,
         };
         let mut skip = written;
+        // Exactly: growing by doubling would keep twice of what a slow reader leaves over.
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.bytes.reserve_exact(length - written);
         for part in parts {
             let skipped = skip.min(part.len());
             skip -= skipped;
