@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::backend::{Answer, Backend, Gate, Step, send};
 use support::client::{Client, Response, raw};
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
@@ -372,6 +374,22 @@ fn a_backend_that_is_too_slow_is_504() {
         "a timeout is not repeated unless asked"
     );
     proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "timeout")], 1);
+}
+
+#[test]
+fn a_backend_that_drips_its_head_gains_no_time_by_it() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        let drip = || [send("x"), Step::Sleep(Duration::from_millis(50))];
+        let drips = std::iter::repeat_with(drip).take(1000).flatten();
+        std::iter::once(send("HTTP/1.1 200 OK\r\nx: "))
+            .chain(drips)
+            .collect()
+    });
+    let keys = "timeouts = { response = \"500ms\" }";
+    let proxy = Proxy::start(&web(&[&backend], keys));
+    assert_own(&Client::connect(proxy.addr("web")).get("/"), 504);
+    assert_counted(&proxy, 504, "backend_timeout", 1);
 }
 
 #[test]
