@@ -170,6 +170,8 @@ struct Side {
     output: Vec<u8>,
     /// Bytes of the output that are whole requests.
     asked: usize,
+    /// Bytes of the input that were answers to requests before the one at hand.
+    answered: usize,
     whole: bool,
     random: Random,
     broken: bool,
@@ -186,6 +188,7 @@ impl Side {
             silent: script.when != When::Connected,
             output: Vec::new(),
             asked: 0,
+            answered: 0,
             whole,
             random: Random::new(seed),
             broken: false,
@@ -202,6 +205,28 @@ impl Side {
             When::Asked => self.asked == asked,
             When::Heard | When::Connected => false,
         };
+    }
+
+    /// The connection may serve again: all that was read of it must be one whole answer to a request with `method`,
+    /// from somebody who stays. Says nothing of answers that are not in the one form that the strict reader knows.
+    fn assert_in_step(&mut self, method: &[u8]) {
+        let read = self.answered..self.read;
+        self.answered = self.read;
+        let mut rest = &self.input[read];
+        loop {
+            match strict::response(rest, method, false) {
+                Err(_) => return,
+                Ok(Read::Part) => panic!("pooled inside an answer: {}", rest.escape_ascii()),
+                Ok(Read::Whole(message)) => {
+                    rest = &rest[message.len..];
+                    if message.status() >= 200 {
+                        assert!(rest.is_empty(), "pooled with {}", rest.escape_ascii());
+                        assert!(!message.all("connection").any(|value| value == b"close"));
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Lets some more arrive; says whether anything changes by that.
@@ -396,12 +421,7 @@ impl<'p> Driver<'p> {
     }
 
     fn note_method(&mut self, exchange: &Exchange) {
-        let method: &[u8] = if exchange.facts.is_head {
-            b"HEAD"
-        } else {
-            b"GET"
-        };
-        self.played.methods.push(method.to_vec());
+        self.played.methods.push(method_of(exchange).to_vec());
     }
 
     /// A backend connection and its place among all of them.
@@ -430,6 +450,7 @@ impl<'p> Driver<'p> {
         given.0 += 1;
         given.1 += usize::from(exchange.has_whole_request() && exchange.is_sent());
         if end == End::Complete && exchange.backend_is_reusable() {
+            backend.assert_in_step(method_of(exchange));
             self.pooled = Some(backend);
         } else {
             self.played.to_backends.push(backend.output);
@@ -509,6 +530,15 @@ impl<'p> Driver<'p> {
         let last = self.answer(exchange, &Reply::failure(reason, close));
         self.client.whole = self.plan.whole;
         last
+    }
+}
+
+/// What the framing of an answer depends on.
+fn method_of(exchange: &Exchange) -> &'static [u8] {
+    if exchange.facts.is_head {
+        b"HEAD"
+    } else {
+        b"GET"
     }
 }
 
