@@ -15,6 +15,7 @@
 pub mod backend;
 pub mod child;
 pub mod client;
+pub mod corpus;
 pub mod fuzz;
 pub mod load;
 pub mod memory;
