@@ -14,7 +14,7 @@ use support::corpus::data::{self, Place};
 use support::corpus::{requests, responses};
 
 /// Cases in all, at least.
-const LEAST: usize = 1;
+const LEAST: usize = 300;
 
 /// Lanes of the request cases, each with a proxy of its own.
 const LANES: usize = 2;

@@ -194,8 +194,8 @@ impl Connection {
     }
 
     fn answer(&mut self, request: &Request, serial: u64) {
-        let upgrade = request.fields.get("upgrade");
-        if let (Some(protocol), true) = (upgrade, request.target().starts_with("/101")) {
+        let mut offers = request.fields.all("upgrade").flat_map(|v| v.split(','));
+        if let (Some(protocol), true) = (offers.next(), request.target().starts_with("/101")) {
             let switch = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\
                  {SERIAL}: {serial}\r\n\r\n"

@@ -123,7 +123,8 @@ impl Runner {
         let wanted = case.answers.len();
         self.until(&mut sight.client, "the answers", |client, _| {
             let ended = client.end.is_some();
-            client.is_flushed() && (ended || wanted > 0 && whole(client) >= wanted)
+            let answered = whole(client) >= wanted && (wanted > 0 || !case.closes);
+            client.is_flushed() && (ended || answered)
         })?;
         check_statuses(case, &sight.answers())?;
         if let Some(tunnel) = &case.tunnel {
@@ -335,7 +336,7 @@ impl Sight {
                 "the backend got {lines:?} instead of {wanted_lines:?}"
             ));
         }
-        let may_begin = case.partial && delivery != Delivery::Whole;
+        let may_begin = case.partial && (delivery != Delivery::Whole || case.ends);
         for rest in rest {
             match rest {
                 Rest::Incomplete(_) if may_begin => {}
