@@ -169,7 +169,15 @@ pub fn responses() -> Result<Vec<ResponseCase>, String> {
     cases("responses", response_case)
 }
 
-/// The cases of one text.
+/// The response cases of one text.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn responses_of(file: &str, text: &str) -> Result<Vec<ResponseCase>, String> {
+    cases_of(file, text, response_case)
+}
+
+/// The request cases of one text.
 ///
 /// # Errors
 /// Everything that is wrong with it.

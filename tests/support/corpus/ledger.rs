@@ -47,7 +47,12 @@ impl Ledger {
     ///
     /// # Errors
     /// What differs.
-    pub fn enter(&mut self, proxy: &Proxy, entry: &Entry<'_>) -> Result<(), String> {
+    pub fn enter(
+        &mut self,
+        proxy: &Proxy,
+        entry: &Entry<'_>,
+        patience: &mut Patience,
+    ) -> Result<(), String> {
         for (status, reason) in &entry.exchanges {
             let key = (*status, reason.unwrap_or_default().to_owned());
             *self.seen.entry(key).or_default() += 1;
@@ -59,7 +64,7 @@ impl Ledger {
             add(&mut self.errors, cluster, reason);
         }
         self.requests += entry.exchanges.len() as u64;
-        let metrics = self.recorded(proxy)?;
+        let metrics = self.recorded(proxy, patience)?;
         same("refusals", &rejected(&metrics), &self.rejected)?;
         same("backend errors", &errors(&metrics), &self.errors)?;
         match metrics.count("lbproxy_panics_total", &[]) {
@@ -69,9 +74,9 @@ impl Ledger {
     }
 
     /// The metrics, once as many requests are counted as there were.
-    fn recorded(&self, proxy: &Proxy) -> Result<Metrics, String> {
+    fn recorded(&self, proxy: &Proxy, patience: &mut Patience) -> Result<Metrics, String> {
         let mut last = Metrics::default();
-        let waited = Patience::default().until("every exchange is counted", || {
+        let waited = patience.until("every exchange is counted", || {
             last = proxy.metrics();
             let count = last.count("lbproxy_requests_total", &[]);
             Look::of(count >= self.requests, false)

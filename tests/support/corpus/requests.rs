@@ -143,7 +143,7 @@ impl Runner {
         sight.check_recording(case, delivery, &probe);
         let entry = entry_of(case);
         if sight.faults.is_empty() {
-            self.ledger.enter(&self.proxy, &entry)?;
+            self.ledger.enter(&self.proxy, &entry, &mut self.patience)?;
         }
         Ok(())
     }
@@ -336,7 +336,8 @@ impl Sight {
                 "the backend got {lines:?} instead of {wanted_lines:?}"
             ));
         }
-        let may_begin = case.partial && (delivery != Delivery::Whole || case.ends);
+        let in_pieces = delivery != Delivery::Whole || case.ends || case.send.len() > PACED;
+        let may_begin = case.partial && in_pieces;
         for rest in rest {
             match rest {
                 Rest::Incomplete(_) if may_begin => {}

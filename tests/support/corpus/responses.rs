@@ -127,7 +127,8 @@ impl Runner {
                 .push(format!("the connection was used again: {reused}"));
         }
         if sight.faults.is_empty() {
-            self.ledger.enter(&self.proxy, &entry_of(case))?;
+            self.ledger
+                .enter(&self.proxy, &entry_of(case), &mut self.patience)?;
         }
         Ok(())
     }
