@@ -21,3 +21,18 @@ pub mod recorder;
 pub mod requests;
 pub mod responses;
 pub mod wire;
+
+/// Spreads the cases over so many threads, each of which runs its own; the texts of those that fail.
+fn spread<'c, C: Sync>(
+    cases: &'c [C],
+    lanes: usize,
+    run: impl Fn(&mut dyn Iterator<Item = &'c C>) -> Vec<String> + Sync,
+) -> Vec<String> {
+    let lane = |first: usize| run(&mut cases.iter().skip(first).step_by(lanes));
+    std::thread::scope(|scope| {
+        let lane = &lane;
+        let lanes: Vec<_> = (0..lanes).map(|n| scope.spawn(move || lane(n))).collect();
+        let failed = lanes.into_iter().map(|lane| lane.join().unwrap());
+        failed.flatten().collect()
+    })
+}

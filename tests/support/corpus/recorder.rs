@@ -1,13 +1,16 @@
 //! The backend of the request cases: records every byte that reaches it and answers what is a request to its
 //! strictest reader.
 //!
-//! It has one door for each cluster. A whole request gets 200 and a short body; one with an Upgrade whose path
-//! begins with `/101` gets 101, and from then on bytes are recorded as they are. Each answer carries the serial
-//! number of its request, so that a client can tell an answer that belongs to another.
+//! It has one door for each cluster. A whole request gets 200 and a short body. One with an Upgrade is held until the
+//! runner lets it go, so that bytes which did not wait for its answer are seen; then it gets 101 if its path begins
+//! with `/101`, and from then on bytes are recorded as they are. Anything that comes behind a request before its
+//! answer is a fault: a connection carries one request at a time. Each answer carries the serial number of its
+//! request, so that a client can tell an answer that belongs to another.
 
 use std::net::{SocketAddr, TcpListener};
 
 use super::answers::BODILESS;
+use super::bytes::show;
 use super::reader::{self, Request};
 use super::wire::Wire;
 
@@ -62,6 +65,8 @@ struct Connection {
     read: usize,
     /// The head of the request at hand has been seen.
     has_gone_on: bool,
+    /// A request that is not answered yet.
+    held: Option<(Request, u64)>,
     tunnel_from: Option<usize>,
     wrong: Option<String>,
 }
@@ -107,6 +112,22 @@ impl Recorder {
         moved
     }
 
+    /// Whether a request with an Upgrade waits for its answer.
+    pub fn is_holding(&self) -> bool {
+        self.connections.iter().any(|c| c.held.is_some())
+    }
+
+    /// Answers the requests that wait.
+    pub fn release(&mut self) {
+        for connection in &mut self.connections {
+            if let Some((request, serial)) = connection.held.take()
+                && connection.wrong.is_none()
+            {
+                connection.answer(&request, serial);
+            }
+        }
+    }
+
     /// Bytes that have come through tunnels and were not taken yet.
     pub fn tunnelled(&self) -> usize {
         let connections = self.connections.iter();
@@ -140,6 +161,7 @@ impl Connection {
             wire,
             read: 0,
             has_gone_on: false,
+            held: None,
             tunnel_from: None,
             wrong: None,
         }
@@ -153,20 +175,29 @@ impl Connection {
         self.tunnel_from.is_none() && self.read < self.wire.seen.len()
     }
 
-    /// Answers what is whole.
+    /// Takes what is whole, and answers it unless it is to be held.
     fn take(&mut self, serial: &mut u64, requests: &mut Vec<Recorded>) {
         while self.tunnel_from.is_none() && self.wrong.is_none() {
+            if self.held.is_some() {
+                self.expect_silence();
+                break;
+            }
             match reader::request(&self.wire.seen[self.read..]) {
                 Ok(Some((request, length))) => {
                     self.read += length;
                     self.has_gone_on = false;
                     *serial += 1;
-                    self.answer(&request, *serial);
                     requests.push(Recorded {
                         cluster: self.cluster,
                         serial: *serial,
-                        request,
+                        request: request.clone(),
                     });
+                    self.expect_silence();
+                    if request.fields.has("upgrade") {
+                        self.held = Some((request, *serial));
+                    } else {
+                        self.answer(&request, *serial);
+                    }
                 }
                 Ok(None) => {
                     self.go_on();
@@ -177,6 +208,14 @@ impl Connection {
         }
         if self.wire.end.is_some() || self.wrong.is_some() {
             self.wire.finish();
+        }
+    }
+
+    /// Behind a request nothing comes before its answer.
+    fn expect_silence(&mut self) {
+        if self.has_rest() {
+            let rest = show(&self.wire.seen[self.read..]);
+            self.wrong = Some(format!("bytes behind a request without its answer: {rest}"));
         }
     }
 

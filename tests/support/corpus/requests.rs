@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::super::process::{ACCESS_LOG, Proxy};
 use super::super::wait::pause;
@@ -24,9 +25,13 @@ use super::data::{Reached, RequestCase};
 use super::delivery::Delivery;
 use super::ledger::{Entry, Ledger};
 use super::recorder::{Recorded, Recorder, Recording, Rest, SERIAL};
+use super::spread;
 use super::wire::{End, Look, Patience, Wire};
 
 const LISTENERS: [&str; 4] = ["default", "routes", "trusted", "small"];
+
+/// How long an answer is held back, to see what does not wait for it.
+const HELD: Duration = Duration::from_millis(20);
 
 /// Below so many bytes each piece of a cut delivery is given time to be read by itself.
 const PACED: usize = 2 << 10;
@@ -53,19 +58,13 @@ struct Sight {
 
 /// Runs all cases in so many lanes, each with its own proxy; a text for each that fails.
 pub fn run(cases: &[RequestCase], lanes: usize) -> Vec<String> {
-    let lane = |first: usize| {
+    spread(cases, lanes, |own| {
         let mut runner = Runner::start();
-        let own = cases.iter().skip(first).step_by(lanes);
         let failed: Vec<String> = own.filter_map(|case| runner.run(case)).collect();
         if failed.is_empty() {
             runner.ledger.close(&runner.proxy);
         }
         failed
-    };
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes).map(|n| scope.spawn(move || lane(n))).collect();
-        let failed = lanes.into_iter().map(|lane| lane.join().unwrap());
-        failed.flatten().collect()
     })
 }
 
@@ -120,12 +119,7 @@ impl Runner {
         sight: &mut Sight,
     ) -> Result<(), String> {
         self.deliver(case, delivery, &mut sight.client);
-        let wanted = case.answers.len();
-        self.until(&mut sight.client, "the answers", |client, _| {
-            let ended = client.end.is_some();
-            let answered = whole(client) >= wanted && (wanted > 0 || !case.closes);
-            client.is_flushed() && (ended || answered)
-        })?;
+        self.await_answers(case, &mut sight.client)?;
         check_statuses(case, &sight.answers())?;
         if let Some(tunnel) = &case.tunnel {
             let bytes = tunnel.len();
@@ -164,11 +158,33 @@ impl Runner {
                 break;
             }
             if case.send.len() <= PACED || matches!(delivery, Delivery::Cuts(_)) {
-                pause(std::time::Duration::from_micros(10));
+                pause(Duration::from_micros(10));
             }
         }
         if case.ends {
             client.finish();
+        }
+    }
+
+    /// Waits for the answers. While the backend holds one back, nothing may go to it.
+    fn await_answers(&mut self, case: &RequestCase, client: &mut Wire) -> Result<(), String> {
+        let wanted = case.answers.len();
+        loop {
+            self.until(client, "the answers", |client, recorder| {
+                let ended = client.end.is_some();
+                let answered = whole(client) >= wanted && (wanted > 0 || !case.closes);
+                recorder.is_holding() || client.is_flushed() && (ended || answered)
+            })?;
+            if !self.recorder.is_holding() {
+                return Ok(());
+            }
+            let until = Instant::now() + HELD;
+            while Instant::now() < until {
+                client.pump();
+                self.recorder.pump();
+                pause(Duration::from_millis(1));
+            }
+            self.recorder.release();
         }
     }
 

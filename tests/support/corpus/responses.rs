@@ -14,6 +14,7 @@ use super::delivery::Delivery;
 use super::hostile::{Hostile, Script};
 use super::ledger::{Entry, Ledger};
 use super::requests::has_line;
+use super::spread;
 use super::wire::{Look, Patience, Wire};
 
 /// The proxy and what stands around it.
@@ -35,19 +36,13 @@ struct Sight {
 
 /// Runs all cases in so many lanes, each with its own proxy; a text for each that fails.
 pub fn run(cases: &[ResponseCase], lanes: usize) -> Vec<String> {
-    let lane = |first: usize| {
+    spread(cases, lanes, |own| {
         let mut runner = Runner::start();
-        let own = cases.iter().skip(first).step_by(lanes);
         let failed: Vec<String> = own.filter_map(|case| runner.run(case)).collect();
         if failed.is_empty() {
             runner.ledger.close(&runner.proxy);
         }
         failed
-    };
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes).map(|n| scope.spawn(move || lane(n))).collect();
-        let failed = lanes.into_iter().map(|lane| lane.join().unwrap());
-        failed.flatten().collect()
     })
 }
 
