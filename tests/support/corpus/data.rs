@@ -33,7 +33,8 @@
 //! | `body`, `whole` | what the client reads (absent: not compared); `false`: visibly cut |
 //! | `has`, `lacks` | lines and names of the final head at the client |
 //! | `never` | byte strings that stand in nothing that the client gets |
-//! | `reused` | whether the next request goes out on the same backend connection |
+//! | `trailers` | all trailer lines at the client (absent: none) |
+//! | `reused` | whether the next request goes out on the same backend connection (absent: not compared) |
 //! | `reason`, `error` | labels in `lbproxy_rejected_total` and `lbproxy_backend_errors_total`; absent: none |
 
 use std::collections::BTreeSet;
@@ -116,8 +117,10 @@ pub struct ResponseCase {
     pub lacks: Vec<String>,
     /// What the client never gets.
     pub never: Vec<Vec<u8>>,
+    /// Trailer lines at the client.
+    pub trailers: Vec<String>,
     /// The backend's connection is used again.
-    pub reused: bool,
+    pub reused: Option<bool>,
     /// Label of the refusal.
     pub reason: Option<String>,
     /// Label of the backend's error.
@@ -290,7 +293,7 @@ fn reached(entry: &Entry<'_>) -> Result<Reached, String> {
 fn response_case(entry: &Entry<'_>) -> Result<ResponseCase, String> {
     entry.only(&[
         "name", "source", "request", "backend", "when", "then", "later", "status", "interim",
-        "body", "whole", "has", "lacks", "never", "reused", "reason", "error",
+        "body", "whole", "has", "lacks", "never", "trailers", "reused", "reason", "error",
     ])?;
     let request = entry.bytes("request")?;
     Ok(ResponseCase {
@@ -316,7 +319,8 @@ fn response_case(entry: &Entry<'_>) -> Result<ResponseCase, String> {
         has: entry.list("has", Entry::resolved_text)?,
         lacks: entry.list("lacks", Entry::resolved_text)?,
         never: entry.list("never", Entry::resolved)?,
-        reused: entry.need("reused", entry.flag("reused")?)?,
+        trailers: entry.list("trailers", Entry::resolved_text)?,
+        reused: entry.flag("reused")?,
         reason: entry.text("reason")?.map(str::to_owned),
         error: entry.text("error")?.map(str::to_owned),
     })
