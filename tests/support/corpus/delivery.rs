@@ -4,12 +4,17 @@ use std::fmt;
 
 use super::super::number_from_env;
 
+/// So many bytes at each end of what is long go one by one: there its lines end and its limits lie.
+const ENDS: usize = 2 << 10;
+/// Length of the pieces between.
+const MIDDLE: usize = 61;
+
 /// One way to deliver bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// In one write.
     Whole,
-    /// One byte a write.
+    /// One byte a write; of what is long, the middle in pieces of [`MIDDLE`].
     Bytes,
     /// In pieces that this seed draws.
     Cuts(u64),
@@ -30,7 +35,7 @@ impl Delivery {
     pub fn pieces(self, total: usize) -> Vec<usize> {
         let mut random = match self {
             Self::Whole => return Vec::from_iter((total > 0).then_some(total)),
-            Self::Bytes => return vec![1; total],
+            Self::Bytes => return bytes(total),
             Self::Cuts(seed) => fastrand::Rng::with_seed(seed),
         };
         let longest = (total / 8).max(4);
@@ -45,6 +50,13 @@ impl Delivery {
         }
         pieces
     }
+}
+
+fn bytes(total: usize) -> Vec<usize> {
+    let middle = total.saturating_sub(2 * ENDS) / MIDDLE;
+    let mut pieces = vec![1; total - middle * MIDDLE];
+    pieces.splice(ENDS.min(total)..ENDS.min(total), vec![MIDDLE; middle]);
+    pieces
 }
 
 impl fmt::Display for Delivery {
