@@ -27,6 +27,8 @@
 //! | `request` | what the client sends; absent: a plain `GET /` |
 //! | `backend` | what the backend sends once it has the request's head |
 //! | `when` | `"accept"`: as soon as the connection is accepted |
+//! | `rest` | what the client sends once it has a head, interim or final |
+//! | `finish` | what the backend sends behind `backend` once it has the whole request |
 //! | `then` | `keep` (absent), `close` or `reset`: what becomes of the backend's connection |
 //! | `later` | bytes that the backend sends after the client has had its answer |
 //! | `status`, `interim` | of the final response at the client, and of those before it |
@@ -99,6 +101,10 @@ pub struct ResponseCase {
     pub backend: Vec<u8>,
     /// Before a request has come.
     pub on_accept: bool,
+    /// What the client sends once it has a head.
+    pub rest: Vec<u8>,
+    /// What the backend sends once it has the whole request.
+    pub finish: Vec<u8>,
     /// What becomes of the backend's connection.
     pub then: Then,
     /// Bytes behind the answer.
@@ -292,8 +298,9 @@ fn reached(entry: &Entry<'_>) -> Result<Reached, String> {
 
 fn response_case(entry: &Entry<'_>) -> Result<ResponseCase, String> {
     entry.only(&[
-        "name", "source", "request", "backend", "when", "then", "later", "status", "interim",
-        "body", "whole", "has", "lacks", "never", "trailers", "reused", "reason", "error",
+        "name", "source", "request", "backend", "when", "rest", "finish", "then", "later",
+        "status", "interim", "body", "whole", "has", "lacks", "never", "trailers", "reused",
+        "reason", "error",
     ])?;
     let request = entry.bytes("request")?;
     Ok(ResponseCase {
@@ -311,6 +318,8 @@ fn response_case(entry: &Entry<'_>) -> Result<ResponseCase, String> {
             Some("reset") => Then::Reset,
             Some(_) => return Err(entry.wrong("`then` is \"keep\", \"close\" or \"reset\"")),
         },
+        rest: entry.bytes("rest")?.unwrap_or_default(),
+        finish: entry.bytes("finish")?.unwrap_or_default(),
         later: entry.bytes("later")?.unwrap_or_default(),
         status: entry.need("status", entry.number("status")?)?,
         interim: entry.statuses("interim")?.unwrap_or_default(),

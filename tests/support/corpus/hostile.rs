@@ -26,6 +26,8 @@ pub struct Script {
     bytes: Vec<u8>,
     pieces: std::vec::IntoIter<usize>,
     at: usize,
+    finish: Vec<u8>,
+    is_seen: bool,
     then: Then,
     on_accept: bool,
     later: Vec<u8>,
@@ -38,19 +40,22 @@ impl Script {
             bytes: case.backend.clone(),
             pieces: pieces.into_iter(),
             at: 0,
+            finish: case.finish.clone(),
+            is_seen: false,
             then: case.then,
             on_accept: case.on_accept,
             later: case.later.clone(),
         }
     }
 
-    /// Sends one piece more; whether that was all.
-    fn step(&mut self, wire: &mut Wire) -> bool {
-        if let Some(piece) = self.pieces.next() {
-            wire.send(&self.bytes[self.at..self.at + piece]);
-            self.at += piece;
-        }
-        self.at == self.bytes.len() && wire.is_flushed()
+    /// Sends one piece more, if there is one.
+    fn send_piece(&mut self, wire: &mut Wire) -> bool {
+        let Some(piece) = self.pieces.next() else {
+            return false;
+        };
+        wire.send(&self.bytes[self.at..self.at + piece]);
+        self.at += piece;
+        true
     }
 }
 
@@ -110,6 +115,13 @@ impl Hostile {
         self.connections.iter().any(|c| c.role == Role::Played)
     }
 
+    /// Says that the client has seen what it can. A reset waits for that: it overtakes what the kernel still holds.
+    pub fn is_seen(&mut self) {
+        if let Some(script) = &mut self.script {
+            script.is_seen = true;
+        }
+    }
+
     /// Sends the bytes that nobody asked for.
     pub fn send_later(&mut self) {
         let Some(script) = &self.script else { return };
@@ -157,8 +169,7 @@ impl Hostile {
         if let Some(script) = &mut self.script
             && connection.role == Role::Playing
         {
-            connection.play(script);
-            moved = true;
+            moved |= connection.play(script);
         }
         if let Some(target) = connection.next_request() {
             self.next = Some(connection.serial);
@@ -197,10 +208,26 @@ impl Connection {
         }
     }
 
-    fn play(&mut self, script: &mut Script) {
-        let Some(wire) = &mut self.wire else { return };
-        if !script.step(wire) {
-            return;
+    /// Does what is next in the script; says whether there was anything to do.
+    fn play(&mut self, script: &mut Script) -> bool {
+        let has_request = self.read > 0;
+        let Some(wire) = &mut self.wire else {
+            return false;
+        };
+        if script.send_piece(wire) {
+            return true;
+        }
+        if !wire.is_flushed() {
+            return false;
+        }
+        if !script.finish.is_empty() {
+            if has_request {
+                wire.send(&std::mem::take(&mut script.finish));
+            }
+            return has_request;
+        }
+        if script.then == Then::Reset && !script.is_seen {
+            return false;
         }
         self.role = Role::Played;
         match script.then {
@@ -211,6 +238,7 @@ impl Connection {
                 self.wire = None;
             }
         }
+        true
     }
 
     /// The target of a whole `/next-N`, behind the request of the script if that has become whole meanwhile.

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use super::super::message::head_length;
 use super::super::process::{ACCESS_LOG, Proxy};
 use super::super::wait::pause;
 use super::answers::{self, Answer};
@@ -94,11 +95,18 @@ impl Runner {
         self.backend.load(Script::of(case, pieces));
         sight.client.send(&case.request);
         let to_head = case.request.starts_with(b"HEAD ");
+        let mut rest = case.rest.clone();
         self.until(
             &mut sight.client,
             delivery,
             "the answer",
             |client, backend| {
+                if head_length(&client.seen).is_some() {
+                    client.send(&std::mem::take(&mut rest));
+                }
+                if has_seen(client, to_head, case) {
+                    backend.is_seen();
+                }
                 let answered = client.end.is_some() || has_answer(client, to_head, case);
                 answered && (backend.has_said_all() || backend.scripted.is_none())
             },
@@ -158,7 +166,7 @@ impl Runner {
         client: &mut Wire,
         delivery: Delivery,
         what: &str,
-        done: impl Fn(&Wire, &Hostile) -> bool,
+        mut done: impl FnMut(&mut Wire, &mut Hostile) -> bool,
     ) -> Result<(), String> {
         let backend = &mut self.backend;
         self.patience.until(what, || {
@@ -170,6 +178,19 @@ impl Runner {
             Look::of(done(client, backend), moved)
         })
     }
+}
+
+/// Whether the client has seen as much of the backend's response as the case lets it see.
+fn has_seen(client: &Wire, to_head: bool, case: &ResponseCase) -> bool {
+    if case.status == 502 {
+        return case.interim.is_empty() || head_length(&client.seen).is_some();
+    }
+    let body = case.body.as_ref().map_or(0, Vec::len);
+    let read = answers::read(&client.seen, client.end, to_head);
+    read.is_ok_and(|(answers, _)| {
+        let answer = answers.first();
+        answer.is_some_and(|answer| answer.whole >= case.whole && answer.body.len() >= body)
+    })
 }
 
 /// Whether the client has got its answer, as far as one can tell without the end of the connection.
