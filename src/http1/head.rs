@@ -63,6 +63,17 @@ pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<Line>, Refusal>
     }
 }
 
+/// What comes of a byte at `at` that cannot stand there: `refusal`, unless it is a CR or an LF alone. `None` while that
+/// cannot be told.
+pub(super) fn stray<T>(buffer: &[u8], at: usize, refusal: Refusal) -> Result<Option<T>, Refusal> {
+    match (buffer.get(at), buffer.get(at + 1)) {
+        (None, _) | (Some(b'\r'), None) => Ok(None),
+        (Some(b'\r'), Some(b'\n')) => Err(refusal),
+        (Some(b'\r' | b'\n'), _) => Err(Refusal::BareLineEnd),
+        _ => Err(refusal),
+    }
+}
+
 /// Reads the field lines from `start` to the empty line; `fields` is filled anew. Returns the place behind the
 /// empty line, or `None` while the section is not whole.
 pub(super) fn fields(
@@ -73,15 +84,7 @@ pub(super) fn fields(
 ) -> Result<Option<usize>, Refusal> {
     fields.clear();
     let mut at = start;
-    loop {
-        match buffer.get(at..at + 2) {
-            Some(b"\r\n") => return Ok(Some(at + 2)),
-            Some(_) => {}
-            None => match buffer.get(at) {
-                Some(b'\n') => return Err(Refusal::BareLineEnd),
-                _ => return Ok(None),
-            },
-        }
+    while !buffer[at..].starts_with(b"\r\n") {
         let Some((field, next)) = field(buffer, at)? else {
             return Ok(None);
         };
@@ -91,6 +94,7 @@ pub(super) fn fields(
         fields.push(field);
         at = next;
     }
+    Ok(Some(at + 2))
 }
 
 /// Reads one field line; `None` while it is not whole.
@@ -99,11 +103,8 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
     while at < buffer.len() && TOKEN[usize::from(buffer[at])] {
         at += 1;
     }
-    match buffer.get(at) {
-        None => return Ok(None),
-        Some(b':') if at > start => {}
-        Some(b'\n') => return Err(Refusal::BareLineEnd),
-        Some(_) => return Err(Refusal::FieldSyntax),
+    if at == start || buffer.get(at) != Some(&b':') {
+        return stray(buffer, at, Refusal::FieldSyntax);
     }
     let name_len = at - start;
     at += 1;
@@ -112,11 +113,8 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
     }
     let value_start = at;
     at += value_run(&buffer[at..]);
-    match (buffer.get(at), buffer.get(at + 1)) {
-        (None, _) | (Some(b'\r'), None) => return Ok(None),
-        (Some(b'\r'), Some(b'\n')) => {}
-        (Some(b'\r' | b'\n'), _) => return Err(Refusal::BareLineEnd),
-        _ => return Err(Refusal::FieldSyntax),
+    if !buffer[at..].starts_with(b"\r\n") {
+        return stray(buffer, at, Refusal::FieldSyntax);
     }
     let value = trim(&buffer[value_start..at]);
     let field = Field {
@@ -135,15 +133,28 @@ pub fn empty_lines(buffer: &[u8]) -> usize {
     2 * lines.take_while(|line| *line == b"\r\n").count()
 }
 
-/// Looks for the end of a head that arrives in pieces, each byte once.
+/// Says when parsing a head that arrives in pieces is worth the while, looking at each byte once: behind the start line,
+/// so that what is no HTTP at all is refused without waiting for more of it, and at the end.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadEnd {
     scanned: u32,
+    /// The start line is known.
+    started: bool,
 }
 
 impl HeadEnd {
-    /// Whether it is time to parse `buffer`: the empty line is there, or an LF that no CR precedes, or it is over
-    /// `limit` bytes, or there are too many empty lines before it. `buffer` only ever grows between calls.
+    /// Of a head whose beginning was parsed already.
+    pub fn behind(beginning: &[u8]) -> Self {
+        let before = empty_lines(beginning);
+        Self {
+            scanned: beginning.len() as u32,
+            started: memchr::memchr(b'\n', &beginning[before..]).is_some(),
+        }
+    }
+
+    /// Whether it is time to parse `buffer`: the start line or the empty line at the end has come, or a CR or an LF
+    /// that stands alone, or it is over `limit` bytes, or there are too many empty lines before it. `buffer` only ever
+    /// grows between calls.
     pub fn is_due(&mut self, buffer: &[u8], limit: usize) -> bool {
         // The empty lines before a head do not end it, else it would be parsed anew with each byte that follows.
         let before = empty_lines(buffer);
@@ -151,13 +162,23 @@ impl HeadEnd {
             return true;
         }
         let mut at = before.max(self.scanned as usize);
-        while let Some(found) = memchr::memchr(b'\n', &buffer[at..]) {
-            let lf = at + found;
-            at = lf + 1;
-            let bare = lf == 0 || buffer[lf - 1] != b'\r';
-            let empty = lf >= 3 && buffer[lf - 3..lf] == *b"\r\n\r";
-            if bare || empty {
-                return true;
+        if buffer[before..at].ends_with(b"\r") {
+            // It waited for its LF.
+            at -= 1;
+        }
+        while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[at..]) {
+            let end = at + found;
+            at = end + 2;
+            match buffer.get(end..at) {
+                None if buffer[end] == b'\r' => break,
+                Some(b"\r\n") if end >= 2 && buffer[end - 2..end] == *b"\r\n" => return true,
+                Some(b"\r\n") if self.started => {}
+                Some(b"\r\n") => {
+                    self.started = true;
+                    self.scanned = at as u32;
+                    return true;
+                }
+                None | Some(_) => return true,
             }
         }
         self.scanned = buffer.len() as u32;
@@ -225,31 +246,41 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_end_of_a_head_is_found_in_any_cut() {
-        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    /// After which bytes parsing is due.
+    fn due(head: &[u8]) -> Vec<usize> {
         let mut end = HeadEnd::default();
-        for cut in 0..head.len() {
-            assert!(!end.is_due(&head[..cut], 100), "{cut}");
-        }
-        assert!(end.is_due(head, 100));
-        assert!(
-            HeadEnd::default().is_due(b"GET / HTTP/1.1\nHost", 100),
-            "a bare LF is worth parsing"
-        );
-        assert!(HeadEnd::default().is_due(&[b'a'; 101], 100));
+        (0..=head.len())
+            .filter(|cut| end.is_due(&head[..*cut], 100))
+            .collect()
     }
 
     #[test]
-    fn empty_lines_before_a_head_do_not_end_it() {
-        let head = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        let mut end = HeadEnd::default();
-        for cut in 0..head.len() {
-            assert!(!end.is_due(&head[..cut], 100), "{cut}");
+    fn a_head_is_due_behind_its_first_line_and_at_its_end() {
+        assert_eq!(due(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), [16, 27]);
+        assert_eq!(due(b"\r\n\r\nGET /\r\nHost: a\r\n\r\n"), [11, 22]);
+        assert_eq!(due(b"HTTP/1.1 200\r\n\r\n"), [14, 16]);
+        let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for cut in 0..whole.len() {
+            let mut end = HeadEnd::behind(&whole[..cut]);
+            assert!(!end.is_due(&whole[..cut], 100), "{cut}");
+            assert!(end.is_due(whole, 100), "{cut}");
         }
-        assert!(end.is_due(head, 100));
+    }
+
+    #[test]
+    fn what_can_only_be_refused_is_due_at_once() {
+        for (head, at) in [
+            (b"GET / HTTP/1.1\nHost".as_slice(), 15),
+            (b"\n", 1),
+            (b"GET /\rHost: a", 7),
+            (b"\r\r", 2),
+            (b"\r\n\nG", 3),
+        ] {
+            assert_eq!(due(head).first(), Some(&at), "{}", head.escape_ascii());
+        }
         let many = b"\r\n".repeat(EMPTY_LINES + 1);
-        assert!(HeadEnd::default().is_due(&many, 100));
-        assert!(HeadEnd::default().is_due(b"\r\n\nG", 100), "a bare LF");
+        assert_eq!(due(&many), [many.len()]);
+        assert!(HeadEnd::default().is_due(&[b'a'; 101], 100));
+        assert!(!HeadEnd::default().is_due(&[b'a'; 100], 100));
     }
 }

@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112 3): request line, Host, framing, connection options.
 
 use super::field::{FieldName, TARGET, TOKEN, list, trim};
-use super::head::{EMPTY_LINES, Field, HeadLimits, empty_lines, fields, line};
+use super::head::{EMPTY_LINES, Field, HeadLimits, empty_lines, fields, line, stray};
 use super::{Framing, Refusal, Version};
 
 /// Longest method.
@@ -80,6 +80,11 @@ pub fn parse<'b>(
     understand(buffer, &request_line, field_lines, len).map(Some)
 }
 
+/// Whether a request that may be half, or not understood, asks for a head alone: an answer to it has no body.
+pub fn begins_with_head(buffer: &[u8]) -> bool {
+    buffer[empty_lines(buffer)..].starts_with(b"HEAD ")
+}
+
 fn too_large<'b>(buffer: &[u8], limits: &HeadLimits) -> Result<Option<RequestHead<'b>>, Refusal> {
     if buffer.len() > limits.bytes {
         Err(Refusal::HeadTooLarge)
@@ -114,11 +119,9 @@ fn request_line<'b>(
     }
     let method = &buffer[start..at];
     match buffer.get(at) {
-        None if method.len() <= METHOD_BYTES => return Ok(None),
-        Some(b'\r') if method.is_empty() && at + 1 == buffer.len() => return Ok(None),
-        Some(b' ') if (1..=METHOD_BYTES).contains(&method.len()) => {}
-        Some(b'\n') => return Err(Refusal::BareLineEnd),
-        _ => return Err(Refusal::Malformed),
+        _ if method.len() > METHOD_BYTES => return Err(Refusal::Malformed),
+        Some(b' ') if !method.is_empty() => {}
+        _ => return stray(buffer, at, Refusal::Malformed),
     }
     let target_start = at + 1;
     at = target_start;
@@ -130,10 +133,8 @@ fn request_line<'b>(
         return Err(Refusal::UriTooLong);
     }
     match buffer.get(at) {
-        None => return Ok(None),
         Some(b' ') if !target.is_empty() => {}
-        Some(b'\n') => return Err(Refusal::BareLineEnd),
-        _ => return Err(Refusal::BadTarget),
+        _ => return stray(buffer, at, Refusal::BadTarget),
     }
     let Some(end) = line(buffer, at + 1)? else {
         return if buffer.len() - at > 16 {
@@ -251,7 +252,7 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
                 said.expect = true;
             }
             FieldName::Upgrade => {
-                said.upgrade = true;
+                said.upgrade |= list(value).next().is_some();
                 said.h2c |= is_h2c(value);
             }
             _ => {}

@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::prepare::{Prepared, prepare};
 use super::reply::{Reply, status_of};
 use crate::http1::head::{HeadEnd, empty_lines};
+use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
 use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
 use crate::proxy::load::Picked;
@@ -166,6 +167,7 @@ fn poll_next(
                     if let Some(next) = next {
                         return Poll::Ready(next);
                     }
+                    wait.scan = HeadEnd::behind(&client.carry);
                 } else {
                     client.carry.extend_from_slice(&scratch[..read]);
                 }
@@ -196,6 +198,7 @@ fn on_fired(client: &Client, worker: &Worker, fired: Fired) -> Next {
             let mut exchange = worker.spare_exchange();
             exchange.view = Some(client.guard.running.view(worker));
             exchange.facts.started = Some(Instant::now());
+            exchange.facts.is_head = begins_with_head(&client.carry);
             Next::Answer(exchange, Reply::failure(Reason::SlowHead, true))
         }
         Fired::Deadline | Fired::Drained => Next::Close,

@@ -104,6 +104,7 @@ pub fn understand(
         Err(refusal) => {
             exchange.view = Some(arrival.view.clone());
             exchange.facts.started = Some(arrival.now);
+            exchange.facts.is_head = request::begins_with_head(buffer);
             return (Prepared::Answer(Reply::refusal(refusal)), buffer.len());
         }
     };

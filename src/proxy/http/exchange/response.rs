@@ -130,10 +130,7 @@ impl Exchange {
                 Ok(Some(head)) => head,
                 Ok(None) => {
                     self.response.partial = bytes[at..].to_vec();
-                    self.response.head_end = HeadEnd::default();
-                    self.response
-                        .head_end
-                        .is_due(&self.response.partial, response::LIMITS.bytes);
+                    self.response.head_end = HeadEnd::behind(&self.response.partial);
                     return None;
                 }
                 Err(_) => return Some(End::Backend(BackendError::Protocol)),
@@ -277,6 +274,10 @@ impl Exchange {
         let reader = self.response.reader.as_mut()?;
         self.trailers.clear();
         let Ok(piece) = reader.read_in_place(bytes, &mut self.trailers) else {
+            // The head is good: the client must see a cut answer, as it would if they had come one after the other.
+            if self.down.is_empty() {
+                let _ = self.send(cx, client, &[head], None);
+            }
             return Some(End::Backend(BackendError::Protocol));
         };
         let done = reader.is_done();
