@@ -6,22 +6,27 @@ mod support;
 
 use std::path::Path;
 
-use support::fuzz::TARGETS;
+use support::fuzz::{TARGETS, inputs, line};
 
 #[test]
 fn the_corpus_of_every_target_holds() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     for (target, run) in TARGETS {
-        let folder = corpus.join(target);
-        let mut inputs = 0;
-        for entry in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder:?}: {e}")) {
-            let path = entry.unwrap().path();
-            let bytes = std::fs::read(&path).unwrap();
-            let held = std::panic::catch_unwind(|| run(&bytes));
-            assert!(held.is_ok(), "{target}: {path:?}");
-            inputs += 1;
+        let path = corpus.join(format!("{target}.txt"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let inputs = inputs(&text);
+        for (place, input) in inputs.iter().enumerate() {
+            let held = std::panic::catch_unwind(|| run(input));
+            assert!(held.is_ok(), "{path:?}, line {}", place + 1);
         }
-        println!("{target}: {inputs} inputs");
-        assert!(inputs >= 100, "{target} has hardly a corpus: {inputs}");
+        println!("{target}: {} inputs", inputs.len());
+        assert!(inputs.len() >= 100, "{target} has hardly a corpus");
     }
+}
+
+#[test]
+fn an_input_is_one_line_and_read_back_as_it_was() {
+    let all: Vec<u8> = (0..=255).collect();
+    let text = format!("{}\n{}\n", line(&all), line(b""));
+    assert_eq!(inputs(&text), [all, Vec::new()]);
 }

@@ -201,3 +201,39 @@ fn whole(read: Result<Read, strict::Wrong>, bytes: &[u8]) -> Message {
         Err(wrong) => panic!("{wrong}: {}", bytes.escape_ascii()),
     }
 }
+
+/// The inputs of a corpus file: one a line, as [`u8::escape_ascii`] writes them.
+pub fn inputs(text: &str) -> Vec<Vec<u8>> {
+    text.lines().map(unescape).collect()
+}
+
+/// The line of an input, without its end.
+pub fn line(input: &[u8]) -> String {
+    input.escape_ascii().to_string()
+}
+
+fn unescape(line: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = line.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        let (escaped, used) = match tail {
+            [b'r', ..] => (b'\r', 1),
+            [b'n', ..] => (b'\n', 1),
+            [b't', ..] => (b'\t', 1),
+            [b'x', high, low, ..] => {
+                let digit = |b: u8| char::from(b).to_digit(16).expect("two digits behind \\x");
+                ((digit(*high) << 4 | digit(*low)) as u8, 3)
+            }
+            [other, ..] => (*other, 1),
+            [] => panic!("a line that ends in a backslash: {line}"),
+        };
+        out.push(escaped);
+        rest = &tail[used..];
+    }
+    out
+}
