@@ -169,6 +169,7 @@ pub struct Backend {
     pub addr: SocketAddr,
     shared: Arc<Shared>,
     _port: Option<Port>,
+    send_buffer: Option<usize>,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -181,21 +182,34 @@ impl Backend {
     /// On a free port of `ip`.
     pub fn start_on(ip: &str, id: &str) -> Self {
         let port = Port::reserve(ip);
-        Self::make(port.addr, Some(port), id, false)
+        Self::make(port.addr, Some(port), id, false, None)
+    }
+
+    /// On a free port of 127.0.0.1, with sockets that keep only about so many bytes for a peer that does not read:
+    /// thousands of answers that wait must not use up what the kernel has for all.
+    pub fn start_with_send_buffer(id: &str, bytes: usize) -> Self {
+        let port = Port::reserve("127.0.0.1");
+        Self::make(port.addr, Some(port), id, false, Some(bytes))
     }
 
     /// On an address whose port another process has reserved for us.
     pub fn start_at(addr: SocketAddr, id: &str) -> Self {
-        Self::make(addr, None, id, false)
+        Self::make(addr, None, id, false, None)
     }
 
     /// On a free port of all IPv4 addresses; its id is the address that was connected to.
     pub fn start_on_all() -> Self {
         let port = Port::reserve("0.0.0.0");
-        Self::make(port.addr, Some(port), "", true)
+        Self::make(port.addr, Some(port), "", true, None)
     }
 
-    fn make(addr: SocketAddr, port: Option<Port>, id: &str, id_is_address: bool) -> Self {
+    fn make(
+        addr: SocketAddr,
+        port: Option<Port>,
+        id: &str,
+        id_is_address: bool,
+        send_buffer: Option<usize>,
+    ) -> Self {
         let backend = Self {
             addr,
             shared: Arc::new(Shared {
@@ -209,6 +223,7 @@ impl Backend {
                 behaviour: RwLock::new(None),
             }),
             _port: port,
+            send_buffer,
             running: Mutex::new(None),
         };
         backend.up();
@@ -220,6 +235,11 @@ impl Backend {
         let mut running = self.running.lock().unwrap();
         if running.is_none() {
             let listener = port::listen(self.addr);
+            if let Some(bytes) = self.send_buffer {
+                // What it accepts inherits it (socket(7)).
+                let buffer = socket2::SockRef::from(&listener).set_send_buffer_size(bytes);
+                buffer.unwrap();
+            }
             let (stop, stopped) = oneshot::channel();
             let task = runtime().spawn(accept(listener, Arc::clone(&self.shared), stopped));
             *running = Some((stop, task));
