@@ -11,6 +11,7 @@ pub mod connect;
 pub mod flow;
 pub mod http;
 pub mod load;
+mod memory;
 pub mod pool;
 pub mod record;
 pub mod relay;

@@ -19,6 +19,7 @@ use super::accept::{self, Handed, Running};
 use super::http::exchange::Exchange;
 use super::http::prepare::HeadSpace;
 use super::load::Held;
+use super::memory::{Crowd, give_back};
 use super::pool::Pool;
 use super::sessions::Sessions;
 use crate::balance::Random;
@@ -78,6 +79,7 @@ pub struct Worker {
     pub log: RefCell<LogSender>,
     snapshot: RefCell<Held>,
     running: RefCell<Vec<Rc<Running>>>,
+    crowd: RefCell<Crowd>,
     #[expect(
         clippy::vec_box,
         reason = "exchanges go in and out as boxes: a connection's future stays small"
@@ -186,6 +188,7 @@ impl Worker {
             log: RefCell::new(log),
             snapshot: RefCell::new(Rc::new(shared.publisher.current())),
             running: RefCell::default(),
+            crowd: RefCell::default(),
             spare: RefCell::default(),
             shared,
         }
@@ -323,6 +326,10 @@ impl Worker {
 
     fn sweep(&self) {
         self.log.borrow_mut().flush();
+        if self.crowd.borrow_mut().has_gone(self.sessions.open()) {
+            self.spare.borrow_mut().clear();
+            give_back();
+        }
         let mut pool = self.pool.borrow_mut();
         if !pool.is_empty() {
             self.sessions.tell_time(std::time::Instant::now());
