@@ -20,7 +20,7 @@ fn the_corpus_of_every_target_holds() {
             assert!(held.is_ok(), "{path:?}, line {}", place + 1);
         }
         println!("{target}: {} inputs", inputs.len());
-        assert!(inputs.len() >= 100, "{target} has hardly a corpus");
+        assert!(!inputs.is_empty(), "{target} has no corpus");
     }
 }
 

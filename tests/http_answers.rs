@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::backend::{Answer, Backend, Gate, Step, send};
 use support::client::{Client, Response, raw};
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
-use support::wait::{PATIENCE, wait_until};
+use support::wait::{PATIENCE, pause, wait_until};
 
 /// Checks the shape of an own answer.
 #[track_caller]
@@ -390,6 +390,47 @@ fn a_backend_that_drips_its_head_gains_no_time_by_it() {
     let proxy = Proxy::start(&web(&[&backend], keys));
     assert_own(&Client::connect(proxy.addr("web")).get("/"), 504);
     assert_counted(&proxy, 504, "backend_timeout", 1);
+}
+
+#[test]
+fn interim_answers_gain_a_backend_no_time() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        let interim = || {
+            [
+                send("HTTP/1.1 103 x\r\n\r\n"),
+                Step::Sleep(Duration::from_millis(200)),
+            ]
+        };
+        let interims = std::iter::repeat_with(interim).take(12).flatten();
+        interims
+            .chain([send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")])
+            .collect()
+    });
+    let keys = "timeouts = { response = \"500ms\" }";
+    let proxy = Proxy::start(&web(&[&backend], keys));
+    assert_own(&Client::connect(proxy.addr("web")).get("/"), 504);
+}
+
+#[test]
+fn a_client_that_waited_for_100_has_its_time_for_the_body_from_then_on() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        vec![
+            Step::Sleep(Duration::from_millis(1500)),
+            send("HTTP/1.1 100 Continue\r\n\r\n"),
+            Step::ReadBody,
+            send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        ]
+    });
+    let keys = "timeouts = { request_body = \"1s\" }";
+    let proxy = Proxy::start(&web_with(keys, &[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n");
+    assert_eq!(client.read_head("PUT").unwrap().response.status, 100);
+    pause(Duration::from_millis(200));
+    client.send("x");
+    assert_eq!(client.response().status, 200);
 }
 
 #[test]

@@ -7,8 +7,11 @@
 use super::Refusal;
 use super::field::{TOKEN, TrailerFate, VALUE, trailer_fate, trim};
 
-/// Bytes of chunk extensions in one body.
+/// Bytes of chunk extensions in one body, the CR behind each included.
 pub const EXTENSION_BYTES: u32 = 4096;
+
+/// Fields of a trailer section.
+pub const TRAILER_FIELDS: u32 = 64;
 
 /// Follows a chunked body through any cut of its bytes.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Decoder {
     extension_bytes: u32,
     trailer_limit: u32,
     trailer_bytes: u32,
+    trailer_fields: u32,
     trailers: Option<Box<Trailers>>,
 }
 
@@ -67,6 +71,7 @@ impl Decoder {
             extension_bytes: 0,
             trailer_limit: u32::try_from(trailer_limit).unwrap_or(u32::MAX),
             trailer_bytes: 0,
+            trailer_fields: 0,
             trailers: None,
         }
     }
@@ -74,7 +79,7 @@ impl Decoder {
     /// Moves the payload in `buffer` together at its beginning. What lies behind `consumed` is left as it is.
     ///
     /// # Errors
-    /// [`Refusal::BadChunk`], [`Refusal::HeadTooLarge`] for trailers over their limit, or what is wrong with a
+    /// [`Refusal::BadChunk`], [`Refusal::HeadTooLarge`] or [`Refusal::TooManyFields`] for trailers over their limits, or what is wrong with a
     /// trailer field. The payload before it is valid but must not be taken for a whole body.
     pub fn decode_in_place(&mut self, buffer: &mut [u8]) -> Result<Decoded, Refusal> {
         let mut read = 0;
@@ -166,11 +171,10 @@ impl Decoder {
     fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
         self.extension_bytes += 1;
         match byte {
+            _ if self.extension_bytes > EXTENSION_BYTES => Err(Refusal::BadChunk),
             b'\r' => Ok(State::SizeLf),
-            _ if !VALUE[usize::from(byte)] || self.extension_bytes > EXTENSION_BYTES => {
-                Err(Refusal::BadChunk)
-            }
-            _ => Ok(State::Extension),
+            _ if VALUE[usize::from(byte)] => Ok(State::Extension),
+            _ => Err(Refusal::BadChunk),
         }
     }
 
@@ -190,6 +194,10 @@ impl Decoder {
     }
 
     fn finish_trailer_line(&mut self) -> Result<(), Refusal> {
+        self.trailer_fields += 1;
+        if self.trailer_fields > TRAILER_FIELDS {
+            return Err(Refusal::TooManyFields);
+        }
         let trailers = self.trailers.get_or_insert_default();
         let line = std::mem::take(&mut trailers.line);
         let colon = memchr::memchr(b':', &line).ok_or(Refusal::FieldSyntax)?;
@@ -316,6 +324,16 @@ mod tests {
         );
         let extension = |n: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(n));
         assert!(decode(extension(4095).as_bytes(), 100).is_ok());
+        let empty = |n: usize| "1;\r\nx\r\n".repeat(n) + "0\r\n\r\n";
+        assert!(decode(empty(4096).as_bytes(), 100).is_ok());
+        assert_eq!(decode(empty(4097).as_bytes(), 100), Err(Refusal::BadChunk));
+        let fields = |n: usize| format!("0\r\n{}\r\n", "a:\r\n".repeat(n));
+        assert!(decode(fields(16).as_bytes(), 100).is_ok());
+        let mut decoder = Decoder::new(1 << 16);
+        assert_eq!(
+            decoder.decode_in_place(&mut fields(65).into_bytes()),
+            Err(Refusal::TooManyFields)
+        );
         assert_eq!(
             decode(extension(4096 + 1).as_bytes(), 100),
             Err(Refusal::BadChunk)

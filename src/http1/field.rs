@@ -2,9 +2,9 @@
 
 /// A field name, as far as a proxy must know it.
 ///
-/// Framing and connection fields are known by their exact name (in any case). Where a name is dangerous in other
-/// spellings, it is also known with any other token character for `-`: what becomes an environment variable or a
-/// language's identifier behind us has `_` there.
+/// Fields are known by their exact name (in any case). Where a name is dangerous in other spellings, those are known
+/// too, with any other token character for `-`: what becomes an environment variable or a language's identifier behind
+/// us has `_` there. Such a spelling is never taken for the field itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldName {
     /// Connection.
@@ -37,6 +37,8 @@ pub enum FieldName {
     OtherForwarding,
     /// Content-Length or Transfer-Encoding with another character for `-`: framing to some, not to others.
     OddFraming,
+    /// A forwarding field with another character for `-`, which no proxy sends.
+    OddForwarding,
     /// X-Lbproxy-*: what the proxy alone may say.
     Own,
     /// All the rest.
@@ -54,16 +56,18 @@ impl FieldName {
             (4, b'h') if is(name, b"host") => Self::Host,
             (6, b'e') if is(name, b"expect") => Self::Expect,
             (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
-            (9, b'f') if folds(name, b"forwarded") => Self::OtherForwarding,
-            (9, b'x') if folds(name, b"x-real-ip") => Self::OtherForwarding,
+            (9, b'f') if is(name, b"forwarded") => Self::OtherForwarding,
+            (9, b'x') if folds(name, b"x-real-ip") => Self::OtherForwarding.unless_odd(name),
             (10, b'c') if is(name, b"connection") => Self::Connection,
             (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
-            (12, b'x') if folds(name, b"x-request-id") => Self::RequestId,
+            (12, b'x') if folds(name, b"x-request-id") => Self::RequestId.unless_odd(name),
             (14, b'c') if is(name, b"content-length") => Self::ContentLength,
             (14, b'c') if folds(name, b"content-length") => Self::OddFraming,
             (14, b'h') if is(name, b"http2-settings") => Self::HopByHop,
-            (14, b't') if folds(name, b"true-client-ip") => Self::OtherForwarding,
-            (16, b'c') if folds(name, b"cf-connecting-ip") => Self::OtherForwarding,
+            (14, b't') if folds(name, b"true-client-ip") => Self::OtherForwarding.unless_odd(name),
+            (16, b'c') if folds(name, b"cf-connecting-ip") => {
+                Self::OtherForwarding.unless_odd(name)
+            }
             (16, b'p') if is(name, b"proxy-connection") => Self::HopByHop,
             (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
             (17, b't') if folds(name, b"transfer-encoding") => Self::OddFraming,
@@ -75,8 +79,18 @@ impl FieldName {
                 16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
                 17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
                 _ => Self::OtherForwarding,
-            },
+            }
+            .unless_odd(name),
             _ => Self::Other,
+        }
+    }
+
+    /// Itself if `name` is spelled with `-` alone.
+    fn unless_odd(self, name: &[u8]) -> Self {
+        if name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+            self
+        } else {
+            Self::OddForwarding
         }
     }
 }
@@ -247,12 +261,16 @@ mod tests {
             ("X-LBProxy-Canary", FieldName::Own),
             ("x_lbproxy.a", FieldName::Own),
             ("x-lbproxy-", FieldName::Other),
-            ("X.Forwarded~For", FieldName::ForwardedFor),
-            ("X_Forwarded_For", FieldName::ForwardedFor),
+            ("X.Forwarded~For", FieldName::OddForwarding),
+            ("X-Forwarded-For", FieldName::ForwardedFor),
+            ("X_Forwarded_For", FieldName::OddForwarding),
             ("x-forwarded-port", FieldName::OtherForwarding),
-            ("x_forwarded-x", FieldName::OtherForwarding),
+            ("x_forwarded-x", FieldName::OddForwarding),
+            ("x-forwarded-a_b", FieldName::OddForwarding),
             ("x-forwarded-", FieldName::Other),
-            ("X-Real_IP", FieldName::OtherForwarding),
+            ("X-Real-IP", FieldName::OtherForwarding),
+            ("X-Real_IP", FieldName::OddForwarding),
+            ("x-request.id", FieldName::OddForwarding),
             ("TE", FieldName::HopByHop),
             ("Cookie", FieldName::Other),
         ] {

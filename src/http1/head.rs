@@ -26,6 +26,8 @@ pub struct HeadLimits {
 pub struct Field {
     /// What the name is.
     pub name: FieldName,
+    /// A Connection field of the same message names it: it speaks for one hop.
+    pub nominated: bool,
     start: u32,
     name_len: u32,
     value_start: u32,
@@ -119,6 +121,7 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
     let value = trim(&buffer[value_start..at]);
     let field = Field {
         name: FieldName::of(&buffer[start..start + name_len]),
+        nominated: false,
         start: start as u32,
         name_len: name_len as u32,
         value_start: value_start as u32,

@@ -12,12 +12,13 @@
 //! | up to [`head::EMPTY_LINES`] empty lines before a request | skipped; more: `Malformed` | RFC 9112 2.2 |
 //! | a method over [`request::METHOD_BYTES`]; anything but one space in a request line | refused: `Malformed`, `BadTarget` | RFC 9112 3 |
 //! | HTTP/d.d other than 1.0 and 1.1 | refused: `Version` | RFC 9110 2.5 |
-//! | CONNECT and TRACE, in any case | refused: `Method` | RFC 9110 9.3.6, 9.3.8 |
+//! | CONNECT and TRACE in any case; HEAD in another case, since framing depends on it | refused: `Method` | RFC 9110 9.1, 9.3.2, 9.3.6, 9.3.8 |
 //! | fragment, control or non-ASCII byte in a target; `%00` in a path | refused: `BadTarget` | RFC 9112 3.2 |
 //! | visible ASCII that RFC 3986 wants encoded (`\|`, `^`, `{`, `"`, `\`) | forwarded: browsers send it | |
 //! | absolute-form | its authority becomes Host, whatever Host said | RFC 9112 3.2.2 |
 //! | `*` without OPTIONS, authority-form, other schemes, userinfo, `http://host?query` | refused: `BadTarget` | RFC 9112 3.2.3, 3.2.4 |
-//! | no Host in HTTP/1.1, two, one that is not `host[:port]` | refused: `BadHost` | RFC 9112 3.2 |
+//! | a path that takes another route in its normal form | refused where routes are known: `ambiguous_path` ([`crate::proxy::http::prepare`]) | RFC 3986 6.2.2 |
+//! | no Host in HTTP/1.1, two, one that is not `host[:port]` of letters, digits, `-._~`, or `[v6]` | refused: `BadHost` | RFC 9112 3.2 |
 //! | Content-Length repeated (even equal), in a list, signed, over 19 digits | refused: `BadContentLength` | RFC 9112 6.3, 5 |
 //! | Content-Length beside Transfer-Encoding | refused: `AmbiguousFraming` | RFC 9112 6.1 |
 //! | Transfer-Encoding in HTTP/1.0 | refused: `AmbiguousFraming` | RFC 9112 6.1 |
@@ -26,15 +27,18 @@
 //! | a plain list of the registered codings, perhaps with a final `chunked` | refused: `TransferCoding` (501) | RFC 9112 6.1 |
 //! | any other Transfer-Encoding, `Chunked` included | refused: `BadTransferEncoding` | RFC 9112 6.3 |
 //! | a chunk size with sign, `0x`, white space, over 16 digits; no CRLF where one belongs | refused: `BadChunk` | RFC 9112 7.1 |
-//! | chunk extensions | dropped; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 |
+//! | bare LF or CR in a chunk line or behind chunk data, bare CR in trailers | refused: `BadChunk` | RFC 9112 7.1 |
+//! | chunk extensions | dropped, whatever they mean; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 |
 //! | Content-Length, Transfer-Encoding or Host in trailers | refused: `BadTrailer` | RFC 9110 6.5.1 |
 //! | other trailers that belong in a head | dropped | RFC 9110 6.5.1 |
+//! | the rest of them | goes on, to clients also unasked (`TE` speaks for one hop); over [`chunked::TRAILER_FIELDS`]: `TooManyFields` | RFC 9110 6.5.1 |
 //! | `Expect` other than one `100-continue` | refused: `Expectation` | RFC 9110 10.1.1 |
 //! | `Expect: 100-continue` in HTTP/1.0 or without a body | dropped | RFC 9110 10.1.1 |
 //! | a Connection option that is no token | refused: `FieldSyntax` | RFC 9110 7.6.1 |
 //! | more than [`request::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | |
 //! | Connection options that name Host, framing, Expect or a forwarding field | have no effect | RFC 9110 7.6.1 |
-//! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, or offering `h2c` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
+//! | forwarding fields, of which only the plain spelling is believed, and only from trusted proxies | others stay behind; no route or hash key sees what stays behind | |
+//! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, of more than [`request::UPGRADE_PROTOCOLS`], of what is no protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
 //!
 //! Responses are read by the same rules, with these differences:
 //!
@@ -44,8 +48,8 @@
 //! | no space behind the status | taken: there is no reason phrase | RFC 9112 4 |
 //! | `chunked` in any case | taken: it is written anew in lower case | RFC 9112 7 |
 //! | 1xx with Transfer-Encoding or a length above 0 | refused | RFC 9110 8.6, RFC 9112 6.1 |
-//! | 204 with either | served without a body, the connection is not used again | RFC 9110 8.6 |
-//! | HEAD and 304 with either | served without a body: it describes what GET would get | RFC 9110 9.3.2, 15.4.5 |
+//! | 204, 304 and answers to HEAD with either | served without a body; the connection is not used again, for a body that comes all the same would be read as the next answer | RFC 9110 8.6, 9.3.2, 15.4.5 |
+//! | an answer that begins before the whole request has gone out; bytes behind an answer | served; the connection is not used again | RFC 9112 9.2, 9.5 |
 //! | no framing | the body ends with the connection | RFC 9112 6.3 |
 //! | more than [`response::INTERIM_RESPONSES`] 1xx | refused | |
 //! | a 101 that names no protocol that was offered | refused | RFC 9110 15.2.2 |

@@ -10,6 +10,9 @@ pub const METHOD_BYTES: usize = 32;
 /// Elements of all Connection fields of a message, empty ones included: each is compared with every field.
 pub const CONNECTION_OPTIONS: usize = 64;
 
+/// Protocols that a request may offer, and a 101 name.
+pub const UPGRADE_PROTOCOLS: usize = 8;
+
 /// A request head, understood. Slices point into the buffer that it was parsed from.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'b> {
@@ -29,10 +32,8 @@ pub struct RequestHead<'b> {
     pub keep_alive: bool,
     /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
     pub expects_continue: bool,
-    /// `Connection: upgrade` with an Upgrade field, in HTTP/1.1 without a body.
+    /// `Connection: upgrade` with an offer that may be taken, in HTTP/1.1 without a body.
     pub wants_upgrade: bool,
-    /// Whether Connection names fields of this message.
-    pub nominates: bool,
 }
 
 impl<'b> RequestHead<'b> {
@@ -172,16 +173,14 @@ struct Said<'b> {
     content_length: Option<u64>,
     transfer_encoding: Option<Coding>,
     connection: ConnectionOptions,
-    upgrade: bool,
-    /// One of the offers is HTTP/2 in clear text: then none is taken.
-    h2c: bool,
+    upgrade: Offers,
     expect: bool,
 }
 
 fn understand<'b>(
     buffer: &'b [u8],
     line: &RequestLine<'b>,
-    field_lines: &[Field],
+    field_lines: &mut [Field],
     len: usize,
 ) -> Result<RequestHead<'b>, Refusal> {
     let said = gather(buffer, field_lines)?;
@@ -192,8 +191,9 @@ fn understand<'b>(
     if said.transfer_encoding == Some(Coding::Other) {
         return Err(Refusal::TransferCoding);
     }
-    // Methods have a case (RFC 9110 9.1), but not all that read them know.
-    if line.method.eq_ignore_ascii_case(b"CONNECT") || line.method.eq_ignore_ascii_case(b"TRACE") {
+    // Methods have a case (RFC 9110 9.1), but not all that read them know, and on HEAD the framing depends.
+    let is = |method: &[u8]| line.method.eq_ignore_ascii_case(method);
+    if is(b"CONNECT") || is(b"TRACE") || is(b"HEAD") && line.method != b"HEAD" {
         return Err(Refusal::Method);
     }
     let (authority, target) = target(line)?;
@@ -210,6 +210,9 @@ fn understand<'b>(
     };
     let has_body = framing != Framing::None;
     let connection = said.connection;
+    if connection.nominates {
+        mark_nominated(buffer, field_lines);
+    }
     Ok(RequestHead {
         len,
         method: line.method,
@@ -219,8 +222,7 @@ fn understand<'b>(
         framing,
         keep_alive: !connection.close && (v11 || connection.keep_alive),
         expects_continue: said.expect && v11 && has_body,
-        wants_upgrade: said.upgrade && !said.h2c && connection.upgrade && v11 && !has_body,
-        nominates: connection.nominates,
+        wants_upgrade: said.upgrade.may_be_taken() && connection.upgrade && v11 && !has_body,
     })
 }
 
@@ -251,10 +253,7 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
                 }
                 said.expect = true;
             }
-            FieldName::Upgrade => {
-                said.upgrade |= list(value).next().is_some();
-                said.h2c |= is_h2c(value);
-            }
+            FieldName::Upgrade => said.upgrade.add(value),
             _ => {}
         }
     }
@@ -296,9 +295,36 @@ fn coding(value: &[u8]) -> Result<Coding, Refusal> {
     Ok(Coding::Other)
 }
 
-/// An offer of HTTP/2 in clear text, which is not taken (RFC 9113 3.1 has withdrawn it).
-pub fn is_h2c(upgrade: &[u8]) -> bool {
-    list(upgrade).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
+/// What the Upgrade fields of a request offer (RFC 9110 7.8).
+#[derive(Debug, Default, Clone, Copy)]
+struct Offers {
+    count: usize,
+    /// One of them is no protocol, or HTTP itself, which must not be spoken behind our back (RFC 9113 3.1 has withdrawn
+    /// `h2c`): then none is taken.
+    bad: bool,
+}
+
+impl Offers {
+    fn add(&mut self, value: &[u8]) {
+        for protocol in list(value) {
+            self.count += 1;
+            let starts = |text: &[u8]| {
+                protocol.len() >= text.len() && protocol[..text.len()].eq_ignore_ascii_case(text)
+            };
+            self.bad |= !is_protocol(protocol) || starts(b"h2") || starts(b"http");
+        }
+    }
+
+    fn may_be_taken(self) -> bool {
+        (1..=UPGRADE_PROTOCOLS).contains(&self.count) && !self.bad
+    }
+}
+
+/// `name ["/" version]`.
+fn is_protocol(text: &[u8]) -> bool {
+    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|b| TOKEN[usize::from(*b)]);
+    let mut parts = text.splitn(2, |b| *b == b'/');
+    parts.all(is_token)
 }
 
 /// What the Connection fields of a message say (RFC 9110 7.6.1).
@@ -336,12 +362,19 @@ impl ConnectionOptions {
     }
 }
 
-/// Whether a Connection field of the message names `name`.
-pub fn is_nominated(buffer: &[u8], field_lines: &[Field], name: &[u8]) -> bool {
-    field_lines
-        .iter()
-        .filter(|field| field.name == FieldName::Connection)
-        .any(|field| list(field.value_in(buffer)).any(|option| option.eq_ignore_ascii_case(name)))
+/// Marks the fields that the Connection fields of the message name. At most [`CONNECTION_OPTIONS`] times the number of
+/// fields are compared.
+pub(super) fn mark_nominated(buffer: &[u8], field_lines: &mut [Field]) {
+    for place in 0..field_lines.len() {
+        if field_lines[place].name != FieldName::Connection {
+            continue;
+        }
+        for option in list(field_lines[place].value_in(buffer)) {
+            for field in &mut *field_lines {
+                field.nominated |= field.name_in(buffer).eq_ignore_ascii_case(option);
+            }
+        }
+    }
 }
 
 /// Digits only, at most 19 of them, so that it fits whatever reads it next.

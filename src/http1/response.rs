@@ -2,7 +2,7 @@
 
 use super::field::{FieldName, VALUE, list, trim};
 use super::head::{Field, HeadLimits, fields, line};
-use super::request::{ConnectionOptions, content_length, version};
+use super::request::{ConnectionOptions, content_length, mark_nominated, version};
 use super::{Framing, Refusal, Version};
 
 /// Bounds of a response head.
@@ -34,8 +34,6 @@ pub struct ResponseHead<'b> {
     pub keep_alive: bool,
     /// `Keep-Alive: timeout=N`, seconds.
     pub keep_alive_timeout: Option<u32>,
-    /// Whether Connection names fields of this message.
-    pub nominates: bool,
 }
 
 /// Parses the response head at the beginning of `buffer`; `fields` is filled anew. `to_head` says that it answers a
@@ -106,7 +104,7 @@ fn understand<'b>(
     version: Version,
     status: u16,
     reason: &'b [u8],
-    field_lines: &[Field],
+    field_lines: &mut [Field],
     len: usize,
     to_head: bool,
 ) -> Result<ResponseHead<'b>, Refusal> {
@@ -114,7 +112,7 @@ fn understand<'b>(
     let mut chunked = false;
     let mut connection = ConnectionOptions::default();
     let mut keep_alive_timeout = None;
-    for field in field_lines {
+    for field in &*field_lines {
         let value = field.value_in(buffer);
         match field.name {
             FieldName::ContentLength if length.replace(content_length(value)?).is_some() => {
@@ -146,6 +144,9 @@ fn understand<'b>(
     } else {
         length.map_or(Framing::UntilClose, Framing::Length)
     };
+    if connection.nominates {
+        mark_nominated(buffer, field_lines);
+    }
     Ok(ResponseHead {
         len,
         status,
@@ -155,10 +156,9 @@ fn understand<'b>(
         content_length: length,
         keep_alive: !connection.close
             && framing != Framing::UntilClose
-            && !(status == 204 && promises_body)
+            && !(framing == Framing::None && promises_body)
             && (version == Version::V11 || connection.keep_alive),
         keep_alive_timeout,
-        nominates: connection.nominates,
     })
 }
 
@@ -242,7 +242,9 @@ mod tests {
                 "HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
                 false,
             ),
-            ("HTTP/1.1 304 OK\r\nContent-Length: 1\r\n\r\n", true),
+            ("HTTP/1.1 304 OK\r\nContent-Length: 0\r\n\r\n", true),
+            ("HTTP/1.1 304 OK\r\n\r\n", true),
+            ("HTTP/1.1 304 OK\r\nContent-Length: 1\r\n\r\n", false),
         ] {
             assert_eq!(head(text).keep_alive, keep, "{text:?}");
         }

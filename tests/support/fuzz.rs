@@ -5,9 +5,8 @@ use lbproxy::http1::body::BodyReader;
 use lbproxy::http1::chunked::SizeLine;
 use lbproxy::http1::head::{HeadEnd, HeadLimits};
 use lbproxy::http1::{Framing, Version, request, response};
-use lbproxy::proxy::http::headers::{
-    Persistence, RequestParts, client_framing, write_request, write_response,
-};
+use lbproxy::proxy::http::headers::{Persistence, client_framing, write_request, write_response};
+use lbproxy::proxy::http::seen::Seen;
 
 use super::memory::{Plan, Script, Then, When, drive};
 use super::strict::{self, Message, Read};
@@ -37,15 +36,14 @@ pub fn request_head(bytes: &[u8]) {
     };
     assert_due_at(bytes, head.len);
     let mut out = Vec::new();
-    let parts = RequestParts {
+    let seen = Seen {
         head: &head,
         buffer: bytes,
         fields: &fields,
-        peer: "192.0.2.1".parse().expect("an address"),
         trusted: bytes.len().is_multiple_of(2),
-        id: b"id",
     };
-    let written = write_request(&mut out, &parts);
+    let peer = "192.0.2.1".parse().expect("an address");
+    let written = write_request(&mut out, &seen, peer, b"id");
     if let Some(gap) = written.host_gap {
         out.splice(gap..gap, *b"Host: backend\r\n");
     }

@@ -19,6 +19,7 @@ use lbproxy::config::load::load;
 use lbproxy::model::settings::ClusterTimeouts;
 use lbproxy::proxy::flow::Stream;
 use lbproxy::proxy::http::exchange::{Desk, End, Exchange, READ_AHEAD};
+use lbproxy::proxy::http::intake::Intake;
 use lbproxy::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
 use lbproxy::proxy::http::reply::{Reply, reason_of_backend};
 use lbproxy::proxy::load::Held;
@@ -322,7 +323,7 @@ struct Driver<'p> {
     plan: &'p Plan,
     held: &'p Held,
     client: Side,
-    carry: Vec<u8>,
+    intake: Intake,
     space: HeadSpace,
     scratch: Vec<u8>,
     random: Random,
@@ -349,7 +350,7 @@ impl<'p> Driver<'p> {
             plan,
             held,
             client: Side::new(&client, plan.whole, plan.seed),
-            carry: Vec::new(),
+            intake: Intake::default(),
             space: HeadSpace::default(),
             scratch: vec![0; 64 << 10],
             random: Random::new(plan.seed),
@@ -389,25 +390,29 @@ impl<'p> Driver<'p> {
             now_ms: 0,
             random: &self.random,
         };
+        let mut take =
+            |bytes: &mut [u8]| match understand(&arrival, &mut self.space, bytes, exchange) {
+                (Prepared::Incomplete, _) => (None, 0),
+                (prepared, used) => (Some(prepared), used),
+            };
+        self.intake.begin();
         loop {
-            let mut bytes = std::mem::take(&mut self.carry);
-            let (prepared, used) = understand(&arrival, &mut self.space, &mut bytes, exchange);
-            bytes.drain(..used);
-            self.carry = bytes;
-            if !matches!(prepared, Prepared::Incomplete) {
+            if let Some(prepared) = self.intake.look(HEADER_BYTES, &mut take) {
                 return Some(prepared);
             }
             assert!(
-                self.carry.len() <= HEADER_BYTES,
+                self.intake.kept.len() <= HEADER_BYTES,
                 "half a head beyond its limit"
             );
             if !self.client.advance() && self.client.read == self.client.arrived {
                 return self.plan.client_ends.then_some(Prepared::Incomplete);
             }
-            let end = self.client.arrived.min(self.client.read + READ);
-            self.carry
-                .extend_from_slice(&self.client.input[self.client.read..end]);
-            self.client.read = end;
+            let from = self.client.read;
+            self.client.read = self.client.arrived.min(from + READ);
+            let bytes = &mut self.client.input[from..self.client.read];
+            if let Some(prepared) = self.intake.add(bytes, &mut take) {
+                return Some(prepared);
+            }
         }
     }
 
@@ -472,11 +477,11 @@ impl<'p> Driver<'p> {
             let polled = exchange.poll(
                 &mut cx,
                 &mut self.client,
-                &mut self.carry,
+                &mut self.intake.kept,
                 backend,
                 &mut desk,
             );
-            self.played.most_carried = self.played.most_carried.max(self.carry.len());
+            self.played.most_carried = self.played.most_carried.max(self.intake.kept.len());
             if let Poll::Ready(end) = polled {
                 return end;
             }

@@ -270,7 +270,7 @@ async fn relay(
         let Client {
             stream,
             guard,
-            carry,
+            intake,
         } = &mut *client;
         let mut scratch = worker.scratch.borrow_mut();
         let mut space = worker.head_space.borrow_mut();
@@ -281,7 +281,7 @@ async fn relay(
             closing,
         };
         let before = (exchange.bytes_read, exchange.facts.bytes_out);
-        let end = exchange.poll(cx, stream, carry, upstream, &mut desk);
+        let end = exchange.poll(cx, stream, &mut intake.kept, upstream, &mut desk);
         guard.sheet().bytes_in.add(exchange.bytes_read - before.0);
         guard
             .sheet()

@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 
 use super::attempt::{Verdict, attempt, give_back};
 use super::exchange::Exchange;
+use super::intake::Intake;
 use super::prepare::{Prepared, prepare};
 use super::reply::{Reply, status_of};
-use crate::http1::head::{HeadEnd, empty_lines};
 use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
 use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
@@ -38,8 +38,7 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) guard: ClientGuard,
-    /// Bytes that were read but not used: half a head, or requests behind the one at hand.
-    pub(super) carry: Vec<u8>,
+    pub(super) intake: Intake,
 }
 
 /// What comes next on a connection.
@@ -64,7 +63,7 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
     let mut client = Client {
         stream: accepted.stream,
         guard: accepted.client,
-        carry: Vec::new(),
+        intake: Intake::default(),
     };
     loop {
         let after = match next_request(&mut client, &worker).await {
@@ -83,42 +82,28 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
 }
 
 impl Client {
-    /// Whether no request has begun: empty lines before one are no part of it (RFC 9112 2.2).
-    fn is_at_rest(&self) -> bool {
-        empty_lines(&self.carry) == self.carry.len()
-    }
-
     /// Whether the response at hand is the last one.
     pub(super) fn is_closing(&self, worker: &Worker) -> bool {
         worker.is_draining() || self.guard.running.is_stopped()
     }
 }
 
-/// What a connection waits for between two requests.
-struct Wait {
-    scan: HeadEnd,
-    header: Duration,
-    header_bytes: usize,
-}
-
 /// Waits for a request: until it is whole up to its body, refused, or the connection ends.
 async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Next {
-    let (idle, mut wait) = {
+    let (idle, header, header_bytes) = {
         let (held, place) = client.guard.running.view(worker);
         let listener = &held.listeners[place];
-        let wait = Wait {
-            scan: HeadEnd::default(),
-            header: listener.timeouts.header,
-            header_bytes: listener.limits.header_bytes,
-        };
-        (listener.timeouts.idle, wait)
+        (
+            listener.timeouts.idle,
+            listener.timeouts.header,
+            listener.limits.header_bytes,
+        )
     };
-    client.guard.session.set_deadline(if client.is_at_rest() {
-        idle
-    } else {
-        wait.header
-    });
-    let next = poll_fn(|cx| poll_next(cx, client, worker, &mut wait)).await;
+    client.intake.begin();
+    let at_rest = client.intake.is_at_rest();
+    let deadline = if at_rest { idle } else { header };
+    client.guard.session.set_deadline(deadline);
+    let next = poll_fn(|cx| poll_next(cx, client, worker, header, header_bytes)).await;
     client.guard.session.set_at_rest(false);
     next
 }
@@ -127,52 +112,41 @@ fn poll_next(
     cx: &mut Context<'_>,
     client: &mut Client,
     worker: &Worker,
-    wait: &mut Wait,
+    header: Duration,
+    header_bytes: usize,
 ) -> Poll<Next> {
-    if let Poll::Ready(fired) = client.guard.session.poll_fired(cx) {
-        return Poll::Ready(on_fired(client, worker, fired));
-    }
     let scratch = &mut *worker.scratch.borrow_mut();
+    let Client {
+        stream,
+        guard,
+        intake,
+    } = &mut *client;
     loop {
-        if !client.carry.is_empty() && wait.scan.is_due(&client.carry, wait.header_bytes) {
-            let mut bytes = std::mem::take(&mut client.carry);
-            let (next, used) = take_request(worker, client, &mut bytes);
-            match next {
-                Some(next) => {
-                    if used < bytes.len() {
-                        bytes.drain(..used);
-                        client.carry = bytes;
-                    }
-                    return Poll::Ready(next);
-                }
-                None => client.carry = bytes,
-            }
+        if let Some(next) = intake.look(header_bytes, |bytes| take_request(worker, guard, bytes)) {
+            return Poll::Ready(next);
         }
-        match poll_read(&mut client.stream, cx, &mut scratch[..SMALL_READ]) {
+        let was_at_rest = intake.is_at_rest();
+        match poll_read(stream, cx, &mut scratch[..SMALL_READ]) {
             Poll::Pending => {
-                let at_rest = client.is_at_rest();
-                if at_rest && client.is_closing(worker) {
+                // Only now: what waited while we did not run is no silence of the client's.
+                if let Poll::Ready(fired) = guard.session.poll_fired(cx) {
+                    return Poll::Ready(on_fired(intake, guard, worker, fired));
+                }
+                if was_at_rest && (worker.is_draining() || guard.running.is_stopped()) {
                     return Poll::Ready(Next::Close);
                 }
-                client.guard.session.set_at_rest(at_rest);
+                guard.session.set_at_rest(was_at_rest);
                 return Poll::Pending;
             }
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Close),
             Poll::Ready(Ok(read)) => {
-                client.guard.sheet().bytes_in.add(read as u64);
-                let was_at_rest = client.is_at_rest();
-                if client.carry.is_empty() {
-                    let (next, used) = take_request(worker, client, &mut scratch[..read]);
-                    client.carry.extend_from_slice(&scratch[used..read]);
-                    if let Some(next) = next {
-                        return Poll::Ready(next);
-                    }
-                    wait.scan = HeadEnd::behind(&client.carry);
-                } else {
-                    client.carry.extend_from_slice(&scratch[..read]);
+                guard.sheet().bytes_in.add(read as u64);
+                let bytes = &mut scratch[..read];
+                if let Some(next) = intake.add(bytes, |bytes| take_request(worker, guard, bytes)) {
+                    return Poll::Ready(next);
                 }
-                if was_at_rest && !client.is_at_rest() {
-                    client.guard.session.set_deadline(wait.header);
+                if was_at_rest && !intake.is_at_rest() {
+                    guard.session.set_deadline(header);
                 }
             }
         }
@@ -180,9 +154,9 @@ fn poll_next(
 }
 
 /// One request from the beginning of `bytes`; `None` while its head is not whole.
-fn take_request(worker: &Worker, client: &Client, bytes: &mut [u8]) -> (Option<Next>, usize) {
+fn take_request(worker: &Worker, guard: &ClientGuard, bytes: &mut [u8]) -> (Option<Next>, usize) {
     let mut exchange = worker.spare_exchange();
-    match prepare(worker, &client.guard, bytes, &mut exchange) {
+    match prepare(worker, guard, bytes, &mut exchange) {
         (Prepared::Incomplete, _) => {
             worker.return_exchange(exchange);
             (None, 0)
@@ -192,13 +166,13 @@ fn take_request(worker: &Worker, client: &Client, bytes: &mut [u8]) -> (Option<N
     }
 }
 
-fn on_fired(client: &Client, worker: &Worker, fired: Fired) -> Next {
+fn on_fired(intake: &Intake, guard: &ClientGuard, worker: &Worker, fired: Fired) -> Next {
     match fired {
-        Fired::Deadline if !client.is_at_rest() => {
+        Fired::Deadline if !intake.is_at_rest() => {
             let mut exchange = worker.spare_exchange();
-            exchange.view = Some(client.guard.running.view(worker));
+            exchange.view = Some(guard.running.view(worker));
             exchange.facts.started = Some(Instant::now());
-            exchange.facts.is_head = begins_with_head(&client.carry);
+            exchange.facts.is_head = begins_with_head(&intake.kept);
             Next::Answer(exchange, Reply::failure(Reason::SlowHead, true))
         }
         Fired::Deadline | Fired::Drained => Next::Close,
@@ -325,8 +299,8 @@ async fn tunnel(
     exchange.view = None;
     drain_if_departed(&client.guard.session, &picked, drain_timeout);
     let load = picked.detach();
-    let carry = std::mem::take(&mut client.carry);
-    let relay = Relay::with_early(&carry, &std::mem::take(&mut exchange.response.early));
+    let kept = std::mem::take(&mut client.intake.kept);
+    let relay = Relay::with_early(&kept, &std::mem::take(&mut exchange.response.early));
     let joined = join(
         &mut client.stream,
         &mut upstream.stream,
@@ -350,7 +324,7 @@ async fn tunnel(
 /// Ends a connection in order: says that nothing more comes, and reads on for a while, so that the client can read
 /// the last answer before the kernel resets a connection with unread bytes.
 async fn linger(mut client: Client, worker: Rc<Worker>) {
-    client.carry = Vec::new();
+    client.intake = Intake::default();
     client.guard.session.set_deadline(LINGER);
     if client.stream.shutdown().await.is_err() {
         return;

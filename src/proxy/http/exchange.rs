@@ -117,9 +117,10 @@ struct Times {
     total_at: Option<u64>,
 }
 
-/// When something last moved.
+/// The time of the call at hand, and when something last moved.
 #[derive(Debug, Default, Clone, Copy)]
 struct Since {
+    now: u64,
     client_read: u64,
     client_write: u64,
     backend_read: u64,
@@ -334,6 +335,7 @@ impl Exchange {
         self.deaf = false;
         self.sent_at = None;
         self.since = Since {
+            now,
             client_read: now,
             client_write: now,
             backend_read: now,
@@ -389,6 +391,7 @@ impl Exchange {
         backend: &mut B,
         desk: &mut Desk<'_>,
     ) -> Poll<End> {
+        self.since.now = desk.now;
         if let Some(end) = self.poll_request(cx, client, carry, backend, desk) {
             return Poll::Ready(end);
         }

@@ -10,19 +10,20 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::exchange::Exchange;
-use super::headers::{RequestParts, client_address, cookie, given_id, write_request};
+use super::forwarding::{client_address, given_id};
+use super::headers::write_request;
 use super::reply::Reply;
-use crate::balance::{Random, hash_key};
+use super::seen::Seen;
+use crate::balance::Random;
 use crate::http1::Framing;
 use crate::http1::field::FieldName;
 use crate::http1::head::{Field, HeadLimits};
 use crate::http1::request::{self, RequestHead, split_host};
-use crate::model::settings::HashKey;
 use crate::proxy::accept::ClientGuard;
 use crate::proxy::load::Held;
 use crate::proxy::worker::Worker;
-use crate::route::{Fields, RequestView};
-use crate::snapshot::{Cluster, Listener, RouteAction, RouteTarget};
+use crate::route::RequestView;
+use crate::snapshot::{Listener, RouteAction, RouteTarget};
 use crate::telemetry::outcome::Reason;
 
 /// Where a worker parses and writes heads.
@@ -116,17 +117,25 @@ pub fn understand(
         &space.fields,
     );
     exchange.facts.client = Some(client_ip);
+    let seen = Seen {
+        head: &head,
+        buffer,
+        fields: &space.fields,
+        trusted: listener
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&arrival.peer)),
+    };
     if held.access_log {
-        capture(exchange, &head, buffer, &space.fields);
+        capture(exchange, &seen);
     }
     let len = head.len;
-    let answer = match route(listener, &head, buffer, &space.fields, client_ip, exchange) {
+    let answer = match route(listener, &seen, client_ip, exchange) {
         _ if over_limit(&head, listener) => Some(Reply::failure(Reason::BodyTooLarge, true)),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
-            let cluster = &held.clusters[index];
-            exchange.facts.key = key_of(cluster, &head, buffer, &space.fields, client_ip);
-            write_out(arrival, &head, buffer, &space.fields, exchange);
+            exchange.facts.key = seen.key(&held.clusters[index], client_ip);
+            write_out(arrival, &seen, exchange);
             None
         }
         Routed::Answer(reply) => Some(reply),
@@ -136,39 +145,15 @@ pub fn understand(
 }
 
 /// Writes the head that goes to the backend.
-fn write_out(
-    arrival: &Arrival<'_>,
-    head: &RequestHead<'_>,
-    buffer: &[u8],
-    fields: &[Field],
-    exchange: &mut Exchange,
-) {
+fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) {
     let (held, place) = arrival.view;
-    let listener = &held.listeners[*place];
-    let peer = arrival.peer;
-    let trusted = listener
-        .trusted_proxies
-        .iter()
-        .any(|net| net.contains(&peer));
     let new_id = request_id(arrival.random);
-    let given = if trusted {
-        given_id(buffer, fields)
-    } else {
-        None
-    };
+    let given = given_id(seen.buffer, seen.fields).filter(|_| seen.trusted);
     let id = given.unwrap_or(&new_id);
-    let parts = RequestParts {
-        head,
-        buffer,
-        fields,
-        peer,
-        trusted,
-        id,
-    };
-    let written = write_request(&mut exchange.out, &parts);
+    let written = write_request(&mut exchange.out, seen, arrival.peer, id);
     exchange.facts.host_gap = written.host_gap;
     if written.removed_forwarding {
-        tell_once_of_forwarding(listener, peer);
+        tell_once_of_forwarding(&held.listeners[*place], arrival.peer);
     }
     if held.access_log {
         exchange.capture.id = exchange.capture.keep(id);
@@ -187,7 +172,7 @@ fn take_body(
         answer,
     ) {
         (Ok(taken), Some(mut reply)) => {
-            // What is left of a body that nobody wants cannot be told from the next request in time.
+            // An answer of our own does not wait for a body that nobody reads.
             reply.close |= !exchange.has_whole_request() || !exchange.facts.keep_alive;
             exchange.facts.bytes_in = (len + taken) as u64;
             (Prepared::Answer(reply), len + taken)
@@ -209,14 +194,8 @@ enum Routed {
     Answer(Reply),
 }
 
-fn route(
-    listener: &Listener,
-    head: &RequestHead<'_>,
-    buffer: &[u8],
-    fields: &[Field],
-    client: IpAddr,
-    exchange: &mut Exchange,
-) -> Routed {
+fn route(listener: &Listener, seen: &Seen<'_>, client: IpAddr, exchange: &mut Exchange) -> Routed {
+    let head = seen.head;
     let mut lower = [0; 256];
     let host = normal_host(head.host.unwrap_or(b""), &mut lower);
     let view = RequestView {
@@ -225,7 +204,7 @@ fn route(
         path: head.path(),
         query: head.query(),
         client,
-        fields: &HeadFields { buffer, fields },
+        fields: seen,
     };
     if listener.routes.is_ambiguous(&view) {
         return Routed::Answer(Reply::failure(Reason::AmbiguousPath, true));
@@ -298,59 +277,6 @@ fn normal_host<'l>(host: &[u8], lower: &'l mut [u8; 256]) -> &'l [u8] {
     &lower[..length]
 }
 
-/// The fields of a head, as routes ask for them.
-struct HeadFields<'b> {
-    buffer: &'b [u8],
-    fields: &'b [Field],
-}
-
-impl Fields for HeadFields<'_> {
-    fn any_value(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        self.fields
-            .iter()
-            .filter(|field| {
-                field
-                    .name_in(self.buffer)
-                    .eq_ignore_ascii_case(name.as_bytes())
-            })
-            .any(|field| each(field.value_in(self.buffer)))
-    }
-}
-
-/// Hash of what the cluster's `hash_key` names; of the client address if the request lacks it.
-fn key_of(
-    cluster: &Cluster,
-    head: &RequestHead<'_>,
-    buffer: &[u8],
-    fields: &[Field],
-    client: IpAddr,
-) -> u64 {
-    let found = match &cluster.hash_key {
-        HashKey::ClientIp => None,
-        HashKey::Path => Some(head.path()),
-        HashKey::Uri => Some(head.target),
-        HashKey::Header(name) => fields
-            .iter()
-            .find(|field| field.name_in(buffer).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|field| field.value_in(buffer)),
-        HashKey::Cookie(name) => cookie(buffer, fields, name.as_bytes()),
-        HashKey::Query(name) => head
-            .query()
-            .and_then(|query| parameter(query, name.as_bytes())),
-    };
-    match found {
-        Some(bytes) => hash_key(cluster.hash_seed, bytes),
-        None => crate::proxy::tcp::client_key(cluster, client),
-    }
-}
-
-/// The first value of a parameter, as it was sent.
-fn parameter<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-    query
-        .split(|b| *b == b'&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
-}
-
 /// 128 random bits in hexadecimal digits.
 fn request_id(random: &Random) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -365,17 +291,18 @@ fn request_id(random: &Random) -> [u8; 32] {
     id
 }
 
-fn capture(exchange: &mut Exchange, head: &RequestHead<'_>, buffer: &[u8], fields: &[Field]) {
+fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
     let capture = &mut exchange.capture;
-    capture.method = capture.keep(head.method);
-    capture.host = capture.keep(head.host.unwrap_or(b""));
-    capture.uri = capture.keep(head.target);
-    for field in fields.iter().filter(|field| field.name == FieldName::Other) {
-        let name = field.name_in(buffer);
+    capture.method = capture.keep(seen.head.method);
+    capture.host = capture.keep(seen.head.host.unwrap_or(b""));
+    capture.uri = capture.keep(seen.head.target);
+    let others = seen.fields.iter().filter(|f| f.name == FieldName::Other);
+    for field in others {
+        let name = field.name_in(seen.buffer);
         if name.eq_ignore_ascii_case(b"user-agent") {
-            capture.user_agent = capture.keep(field.value_in(buffer));
+            capture.user_agent = capture.keep(field.value_in(seen.buffer));
         } else if name.eq_ignore_ascii_case(b"referer") {
-            capture.referer = capture.keep(field.value_in(buffer));
+            capture.referer = capture.keep(field.value_in(seen.buffer));
         }
     }
 }
@@ -438,11 +365,5 @@ mod tests {
                 "{host}"
             );
         }
-    }
-
-    #[test]
-    fn parameters_are_found() {
-        assert_eq!(parameter(b"a=1&id=x&id=y", b"id"), Some(b"x".as_slice()));
-        assert_eq!(parameter(b"a=1&idx=2", b"id"), None);
     }
 }

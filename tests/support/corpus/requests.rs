@@ -5,7 +5,7 @@
 //! | listener | |
 //! |---|---|
 //! | `default` | everything goes to the cluster `default` |
-//! | `routes` | `/admin/*` is answered with 403 by a route, `/a/b` goes to the cluster `other`, the rest as above |
+//! | `routes` | `/admin/*` is answered with 403 by a route; `/a/b`, `X-Tenant: gold`, `X-Forwarded-Proto: https` and `Host: internal` lead to the cluster `other`, the rest as above |
 //! | `trusted` | believes forwarding fields of loopback |
 //! | `small` | takes bodies of at most 1 KiB |
 //!
@@ -444,6 +444,11 @@ fn config(recorder: &Recorder) -> String {
         listener("trusted", "trusted_proxies = [\"127.0.0.0/8\"]"),
         listener("small", "limits = { body_bytes = \"1KiB\" }"),
     ];
+    let rules = [("x-tenant", "gold"), ("x-forwarded-proto", "https"), ("host", "internal")].map(
+        |(name, value)| {
+            format!("[[route]]\nlisteners = [\"routes\"]\nheader = {{ {name} = \"{value}\" }}\ncluster = \"other\"\n")
+        },
+    );
     let cluster = |name: &str, addr: SocketAddr| {
         format!("[cluster.{name}]\nbackends = [\"{addr}\"]\nretry = {{ attempts = 1 }}\n")
     };
@@ -451,8 +456,9 @@ fn config(recorder: &Recorder) -> String {
         "workers = 1\n{}\
          [[route]]\nlisteners = [\"routes\"]\npath = \"/admin/*\"\n\
          respond = {{ status = 403, body = \"forbidden\" }}\n\
-         [[route]]\nlisteners = [\"routes\"]\npath = \"/a/b\"\ncluster = \"other\"\n{}{}{ACCESS_LOG}",
+         [[route]]\nlisteners = [\"routes\"]\npath = \"/a/b\"\ncluster = \"other\"\n{}{}{}{ACCESS_LOG}",
         listeners.concat(),
+        rules.concat(),
         cluster("default", default),
         cluster("other", other),
     )

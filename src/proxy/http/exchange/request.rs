@@ -73,6 +73,10 @@ impl Exchange {
             if written > 0 {
                 self.since.backend_write = now;
             }
+            if result.is_ready() {
+                // The client was not read for so long.
+                self.since.client_read = now;
+            }
             return result;
         }
         if self.body.is_done() && self.sent_at.is_none() {

@@ -9,7 +9,7 @@ use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Version};
-use crate::proxy::flow::{Stream, TURN, poll_read};
+use crate::proxy::flow::{SMALL_READ, Stream, TURN, poll_read};
 use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -30,12 +30,12 @@ impl Exchange {
                 let flushed = self.down.poll_flush(client, cx, &mut written);
                 self.facts.bytes_out += written;
                 if written > 0 {
-                    self.since.client_write = desk.now;
+                    self.since.client_write = self.since.now;
                 }
                 match flushed {
                     Poll::Pending => return None,
                     Poll::Ready(Err(_)) => return Some(End::Client(Reason::ClientLeft)),
-                    Poll::Ready(Ok(())) => self.since.backend_read = desk.now,
+                    Poll::Ready(Ok(())) => self.since.backend_read = self.since.now,
                 }
             }
             if self.response.done {
@@ -56,7 +56,7 @@ impl Exchange {
                 Poll::Ready(Ok(read)) => {
                     turn += read;
                     if self.response.status.is_some() {
-                        self.since.backend_read = desk.now;
+                        self.since.backend_read = self.since.now;
                     }
                     self.take_response(cx, client, read, asked, desk)
                 }
@@ -98,16 +98,20 @@ impl Exchange {
             return self.send_body(cx, client, bytes, &[], Some((asked, read)));
         }
         if self.response.partial.is_empty() {
-            return self.take_heads(cx, client, bytes, desk.space, desk.closing, desk.now);
+            return self.take_heads(cx, client, bytes, desk.space, desk.closing);
         }
         let mut partial = std::mem::take(&mut self.response.partial);
+        if partial.capacity() - partial.len() < bytes.len() && partial.len() >= SMALL_READ {
+            // Doubling would keep up to twice the limit.
+            partial.reserve_exact(bytes.len().max(SMALL_READ));
+        }
         partial.extend_from_slice(bytes);
         if self
             .response
             .head_end
             .is_due(&partial, response::LIMITS.bytes)
         {
-            self.take_heads(cx, client, &mut partial, desk.space, desk.closing, desk.now)
+            self.take_heads(cx, client, &mut partial, desk.space, desk.closing)
         } else {
             self.response.partial = partial;
             None
@@ -122,7 +126,6 @@ impl Exchange {
         bytes: &mut [u8],
         space: &mut HeadSpace,
         closing: bool,
-        now: u64,
     ) -> Option<End> {
         let mut at = 0;
         loop {
@@ -140,8 +143,6 @@ impl Exchange {
             if let Err(error) = self.rewrite_head(&head, &bytes[at..], space, closing) {
                 return Some(End::Backend(error));
             }
-            // A whole head, not each byte of it, is an answer to our waiting.
-            self.since.backend_read = now;
             at += len;
             if is_final {
                 return self.send_body(cx, client, &mut bytes[at..], &space.out, None);
@@ -184,15 +185,16 @@ impl Exchange {
         let response = &mut self.response;
         response.status = Some(head.status);
         response.head_at = Some(Instant::now());
+        self.since.backend_read = self.since.now;
         // Whoever answers before it has the request may answer again when it does.
         response.keep_alive = head.keep_alive && !is_early;
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
         response.reader = Some(BodyReader::new(head.framing, self.facts.trailer_limit));
-        let refused_early = !self.body.is_done() && head.status >= 400;
+        // What is left of a body that the backend answers before it has it may never come, or belong to nobody.
         response.close_client =
-            closing || !self.facts.keep_alive || response.until_close || refused_early;
+            closing || !self.facts.keep_alive || response.until_close || !self.body.is_done();
         let persistence = match (response.close_client, self.facts.is_http10) {
             (true, _) => Persistence::Close,
             (false, true) => Persistence::SayKeep,
@@ -216,6 +218,8 @@ impl Exchange {
         space: &mut HeadSpace,
     ) -> Result<(), BackendError> {
         self.response.interim += 1;
+        // Whoever waited for a 100 is given its time for the body from here on.
+        self.since.client_read = self.since.now;
         let is_upgrade = head.status == 101;
         let is_allowed = !is_upgrade
             || self.facts.wants_upgrade
@@ -320,7 +324,7 @@ impl Exchange {
             return Some(End::Client(Reason::ClientLeft));
         };
         self.facts.bytes_out += written as u64;
-        self.since.client_write = self.since.backend_read;
+        self.since.client_write = self.since.now;
         if let Some((asked, read)) = learn {
             self.down_size.learn(asked, read, written == length);
         }

@@ -16,6 +16,7 @@ impl Exchange {
             client_write,
             backend_read,
             backend_write,
+            now: _,
         } = self.since;
         let Times {
             request_body,

@@ -1,0 +1,99 @@
+//! What is believed of who the client is: the client address and the request's id, as trusted proxies tell them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::http1::field::{FieldName, trim};
+use crate::http1::head::Field;
+
+/// Longest X-Request-Id that is believed.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// The client address: the rightmost of X-Forwarded-For that is not a trusted proxy's, starting from the socket's.
+pub fn client_address(peer: IpAddr, trusted: &[IpNet], buffer: &[u8], fields: &[Field]) -> IpAddr {
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    let mut client = peer;
+    if !is_trusted(&client) {
+        return client;
+    }
+    for field in fields
+        .iter()
+        .rev()
+        .filter(|field| field.name == FieldName::ForwardedFor)
+    {
+        for hop in field.value_in(buffer).rsplit(|b| *b == b',') {
+            let Some(ip) = parse_hop(trim(hop)) else {
+                return client;
+            };
+            client = ip;
+            if !is_trusted(&client) {
+                return client;
+            }
+        }
+    }
+    client
+}
+
+/// An address of X-Forwarded-For, with or without port.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let ip = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| {
+            text.parse::<std::net::SocketAddr>()
+                .ok()
+                .map(|address| address.ip())
+        })
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(ip.to_canonical())
+}
+
+/// The X-Request-Id that a trusted proxy has given to the request.
+pub fn given_id<'b>(buffer: &'b [u8], fields: &[Field]) -> Option<&'b [u8]> {
+    fields
+        .iter()
+        .find(|field| field.name == FieldName::RequestId)
+        .map(|field| field.value_in(buffer))
+        .filter(|value| is_id(value))
+}
+
+fn is_id(value: &[u8]) -> bool {
+    (1..=REQUEST_ID_BYTES).contains(&value.len()) && value.iter().all(|b| matches!(b, 0x21..=0x7e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::head::HeadLimits;
+    use crate::http1::request;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 4096,
+        fields: 50,
+        target: 1000,
+    };
+
+    #[test]
+    fn the_client_is_the_rightmost_stranger() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        for (peer, chain, client) in [
+            ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
+            ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+            ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
+            ("10.0.0.1", "1.1.1.1, junk", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
+            ("10.0.0.1", "[2001:db8::1]:80", "2001:db8::1"),
+            ("10.0.0.1", "::ffff:1.2.3.4", "1.2.3.4"),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {chain}\r\n\r\n");
+            let mut fields = Vec::new();
+            request::parse(text.as_bytes(), &LIMITS, &mut fields)
+                .unwrap()
+                .unwrap();
+            let found = client_address(peer.parse().unwrap(), &trusted, text.as_bytes(), &fields);
+            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {chain}");
+        }
+    }
+}
