@@ -7,7 +7,7 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use support::backend::{Action, Answer, Backend, Gate, Step, send};
@@ -421,6 +421,46 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_backend() {
     assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
     let line = proxy.wait_access("/left");
     assert_eq!(line["reason"], "client_left", "{line}");
+}
+
+#[test]
+fn a_backend_sees_a_body_that_is_cut_end_in_a_reset() {
+    // A client that leaves, one that falls silent, and one whose next chunk is none.
+    let framed = "content-length: 100\r\n\r\nhello";
+    let chunked = "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for (part, bad, leaves) in [
+        (framed, "", true),
+        (framed, "", false),
+        (chunked, "", false),
+        (chunked, "no chunk\r\n", false),
+    ] {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Proxy::start(&format!(
+            "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
+             timeouts = {{ request_body = \"300ms\" }}\n[cluster.web]\nbackends = [\"{}\"]\n",
+            backend.local_addr().unwrap()
+        ));
+        let mut client = Client::connect(proxy.addr("web"));
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{part}"));
+        let (mut upstream, _) = backend.accept().unwrap();
+        let mut seen = Vec::new();
+        while !seen.windows(5).any(|window| window == b"hello") {
+            let mut piece = [0; 1024];
+            let read = upstream.read(&mut piece).unwrap();
+            assert!(read > 0, "{part:?}");
+            seen.extend_from_slice(&piece[..read]);
+        }
+        client.send(bad);
+        if leaves {
+            drop(client);
+        }
+        let end = upstream.read_to_end(&mut seen);
+        assert_eq!(
+            end.unwrap_err().kind(),
+            ErrorKind::ConnectionReset,
+            "{part:?}"
+        );
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::exchange::{Desk, End, Exchange};
 use super::reply::reason_of_backend;
 use crate::balance::Pick;
 use crate::proxy::connect::{ConnectError, connect};
+use crate::proxy::flow::Stream;
 use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
 use crate::proxy::tcp::drain_if_departed;
@@ -163,7 +164,13 @@ async fn try_backend(
                 let cluster = picked.cluster();
                 cluster.metrics.sheet(worker.index).retries[RetryReason::Stale.index()].increment();
             }
-            end => return give_up(worker, exchange, picked, end),
+            end => {
+                if !exchange.is_sent() {
+                    // Some backends take the beginning of a body for all of it if it ends in order.
+                    upstream.stream.reset_on_close();
+                }
+                return give_up(worker, exchange, picked, end);
+            }
         }
     }
 }
