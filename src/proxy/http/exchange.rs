@@ -297,12 +297,15 @@ impl Exchange {
         self.response.status.is_some()
     }
 
-    /// Whether the backend's connection is fit for the next request.
+    /// Whether the backend's connection is fit for the next request. One that was offered another protocol is not, even
+    /// if the backend declined: there are parsers that read on in another state (Node's swallows the errors of the next
+    /// request).
     pub fn backend_is_reusable(&self) -> bool {
         self.response.done
             && self.response.keep_alive
             && !self.response.excess
             && !self.deaf
+            && !self.facts.wants_upgrade
             && self.is_sent()
     }
 
