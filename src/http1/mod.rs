@@ -35,10 +35,10 @@
 //! | `Expect` other than one `100-continue` | refused: `Expectation` | RFC 9110 10.1.1 |
 //! | `Expect: 100-continue` in HTTP/1.0 or without a body | dropped | RFC 9110 10.1.1 |
 //! | a Connection option that is no token | refused: `FieldSyntax` | RFC 9110 7.6.1 |
-//! | more than [`request::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | |
+//! | more than [`connection::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | |
 //! | Connection options that name Host, framing, Expect or a forwarding field | have no effect | RFC 9110 7.6.1 |
 //! | forwarding fields, of which only the plain spelling is believed, and only from trusted proxies | others stay behind; no route or hash key sees what stays behind | |
-//! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, of more than [`request::UPGRADE_PROTOCOLS`], of what is no protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
+//! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, of more than [`connection::UPGRADE_PROTOCOLS`], of what is no protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
 //!
 //! Responses are read by the same rules, with these differences:
 //!
@@ -55,10 +55,11 @@
 //! | a 101 that names no protocol that was offered | refused | RFC 9110 15.2.2 |
 //!
 //! [`head`] finds lines and fields, [`request`] and [`response`] give them meaning, [`body`] and [`chunked`] follow
-//! a body, [`field`] knows the names that matter to a proxy.
+//! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy.
 
 pub mod body;
 pub mod chunked;
+pub mod connection;
 pub mod field;
 pub mod head;
 pub mod request;

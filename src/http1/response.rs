@@ -1,8 +1,9 @@
 //! Response heads (RFC 9112 4): status line, framing, connection options. Backends are not trusted either.
 
+use super::connection::{ConnectionOptions, mark_nominated};
 use super::field::{FieldName, VALUE, list, trim};
 use super::head::{Field, HeadLimits, fields, line};
-use super::request::{ConnectionOptions, content_length, mark_nominated, version};
+use super::request::{content_length, version};
 use super::{Framing, Refusal, Version};
 
 /// Bounds of a response head.

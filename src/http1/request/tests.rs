@@ -1,3 +1,4 @@
+use super::super::connection::CONNECTION_OPTIONS;
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits {

@@ -8,9 +8,9 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::seen::Seen;
+use crate::http1::connection::UPGRADE_PROTOCOLS;
 use crate::http1::field::{FieldName, list};
 use crate::http1::head::Field;
-use crate::http1::request::UPGRADE_PROTOCOLS;
 use crate::http1::response::ResponseHead;
 use crate::http1::{Framing, Version};
 

@@ -1,0 +1,96 @@
+//! What a message says of the connection that it came on: the options of Connection and the fields that they name
+//! (RFC 9110 7.6.1), and offers of another protocol (RFC 9110 7.8).
+
+use super::Refusal;
+use super::field::{FieldName, TOKEN, list, trim};
+use super::head::Field;
+
+/// Elements of all Connection fields of a message, empty ones included: each is compared with every field.
+pub const CONNECTION_OPTIONS: usize = 64;
+
+/// Protocols that a request may offer, and a 101 name.
+pub const UPGRADE_PROTOCOLS: usize = 8;
+
+/// What the Upgrade fields of a request offer (RFC 9110 7.8).
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Offers {
+    count: usize,
+    /// One of them is no protocol, or HTTP itself, which must not be spoken behind our back (RFC 9113 3.1 has withdrawn
+    /// `h2c`): then none is taken.
+    bad: bool,
+}
+
+impl Offers {
+    /// Adds what one more field offers.
+    pub(super) fn add(&mut self, value: &[u8]) {
+        for protocol in list(value) {
+            self.count += 1;
+            let starts = |text: &[u8]| {
+                protocol.len() >= text.len() && protocol[..text.len()].eq_ignore_ascii_case(text)
+            };
+            self.bad |= !is_protocol(protocol) || starts(b"h2") || starts(b"http");
+        }
+    }
+
+    /// Whether they may be taken.
+    pub(super) fn may_be_taken(self) -> bool {
+        (1..=UPGRADE_PROTOCOLS).contains(&self.count) && !self.bad
+    }
+}
+
+/// `name ["/" version]`.
+fn is_protocol(text: &[u8]) -> bool {
+    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|b| TOKEN[usize::from(*b)]);
+    let mut parts = text.splitn(2, |b| *b == b'/');
+    parts.all(is_token)
+}
+
+/// What the Connection fields of a message say (RFC 9110 7.6.1).
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ConnectionOptions {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+    pub(super) nominates: bool,
+    count: usize,
+}
+
+impl ConnectionOptions {
+    /// Adds what one more field says.
+    pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for option in value.split(|b| *b == b',').map(trim) {
+            self.count += 1;
+            if self.count > CONNECTION_OPTIONS {
+                return Err(Refusal::TooManyFields);
+            }
+            if !option.iter().all(|b| TOKEN[usize::from(*b)]) {
+                return Err(Refusal::FieldSyntax);
+            }
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else {
+                self.nominates |= !option.is_empty();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Marks the fields that the Connection fields of the message name. At most [`CONNECTION_OPTIONS`] times the number of
+/// fields are compared.
+pub(super) fn mark_nominated(buffer: &[u8], field_lines: &mut [Field]) {
+    for place in 0..field_lines.len() {
+        if field_lines[place].name != FieldName::Connection {
+            continue;
+        }
+        for option in list(field_lines[place].value_in(buffer)) {
+            for field in &mut *field_lines {
+                field.nominated |= field.name_in(buffer).eq_ignore_ascii_case(option);
+            }
+        }
+    }
+}
