@@ -1,0 +1,89 @@
+//! Goals: what each says, the figure that was reached, and whether that is enough.
+
+use serde::Serialize;
+
+use super::Row;
+use crate::rounds::Figures;
+use crate::scenarios::{Bound, Goal, Unit};
+
+/// A goal, and how it came out.
+#[derive(Serialize)]
+pub struct Verdict {
+    pub goal: String,
+    /// `None`: one side was not measured.
+    pub figure: Option<f64>,
+    /// The same made of the proxies' own times, where the cost is a time of the core: a second opinion that other
+    /// programs on the core do not reach.
+    pub own_figure: Option<f64>,
+    pub met: Option<bool>,
+}
+
+pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
+    let subject = goal.subject;
+    let than = goal.than.join(" or ");
+    let name = unit.text();
+    let (text, at_least, bound) = match goal.bound {
+        Bound::AtMost(bound) => (
+            format!("{subject} costs at most {bound:.2} × {than}"),
+            false,
+            bound,
+        ),
+        Bound::Ahead(bound) => (
+            format!("{than} costs at least {bound:.2} × {subject}"),
+            true,
+            bound,
+        ),
+        Bound::MoreBy(bound) => (
+            format!("{subject} costs at most {bound:.2} {name} more than {than}"),
+            false,
+            bound,
+        ),
+        Bound::Within(bound) => (format!("{subject} at most {bound:.2} {name}"), false, bound),
+        Bound::Base(bound) => (
+            format!("{subject} at most {bound:.0} MiB before that"),
+            false,
+            bound,
+        ),
+    };
+    let figure = reached(goal, rows, |figures| figures.cost);
+    let of_the_core = matches!(unit, Unit::MicrosPerRequest | Unit::MillisPerGigabyte);
+    Verdict {
+        goal: text,
+        figure,
+        own_figure: of_the_core
+            .then(|| reached(goal, rows, |figures| figures.process_cost))
+            .flatten(),
+        met: figure.map(|figure| {
+            if at_least {
+                figure >= bound
+            } else {
+                figure <= bound
+            }
+        }),
+    }
+}
+
+/// What a goal bounds, made of one kind of cost, if all that it needs was measured.
+fn reached(goal: &Goal, rows: &[Row], cost: fn(&Figures) -> f64) -> Option<f64> {
+    let of = |label: &str| {
+        rows.iter()
+            .find(|row| row.label == label)
+            .map(|row| &row.median)
+    };
+    let subject = of(goal.subject)?;
+    let own = cost(subject);
+    let cheapest = || {
+        goal.than
+            .iter()
+            .filter_map(|label| of(label))
+            .map(cost)
+            .min_by(f64::total_cmp)
+    };
+    Some(match goal.bound {
+        Bound::AtMost(_) => own / cheapest()?,
+        Bound::Ahead(_) => cheapest()? / own,
+        Bound::MoreBy(_) => own - cheapest()?,
+        Bound::Within(_) => own,
+        Bound::Base(_) => subject.resident,
+    })
+}

@@ -1,0 +1,197 @@
+//! What came of a run: medians, ratios, goals met or not, and what could not be measured. `text` prints it, `json` and
+//! `svg` are files.
+
+mod goals;
+mod json;
+mod svg;
+mod text;
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use self::goals::Verdict;
+use crate::proxies::Proxy;
+use crate::rounds::{Figures, Series};
+use crate::scenarios::{Scenario, Unit};
+
+/// A subject in one scenario.
+#[derive(Serialize)]
+pub struct Row {
+    pub label: String,
+    #[serde(skip)]
+    pub proxy: Proxy,
+    pub median: Figures,
+    /// Cost ÷ cost of each other subject.
+    pub ratios: Vec<(String, f64)>,
+    /// The lowest and the highest cost of a round.
+    pub range: (f64, f64),
+    pub rounds: Vec<Figures>,
+    pub failures: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Result {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub unit: &'static str,
+    /// Requests a second of an open loop.
+    pub offered: Option<f64>,
+    pub rows: Vec<Row>,
+    pub goals: Vec<Verdict>,
+    /// What a reader must know before believing the figures.
+    pub warnings: Vec<String>,
+}
+
+/// A whole run.
+#[derive(Serialize)]
+pub struct Report {
+    pub seconds: f64,
+    pub rounds: usize,
+    pub proxy_core: usize,
+    pub other_cores: Vec<usize>,
+    pub versions: Vec<(&'static str, String)>,
+    pub results: Vec<Result>,
+    pub not_measured: Vec<String>,
+}
+
+impl Report {
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        json::write(self, &directory.join("report.json"))?;
+        std::fs::write(directory.join("report.svg"), svg::draw(self))?;
+        Ok(())
+    }
+
+    pub fn print(&self) {
+        text::print(self);
+    }
+}
+
+impl Result {
+    pub fn new(scenario: &Scenario, series: Vec<Series>, offered: Option<f64>) -> Self {
+        let mut rows: Vec<Row> = series
+            .into_iter()
+            .filter(|series| !series.rounds.is_empty())
+            .map(row)
+            .collect();
+        let costs: Vec<(String, f64)> = rows
+            .iter()
+            .map(|row| (row.label.clone(), row.median.cost))
+            .collect();
+        for row in &mut rows {
+            let others = costs
+                .iter()
+                .filter(|(label, cost)| *label != row.label && *cost > 0.0);
+            row.ratios = others
+                .map(|(label, cost)| (label.clone(), row.median.cost / cost))
+                .collect();
+        }
+        Self {
+            name: scenario.name,
+            title: scenario.title,
+            unit: scenario.unit.text(),
+            offered,
+            goals: scenario
+                .goals
+                .iter()
+                .map(|goal| goals::verdict(goal, scenario.unit, &rows))
+                .collect(),
+            warnings: warnings(scenario.unit, offered, &rows),
+            rows,
+        }
+    }
+}
+
+fn row(series: Series) -> Row {
+    let of = |field: fn(&Figures) -> f64| median(series.rounds.iter().map(field).collect());
+    let costs = || series.rounds.iter().map(|round| round.cost);
+    Row {
+        median: Figures {
+            cost: of(|round| round.cost),
+            process_cost: of(|round| round.process_cost),
+            rate: of(|round| round.rate),
+            p50: of(|round| round.p50),
+            p99: of(|round| round.p99),
+            p999: of(|round| round.p999),
+            proxy_busy: of(|round| round.proxy_busy),
+            others_busy: of(|round| round.others_busy),
+            stolen: of(|round| round.stolen),
+            resident: of(|round| round.resident),
+            behind: of(|round| round.behind as f64) as usize,
+        },
+        range: (
+            costs().fold(f64::INFINITY, f64::min),
+            costs().fold(0.0, f64::max),
+        ),
+        ratios: Vec::new(),
+        label: series.label,
+        proxy: series.proxy,
+        rounds: series.rounds,
+        failures: series.failures,
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+/// What the shares say about the figures.
+fn warnings(unit: Unit, offered: Option<f64>, rows: &[Row]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if unit == Unit::KibPerConnection {
+        return warnings;
+    }
+    for row in rows {
+        let Figures {
+            proxy_busy,
+            others_busy,
+            stolen,
+            cost,
+            process_cost,
+            behind,
+            ..
+        } = row.median;
+        let (label, percent) = (&row.label, proxy_busy * 100.0);
+        if offered.is_some() {
+            if behind > 100 {
+                warnings.push(format!(
+                    "{label} did not keep the rate: {behind} requests had not begun at the end"
+                ));
+            }
+        } else if proxy_busy < 0.95 {
+            let load = others_busy * 100.0;
+            warnings.push(format!(
+                "{label}: its core was busy only {percent:.0} % of the time (load core {load:.0} %), so its rate is the \
+                 load generator's limit, not its own; its cost is of a proxy that has time to sleep"
+            ));
+        }
+        if offered.is_none() && cost > 1.15 * process_cost {
+            warnings.push(format!(
+                "{label}: its core was busy {:.0} % longer than its own threads: interrupts, or another program",
+                (cost / process_cost - 1.0) * 100.0
+            ));
+        }
+        if stolen > 0.02 {
+            warnings.push(format!(
+                "{label}: the machine's host took {:.0} % of its core's time",
+                stolen * 100.0
+            ));
+        }
+        let (least, most) = row.range;
+        if most > 1.15 * least && offered.is_none() {
+            warnings.push(format!(
+                "{label}: rounds differ by {:.0} %",
+                (most / least - 1.0) * 100.0
+            ));
+        }
+    }
+    warnings
+}
