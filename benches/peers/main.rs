@@ -97,6 +97,7 @@ fn bench() -> io::Result<()> {
         options: &options,
         cores: &cores,
         programs: &programs,
+        backends: backends.id(),
     };
     let mut report = Report {
         seconds: options.window().as_secs_f64(),

@@ -5,12 +5,17 @@
 //!   are made of.
 //! - Its own time (`/proc/PID/task/*/schedstat`, ns): exact, without interrupts that hit the core while it slept. If
 //!   the two differ much, something else used the core.
+//! - What ran on all these cores and was neither the proxy nor the bench: other programs, and the kernel's threads.
+//!   Where that is much, the figures are worth little.
 
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::launch::Cores;
+
+/// Ticks of /proc/stat in a second, on every Linux of today.
+const TICKS: f64 = 100.0;
 
 /// Ticks of some cores since the system began.
 #[derive(Clone, Copy, Default)]
@@ -26,6 +31,8 @@ pub struct Sample {
     proxy: Ticks,
     others: Ticks,
     process: Duration,
+    /// The time of the proxy, the backends and the load generator.
+    bench: Duration,
 }
 
 /// What lies between two looks.
@@ -40,16 +47,25 @@ pub struct Usage {
     pub others_busy: f64,
     /// Share that the machine's host took from the proxy's core.
     pub stolen: f64,
+    /// Time of other programs and of the kernel's threads, as a share of one core.
+    pub foreign: f64,
 }
 
 impl Sample {
-    pub fn take(cores: &Cores, process: u32) -> io::Result<Self> {
+    /// `bench`: the other processes that belong to it.
+    pub fn take(cores: &Cores, process: u32, bench: &[u32]) -> io::Result<Self> {
+        let own = process_time(process)?;
+        let mut all = own;
+        for process in bench {
+            all += process_time(*process)?;
+        }
         let stat = fs::read_to_string("/proc/stat")?;
         Ok(Self {
             at: Instant::now(),
             proxy: ticks(&stat, &[cores.proxy])?,
             others: ticks(&stat, &cores.others)?,
-            process: process_time(process)?,
+            process: own,
+            bench: all,
         })
     }
 
@@ -59,7 +75,10 @@ impl Sample {
             let (busy, idle) = (to.busy - from.busy, to.idle.saturating_sub(from.idle));
             busy as f64 / ((busy + idle) as f64).max(1.0)
         };
-        let stolen = (later.proxy.stolen - self.proxy.stolen) as f64 / 100.0 / window.as_secs_f64();
+        let stolen = (later.proxy.stolen - self.proxy.stolen) as f64 / TICKS / window.as_secs_f64();
+        let ticks = |sample: &Self| (sample.proxy.busy + sample.others.busy) as f64 / TICKS;
+        let bench = later.bench.saturating_sub(self.bench).as_secs_f64();
+        let foreign = (ticks(later) - ticks(self) - bench) / window.as_secs_f64();
         let proxy_busy = share(self.proxy, later.proxy);
         Usage {
             core: window.mul_f64(proxy_busy),
@@ -67,6 +86,7 @@ impl Sample {
             proxy_busy,
             others_busy: share(self.others, later.others),
             stolen,
+            foreign: foreign.max(0.0),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Figures {
     pub proxy_busy: f64,
     pub others_busy: f64,
     pub stolen: f64,
+    /// Time of other programs on all cores, as a share of one.
+    pub foreign: f64,
     /// Resident memory after the load, in MiB; before it where memory is what is measured.
     pub resident: f64,
     /// Requests that were due and not begun at the end of an open loop.
@@ -50,6 +52,8 @@ pub struct Stage<'a> {
     pub options: &'a Options,
     pub cores: &'a Cores,
     pub programs: &'a Programs,
+    /// The process of the backends.
+    pub backends: u32,
 }
 
 impl Stage<'_> {
@@ -127,7 +131,7 @@ impl Stage<'_> {
         };
         let (mut first, mut last) = (None, None);
         let outcome = load.run(&mut |edge| {
-            let sample = Sample::take(self.cores, process)?;
+            let sample = Sample::take(self.cores, process, &[std::process::id(), self.backends])?;
             match edge {
                 Edge::Begin => first = Some(sample),
                 Edge::End => last = Some(sample),
@@ -160,6 +164,7 @@ impl Stage<'_> {
             proxy_busy: usage.proxy_busy,
             others_busy: usage.others_busy,
             stolen: usage.stolen,
+            foreign: usage.foreign,
             resident: measure::resident(process)? / 1024.0,
             behind: outcome.behind,
         })

@@ -19,7 +19,7 @@ pub struct Subject {
 
 /// The backends of a whole run.
 pub struct Backends {
-    _child: Child,
+    child: Child,
     http: Vec<SocketAddr>,
     echo: Vec<SocketAddr>,
     source: Vec<SocketAddr>,
@@ -42,8 +42,13 @@ impl Backends {
             echo: addresses("echo")?,
             source: addresses("source")?,
             everywhere: addresses("everywhere")?.first().map(SocketAddr::port),
-            _child: child,
+            child,
         })
+    }
+
+    /// The process that plays them.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Who takes part, before it is asked whether each can; or why nobody does.

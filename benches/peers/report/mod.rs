@@ -118,6 +118,7 @@ fn row(series: Series) -> Row {
             proxy_busy: of(|round| round.proxy_busy),
             others_busy: of(|round| round.others_busy),
             stolen: of(|round| round.stolen),
+            foreign: of(|round| round.foreign),
             resident: of(|round| round.resident),
             behind: of(|round| round.behind as f64) as usize,
         },
@@ -154,29 +155,27 @@ fn warnings(unit: Unit, offered: Option<f64>, rows: &[Row]) -> Vec<String> {
             proxy_busy,
             others_busy,
             stolen,
-            cost,
-            process_cost,
+            foreign,
             behind,
             ..
         } = row.median;
-        let (label, percent) = (&row.label, proxy_busy * 100.0);
-        if offered.is_some() {
-            if behind > 100 {
-                warnings.push(format!(
-                    "{label} did not keep the rate: {behind} requests had not begun at the end"
-                ));
-            }
-        } else if proxy_busy < 0.95 {
-            let load = others_busy * 100.0;
+        let label = &row.label;
+        if offered.is_some() && behind > 100 {
             warnings.push(format!(
-                "{label}: its core was busy only {percent:.0} % of the time (load core {load:.0} %), so its rate is the \
-                 load generator's limit, not its own; its cost is of a proxy that has time to sleep"
+                "{label} did not keep the rate: {behind} requests had not begun at the end"
             ));
         }
-        if offered.is_none() && cost > 1.15 * process_cost {
+        if offered.is_none() && proxy_busy < 0.95 {
             warnings.push(format!(
-                "{label}: its core was busy {:.0} % longer than its own threads: interrupts, or another program",
-                (cost / process_cost - 1.0) * 100.0
+                "{label}: not saturated (its core was busy {:.0} % of the time, the load's {:.0} %); its rate is no peak",
+                proxy_busy * 100.0,
+                others_busy * 100.0
+            ));
+        }
+        if foreign > 0.05 {
+            warnings.push(format!(
+                "{label}: other programs, or kernel threads, used {:.0} % of a core meanwhile",
+                foreign * 100.0
             ));
         }
         if stolen > 0.02 {
