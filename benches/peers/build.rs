@@ -87,6 +87,7 @@ pub fn version(programs: &Programs, proxy: Proxy) -> io::Result<String> {
         Proxy::Lbproxy => (&programs.lbproxy, "--version"),
         Proxy::Haproxy => (&programs.haproxy, "-v"),
         Proxy::Nginx => (&programs.nginx, "-v"),
+        Proxy::Pingora if programs.pingora.is_none() => return Ok("not built".to_owned()),
         Proxy::Pingora => return Ok("0.9.1, see benches/peers/pingora/Cargo.lock".to_owned()),
         Proxy::Floor => return Ok("a byte relay on epoll".to_owned()),
     };

@@ -39,12 +39,9 @@ pub struct Options {
     /// Builds and measures the Pingora program too (minutes the first time; needs cmake)
     #[arg(long)]
     pub pingora: bool,
-    /// What cargo says to each bench
+    /// What cargo says to each bench; without it nothing is measured, and nothing else is read
     #[arg(long, hide = true)]
-    pub bench: bool,
-    /// What says that nothing is to be measured
-    #[arg(long, hide = true)]
-    pub test: bool,
+    bench: bool,
 }
 
 impl Options {

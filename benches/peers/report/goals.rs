@@ -15,8 +15,12 @@ pub struct Verdict {
     /// The same made of the proxies' own times, where the cost is a time of the core: a second opinion that other
     /// programs on the core do not reach.
     pub own_figure: Option<f64>,
+    /// `None` also where other programs took so much time that the figure means nothing.
     pub met: Option<bool>,
 }
+
+/// Time of other programs, as a share of a core, from which on no goal about time is judged.
+const DISTURBED: f64 = 0.1;
 
 pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
     let subject = goal.subject;
@@ -47,13 +51,18 @@ pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
     };
     let figure = reached(goal, rows, |figures| figures.cost);
     let of_the_core = matches!(unit, Unit::MicrosPerRequest | Unit::MillisPerGigabyte);
+    let disturbed = unit != Unit::KibPerConnection
+        && rows.iter().any(|row| {
+            let concerned = row.label == subject || goal.than.contains(&row.label.as_str());
+            concerned && row.median.foreign > DISTURBED
+        });
     Verdict {
         goal: text,
         figure,
         own_figure: of_the_core
             .then(|| reached(goal, rows, |figures| figures.process_cost))
             .flatten(),
-        met: figure.map(|figure| {
+        met: figure.filter(|_| !disturbed).map(|figure| {
             if at_least {
                 figure >= bound
             } else {

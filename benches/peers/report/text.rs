@@ -41,7 +41,8 @@ fn print_result(result: &Result) {
     for verdict in &result.goals {
         let (figure, word) = match (verdict.figure, verdict.met) {
             (Some(figure), Some(true)) => (format!("{figure:.2}"), "met"),
-            (Some(figure), _) => (format!("{figure:.2}"), "NOT MET"),
+            (Some(figure), Some(false)) => (format!("{figure:.2}"), "NOT MET"),
+            (Some(figure), None) => (format!("{figure:.2}"), "disturbed"),
             _ => ("-".to_owned(), "not measured"),
         };
         let own = verdict
