@@ -151,15 +151,15 @@ impl Pending {
         parts: &[&[u8]],
     ) -> io::Result<usize> {
         debug_assert!(self.is_empty());
-        let written = match parts {
+        let mut slices = [IoSlice::new(&[]); MOST_PARTS];
+        let mut used = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            slices[used] = IoSlice::new(part);
+            used += 1;
+        }
+        let written = match &slices[..used] {
             [only] => Pin::new(sink).poll_write(cx, only),
-            _ => {
-                let mut slices = [IoSlice::new(&[]); MOST_PARTS];
-                for (slice, part) in slices.iter_mut().zip(parts) {
-                    *slice = IoSlice::new(part);
-                }
-                Pin::new(sink).poll_write_vectored(cx, &slices[..parts.len()])
-            }
+            several => Pin::new(sink).poll_write_vectored(cx, several),
         };
         let written = match written {
             Poll::Ready(result) => result?,

@@ -14,6 +14,10 @@ use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, w
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
 
+/// A body that came with its head and is no longer than this is copied behind it: one plain write costs less than a
+/// vectored one.
+const COPIED: usize = 4 << 10;
+
 impl Exchange {
     /// Backend to client.
     pub(super) fn poll_response<C: Stream, B: Stream>(
@@ -95,7 +99,7 @@ impl Exchange {
         self.response.seen = true;
         let bytes = &mut desk.scratch[..read];
         if self.response.reader.is_some() {
-            return self.send_body(cx, client, bytes, &[], Some((asked, read)));
+            return self.send_body(cx, client, bytes, &mut Vec::new(), Some((asked, read)));
         }
         if self.response.partial.is_empty() {
             return self.take_heads(cx, client, bytes, desk.space, desk.closing);
@@ -145,7 +149,7 @@ impl Exchange {
             }
             at += len;
             if is_final {
-                return self.send_body(cx, client, &mut bytes[at..], &space.out, None);
+                return self.send_body(cx, client, &mut bytes[at..], &mut space.out, None);
             }
             if !space.out.is_empty()
                 && let Some(end) = self.send_interim(cx, client, &space.out)
@@ -272,7 +276,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         client: &mut C,
         bytes: &mut [u8],
-        head: &[u8],
+        head: &mut Vec<u8>,
         learn: Option<(usize, usize)>,
     ) -> Option<End> {
         let reader = self.response.reader.as_mut()?;
@@ -296,13 +300,18 @@ impl Exchange {
             &size,
             &trailers,
         );
-        let end = if self.down.is_empty() {
-            self.send(cx, client, &[head, line, payload, end, extra, last], learn)
-        } else {
-            for part in [head, line, payload, end, extra, last] {
-                self.down.push(part);
-            }
+        let body = [line, payload, end, extra, last];
+        let end = if !self.down.is_empty() {
+            self.down.push(head);
+            body.into_iter().for_each(|part| self.down.push(part));
             None
+        } else if payload.len() <= COPIED && !head.is_empty() {
+            body.into_iter()
+                .for_each(|part| head.extend_from_slice(part));
+            self.send(cx, client, &[head], learn)
+        } else {
+            let [line, payload, end, extra, last] = body;
+            self.send(cx, client, &[head, line, payload, end, extra, last], learn)
         };
         self.trailers = trailers;
         end
