@@ -1,0 +1,292 @@
+//! A warm request path takes no memory: a keep-alive GET with an answer of 128 bytes goes through what a worker does
+//! with it (understand, begin an attempt, poll the exchange, clear) and the allocator is not called once.
+//!
+//! The streams are in memory and allocate nothing themselves. The exchange and the space for heads are used again as a
+//! worker uses them. A counter of the thread's own tells, so that other threads of the test program do not matter.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use lbproxy::balance::Random;
+use lbproxy::config::compile::{World, compile};
+use lbproxy::config::load::load;
+use lbproxy::model::settings::ClusterTimeouts;
+use lbproxy::proxy::flow::Stream;
+use lbproxy::proxy::http::exchange::{Desk, End, Exchange};
+use lbproxy::proxy::http::intake::Intake;
+use lbproxy::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
+use lbproxy::proxy::load::Held;
+use lbproxy::snapshot::registry::Registry;
+use lbproxy::snapshot::{Departing, Snapshot};
+use lbproxy::transport::listen::BoundSockets;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+thread_local! {
+    /// Calls of this thread that asked for memory.
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts who asks.
+struct Counting;
+
+/// Counts one call; a thread that is going away has no counter any more.
+fn count() {
+    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+}
+
+#[expect(
+    unsafe_code,
+    reason = "an allocator that counts can only be written as an unsafe implementation"
+)]
+// SAFETY: each method hands its arguments to the system's allocator as they are and returns what it returned. Counting
+// itself does not allocate: the counter is initialised in place and needs no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` comes from the system's allocator, by one of the methods here, with this layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as for `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as for `dealloc`, and the caller keeps what `realloc` asks of `size`.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const FILE: &str = r#"
+[[listener]]
+name = "web"
+address = "127.0.0.1:0"
+cluster = "web"
+[cluster.web]
+backends = ["127.0.0.1:9"]
+"#;
+
+const REQUEST: &[u8] =
+    b"GET /items/7?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: curl/8.11.0\r\n\
+    Accept: */*\r\n\r\n";
+
+const RESPONSE_HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: tiny\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n\
+    Content-Type: text/plain\r\nContent-Length: 128\r\n\r\n";
+
+/// Times the path is walked before it counts as warm.
+const WARM: usize = 100;
+/// Times it is walked then.
+const COUNTED: usize = 1000;
+
+fn snapshot() -> Snapshot {
+    let config = load(FILE).config.expect("the file is right");
+    let sockets = BoundSockets::bind(config.listeners[0].address, 1).expect("a free port");
+    compile(
+        &config,
+        World {
+            registry: &mut Registry::new(1),
+            sockets: &[Arc::new(sockets)],
+            names: &HashMap::new(),
+            before: None,
+            departing: Departing::default(),
+        },
+    )
+}
+
+/// One end of a connection: what it says, and room for what it is told.
+struct Side {
+    says: Vec<u8>,
+    read: usize,
+    told: Vec<u8>,
+    /// Says nothing before it is told something, as a backend does.
+    waits: bool,
+}
+
+impl Side {
+    fn new(says: Vec<u8>, waits: bool) -> Self {
+        Self {
+            says,
+            read: 0,
+            told: Vec::with_capacity(16 << 10),
+            waits,
+        }
+    }
+
+    fn again(&mut self) {
+        self.read = 0;
+        self.told.clear();
+    }
+}
+
+impl AsyncRead for Side {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let take = (self.says.len() - self.read).min(buffer.remaining());
+        if take == 0 || self.waits && self.told.is_empty() {
+            return Poll::Pending;
+        }
+        buffer.put_slice(&self.says[self.read..self.read + take]);
+        self.read += take;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Side {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.told.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    // A socket takes all parts of a small write at once; one that took the first alone would make the rest be kept.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let before = self.told.len();
+        for part in parts {
+            self.told.extend_from_slice(part);
+        }
+        Poll::Ready(Ok(self.told.len() - before))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Side {
+    fn send_room(&self) -> usize {
+        64 << 10
+    }
+
+    fn reset_on_close(&self) {}
+}
+
+/// What a worker and a connection keep from one request to the next.
+struct Kept {
+    view: (Held, usize),
+    random: Random,
+    space: HeadSpace,
+    scratch: Vec<u8>,
+    intake: Intake,
+    exchange: Box<Exchange>,
+    timeouts: ClusterTimeouts,
+    label: Arc<str>,
+}
+
+/// One request and its answer.
+fn walk(kept: &mut Kept, client: &mut Side, backend: &mut Side) {
+    let arrival = Arrival {
+        view: &kept.view,
+        peer: "192.0.2.1".parse().expect("an address"),
+        now: Instant::now(),
+        now_ms: 0,
+        random: &kept.random,
+    };
+    let length = client.says.len();
+    kept.scratch[..length].copy_from_slice(&client.says);
+    client.read = length;
+    let (space, exchange) = (&mut kept.space, &mut kept.exchange);
+    kept.intake.begin();
+    let prepared = kept.intake.add(&mut kept.scratch[..length], |bytes| {
+        let (prepared, used) = understand(&arrival, space, bytes, exchange);
+        (Some(prepared), used)
+    });
+    assert!(matches!(prepared, Some(Prepared::Forward)));
+    kept.exchange
+        .begin_attempt(&kept.timeouts, &kept.label, true, 0);
+    let mut cx = Context::from_waker(Waker::noop());
+    let end = loop {
+        let mut desk = Desk {
+            scratch: &mut kept.scratch,
+            space: &mut kept.space,
+            now: 0,
+            closing: false,
+        };
+        let polled = kept
+            .exchange
+            .poll(&mut cx, client, &mut kept.intake.kept, backend, &mut desk);
+        if let Poll::Ready(end) = polled {
+            break end;
+        }
+    };
+    assert_eq!(end, End::Complete);
+    assert!(kept.exchange.backend_is_reusable());
+    kept.exchange.clear();
+}
+
+#[test]
+fn a_warm_request_takes_no_memory() {
+    let mut kept = Kept {
+        view: (Rc::new(Arc::new(snapshot())), 0),
+        random: Random::new(1),
+        space: HeadSpace::default(),
+        scratch: vec![0; 64 << 10],
+        intake: Intake::default(),
+        exchange: Box::default(),
+        timeouts: ClusterTimeouts::default(),
+        label: "127.0.0.1:9".into(),
+    };
+    let mut client = Side::new(REQUEST.to_vec(), false);
+    let mut backend = Side::new([RESPONSE_HEAD, &[b'x'; 128]].concat(), true);
+    let before_all = ASKED.get();
+    let mut warm = before_all;
+    for turn in 0..WARM + COUNTED {
+        if turn == WARM {
+            warm = ASKED.get();
+        }
+        walk(&mut kept, &mut client, &mut backend);
+        assert!(client.told.ends_with(&[b'x'; 128]));
+        assert!(
+            backend
+                .told
+                .starts_with(b"GET /items/7?page=2 HTTP/1.1\r\n")
+        );
+        client.again();
+        backend.again();
+    }
+    assert!(
+        warm > before_all,
+        "the first request grows its buffers, so the counter must have moved"
+    );
+    assert_eq!(
+        ASKED.get() - warm,
+        0,
+        "calls for memory in {COUNTED} requests"
+    );
+}
