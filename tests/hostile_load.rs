@@ -425,8 +425,14 @@ fn round(proxy: &Proxy, scale: f64, base: u64) -> Round {
         active(proxy) <= NORMAL && in_flight(proxy) <= NORMAL
     });
     let gone = Instant::now();
+    // A worker gives memory back behind a crowd; what fewer than a thousand of its connections leave may stay.
+    let stays = if scale < 0.2 {
+        FIXED_KIB + 2048
+    } else {
+        FIXED_KIB
+    };
     wait_until(PATIENCE, "memory is back at its base", || {
-        proxy.rss_kib() <= base + FIXED_KIB
+        proxy.rss_kib() <= base + stays
     });
     println!(
         "  gone: {} KiB above the base after {:.1?}",
