@@ -1,6 +1,7 @@
 //! A sample backend's side of the sockets: accepting, reading requests, doing what the behaviour says.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub(super) async fn accept(
             _ = &mut stop => break,
         }
     }
+    // A process that another test is just starting holds a copy of the socket for a moment, so closing ours does not
+    // end it: this does.
+    let _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
     drop(listener);
     connections.shutdown().await;
 }
