@@ -1,8 +1,9 @@
-//! A warm request path takes no memory: a keep-alive GET with an answer of 128 bytes goes through what a worker does
-//! with it (understand, begin an attempt, poll the exchange, clear) and the allocator is not called once.
+//! What a connection takes of memory. A warm request path takes none: a keep-alive GET with an answer of 128 bytes goes
+//! through what a worker does with it (understand, begin an attempt, poll the exchange, clear) and the allocator is not
+//! called once. And the worst that both sides together can make a connection hold stays under 1 MiB.
 //!
 //! The streams are in memory and allocate nothing themselves. The exchange and the space for heads are used again as a
-//! worker uses them. A counter of the thread's own tells, so that other threads of the test program do not matter.
+//! worker uses them. Counters of the thread's own tell, so that other threads of the test program do not matter.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -18,7 +19,7 @@ use lbproxy::balance::Random;
 use lbproxy::config::compile::{World, compile};
 use lbproxy::config::load::load;
 use lbproxy::model::settings::ClusterTimeouts;
-use lbproxy::proxy::flow::Stream;
+use lbproxy::proxy::flow::{LARGEST_READ, SMALL_READ as READ, Stream};
 use lbproxy::proxy::http::exchange::{Desk, End, Exchange};
 use lbproxy::proxy::http::intake::Intake;
 use lbproxy::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
@@ -31,14 +32,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 thread_local! {
     /// Calls of this thread that asked for memory.
     static ASKED: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that it holds.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    /// The most that it held.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, which counts who asks.
 struct Counting;
 
 /// Counts one call; a thread that is going away has no counter any more.
-fn count() {
+fn count(more: usize) {
     let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+    hold(more as isize);
+}
+
+fn hold(more: isize) {
+    let _ = HELD.try_with(|held| held.set(held.get() + more));
+    let _ = PEAK.try_with(|peak| peak.set(peak.get().max(HELD.get())));
 }
 
 #[expect(
@@ -49,24 +60,26 @@ fn count() {
 // itself does not allocate: the counter is initialised in place and needs no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        hold(-(layout.size() as isize));
         // SAFETY: `memory` comes from the system's allocator, by one of the methods here, with this layout.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: as for `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
+        hold(-(layout.size() as isize));
         // SAFETY: as for `dealloc`, and the caller keeps what `realloc` asks of `size`.
         unsafe { System.realloc(memory, layout, size) }
     }
@@ -76,6 +89,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const FILE: &str = r#"
+[log]
+access = "stdout"
 [[listener]]
 name = "web"
 address = "127.0.0.1:0"
@@ -195,6 +210,10 @@ impl Stream for Side {
     }
 
     fn reset_on_close(&self) {}
+
+    fn peer_has_ended(&self) -> bool {
+        false
+    }
 }
 
 /// What a worker and a connection keep from one request to the next.
@@ -207,6 +226,21 @@ struct Kept {
     exchange: Box<Exchange>,
     timeouts: ClusterTimeouts,
     label: Arc<str>,
+}
+
+impl Kept {
+    fn new(scratch: usize) -> Self {
+        Self {
+            view: (Rc::new(Arc::new(snapshot())), 0),
+            random: Random::new(1),
+            space: HeadSpace::default(),
+            scratch: vec![0; scratch],
+            intake: Intake::default(),
+            exchange: Box::default(),
+            timeouts: ClusterTimeouts::default(),
+            label: "127.0.0.1:9".into(),
+        }
+    }
 }
 
 /// One request and its answer.
@@ -252,16 +286,7 @@ fn walk(kept: &mut Kept, client: &mut Side, backend: &mut Side) {
 
 #[test]
 fn a_warm_request_takes_no_memory() {
-    let mut kept = Kept {
-        view: (Rc::new(Arc::new(snapshot())), 0),
-        random: Random::new(1),
-        space: HeadSpace::default(),
-        scratch: vec![0; 64 << 10],
-        intake: Intake::default(),
-        exchange: Box::default(),
-        timeouts: ClusterTimeouts::default(),
-        label: "127.0.0.1:9".into(),
-    };
+    let mut kept = Kept::new(64 << 10);
     let mut client = Side::new(REQUEST.to_vec(), false);
     let mut backend = Side::new([RESPONSE_HEAD, &[b'x'; 128]].concat(), true);
     let before_all = ASKED.get();
@@ -289,4 +314,216 @@ fn a_warm_request_takes_no_memory() {
         0,
         "calls for memory in {COUNTED} requests"
     );
+}
+
+/// One end of a connection that says a lot, claims to have room for anything, and takes as much as it is let.
+struct Flood {
+    says: Vec<u8>,
+    read: usize,
+    may_say: usize,
+    takes: usize,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let take = (self.may_say - self.read).min(buffer.remaining());
+        if take == 0 {
+            return Poll::Pending;
+        }
+        buffer.put_slice(&self.says[self.read..self.read + take]);
+        self.read += take;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let take = bytes.len().min(self.takes);
+        if take == 0 {
+            return Poll::Pending;
+        }
+        self.takes -= take;
+        Poll::Ready(Ok(take))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let take = parts.iter().map(|part| part.len()).sum::<usize>();
+        let take = take.min(self.takes);
+        if take == 0 {
+            return Poll::Pending;
+        }
+        self.takes -= take;
+        Poll::Ready(Ok(take))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Flood {
+    fn send_room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn reset_on_close(&self) {}
+
+    fn peer_has_ended(&self) -> bool {
+        false
+    }
+}
+
+/// A head of nearly 32 KiB, what the log keeps at its longest, and a body in one chunk without an end.
+fn flood_request() -> Vec<u8> {
+    let mut head = format!(
+        "POST /{} HTTP/1.1\r\nHost: a\r\nUser-Agent: {}\r\nReferer: {}\r\nTransfer-Encoding: chunked\r\n",
+        "u".repeat(8000),
+        "a".repeat(4000),
+        "r".repeat(4000),
+    );
+    while head.len() < 31_000 {
+        head += &format!("X-{}: {}\r\n", head.len(), "v".repeat(400));
+    }
+    head += "\r\n";
+    flood(head)
+}
+
+/// A head of nearly 64 KiB and a body in one chunk without an end.
+fn flood_response() -> Vec<u8> {
+    let mut head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".to_owned();
+    while head.len() < 63_000 {
+        head += &format!("X-{}: {}\r\n", head.len(), "v".repeat(400));
+    }
+    head += "\r\n";
+    flood(head)
+}
+
+fn flood(head: String) -> Vec<u8> {
+    let mut bytes = (head + "40000000\r\n").into_bytes();
+    bytes.resize(16 << 20, b'x');
+    bytes
+}
+
+/// Plays `steps`: for each, how many more bytes client and backend may say, and how many more they take. Returns what
+/// was held at the most beyond what the worker holds.
+fn most_held(steps: &[[usize; 4]]) -> usize {
+    let mut kept = Kept::new(LARGEST_READ);
+    let mut client = Flood {
+        says: flood_request(),
+        read: 0,
+        may_say: 0,
+        takes: 0,
+    };
+    let mut backend = Flood {
+        says: flood_response(),
+        read: 0,
+        may_say: 0,
+        takes: 0,
+    };
+    let before = HELD.get();
+    PEAK.set(before);
+    // The head comes in pieces, the last of them with a part of the body.
+    let mut prepared = None;
+    while prepared.is_none() {
+        let piece = &mut kept.scratch[..READ];
+        piece.copy_from_slice(&client.says[client.read..client.read + READ]);
+        client.read += READ;
+        let arrival = Arrival {
+            view: &kept.view,
+            peer: "192.0.2.1".parse().expect("an address"),
+            now: Instant::now(),
+            now_ms: 0,
+            random: &kept.random,
+        };
+        let (space, exchange) = (&mut kept.space, &mut kept.exchange);
+        let mut take = |bytes: &mut [u8]| match understand(&arrival, space, bytes, exchange) {
+            (Prepared::Incomplete, _) => (None, 0),
+            (prepared, used) => (Some(prepared), used),
+        };
+        prepared = kept.intake.add(piece, &mut take);
+        if prepared.is_none() {
+            prepared = kept.intake.look(32 << 10, &mut take);
+        }
+    }
+    assert!(matches!(prepared, Some(Prepared::Forward)));
+    kept.exchange
+        .begin_attempt(&kept.timeouts, &kept.label, true, 0);
+    client.may_say = client.read;
+    let mut cx = Context::from_waker(Waker::noop());
+    for [client_says, backend_says, client_takes, backend_takes] in steps {
+        client.may_say = (client.may_say + client_says).min(client.says.len());
+        backend.may_say = (backend.may_say + backend_says).min(backend.says.len());
+        client.takes = *client_takes;
+        backend.takes = *backend_takes;
+        let mut desk = Desk {
+            scratch: &mut kept.scratch,
+            space: &mut kept.space,
+            now: 0,
+            closing: false,
+        };
+        let polled = kept.exchange.poll(
+            &mut cx,
+            &mut client,
+            &mut kept.intake.kept,
+            &mut backend,
+            &mut desk,
+        );
+        assert!(polled.is_pending(), "{polled:?}");
+    }
+    (PEAK.get() - before) as usize
+}
+
+#[test]
+fn whatever_both_sides_do_a_connection_holds_less_than_a_mebibyte() {
+    const ALL: usize = 1 << 30;
+    let answer = 64 << 10;
+    let plays: [&[[usize; 4]]; 3] = [
+        // Both take all for a while, then nothing; the backend's head comes while the client's body waits.
+        &[
+            [4 << 20, 0, 0, ALL],
+            [ALL, 0, 0, 0],
+            [0, 60_000, 0, 0],
+            [0, ALL, 0, 0],
+        ],
+        // The answer is under way when its client takes nothing more, then the backend neither.
+        &[
+            [0, answer, ALL, ALL],
+            [0, 4 << 20, ALL, ALL],
+            [0, ALL, 0, ALL],
+            [ALL, 0, 0, ALL],
+            [ALL, 0, 0, 0],
+        ],
+        // Both at once.
+        &[
+            [0, answer, ALL, ALL],
+            [4 << 20, 4 << 20, ALL, ALL],
+            [ALL, ALL, 0, 0],
+        ],
+    ];
+    for steps in plays {
+        let most = most_held(steps);
+        println!("{} KiB", most >> 10);
+        assert!(most > LARGEST_READ, "the case did not come about: {most}");
+        assert!(most < 1 << 20, "{most}");
+    }
 }

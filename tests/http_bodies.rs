@@ -424,6 +424,49 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_frees_the_backend() {
 }
 
 #[test]
+fn a_client_that_leaves_is_noticed_though_nothing_more_is_read_from_it() {
+    let gate = Gate::new();
+    let more = "GET /never HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
+    let body = "content-length: 100000000\r\n\r\n";
+    // Requests beyond what is read ahead, in order and by a reset; and a body beyond what its backend takes, whose end
+    // in order waits with the client until there is room for it.
+    for (method, rest, resets) in [
+        ("GET", more.as_str(), false),
+        ("GET", more.as_str(), true),
+        ("PUT", body, true),
+    ] {
+        let backend = Backend::start("a");
+        let inner = gate.clone();
+        backend.script(move || vec![Step::Wait(inner.clone())]);
+        let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
+        let mut client = Client::connect(proxy.addr("web"));
+        if method == "PUT" {
+            client.send("PUT /left HTTP/1.1\r\nhost: a\r\n").send(rest);
+            let writer = client.stream.try_clone().unwrap();
+            writer
+                .set_write_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            send_pattern(&writer, 100_000_000).unwrap_err();
+        } else {
+            client
+                .send("GET /left HTTP/1.1\r\nhost: a\r\n\r\n")
+                .send(rest);
+        }
+        wait_until(PATIENCE, "it is at the backend", || backend.requests() == 1);
+        if resets {
+            client.reset();
+        } else {
+            client.finish();
+        }
+        let line = proxy.wait_access("/left");
+        assert_eq!(line["reason"], "client_left", "{line}");
+        proxy.wait_count("lbproxy_connections_active", &[], 0);
+        assert_eq!(backend.requests(), 1, "nothing of what came behind is sent");
+    }
+    gate.open();
+}
+
+#[test]
 fn a_backend_sees_a_body_that_is_cut_end_in_a_reset() {
     // A client that leaves, one that falls silent, and one whose next chunk is none.
     let framed = "content-length: 100\r\n\r\nhello";

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use support::backend::{Action, Answer, Backend};
@@ -65,6 +65,43 @@ fn a_connection_that_says_nothing_is_closed_after_the_idle_timeout_without_an_an
     }
     assert!(client.is_closed(), "between requests");
     proxy.wait_count("lbproxy_requests_total", &[], 3);
+}
+
+#[test]
+fn no_timeout_is_shorter_than_it_says() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { idle = \"120ms\", request_body = \"120ms\" }",
+        &[&backend],
+        "",
+    ));
+    // Many at once, so that some begin just before the table is looked at.
+    let measured: Vec<Duration> = std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..40)
+            .map(|turn| {
+                pause(Duration::from_millis(7));
+                let addr = proxy.addr("web");
+                scope.spawn(move || {
+                    let mut client = Client::connect(addr);
+                    let mut begin = Instant::now();
+                    if turn % 2 == 0 {
+                        client.get("/");
+                    } else {
+                        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx");
+                        pause(Duration::from_millis(20));
+                        begin = Instant::now();
+                        client.send("y");
+                    }
+                    let mut rest = Vec::new();
+                    client.stream.read_to_end(&mut rest).unwrap();
+                    begin.elapsed()
+                })
+            })
+            .collect();
+        waiting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let shortest = measured.iter().min().unwrap();
+    assert!(*shortest >= Duration::from_millis(120), "{measured:?}");
 }
 
 #[test]

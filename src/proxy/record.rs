@@ -9,7 +9,7 @@ use super::http::exchange::Exchange;
 use super::load::Picked;
 use super::tcp::Joined;
 use super::worker::Worker;
-use crate::telemetry::access_log::Record;
+use crate::telemetry::access_log::{MAX_TEXT, MAX_URI, Record};
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::telemetry::outcome::Reason;
 
@@ -224,10 +224,28 @@ pub struct Capture {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Span(u32, u32);
 
+impl Span {
+    /// Whether nothing was captured.
+    pub fn is_empty(self) -> bool {
+        self.0 == self.1
+    }
+}
+
 impl Capture {
-    /// Keeps a copy of `value`.
+    /// Keeps a copy of `value`, as far as the log shows it.
     pub fn keep(&mut self, value: &[u8]) -> Span {
+        self.keep_up_to(value, MAX_TEXT)
+    }
+
+    /// Keeps a copy of a target, as far as the log shows it.
+    pub fn keep_uri(&mut self, value: &[u8]) -> Span {
+        self.keep_up_to(value, MAX_URI)
+    }
+
+    fn keep_up_to(&mut self, value: &[u8], shown: usize) -> Span {
         let start = self.bytes.len() as u32;
+        // One byte more tells the log that something is missing.
+        let value = &value[..value.len().min(shown + 1)];
         self.bytes.extend_from_slice(value);
         Span(start, self.bytes.len() as u32)
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::flow::{Pending, ReadSize, Stream, TURN, poll_read};
+use super::flow::{Pending, ReadSize, Stream, TURN, largest_read, poll_read};
 
 /// How a joined pair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,11 @@ impl Relay {
         self.down.bytes
     }
 
+    /// Bytes that were read and not taken yet.
+    pub fn kept(&self) -> usize {
+        self.up.kept.len() + self.down.kept.len()
+    }
+
     /// Moves what can be moved. `moved` says whether anything was.
     pub fn poll(
         &mut self,
@@ -82,8 +87,10 @@ impl Relay {
         scratch: &mut [u8],
         moved: &mut bool,
     ) -> Poll<RelayEnd> {
-        *moved |= self.up.advance(cx, client, backend, scratch);
-        *moved |= self.down.advance(cx, backend, client, scratch);
+        let most = largest_read(scratch.len(), self.down.kept.len());
+        *moved |= self.up.advance(cx, client, backend, &mut scratch[..most]);
+        let most = largest_read(scratch.len(), self.up.kept.len());
+        *moved |= self.down.advance(cx, backend, client, &mut scratch[..most]);
         let end = match (self.up.phase, self.down.phase) {
             (Phase::Closed, Phase::Closed) => RelayEnd::Closed,
             (Phase::SourceReset, _) | (_, Phase::SinkReset) => RelayEnd::ClientReset,
@@ -164,7 +171,7 @@ impl Direction {
                 Poll::Pending => Ok(Poll::Pending),
             };
         }
-        let asked = self.read_size.next(sink);
+        let asked = self.read_size.next(sink, scratch.len());
         match poll_read(source, cx, &mut scratch[..asked]) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Err(_)) => {

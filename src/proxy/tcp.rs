@@ -133,13 +133,15 @@ pub(super) async fn join(
         }
         let mut moved = false;
         let before = (relay.bytes_up(), relay.bytes_down());
+        let now = worker.sessions.now();
         let end = relay.poll(
             cx,
             stream,
             upstream,
-            &mut worker.scratch.borrow_mut(),
+            &mut worker.scratch.borrow_mut()[..worker.reads.largest(now)],
             &mut moved,
         );
+        worker.reads.learn(relay.kept(), now);
         let up = relay.bytes_up() - before.0;
         let known = early.min(up);
         early -= known;

@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 
 use super::accept::{self, Handed, Running};
+use super::flow::{LARGEST_READ, Reads};
 use super::http::exchange::Exchange;
 use super::http::prepare::HeadSpace;
 use super::load::Held;
@@ -28,9 +29,6 @@ use crate::snapshot::publish::Publisher;
 use crate::telemetry::access_log::LogSender;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
-
-/// Largest read; the scratch buffer has this size and is touched only as far as reads go.
-pub const SCRATCH: usize = 1 << 20;
 
 /// Exchanges kept for reuse.
 const SPARE_EXCHANGES: usize = 256;
@@ -67,8 +65,11 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Deadlines.
     pub sessions: Rc<Sessions>,
-    /// Where reads go. Borrowed within one poll, never across one.
+    /// Where reads go, [`LARGEST_READ`] bytes that are touched only as far as reads go. Borrowed within one poll, never
+    /// across one.
     pub scratch: RefCell<Box<[u8]>>,
+    /// How much of it a read of a body may use.
+    pub reads: Reads,
     /// Where heads are parsed and written. Borrowed within one poll, never across one.
     pub head_space: RefCell<HeadSpace>,
     /// Idle upstream connections.
@@ -181,7 +182,8 @@ impl Worker {
         Self {
             index,
             sessions: Rc::new(Sessions::new()),
-            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            scratch: RefCell::new(vec![0; LARGEST_READ].into_boxed_slice()),
+            reads: Reads::default(),
             head_space: RefCell::default(),
             pool: RefCell::default(),
             random: Random::new(seed),

@@ -20,9 +20,9 @@ use super::metrics::ProcessMetrics;
 use super::outcome::Reason;
 
 /// Longest `uri` in bytes of the request.
-const MAX_URI: usize = 8 << 10;
+pub const MAX_URI: usize = 8 << 10;
 /// Longest other text.
-const MAX_TEXT: usize = 1 << 10;
+pub const MAX_TEXT: usize = 1 << 10;
 /// End of the year 9999, beyond which RFC 3339 has no words for a clock that is wrong.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// A batch of this size is handed over at once.

@@ -317,6 +317,10 @@ impl Stream for Side {
     }
 
     fn reset_on_close(&self) {}
+
+    fn peer_has_ended(&self) -> bool {
+        false
+    }
 }
 
 struct Driver<'p> {

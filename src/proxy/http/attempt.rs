@@ -282,7 +282,7 @@ async fn relay(
         let mut scratch = worker.scratch.borrow_mut();
         let mut space = worker.head_space.borrow_mut();
         let mut desk = Desk {
-            scratch: &mut scratch,
+            scratch: &mut scratch[..worker.reads.largest(now)],
             space: &mut space,
             now,
             closing,
@@ -296,6 +296,7 @@ async fn relay(
             .add(exchange.facts.bytes_out - before.1);
         if end.is_pending() {
             guard.session.set_deadline_at(exchange.next_deadline());
+            worker.reads.learn(exchange.kept(), now);
         }
         end
     })

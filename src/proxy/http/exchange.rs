@@ -125,6 +125,8 @@ struct Since {
     client_write: u64,
     backend_read: u64,
     backend_write: u64,
+    /// When to look whether the client is still there, while it is not read.
+    look_at: Option<u64>,
 }
 
 /// See the module.
@@ -277,6 +279,11 @@ impl Exchange {
         self.times.total_at.unwrap_or(u64::MAX)
     }
 
+    /// Body bytes that were read and not taken yet.
+    pub fn kept(&self) -> usize {
+        self.up.len() + self.down.len()
+    }
+
     /// What the client has not taken yet.
     pub fn take_unsent(&mut self) -> Pending {
         std::mem::take(&mut self.down)
@@ -343,6 +350,7 @@ impl Exchange {
             client_write: now,
             backend_read: now,
             backend_write: now,
+            look_at: None,
         };
         if keep_label {
             self.last_backend = Some(Arc::clone(label));

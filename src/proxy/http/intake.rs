@@ -5,6 +5,7 @@
 //! `header_bytes` and what one read brings; it is looked at again as [`HeadEnd`] says.
 
 use crate::http1::head::{HeadEnd, empty_lines};
+use crate::proxy::flow::keep;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ impl Intake {
         take: impl FnOnce(&mut [u8]) -> (Option<T>, usize),
     ) -> Option<T> {
         if !self.kept.is_empty() {
-            self.kept.extend_from_slice(bytes);
+            keep(&mut self.kept, bytes);
             return None;
         }
         let (taken, used) = take(bytes);

@@ -295,13 +295,14 @@ fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
     let capture = &mut exchange.capture;
     capture.method = capture.keep(seen.head.method);
     capture.host = capture.keep(seen.head.host.unwrap_or(b""));
-    capture.uri = capture.keep(seen.head.target);
+    capture.uri = capture.keep_uri(seen.head.target);
     let others = seen.fields.iter().filter(|f| f.name == FieldName::Other);
     for field in others {
         let name = field.name_in(seen.buffer);
-        if name.eq_ignore_ascii_case(b"user-agent") {
+        // Of several the first: a hundred of them must not be kept.
+        if capture.user_agent.is_empty() && name.eq_ignore_ascii_case(b"user-agent") {
             capture.user_agent = capture.keep(field.value_in(seen.buffer));
-        } else if name.eq_ignore_ascii_case(b"referer") {
+        } else if capture.referer.is_empty() && name.eq_ignore_ascii_case(b"referer") {
             capture.referer = capture.keep(field.value_in(seen.buffer));
         }
     }

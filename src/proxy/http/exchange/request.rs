@@ -7,9 +7,12 @@ use std::time::Instant;
 
 use super::{Desk, End, Exchange, READ_AHEAD, frame};
 use crate::http1::chunked::SizeLine;
-use crate::proxy::flow::{Stream, TURN, poll_read};
+use crate::proxy::flow::{Stream, TURN, keep, largest_read, poll_read};
 use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::Reason;
+
+/// Between two looks at a client that is not read, in milliseconds.
+const LOOK_MS: u64 = 500;
 
 impl Exchange {
     /// Client to backend.
@@ -21,6 +24,23 @@ impl Exchange {
         backend: &mut B,
         desk: &mut Desk<'_>,
     ) -> Option<End> {
+        match self.advance_request(cx, client, carry, backend, desk) {
+            Ok(true) => self.since.look_at = None,
+            Ok(false) => return self.look_for_client(client, desk.now),
+            Err(end) => return Some(end),
+        }
+        None
+    }
+
+    /// Moves what can be moved, and says whether the client is being read.
+    fn advance_request<C: Stream, B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        backend: &mut B,
+        desk: &mut Desk<'_>,
+    ) -> Result<bool, End> {
         let mut turn = 0;
         loop {
             if self.deaf || self.is_sent() {
@@ -32,19 +52,18 @@ impl Exchange {
                     self.deaf = true;
                     continue;
                 }
-                Poll::Pending => return None,
+                Poll::Pending => return Ok(false),
             }
             if self.body.is_done() {
                 continue;
             }
             if turn >= TURN {
                 cx.waker().wake_by_ref();
-                return None;
+                return Ok(true);
             }
             match self.pull_request(cx, client, carry, backend, desk) {
-                Poll::Ready(Ok(read)) => turn += read,
-                Poll::Ready(Err(end)) => return Some(end),
-                Poll::Pending => return None,
+                Poll::Ready(read) => turn += read?,
+                Poll::Pending => return Ok(true),
             }
         }
     }
@@ -96,9 +115,10 @@ impl Exchange {
     ) -> Poll<Result<usize, End>> {
         // Behind a body of known length little is read: it belongs to the next request.
         let rest = usize::try_from(self.body.announced()).unwrap_or(usize::MAX);
+        let kept = self.down.len() + self.response.partial.len();
         let asked = self
             .up_size
-            .next(backend)
+            .next(backend, largest_read(desk.scratch.len(), kept))
             .min(rest.saturating_add(READ_AHEAD));
         let read = match poll_read(client, cx, &mut desk.scratch[..asked]) {
             Poll::Pending => return Poll::Pending,
@@ -117,7 +137,7 @@ impl Exchange {
             Err(refusal) => return Poll::Ready(Err(End::Client(reason_of(refusal)))),
         };
         if piece.consumed < read {
-            carry.extend_from_slice(&bytes[piece.consumed..]);
+            keep(carry, &bytes[piece.consumed..]);
         }
         self.body_bytes += piece.payload as u64;
         if self.is_body_too_large() {
@@ -146,25 +166,38 @@ impl Exchange {
         Poll::Ready(Ok(read))
     }
 
-    /// While only the response is awaited: takes a little of what comes next, and notices a client that leaves.
+    /// While only the response is awaited: takes a little of what comes next, and notices a client that leaves. Says
+    /// whether the client is being read.
     fn watch_client<C: Stream>(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut C,
         carry: &mut Vec<u8>,
         desk: &mut Desk<'_>,
-    ) -> Option<End> {
+    ) -> Result<bool, End> {
         // A body that the backend does not want is left where it is.
         while self.body.is_done() && carry.len() < READ_AHEAD {
             match poll_read(client, cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
-                Poll::Pending => return None,
-                Poll::Ready(Ok(0) | Err(_)) => return Some(End::Client(Reason::ClientLeft)),
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(End::Client(Reason::ClientLeft)),
                 Poll::Ready(Ok(read)) => {
                     self.bytes_read += read as u64;
-                    carry.extend_from_slice(&desk.scratch[..read]);
+                    keep(carry, &desk.scratch[..read]);
                 }
             }
         }
-        None
+        Ok(false)
+    }
+
+    /// Nothing is read from the client for now, so no read tells when it leaves: looks from time to time.
+    fn look_for_client<C: Stream>(&mut self, client: &C, now: u64) -> Option<End> {
+        let at = *self.since.look_at.get_or_insert(now + LOOK_MS);
+        if now < at {
+            return None;
+        }
+        self.since.look_at = Some(now + LOOK_MS);
+        client
+            .peer_has_ended()
+            .then_some(End::Client(Reason::ClientLeft))
     }
 }

@@ -9,7 +9,7 @@ use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Version};
-use crate::proxy::flow::{SMALL_READ, Stream, TURN, poll_read};
+use crate::proxy::flow::{Stream, TURN, keep, largest_read, poll_read};
 use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -52,7 +52,8 @@ impl Exchange {
                 cx.waker().wake_by_ref();
                 return None;
             }
-            let asked = self.down_size.next(client);
+            let most = largest_read(desk.scratch.len(), self.up.len());
+            let asked = self.down_size.next(client, most);
             let end = match poll_read(backend, cx, &mut desk.scratch[..asked]) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(0)) => self.backend_ended(cx, client),
@@ -105,11 +106,7 @@ impl Exchange {
             return self.take_heads(cx, client, bytes, desk.space, desk.closing);
         }
         let mut partial = std::mem::take(&mut self.response.partial);
-        if partial.capacity() - partial.len() < bytes.len() && partial.len() >= SMALL_READ {
-            // Doubling would keep up to twice the limit.
-            partial.reserve_exact(bytes.len().max(SMALL_READ));
-        }
-        partial.extend_from_slice(bytes);
+        keep(&mut partial, bytes);
         if self
             .response
             .head_end

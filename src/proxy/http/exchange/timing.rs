@@ -17,6 +17,7 @@ impl Exchange {
             backend_read,
             backend_write,
             now: _,
+            look_at: _,
         } = self.since;
         let Times {
             request_body,
@@ -64,6 +65,7 @@ impl Exchange {
         self.deadlines()
             .iter()
             .map(|(at, _)| *at)
+            .chain(self.since.look_at)
             .min()
             .unwrap_or(NEVER)
     }
