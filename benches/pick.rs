@@ -1,39 +1,17 @@
 //! What a pick costs under each policy, with 3, 100 and 10,000 backends, and what building the picker costs.
 //!
-//! `cargo bench --bench pick`. Weights run from 1 to 3, so that no policy takes its short way for equal weights.
+//! `cargo bench --bench pick`.
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lbproxy::balance::{Balancer, Member, Pick, Random};
-use lbproxy::model::address::BackendAddress;
-use lbproxy::model::backend::{Backend, CHECK_DOWN};
+use lbproxy::model::backend::CHECK_DOWN;
 use lbproxy::model::cluster::ClusterState;
-use lbproxy::model::settings::Policy;
 
-const POLICIES: [Policy; 5] = [
-    Policy::RoundRobin,
-    Policy::LeastConnections,
-    Policy::ConsistentHash,
-    Policy::Random,
-    Policy::PowerOfTwo,
-];
-
-fn members(count: u32) -> Vec<Member> {
-    (0..count)
-        .map(|n| {
-            let ip = Ipv4Addr::from_bits(0x0a00_0000 + n);
-            let address = BackendAddress::Ip(SocketAddr::from((ip, 80)));
-            Member {
-                backend: Arc::new(Backend::new("web".into(), address)),
-                weight: 1 + n % 3,
-                backup: false,
-            }
-        })
-        .collect()
-}
+#[path = "support/members.rs"]
+mod members;
+use members::{POLICIES, members};
 
 fn run(c: &mut Criterion, group: &str, prepare: impl Fn(&[Member])) {
     let mut group = c.benchmark_group(group);

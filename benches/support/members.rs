@@ -1,0 +1,34 @@
+//! Members of a cluster, for the benches of policies. Weights run from 1 to 3, so that no policy takes its short way for
+//! equal weights.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use lbproxy::balance::Member;
+use lbproxy::model::address::BackendAddress;
+use lbproxy::model::backend::Backend;
+use lbproxy::model::settings::Policy;
+
+/// Every policy.
+pub const POLICIES: [Policy; 5] = [
+    Policy::RoundRobin,
+    Policy::LeastConnections,
+    Policy::ConsistentHash,
+    Policy::Random,
+    Policy::PowerOfTwo,
+];
+
+/// `count` of them.
+pub fn members(count: u32) -> Vec<Member> {
+    (0..count)
+        .map(|n| {
+            let ip = Ipv4Addr::from_bits(0x0a00_0000 + n);
+            let address = BackendAddress::Ip(SocketAddr::from((ip, 80)));
+            Member {
+                backend: Arc::new(Backend::new("web".into(), address)),
+                weight: 1 + n % 3,
+                backup: false,
+            }
+        })
+        .collect()
+}
