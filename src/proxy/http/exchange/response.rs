@@ -9,7 +9,7 @@ use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Version};
-use crate::proxy::flow::{Stream, TURN, keep, largest_read, poll_read};
+use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read, poll_read};
 use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -52,7 +52,12 @@ impl Exchange {
                 cx.waker().wake_by_ref();
                 return None;
             }
-            let most = largest_read(desk.scratch.len(), self.up.len());
+            let most = if self.response.partial.is_empty() {
+                largest_read(desk.scratch.len(), self.up.len())
+            } else {
+                // What is left of a head is no more.
+                SMALL_READ
+            };
             let asked = self.down_size.next(client, most);
             let end = match poll_read(backend, cx, &mut desk.scratch[..asked]) {
                 Poll::Pending => return None,
