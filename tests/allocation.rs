@@ -5,8 +5,6 @@
 //! The streams are in memory and allocate nothing themselves. The exchange and the space for heads are used again as a
 //! worker uses them. Counters of the thread's own tell, so that other threads of the test program do not matter.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -29,64 +27,13 @@ use lbproxy::snapshot::{Departing, Snapshot};
 use lbproxy::transport::listen::BoundSockets;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-thread_local! {
-    /// Calls of this thread that asked for memory.
-    static ASKED: Cell<u64> = const { Cell::new(0) };
-    /// Bytes that it holds.
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    /// The most that it held.
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-/// The system's allocator, which counts who asks.
-struct Counting;
-
-/// Counts one call; a thread that is going away has no counter any more.
-fn count(more: usize) {
-    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
-    hold(more as isize);
-}
-
-fn hold(more: isize) {
-    let _ = HELD.try_with(|held| held.set(held.get() + more));
-    let _ = PEAK.try_with(|peak| peak.set(peak.get().max(HELD.get())));
-}
-
-#[expect(
-    unsafe_code,
-    reason = "an allocator that counts can only be written as an unsafe implementation"
-)]
-// SAFETY: each method hands its arguments to the system's allocator as they are and returns what it returned. Counting
-// itself does not allocate: the counter is initialised in place and needs no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        hold(-(layout.size() as isize));
-        // SAFETY: `memory` comes from the system's allocator, by one of the methods here, with this layout.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as for `alloc`.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size);
-        hold(-(layout.size() as isize));
-        // SAFETY: as for `dealloc`, and the caller keeps what `realloc` asks of `size`.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
+#[expect(dead_code, reason = "other threads are another test's matter")]
+#[path = "support/counting.rs"]
+mod counting;
+use counting::{asked, held, peak, watch_peak};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 const FILE: &str = r#"
 [log]
@@ -289,11 +236,11 @@ fn a_warm_request_takes_no_memory() {
     let mut kept = Kept::new(64 << 10);
     let mut client = Side::new(REQUEST.to_vec(), false);
     let mut backend = Side::new([RESPONSE_HEAD, &[b'x'; 128]].concat(), true);
-    let before_all = ASKED.get();
+    let before_all = asked();
     let mut warm = before_all;
     for turn in 0..WARM + COUNTED {
         if turn == WARM {
-            warm = ASKED.get();
+            warm = asked();
         }
         walk(&mut kept, &mut client, &mut backend);
         assert!(client.told.ends_with(&[b'x'; 128]));
@@ -309,11 +256,7 @@ fn a_warm_request_takes_no_memory() {
         warm > before_all,
         "the first request grows its buffers, so the counter must have moved"
     );
-    assert_eq!(
-        ASKED.get() - warm,
-        0,
-        "calls for memory in {COUNTED} requests"
-    );
+    assert_eq!(asked() - warm, 0, "calls for memory in {COUNTED} requests");
 }
 
 /// One end of a connection that says a lot, claims to have room for anything, and takes as much as it is let.
@@ -440,8 +383,8 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
         may_say: 0,
         takes: 0,
     };
-    let before = HELD.get();
-    PEAK.set(before);
+    let before = held();
+    watch_peak();
     // The head comes in pieces, the last of them with a part of the body.
     let mut prepared = None;
     while prepared.is_none() {
@@ -490,7 +433,7 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
         );
         assert!(polled.is_pending(), "{polled:?}");
     }
-    (PEAK.get() - before) as usize
+    (peak() - before) as usize
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::accept::{self, Handed, Running};
 use super::flow::{LARGEST_READ, Reads};
 use super::http::exchange::Exchange;
 use super::http::prepare::HeadSpace;
+use super::http::slot::Slot;
 use super::load::Held;
 use super::memory::{Crowd, give_back};
 use super::pool::Pool;
@@ -30,7 +31,7 @@ use crate::telemetry::access_log::LogSender;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 
-/// Exchanges kept for reuse.
+/// Exchanges, and slots for their futures, kept for reuse.
 const SPARE_EXCHANGES: usize = 256;
 
 /// Between two looks at the pooled connections.
@@ -86,6 +87,7 @@ pub struct Worker {
         reason = "exchanges go in and out as boxes: a connection's future stays small"
     )]
     spare: RefCell<Vec<Box<Exchange>>>,
+    spare_slots: RefCell<Vec<Box<dyn Slot>>>,
 }
 
 /// The threads of the data plane.
@@ -192,6 +194,7 @@ impl Worker {
             running: RefCell::default(),
             crowd: RefCell::default(),
             spare: RefCell::default(),
+            spare_slots: RefCell::default(),
             shared,
         }
     }
@@ -229,6 +232,19 @@ impl Worker {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_EXCHANGES {
             spare.push(exchange);
+        }
+    }
+
+    /// A slot to use, if one is spare.
+    pub fn spare_slot(&self) -> Option<Box<dyn Slot>> {
+        self.spare_slots.borrow_mut().pop()
+    }
+
+    /// Gives an empty slot back.
+    pub fn return_slot(&self, slot: Box<dyn Slot>) {
+        let mut spare = self.spare_slots.borrow_mut();
+        if spare.len() < SPARE_EXCHANGES {
+            spare.push(slot);
         }
     }
 
@@ -330,6 +346,7 @@ impl Worker {
         self.log.borrow_mut().flush();
         if self.crowd.borrow_mut().has_gone(self.sessions.open()) {
             self.spare.borrow_mut().clear();
+            self.spare_slots.borrow_mut().clear();
             give_back();
         }
         let mut pool = self.pool.borrow_mut();

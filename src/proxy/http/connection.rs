@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::intake::Intake;
 use super::prepare::{Prepared, prepare};
 use super::reply::{Reply, status_of};
+use super::slot::slot;
 use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
 use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
@@ -35,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// A client connection.
-pub(super) struct Client {
+pub struct Client {
     pub(super) stream: TcpStream,
     pub(super) guard: ClientGuard,
     pub(super) intake: Intake,
@@ -50,7 +51,8 @@ enum Next {
 
 /// What becomes of a connection behind an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
+pub enum After {
+    /// It goes on.
     Keep,
     /// In order: the client reads to the end.
     Close,
@@ -61,7 +63,7 @@ enum After {
 /// Serves one connection until it ends.
 ///
 /// The future is what a connection at rest holds: it is made of the client alone, and whatever it becomes for a while
-/// is boxed.
+/// is boxed or lives in a [`Slot`](super::slot::Slot).
 pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()> {
     let mut client = Client {
         stream: accepted.stream,
@@ -76,7 +78,12 @@ pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()>
                     Box::pin(answer(&mut client, &worker, exchange, *reply)).await
                 }
                 Next::Request(exchange) => {
-                    Box::pin(serve_exchange(&mut client, &worker, exchange)).await
+                    let mut slot = worker.spare_slot().unwrap_or_else(|| slot(serve_exchange));
+                    slot.begin(client, Rc::clone(&worker), exchange);
+                    let after;
+                    (client, after) = poll_fn(|cx| slot.poll(cx)).await;
+                    worker.return_slot(slot);
+                    after
                 }
             };
             match after {
@@ -236,6 +243,15 @@ async fn answer(
 
 /// pick → connect → relay → record.
 async fn serve_exchange(
+    mut client: Client,
+    worker: Rc<Worker>,
+    exchange: Box<Exchange>,
+) -> (Client, After) {
+    let after = exchange_with(&mut client, &worker, exchange).await;
+    (client, after)
+}
+
+async fn exchange_with(
     client: &mut Client,
     worker: &Rc<Worker>,
     mut exchange: Box<Exchange>,
