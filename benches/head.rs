@@ -85,7 +85,7 @@ fn bodies(c: &mut Criterion) {
             b.iter_batched_ref(
                 || body.clone(),
                 |body| {
-                    let decoded = Decoder::new(1024).decode_in_place(body);
+                    let decoded = Decoder::new(1024, true).decode_in_place(body);
                     black_box(decoded).is_ok_and(|decoded| decoded.done)
                 },
                 BatchSize::SmallInput,

@@ -135,7 +135,7 @@ mod counted {
     #[bench::one_chunk(BODY_BYTES)]
     #[bench::chunks_of_64(64)]
     fn take_apart_a_chunked_body(mut body: Vec<u8>) -> Vec<u8> {
-        let decoded = Decoder::new(1024).decode_in_place(&mut body);
+        let decoded = Decoder::new(1024, true).decode_in_place(&mut body);
         assert!(black_box(decoded).is_ok_and(|decoded| decoded.done));
         body
     }

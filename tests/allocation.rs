@@ -158,6 +158,10 @@ impl Stream for Side {
 
     fn reset_on_close(&self) {}
 
+    fn send_queue(&self) -> usize {
+        0
+    }
+
     fn peer_has_ended(&self) -> bool {
         false
     }
@@ -331,6 +335,10 @@ impl Stream for Flood {
 
     fn reset_on_close(&self) {}
 
+    fn send_queue(&self) -> usize {
+        0
+    }
+
     fn peer_has_ended(&self) -> bool {
         false
     }
@@ -440,7 +448,7 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
 fn whatever_both_sides_do_a_connection_holds_less_than_a_mebibyte() {
     const ALL: usize = 1 << 30;
     let answer = 64 << 10;
-    let plays: [&[[usize; 4]]; 3] = [
+    let plays: [&[[usize; 4]]; 4] = [
         // Both take all for a while, then nothing; the backend's head comes while the client's body waits.
         &[
             [4 << 20, 0, 0, ALL],
@@ -454,6 +462,15 @@ fn whatever_both_sides_do_a_connection_holds_less_than_a_mebibyte() {
             [0, 4 << 20, ALL, ALL],
             [0, ALL, 0, ALL],
             [ALL, 0, 0, ALL],
+            [ALL, 0, 0, 0],
+        ],
+        // The client takes nearly all of what is kept for it, and its buffer stays whole for the rest.
+        &[
+            [0, answer, ALL, ALL],
+            [0, 4 << 20, ALL, ALL],
+            [0, ALL, 0, ALL],
+            [0, 0, 600 << 10, ALL],
+            [4 << 20, 0, 0, ALL],
             [ALL, 0, 0, 0],
         ],
         // Both at once.

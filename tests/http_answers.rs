@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use support::backend::{Answer, Backend, Gate, Step, send};
 use support::client::{Client, Response, raw};
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
@@ -200,6 +201,14 @@ fn a_slow_head_is_refused_with_408() {
 fn a_body_that_falls_silent_is_refused_with_408() {
     let keys = "timeouts = { request_body = \"200ms\" }";
     let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf";
+    refuses(keys, request, 408, "slow_body");
+}
+
+#[test]
+fn who_sends_a_part_of_a_body_does_not_wait_for_100() {
+    let keys = "timeouts = { request_body = \"200ms\" }";
+    let request =
+        "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\nhalf";
     refuses(keys, request, 408, "slow_body");
 }
 
@@ -475,4 +484,23 @@ fn an_own_answer_to_head_has_no_body() {
     let mut client = Client::connect(proxy.addr("web"));
     assert_eq!(client.request("HEAD", "/", "", b"").status, 404);
     assert_eq!(client.get("/").status, 404, "the connection is in step");
+}
+
+#[test]
+fn while_the_proxy_itself_stands_still_nobody_else_is_too_slow() {
+    let backend = Backend::start("a");
+    let gate = Gate::new();
+    let inner = gate.clone();
+    backend.behave(move |_| Answer::new(200, "in time").gate(&inner));
+    let keys = "timeouts = { response = \"2s\" }\nretry = { attempts = 1 }\n";
+    let proxy = Proxy::start(&web(&[&backend], keys));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    wait_until(PATIENCE, "it is at the backend", || backend.requests() == 1);
+    proxy.signal(Signal::STOP);
+    gate.open();
+    pause(Duration::from_secs(3));
+    proxy.signal(Signal::CONT);
+    assert_eq!(client.response().text(), "in time");
+    assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
 }

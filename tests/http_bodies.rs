@@ -7,8 +7,10 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use support::backend::{Action, Answer, Backend, Gate, Step, send};
 use support::client::{Client, get};
@@ -526,4 +528,62 @@ fn a_client_that_takes_nothing_is_let_go_after_the_write_timeout() {
     wait_until(PATIENCE, "the backend's connection is closed", || {
         backend.open_connections() == 0
     });
+}
+
+/// A connection whose client's kernel takes little at a time.
+fn narrow(addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn a_client_that_takes_little_but_steadily_is_not_a_slow_reader() {
+    let backend = Backend::start("a");
+    backend.behave(|_| Action::Download {
+        length: 1 << 40,
+        chunked: false,
+    });
+    let proxy = Proxy::start(&web_with("timeouts = { write = \"2s\" }", &[&backend], ""));
+    let mut stream = narrow(proxy.addr("web"));
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    // Fast at first, so that the kernel gives the proxy a large queue: a good part of it must go before the proxy hears
+    // that there is room again.
+    let mut buffer = vec![0; 16 << 10];
+    for _ in 0..2000 {
+        stream.read_exact(&mut buffer).unwrap();
+    }
+    for _ in 0..100 {
+        pause(Duration::from_millis(60));
+        assert!(stream.read(&mut buffer[..8 << 10]).unwrap() > 0);
+    }
+    assert_eq!(proxy.count("lbproxy_rejected_total", &[]), 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_our_own_answers_is_told_of_as_such() {
+    let body = "x".repeat(60_000);
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { write = \"500ms\" }",
+        &[],
+        &format!("{ACCESS_LOG}[[route]]\npath = \"/own\"\nrespond = {{ body = \"{body}\" }}\n"),
+    ));
+    let ask = "GET /own HTTP/1.1\r\nhost: a\r\n\r\n".repeat(400);
+    let mut silent = narrow(proxy.addr("web"));
+    silent.write_all(ask.as_bytes()).unwrap();
+    proxy.wait_count("lbproxy_rejected_total", &[("reason", "slow_reader")], 1);
+    let mut steady = narrow(proxy.addr("web"));
+    steady.write_all(ask.as_bytes()).unwrap();
+    let mut left = 400;
+    let mut answers = Client::over(steady);
+    while left > 0 {
+        assert_eq!(answers.response().text().len(), 60_000);
+        left -= 1;
+    }
+    assert_eq!(proxy.count("lbproxy_rejected_total", &[]), 1);
 }

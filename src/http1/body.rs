@@ -27,12 +27,14 @@ pub struct Piece {
 }
 
 impl BodyReader {
-    /// At the start of a body.
-    pub fn new(framing: Framing, trailer_limit: usize) -> Self {
+    /// At the start of a body. Its trailers go on only if it `keeps_trailers`.
+    pub fn new(framing: Framing, trailer_limit: usize, keeps_trailers: bool) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Box::new(Decoder::new(trailer_limit))),
+            Framing::Chunked => {
+                Self::Chunked(Box::new(Decoder::new(trailer_limit, keeps_trailers)))
+            }
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_length_is_counted_down() {
-        let mut body = BodyReader::new(Framing::Length(5), 0);
+        let mut body = BodyReader::new(Framing::Length(5), 0, true);
         let mut trailers = Vec::new();
         assert_eq!(
             body.read_in_place(&mut b"abc".to_vec(), &mut trailers),
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_body_until_close_ends_with_the_connection() {
-        let mut body = BodyReader::new(Framing::UntilClose, 0);
+        let mut body = BodyReader::new(Framing::UntilClose, 0, true);
         assert_eq!(
             body.read_in_place(&mut b"abc".to_vec(), &mut Vec::new()),
             Ok(Piece {
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_chunked_body_does_not_end_with_the_connection() {
-        let mut body = BodyReader::new(Framing::Chunked, 0);
+        let mut body = BodyReader::new(Framing::Chunked, 0, true);
         body.read_in_place(&mut b"3\r\nabc\r\n".to_vec(), &mut Vec::new())
             .unwrap();
         assert!(!body.end_of_connection());

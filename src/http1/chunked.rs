@@ -22,6 +22,7 @@ pub struct Decoder {
     trailer_limit: u32,
     trailer_bytes: u32,
     trailer_fields: u32,
+    keeps_trailers: bool,
     trailers: Option<Box<Trailers>>,
 }
 
@@ -63,8 +64,9 @@ pub struct Decoded {
 }
 
 impl Decoder {
-    /// At the start of a body whose trailer section may have `trailer_limit` bytes.
-    pub fn new(trailer_limit: usize) -> Self {
+    /// At the start of a body whose trailer section may have `trailer_limit` bytes, and whose trailers go on if it
+    /// `keeps_trailers`.
+    pub fn new(trailer_limit: usize, keeps_trailers: bool) -> Self {
         Self {
             state: State::Size { digits: 0 },
             left: 0,
@@ -72,6 +74,7 @@ impl Decoder {
             trailer_limit: u32::try_from(trailer_limit).unwrap_or(u32::MAX),
             trailer_bytes: 0,
             trailer_fields: 0,
+            keeps_trailers,
             trailers: None,
         }
     }
@@ -210,12 +213,12 @@ impl Decoder {
         }
         match trailer_fate(name) {
             TrailerFate::Refused => return Err(Refusal::BadTrailer),
-            TrailerFate::Dropped => {}
-            TrailerFate::Kept => {
+            TrailerFate::Kept if self.keeps_trailers => {
                 for part in [name, b": ", value, b"\r\n"] {
                     trailers.kept.extend_from_slice(part);
                 }
             }
+            TrailerFate::Dropped | TrailerFate::Kept => {}
         }
         Ok(())
     }
@@ -261,7 +264,7 @@ mod tests {
 
     /// Feeds `wire` in pieces of `cut` bytes; payload, trailers, and what came behind the body.
     fn decode(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Vec<u8>, usize), Refusal> {
-        let mut decoder = Decoder::new(64);
+        let mut decoder = Decoder::new(64, true);
         let mut payload = Vec::new();
         let mut consumed = 0;
         for piece in wire.chunks(cut.max(1)) {
@@ -329,7 +332,7 @@ mod tests {
         assert_eq!(decode(empty(4097).as_bytes(), 100), Err(Refusal::BadChunk));
         let fields = |n: usize| format!("0\r\n{}\r\n", "a:\r\n".repeat(n));
         assert!(decode(fields(16).as_bytes(), 100).is_ok());
-        let mut decoder = Decoder::new(1 << 16);
+        let mut decoder = Decoder::new(1 << 16, true);
         assert_eq!(
             decoder.decode_in_place(&mut fields(65).into_bytes()),
             Err(Refusal::TooManyFields)

@@ -52,6 +52,8 @@ pub(super) struct ConnectionOptions {
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
     pub(super) nominates: bool,
+    /// One of the names is no field that stays behind anyway, so it may be that of a trailer.
+    pub(super) may_nominate_trailers: bool,
     count: usize,
 }
 
@@ -72,8 +74,9 @@ impl ConnectionOptions {
                 self.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
-            } else {
-                self.nominates |= !option.is_empty();
+            } else if !option.is_empty() {
+                self.nominates = true;
+                self.may_nominate_trailers |= FieldName::of(option) == FieldName::Other;
             }
         }
         Ok(())

@@ -31,6 +31,7 @@
 //! | chunk extensions | dropped, whatever they mean; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 |
 //! | Content-Length, Transfer-Encoding or Host in trailers | refused: `BadTrailer` | RFC 9110 6.5.1 |
 //! | other trailers that belong in a head | dropped | RFC 9110 6.5.1 |
+//! | trailers of a message whose Connection names a field that could be one of them | dropped, all of them | RFC 9110 7.6.1, 6.5 |
 //! | the rest of them | goes on, to clients also unasked (`TE` speaks for one hop); over [`chunked::TRAILER_FIELDS`]: `TooManyFields` | RFC 9110 6.5.1 |
 //! | `Expect` other than one `100-continue` | refused: `Expectation` | RFC 9110 10.1.1 |
 //! | `Expect: 100-continue` in HTTP/1.0 or without a body | dropped | RFC 9110 10.1.1 |

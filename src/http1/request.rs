@@ -23,6 +23,8 @@ pub struct RequestHead<'b> {
     pub host: Option<&'b [u8]>,
     /// Body framing; never [`Framing::UntilClose`].
     pub framing: Framing,
+    /// Trailers of its body may go on: Connection names no field that could be among them.
+    pub keeps_trailers: bool,
     /// Whether the client wants the connection kept.
     pub keep_alive: bool,
     /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
@@ -215,6 +217,7 @@ fn understand<'b>(
         version: line.version,
         host: authority.or(said.host),
         framing,
+        keeps_trailers: !connection.may_nominate_trailers,
         keep_alive: !connection.close && (v11 || connection.keep_alive),
         expects_continue: said.expect && v11 && has_body,
         wants_upgrade: said.upgrade.may_be_taken() && connection.upgrade && v11 && !has_body,

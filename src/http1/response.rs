@@ -29,6 +29,8 @@ pub struct ResponseHead<'b> {
     pub version: Version,
     /// Body framing.
     pub framing: Framing,
+    /// Trailers of its body may go on: Connection names no field that could be among them.
+    pub keeps_trailers: bool,
     /// Content-Length as the field gave it: what HEAD and 304 describe, though no body comes.
     pub content_length: Option<u64>,
     /// Whether the backend keeps the connection.
@@ -154,6 +156,7 @@ fn understand<'b>(
         reason,
         version,
         framing,
+        keeps_trailers: !connection.may_nominate_trailers,
         content_length: length,
         keep_alive: !connection.close
             && framing != Framing::UntilClose

@@ -84,7 +84,7 @@ pub async fn connect(
                 debug!(backend = %endpoint.backend.label(), %address, %error, "no connection");
                 failure = ConnectError::Unreachable;
             }
-            Err(Fired::Deadline) if until <= session.now() => {
+            Err(Fired::Deadline) if until <= session.past() => {
                 return Err(ConnectError::TotalTimeout);
             }
             Err(Fired::Deadline) => failure = ConnectError::Timeout,

@@ -40,6 +40,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     fn send_room(&self) -> usize;
     /// Makes the coming close a reset.
     fn reset_on_close(&self);
+    /// Bytes that the system holds for the other side, which has not acknowledged them.
+    fn send_queue(&self) -> usize;
     /// Whether the other side has ended its sending or broken off, even if there are bytes of it yet to be read.
     fn peer_has_ended(&self) -> bool;
 }
@@ -51,6 +53,10 @@ impl Stream for TcpStream {
 
     fn reset_on_close(&self) {
         socket::reset_on_close(self);
+    }
+
+    fn send_queue(&self) -> usize {
+        room::send_queue(self)
     }
 
     fn peer_has_ended(&self) -> bool {
@@ -133,6 +139,19 @@ impl Reads {
     }
 }
 
+/// Sees whether a peer takes what the system holds for it: a socket becomes writable again only when a good part of its
+/// queue has gone, which a slow reader may need minutes for.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Backlog(usize);
+
+impl Backlog {
+    /// Whether there is less than at the last look.
+    pub fn has_shrunk(&mut self, sink: &impl Stream) -> bool {
+        let before = std::mem::replace(&mut self.0, sink.send_queue());
+        self.0 < before
+    }
+}
+
 /// Appends to a buffer that a connection keeps. A large one grows by what comes: doubling could hold twice its limit.
 pub fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
     if buffer.capacity() - buffer.len() < bytes.len() && buffer.len() >= SMALL_READ {
@@ -154,9 +173,9 @@ impl Pending {
         self.bytes.is_empty()
     }
 
-    /// Bytes that are kept.
+    /// Bytes of memory that it takes: those that were written already go with the last of them.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.bytes.len()
     }
 
     /// Keeps `bytes` behind what is kept already.
@@ -243,6 +262,10 @@ pub(super) mod tests {
         }
 
         fn reset_on_close(&self) {}
+
+        fn send_queue(&self) -> usize {
+            0
+        }
 
         fn peer_has_ended(&self) -> bool {
             false

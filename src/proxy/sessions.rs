@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 /// Between two walks of the table.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// A tick that comes so late says that the worker, or the machine, stood still.
+const LATE: Duration = Duration::from_millis(200);
+
 const NEVER: u64 = u64::MAX;
 
 /// Why a task was woken by the table.
@@ -109,6 +112,11 @@ impl Sessions {
         self.now.get()
     }
 
+    /// A time that has passed however old the one was that a deadline counts from.
+    pub fn past(&self) -> u64 {
+        self.now.get().saturating_sub(TICK.as_millis() as u64)
+    }
+
     /// Takes an exact time that was read anyway.
     pub fn tell_time(&self, now: Instant) {
         self.now
@@ -149,20 +157,25 @@ impl Sessions {
     pub async fn run(&self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut put_off = false;
         loop {
             if self.open.get() == 0 {
                 self.first.notified().await;
             }
+            let before = self.now.get();
             tick.tick().await;
             self.tell_time(Instant::now());
-            self.fire_due();
+            // If we did not run for a while, what came meanwhile is looked at first: it was us who were silent.
+            let stood_still = self.now.get() - before > LATE.as_millis() as u64;
+            put_off = stood_still && !put_off;
+            if !put_off {
+                self.fire_due();
+            }
         }
     }
 
     fn fire_due(&self) {
-        let Some(now) = self.now.get().checked_sub(TICK.as_millis() as u64) else {
-            return;
-        };
+        let now = self.past();
         let mut due = self.due.borrow_mut();
         let mut slots = self.slots.borrow_mut();
         for (index, at) in due.iter_mut().enumerate() {
@@ -314,6 +327,11 @@ impl Session {
     /// The table's time.
     pub fn now(&self) -> u64 {
         self.table.now()
+    }
+
+    /// See [`Sessions::past`].
+    pub fn past(&self) -> u64 {
+        self.table.past()
     }
 }
 

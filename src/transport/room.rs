@@ -1,11 +1,14 @@
-//! How much a socket would take now. One of the two places of this crate that call the system without a
+//! How much a socket would take now, and how much of what it took has not arrived. One of the two places of this crate that call the system without a
 //! safe wrapper (the other is `proxy::memory`).
 //!
 //! A large read is worth the while only if what was read can be written at once; what cannot is kept in memory.
 //! `SO_MEMINFO` (Linux 4.12) tells both sides of the kernel's own comparison (`sk_stream_memory_free`), which
 //! `SIOCOUTQ` does not, since it counts payload and the kernel counts buffers.
 
-#![expect(unsafe_code, reason = "getsockopt(SO_MEMINFO) has no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt(SO_MEMINFO) and ioctl(TIOCOUTQ) have no safe wrapper"
+)]
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd};
@@ -36,22 +39,41 @@ pub fn send_room(socket: &impl AsFd) -> usize {
     info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize
 }
 
+/// Bytes that the peer has not acknowledged, those not sent yet included; 0 if unknown.
+pub fn send_queue(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes one int, which `bytes` is.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 {
+        usize::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn a_socket_whose_peer_does_not_read_has_less_and_less_room() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let _reader = listener.accept().unwrap();
+        let (reader, _) = listener.accept().unwrap();
         let empty = send_room(&writer);
         assert!(empty > 0);
         writer.set_nonblocking(true).unwrap();
         while writer.write(&[0; 65536]).is_ok() {}
         assert!(send_room(&writer) < empty.max(65536));
+        let mut before = send_queue(&writer);
+        assert!(before > 0);
+        (&reader).read_exact(&mut vec![0; before]).unwrap();
+        while send_queue(&writer) >= before {
+            before = send_queue(&writer);
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// long a peer that is alive may keep its window shut.
 const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// No Nagle delay; a dead peer is found.
+/// No Nagle delay; a dead peer is found; writes are bounded by the send buffer alone.
 pub fn set_options(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
@@ -24,6 +24,8 @@ pub fn set_options(socket: &impl AsFd) -> io::Result<()> {
             .with_time(KEEP_ALIVE)
             .with_interval(KEEP_ALIVE_INTERVAL),
     )?;
+    // Whatever the system's setting: large writes are worth the while only if they are taken whole.
+    socket.set_tcp_notsent_lowat(u32::MAX)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 

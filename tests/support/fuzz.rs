@@ -124,7 +124,7 @@ pub fn chunked_body(bytes: &[u8]) {
 
 /// Payload, trailers and length of a whole body at the beginning of `wire`, fed in pieces.
 fn decode(wire: &[u8], cut: usize) -> Option<(Vec<u8>, Vec<u8>, usize)> {
-    let mut reader = BodyReader::new(Framing::Chunked, 256);
+    let mut reader = BodyReader::new(Framing::Chunked, 256, true);
     let (mut payload, mut trailers, mut used) = (Vec::new(), Vec::new(), 0);
     for piece in wire.chunks(cut) {
         let mut buffer = piece.to_vec();

@@ -318,6 +318,10 @@ impl Stream for Side {
 
     fn reset_on_close(&self) {}
 
+    fn send_queue(&self) -> usize {
+        0
+    }
+
     fn peer_has_ended(&self) -> bool {
         false
     }

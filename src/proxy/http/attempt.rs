@@ -269,7 +269,7 @@ async fn relay(
     poll_fn(|cx| {
         let now = worker.sessions.now();
         if let Poll::Ready(fired) = client.guard.session.poll_fired(cx)
-            && let Some(end) = exchange.expired(fired, now)
+            && let Some(end) = exchange.expired(fired, worker.sessions.past())
         {
             return Poll::Ready(end);
         }

@@ -20,7 +20,7 @@ use super::reply::{Reply, status_of};
 use super::slot::slot;
 use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
-use crate::proxy::flow::{SMALL_READ, Stream, poll_read};
+use crate::proxy::flow::{Backlog, Pending, SMALL_READ, Stream, poll_read};
 use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
 use crate::proxy::record::{KeptNames, record_exchange};
@@ -220,25 +220,54 @@ async fn answer(
     let mut pending = exchange.take_unsent();
     pending.push(&bytes);
     let mut written = 0;
-    client.guard.session.set_deadline(write);
-    let sent = poll_fn(|cx| {
-        if client.guard.session.poll_fired(cx).is_ready() {
-            return Poll::Ready(false);
-        }
-        pending
-            .poll_flush(&mut client.stream, cx, &mut written)
-            .map(|result| result.is_ok())
-    })
-    .await;
+    let sent = send_own(client, &mut pending, &mut written, write).await;
     client.guard.sheet().bytes_out.add(written);
     exchange.facts.bytes_out += written;
-    record_exchange(&exchange, &client.guard, worker, reply.status, reply.reason);
+    let reason = reply.reason.or(sent.err());
+    record_exchange(&exchange, &client.guard, worker, reply.status, reason);
     worker.return_exchange(exchange);
     match (sent, close) {
-        (false, _) => After::Reset,
-        (true, true) => After::Close,
-        (true, false) => After::Keep,
+        (Err(_), _) => After::Reset,
+        (Ok(()), true) => After::Close,
+        (Ok(()), false) => After::Keep,
     }
+}
+
+/// Sends an answer of our own to a client that takes some of it now and then.
+async fn send_own(
+    client: &mut Client,
+    pending: &mut Pending,
+    written: &mut u64,
+    write: Duration,
+) -> Result<(), Reason> {
+    let session = &client.guard.session;
+    let look = write / 4;
+    let mut backlog = Backlog::default();
+    let mut taken_at = session.now();
+    session.set_deadline(look);
+    poll_fn(|cx| {
+        let before = *written;
+        match pending.poll_flush(&mut client.stream, cx, written) {
+            Poll::Ready(result) => return Poll::Ready(result.map_err(|_| Reason::ClientLeft)),
+            Poll::Pending if *written > before => taken_at = session.now(),
+            Poll::Pending => {}
+        }
+        while let Poll::Ready(fired) = session.poll_fired(cx) {
+            if fired == Fired::Drained {
+                return Poll::Ready(Err(Reason::Drained));
+            }
+            if backlog.has_shrunk(&client.stream) {
+                taken_at = session.now();
+            }
+            let silence = session.past().saturating_sub(taken_at);
+            if u128::from(silence) >= write.as_millis() {
+                return Poll::Ready(Err(Reason::SlowReader));
+            }
+            session.set_deadline(look);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// pick → connect → relay → record.

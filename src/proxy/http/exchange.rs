@@ -27,7 +27,7 @@ use crate::http1::head::HeadEnd;
 use crate::http1::request::RequestHead;
 use crate::http1::{Framing, Version};
 use crate::model::settings::ClusterTimeouts;
-use crate::proxy::flow::{Pending, ReadSize, SMALL_READ, Stream};
+use crate::proxy::flow::{Backlog, Pending, ReadSize, SMALL_READ, Stream};
 use crate::proxy::load::Held;
 use crate::proxy::record::{Capture, KeptNames};
 use crate::snapshot::Listener;
@@ -125,8 +125,10 @@ struct Since {
     client_write: u64,
     backend_read: u64,
     backend_write: u64,
-    /// When to look whether the client is still there, while it is not read.
+    /// When to look at those who are waited for.
     look_at: Option<u64>,
+    client_backlog: Backlog,
+    backend_backlog: Backlog,
 }
 
 /// See the module.
@@ -217,7 +219,7 @@ impl Exchange {
             trailer_limit: listener.limits.trailer_bytes,
             ..Facts::default()
         };
-        self.body = BodyReader::new(head.framing, self.facts.trailer_limit);
+        self.body = BodyReader::new(head.framing, self.facts.trailer_limit, head.keeps_trailers);
         self.times.request_body = millis(listener.timeouts.request_body);
         self.times.write = millis(listener.timeouts.write);
         self.times.total_at = None;
@@ -350,7 +352,7 @@ impl Exchange {
             client_write: now,
             backend_read: now,
             backend_write: now,
-            look_at: None,
+            ..Since::default()
         };
         if keep_label {
             self.last_backend = Some(Arc::clone(label));
@@ -403,13 +405,14 @@ impl Exchange {
         desk: &mut Desk<'_>,
     ) -> Poll<End> {
         self.since.now = desk.now;
-        if let Some(end) = self.poll_request(cx, client, carry, backend, desk) {
-            return Poll::Ready(end);
-        }
-        match self.poll_response(cx, client, backend, desk) {
-            Some(end) => Poll::Ready(end),
-            None => Poll::Pending,
-        }
+        let client_is_read = match self.poll_request(cx, client, carry, backend, desk) {
+            Ok(is_read) => is_read,
+            Err(end) => return Poll::Ready(end),
+        };
+        let end = self
+            .poll_response(cx, client, backend, desk)
+            .or_else(|| self.look(client, client_is_read, backend));
+        end.map_or(Poll::Pending, Poll::Ready)
     }
 }
 

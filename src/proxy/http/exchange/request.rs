@@ -11,29 +11,9 @@ use crate::proxy::flow::{Stream, TURN, keep, largest_read, poll_read};
 use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::Reason;
 
-/// Between two looks at a client that is not read, in milliseconds.
-const LOOK_MS: u64 = 500;
-
 impl Exchange {
-    /// Client to backend.
+    /// Client to backend: moves what can be moved, and says whether the client is being read.
     pub(super) fn poll_request<C: Stream, B: Stream>(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut C,
-        carry: &mut Vec<u8>,
-        backend: &mut B,
-        desk: &mut Desk<'_>,
-    ) -> Option<End> {
-        match self.advance_request(cx, client, carry, backend, desk) {
-            Ok(true) => self.since.look_at = None,
-            Ok(false) => return self.look_for_client(client, desk.now),
-            Err(end) => return Some(end),
-        }
-        None
-    }
-
-    /// Moves what can be moved, and says whether the client is being read.
-    fn advance_request<C: Stream, B: Stream>(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut C,
@@ -187,17 +167,5 @@ impl Exchange {
             }
         }
         Ok(false)
-    }
-
-    /// Nothing is read from the client for now, so no read tells when it leaves: looks from time to time.
-    fn look_for_client<C: Stream>(&mut self, client: &C, now: u64) -> Option<End> {
-        let at = *self.since.look_at.get_or_insert(now + LOOK_MS);
-        if now < at {
-            return None;
-        }
-        self.since.look_at = Some(now + LOOK_MS);
-        client
-            .peer_has_ended()
-            .then_some(End::Client(Reason::ClientLeft))
     }
 }

@@ -197,7 +197,11 @@ impl Exchange {
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
-        response.reader = Some(BodyReader::new(head.framing, self.facts.trailer_limit));
+        response.reader = Some(BodyReader::new(
+            head.framing,
+            self.facts.trailer_limit,
+            head.keeps_trailers,
+        ));
         // What is left of a body that the backend answers before it has it may never come, or belong to nobody.
         response.close_client =
             closing || !self.facts.keep_alive || response.until_close || !self.body.is_done();

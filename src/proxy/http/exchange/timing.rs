@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::{End, Exchange, Since, Times};
+use crate::proxy::flow::Stream;
 use crate::proxy::sessions::Fired;
 use crate::telemetry::outcome::{BackendError, Reason};
 
 const NEVER: u64 = u64::MAX;
+
+/// Between two looks at those who are waited for, in milliseconds.
+const LOOK_MS: u64 = 500;
 
 impl Exchange {
     /// The times that may end the exchange as it stands, each with the end that it brings.
@@ -16,8 +20,7 @@ impl Exchange {
             client_write,
             backend_read,
             backend_write,
-            now: _,
-            look_at: _,
+            ..
         } = self.since;
         let Times {
             request_body,
@@ -27,9 +30,10 @@ impl Exchange {
             total_at,
         } = self.times;
         let when = |applies: bool, at: u64| if applies { at } else { NEVER };
-        let sending = !self.deaf && (self.sent < self.out.len() || !self.up.is_empty());
+        let sending = self.is_sending();
         // A client that was told to wait for 100 waits for the backend, not the backend for it.
-        let held_back = self.facts.expects_continue && !self.streamed && self.response.interim == 0;
+        let held_back =
+            self.facts.expects_continue && self.body_bytes == 0 && self.response.interim == 0;
         let receiving = !self.deaf && !sending && !self.body.is_done() && !held_back;
         let answering = self.response.status.is_some();
         let client_full = !self.down.is_empty();
@@ -60,6 +64,38 @@ impl Exchange {
         ]
     }
 
+    /// Bytes wait for the backend.
+    fn is_sending(&self) -> bool {
+        !self.deaf && (self.sent < self.out.len() || !self.up.is_empty())
+    }
+
+    /// While bytes wait, looks from time to time at what no read and no write tells: whether a client that is not read
+    /// has left, and whether the sides take what the system holds for them.
+    pub(super) fn look<C: Stream, B: Stream>(
+        &mut self,
+        client: &C,
+        client_is_read: bool,
+        backend: &B,
+    ) -> Option<End> {
+        let (now, client_full) = (self.since.now, !self.down.is_empty());
+        if client_is_read && !client_full && !self.is_sending() {
+            self.since.look_at = None;
+            return None;
+        }
+        let next = now + LOOK_MS.min(self.times.write / 4).max(1);
+        if now < *self.since.look_at.get_or_insert(next) {
+            return None;
+        }
+        self.since.look_at = Some(next);
+        if client_full && self.since.client_backlog.has_shrunk(client) {
+            self.since.client_write = now;
+        }
+        if self.is_sending() && self.since.backend_backlog.has_shrunk(backend) {
+            self.since.backend_write = now;
+        }
+        (!client_is_read && client.peer_has_ended()).then_some(End::Client(Reason::ClientLeft))
+    }
+
     /// When to look again at the latest, in the worker's milliseconds.
     pub fn next_deadline(&self) -> u64 {
         self.deadlines()
@@ -70,14 +106,14 @@ impl Exchange {
             .unwrap_or(NEVER)
     }
 
-    /// What a deadline that fired means, if anything is still too late.
-    pub fn expired(&self, fired: Fired, now: u64) -> Option<End> {
+    /// What a deadline that fired means, if one has passed at `past`.
+    pub fn expired(&self, fired: Fired, past: u64) -> Option<End> {
         match fired {
             Fired::Drained => Some(End::Drained),
             Fired::Deadline => self
                 .deadlines()
                 .into_iter()
-                .find(|(at, _)| *at <= now)
+                .find(|(at, _)| *at <= past)
                 .map(|(_, end)| end),
         }
     }
