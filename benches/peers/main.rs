@@ -17,6 +17,7 @@ mod measure;
 mod options;
 mod poll;
 mod proxies;
+mod reload;
 mod report;
 mod rounds;
 mod scenarios;

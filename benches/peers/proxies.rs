@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::launch::{Child, Cores, read_ports};
 use crate::load::{Load, Work};
+use crate::reload;
 
 /// Which proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,8 @@ pub struct Task {
     pub routes: usize,
     /// Choose the backend by the field `x-key`, and check no backend.
     pub by_key: bool,
+    /// One more route says which file this is, no backend is checked, and all cores may be used.
+    pub numbered: bool,
 }
 
 /// A proxy that answers.
@@ -111,7 +114,10 @@ impl Programs {
         work: &Work,
     ) -> io::Result<Running> {
         let program = self.program(proxy).map_err(io::Error::other)?;
-        let core = [cores.proxy];
+        let mut core = vec![cores.proxy];
+        if task.numbered {
+            core.extend_from_slice(&cores.others);
+        }
         let log = self.directory.join(format!("{}.log", proxy.name()));
         let (mut child, address) = if proxy == Proxy::Floor {
             let pool = if task.http { "pool" } else { "pairs" };
@@ -157,16 +163,21 @@ impl Programs {
                 _ => format!("    \"{backend}\","),
             })
             .collect();
-        let routes: String = (0..task.routes)
+        let mut routes: String = (0..task.routes)
             .map(|number| format!("\n[[route]]\npath = \"/r{number}/*\"\ncluster = \"bench\"\n"))
             .collect();
-        let (policy, check) = match (task.by_key, task.http) {
-            (true, _) => (
-                "policy = \"consistent_hash\"\nhash_key = { header = \"x-key\" }\n",
-                "",
-            ),
-            (false, true) => ("", "check = { http = \"/128\" }"),
-            (false, false) => ("", "check = { tcp = true }"),
+        if task.numbered {
+            routes += &reload::route(0);
+        }
+        let policy = if task.by_key {
+            "policy = \"consistent_hash\"\nhash_key = { header = \"x-key\" }\n"
+        } else {
+            ""
+        };
+        let check = match task.http {
+            _ if task.by_key || task.numbered => "",
+            true => "check = { http = \"/128\" }",
+            false => "check = { tcp = true }",
         };
         let text = template
             .replace("{listen}", &listen.to_string())

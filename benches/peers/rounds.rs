@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::idle;
 use crate::launch::Cores;
-use crate::load::{Edge, Load, Pace};
+use crate::load::{Edge, Load, Pace, Work};
 use crate::measure::{self, Sample};
 use crate::options::Options;
 use crate::proxies::{Programs, Proxy};
+use crate::reload;
 use crate::scenarios::{Plan, Scenario};
 use crate::subjects::Subject;
 
@@ -107,6 +108,11 @@ impl Stage<'_> {
         let process = running.child.id();
         if matches!(plan, Plan::Idle) {
             return idle::measure(running.address, process, &subject.work);
+        }
+        if let (Plan::Reload, Work::Http { requests, .. }) = (plan, &subject.work) {
+            let file = self.programs.directory.join("lbproxy.toml");
+            let resident = measure::resident(process)? / 1024.0;
+            return reload::measure(running.address, process, &file, &requests[0], resident);
         }
         let (connections, in_flight) = match plan {
             Plan::Http {

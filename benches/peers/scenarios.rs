@@ -8,6 +8,7 @@ pub enum Unit {
     MillisPerGigabyte,
     MicrosAtP99,
     KibPerConnection,
+    MillisPerReload,
 }
 
 impl Unit {
@@ -17,6 +18,7 @@ impl Unit {
             Self::MillisPerGigabyte => "ms/GB",
             Self::MicrosAtP99 => "p99 µs",
             Self::KibPerConnection => "KiB/conn",
+            Self::MillisPerReload => "ms/reload",
         }
     }
 }
@@ -46,6 +48,8 @@ pub enum Plan {
     Workers,
     Routes,
     Backends,
+    /// lbproxy alone: reloads of large files.
+    Reload,
 }
 
 /// What is demanded of a subject.
@@ -68,6 +72,8 @@ pub enum Bound {
     Within(f64),
     /// Resident memory of the subject before the connections came, in MiB
     Base(f64),
+    /// Longest answer of the subject, in µs
+    Longest(f64),
 }
 
 pub struct Scenario {
@@ -92,6 +98,10 @@ const fn between(subject: &'static str, than: &'static [&'static str], bound: Bo
         than,
         bound,
     }
+}
+
+const fn of(subject: &'static str, bound: Bound) -> Goal {
+    between(subject, &[], bound)
 }
 
 const fn http(
@@ -215,5 +225,19 @@ pub const SCENARIOS: &[Scenario] = &[
             &["10 backends"],
             Bound::MoreBy(1.0),
         )],
+    },
+    Scenario {
+        name: "reload",
+        title: "lbproxy reloads a file of 10,000 routes or backends while a client asks on",
+        unit: Unit::MillisPerReload,
+        plan: Plan::Reload,
+        goals: &[
+            of("10000 routes", Bound::Within(100.0)),
+            of("10000 routes", Bound::Longest(1000.0)),
+            of("10000 backends", Bound::Within(100.0)),
+            of("10000 backends", Bound::Longest(1000.0)),
+            of("ring of 10000", Bound::Within(400.0)),
+            of("ring of 10000", Bound::Longest(1000.0)),
+        ],
     },
 ];

@@ -7,6 +7,7 @@ use crate::backend;
 use crate::launch::{Child, Cores, read_ports};
 use crate::load::{Work, request};
 use crate::proxies::{Programs, Proxy, Task};
+use crate::reload;
 use crate::scenarios::Plan;
 
 /// One who takes part.
@@ -59,6 +60,7 @@ impl Backends {
             workers: 1,
             routes: 0,
             by_key: false,
+            numbered: false,
         };
         let two = task(true, &self.http[..2]);
         let (task, work) = match plan {
@@ -110,17 +112,35 @@ impl Backends {
                 };
                 let variants = [(10, "10 backends"), (10_000, "10000 backends")];
                 return Ok(own(variants, |count| {
-                    let first = Ipv4Addr::new(127, 1, 0, 1).to_bits();
                     let task = Task {
-                        backends: (0..count as u32)
-                            .map(|n| (Ipv4Addr::from_bits(first + n), port).into())
-                            .collect(),
+                        backends: many(count, port),
                         by_key: true,
                         ..two.clone()
                     };
                     let keys = (0..64).map(|n| request("/128", &format!("x-key: key-{n}")));
                     (task, keyed(keys.collect()))
                 }));
+            }
+            Plan::Reload => {
+                let variants = [
+                    (10_000, 2, false, "10000 routes"),
+                    (0, 10_000, false, "10000 backends"),
+                    (0, 10_000, true, "ring of 10000"),
+                ];
+                let reloaded =
+                    |(routes, backends, by_key, label): (usize, usize, bool, &str)| Subject {
+                        label: label.to_owned(),
+                        proxy: Proxy::Lbproxy,
+                        task: Task {
+                            routes,
+                            backends: many(backends, 9),
+                            by_key,
+                            numbered: true,
+                            ..two.clone()
+                        },
+                        work: Work::get(reload::PATH, reload::DIGITS as u64),
+                    };
+                return Ok(variants.into_iter().map(reloaded).collect());
             }
         };
         let subject = |proxy: Proxy| Subject {
@@ -131,6 +151,14 @@ impl Backends {
         };
         Ok(Proxy::ALL.into_iter().map(subject).collect())
     }
+}
+
+/// Backends on one port of so many loopback addresses.
+fn many(count: usize, port: u16) -> Vec<SocketAddr> {
+    let first = Ipv4Addr::new(127, 1, 0, 1).to_bits();
+    (0..count as u32)
+        .map(|n| (Ipv4Addr::from_bits(first + n), port).into())
+        .collect()
 }
 
 /// Requests that differ by connection, with the small answer.

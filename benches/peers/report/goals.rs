@@ -48,6 +48,11 @@ pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
             false,
             bound,
         ),
+        Bound::Longest(bound) => (
+            format!("{subject}: no answer takes more than {bound:.0} µs"),
+            false,
+            bound,
+        ),
     };
     let figure = reached(goal, rows, |figures| figures.cost);
     let of_the_core = matches!(unit, Unit::MicrosPerRequest | Unit::MillisPerGigabyte);
@@ -94,5 +99,6 @@ fn reached(goal: &Goal, rows: &[Row], cost: fn(&Figures) -> f64) -> Option<f64> 
         Bound::MoreBy(_) => own - cheapest()?,
         Bound::Within(_) => own,
         Bound::Base(_) => subject.resident,
+        Bound::Longest(_) => subject.p999,
     })
 }

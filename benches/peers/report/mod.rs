@@ -147,7 +147,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// What the shares say about the figures.
 fn warnings(unit: Unit, offered: Option<f64>, rows: &[Row]) -> Vec<String> {
     let mut warnings = Vec::new();
-    if unit == Unit::KibPerConnection {
+    if matches!(unit, Unit::KibPerConnection | Unit::MillisPerReload) {
         return warnings;
     }
     for row in rows {

@@ -35,6 +35,16 @@ fn print_result(result: &Result) {
                 row.label, row.median.cost, row.median.resident
             );
         }
+    } else if result.unit == Unit::MillisPerReload.text() {
+        let (longest, quiet) = ("longest answer µs", "without reload");
+        println!("  {:<16}{:>10}{longest:>20}{quiet:>18}", "", result.unit);
+        for row in &result.rows {
+            let figures = &row.median;
+            println!(
+                "  {:<16}{:>10.1}{:>20.0}{:>18.0}",
+                row.label, figures.cost, figures.p999, figures.p99
+            );
+        }
     } else {
         print_load(result);
     }
