@@ -247,12 +247,11 @@ impl Exchange {
             return Err(Reason::BodyTooLarge);
         }
         if forward {
-            let size = SizeLine::new(piece.payload);
+            let size = self.facts.is_chunked.then(|| SizeLine::new(piece.payload));
             let parts = frame(
-                self.facts.is_chunked,
+                size.as_ref(),
                 &bytes[..piece.payload],
                 self.body.is_done(),
-                &size,
                 &self.trailers,
             );
             for part in parts {
@@ -405,31 +404,51 @@ impl Exchange {
         desk: &mut Desk<'_>,
     ) -> Poll<End> {
         self.since.now = desk.now;
-        let client_is_read = match self.poll_request(cx, client, carry, backend, desk) {
-            Ok(is_read) => is_read,
-            Err(end) => return Poll::Ready(end),
-        };
-        let end = self
-            .poll_response(cx, client, backend, desk)
-            .or_else(|| self.look(client, client_is_read, backend));
-        end.map_or(Poll::Pending, Poll::Ready)
+        match self.advance(cx, client, carry, backend, desk) {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn advance<C: Stream, B: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        backend: &mut B,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), End> {
+        // Once the request is sent the answer comes first: it may be all, and then nobody needs to look at the client.
+        let is_sent = self.is_sent();
+        let mut client_is_read = true;
+        if !is_sent {
+            client_is_read = self.poll_request(cx, client, carry, backend, desk)?;
+        }
+        if let Some(end) = self.poll_response(cx, client, backend, desk) {
+            return Err(end);
+        }
+        if is_sent {
+            client_is_read = self.poll_request(cx, client, carry, backend, desk)?;
+        }
+        self.look(client, client_is_read, backend)
+            .map_or(Ok(()), Err)
     }
 }
 
-/// A piece of a body as it goes out: as it is, or as a chunk, with the end of the body if it is `done`.
+/// A piece of a body as it goes out: as it is, or as a chunk if it has a `size` line, with the end of the body if it is
+/// `done`.
 fn frame<'p>(
-    is_chunked: bool,
+    size: Option<&'p SizeLine>,
     payload: &'p [u8],
     done: bool,
-    size: &'p SizeLine,
     trailers: &'p [u8],
 ) -> [&'p [u8]; 5] {
     let empty: &[u8] = b"";
-    match (is_chunked, payload.is_empty(), done) {
-        (false, ..) => [empty, payload, empty, empty, empty],
-        (true, true, false) => [empty; 5],
-        (true, true, true) => [empty, empty, b"0\r\n", trailers, b"\r\n"],
-        (true, false, false) => [size.as_bytes(), payload, b"\r\n", empty, empty],
-        (true, false, true) => [size.as_bytes(), payload, b"\r\n0\r\n", trailers, b"\r\n"],
+    match (size, payload.is_empty(), done) {
+        (None, ..) => [empty, payload, empty, empty, empty],
+        (Some(_), true, false) => [empty; 5],
+        (Some(_), true, true) => [empty, empty, b"0\r\n", trailers, b"\r\n"],
+        (Some(size), false, false) => [size.as_bytes(), payload, b"\r\n", empty, empty],
+        (Some(size), false, true) => [size.as_bytes(), payload, b"\r\n0\r\n", trailers, b"\r\n"],
     }
 }

@@ -124,12 +124,11 @@ impl Exchange {
             return Poll::Ready(Err(End::Client(Reason::BodyTooLarge)));
         }
         self.streamed = true;
-        let size = SizeLine::new(piece.payload);
+        let size = self.facts.is_chunked.then(|| SizeLine::new(piece.payload));
         let parts = frame(
-            self.facts.is_chunked,
+            size.as_ref(),
             &bytes[..piece.payload],
             self.body.is_done(),
-            &size,
             &self.trailers,
         );
         let length: usize = parts.iter().map(|part| part.len()).sum();

@@ -297,15 +297,13 @@ impl Exchange {
         let done = reader.is_done();
         self.response.done = done;
         self.response.excess |= piece.consumed < bytes.len();
-        let size = SizeLine::new(piece.payload);
+        let size = self
+            .response
+            .is_chunked
+            .then(|| SizeLine::new(piece.payload));
         let trailers = std::mem::take(&mut self.trailers);
-        let [line, payload, end, extra, last] = frame(
-            self.response.is_chunked,
-            &bytes[..piece.payload],
-            done,
-            &size,
-            &trailers,
-        );
+        let [line, payload, end, extra, last] =
+            frame(size.as_ref(), &bytes[..piece.payload], done, &trailers);
         let body = [line, payload, end, extra, last];
         let end = if !self.down.is_empty() {
             self.down.push(head);
