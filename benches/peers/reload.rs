@@ -5,16 +5,23 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::launch::Cores;
+use crate::measure::resident;
+use crate::report::median;
 use crate::rounds::Figures;
 
 /// The path of the route that answers with the number of the file.
 pub const PATH: &str = "/number";
 /// Digits of that number, so that every answer has one length.
 pub const DIGITS: usize = 5;
+/// The port of backends that nobody asks.
+pub const PORT: u16 = 9;
 /// Reloads of one round.
 const RELOADS: usize = 10;
 /// How long answers are watched behind each reload: the configuration before is let go of there.
@@ -69,15 +76,58 @@ impl Asking {
     }
 }
 
-/// `file` has `route(0)`. The cost is the median time of a reload in ms, `p999` the longest answer in µs, and `p99` the
-/// longest of the same time without a reload.
+/// The file with another number and, where there are many backends, another one in the last place: a cluster that is the
+/// same would be taken over.
+fn changed(text: &str, number: usize) -> String {
+    let mut text = text.replace(&route(0), &route(number));
+    let last = format!(":{PORT}\"");
+    if let Some(at) = text.rfind(&last) {
+        let other = format!(":{}\"", PORT + 1 + number as u16 % 2);
+        text.replace_range(at..at + last.len(), &other);
+    }
+    text
+}
+
+/// Gives the proxy's workers its core for themselves and the rest of it the others, and this program, which shares those,
+/// the right to be first there: else an answer waits for whoever reads the new file, and tells nothing of the worker.
+fn place(process: u32, cores: &Cores) -> io::Result<()> {
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let path = task?.path();
+        let is_worker = std::fs::read_to_string(path.join("comm"))?.starts_with("worker");
+        let id = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok())
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| io::Error::other("a task without a number"))?;
+        let mut set = CpuSet::new();
+        if is_worker {
+            set.set(cores.proxy);
+        } else {
+            cores.others.iter().for_each(|core| set.set(*core));
+        }
+        sched_setaffinity(Some(id), &set)?;
+    }
+    // Only root may, and only where util-linux is: the figure is worse without.
+    let _ = Command::new("chrt")
+        .args(["--reset-on-fork", "--fifo", "--pid", "1"])
+        .arg(std::process::id().to_string())
+        .stderr(Stdio::null())
+        .status();
+    Ok(())
+}
+
+/// `file` has `route(0)`. The cost is the time of a reload in ms, `p999` the longest answer of a reload and of a while
+/// behind it in µs, and `p99` that of as long a time without one, which tells what the machine does on its own; each a
+/// median, since a pause that a reload makes comes with each of them.
 pub fn measure(
     to: SocketAddr,
     process: u32,
     file: &Path,
     request: &[u8],
-    resident: f64,
+    cores: &Cores,
 ) -> io::Result<Figures> {
+    place(process, cores)?;
+    let resident = resident(process)? / 1024.0;
     let text = std::fs::read_to_string(file)?;
     let process = i32::try_from(process)
         .ok()
@@ -92,10 +142,9 @@ pub fn measure(
         longest: Duration::ZERO,
     };
     asking.watch(AFTER)?;
-    let begin = Instant::now();
-    let mut times = Vec::new();
+    let (mut times, mut longest, mut quiet) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=RELOADS {
-        std::fs::write(file, text.replace(&route(0), &route(number)))?;
+        std::fs::write(file, changed(&text, number))?;
         let begin = Instant::now();
         kill_process(process, Signal::HUP)?;
         while asking.ask()? != number {
@@ -103,19 +152,15 @@ pub fn measure(
                 return Err(io::Error::other("it was not reloaded"));
             }
         }
-        times.push(begin.elapsed().as_secs_f64() * 1e3);
-        let end = Instant::now();
-        while end.elapsed() < AFTER {
-            asking.ask()?;
-        }
+        let time = begin.elapsed();
+        times.push(time.as_secs_f64() * 1e3);
+        longest.push(asking.watch(AFTER)?.as_secs_f64() * 1e6);
+        quiet.push(asking.watch(time + AFTER)?.as_secs_f64() * 1e6);
     }
-    let longest = std::mem::take(&mut asking.longest);
-    let quiet = asking.watch(begin.elapsed())?;
-    times.sort_by(f64::total_cmp);
     Ok(Figures {
-        cost: times[RELOADS / 2],
-        p99: quiet.as_secs_f64() * 1e6,
-        p999: longest.as_secs_f64() * 1e6,
+        cost: median(times),
+        p99: median(quiet),
+        p999: median(longest),
         resident,
         ..Figures::default()
     })

@@ -111,8 +111,7 @@ impl Stage<'_> {
         }
         if let (Plan::Reload, Work::Http { requests, .. }) = (plan, &subject.work) {
             let file = self.programs.directory.join("lbproxy.toml");
-            let resident = measure::resident(process)? / 1024.0;
-            return reload::measure(running.address, process, &file, &requests[0], resident);
+            return reload::measure(running.address, process, &file, &requests[0], self.cores);
         }
         let (connections, in_flight) = match plan {
             Plan::Http {

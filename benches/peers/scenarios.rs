@@ -72,7 +72,7 @@ pub enum Bound {
     Within(f64),
     /// Resident memory of the subject before the connections came, in MiB
     Base(f64),
-    /// Longest answer of the subject, in µs
+    /// Longest answer of a reload of the subject, in µs
     Longest(f64),
 }
 

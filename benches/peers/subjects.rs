@@ -133,7 +133,7 @@ impl Backends {
                         proxy: Proxy::Lbproxy,
                         task: Task {
                             routes,
-                            backends: many(backends, 9),
+                            backends: many(backends, reload::PORT),
                             by_key,
                             numbered: true,
                             ..two.clone()
