@@ -238,6 +238,9 @@ proptest! {
         if memchr::memmem::find(&client, b"fenced").is_some() {
             return Ok(());
         }
+        // Half a head that is wrong already is refused at once where it comes in one piece, and waited for where it does
+        // not: so there is an end to it.
+        let client = [&client[..], b"\r\n\r\n"].concat();
         let whole = drive(&plan(&client, None));
         let cut = drive(&plan(&client, Some(seed)));
         let of = |played: &Played| -> Vec<_> { played.requests().iter().map(meaning).collect() };
