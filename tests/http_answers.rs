@@ -206,10 +206,18 @@ fn a_body_that_falls_silent_is_refused_with_408() {
 
 #[test]
 fn who_sends_a_part_of_a_body_does_not_wait_for_100() {
-    let keys = "timeouts = { request_body = \"200ms\" }";
+    let backend = Backend::start("a");
+    backend.script(|| vec![Step::Hang]);
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { request_body = \"200ms\" }",
+        &[&backend],
+        "timeouts = { response = \"1s\" }\n",
+    ));
     let request =
         "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\nhalf";
-    refuses(keys, request, 408, "slow_body");
+    assert_own(&raw(proxy.addr("web"), request), 408);
+    assert_counted(&proxy, 408, "slow_body", 1);
+    assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
 }
 
 #[test]
