@@ -130,8 +130,9 @@ impl Reads {
         }
     }
 
-    /// Learns what a connection keeps after a call that moved its bytes: more than the kernel promised to leave over
-    /// means that it is short of memory, for all connections alike.
+    /// Learns what one direction of a connection keeps after a call that moved its bytes. More than a read of [`KEPT`]
+    /// with a head before it, which nothing was promised for, means that the kernel is short of memory, for all
+    /// connections alike.
     pub fn learn(&self, kept: usize, now: u64) {
         if kept > 2 * KEPT {
             self.careful_until.set(now + CAUTION_MS);

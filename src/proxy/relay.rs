@@ -73,9 +73,9 @@ impl Relay {
         self.down.bytes
     }
 
-    /// Bytes that were read and not taken yet.
+    /// What the fuller direction keeps of what was read and not taken yet.
     pub fn kept(&self) -> usize {
-        self.up.kept.len() + self.down.kept.len()
+        self.up.kept.len().max(self.down.kept.len())
     }
 
     /// Moves what can be moved. `moved` says whether anything was.

@@ -280,9 +280,9 @@ impl Exchange {
         self.times.total_at.unwrap_or(u64::MAX)
     }
 
-    /// Body bytes that were read and not taken yet.
+    /// What the fuller direction keeps of what was read and not taken yet.
     pub fn kept(&self) -> usize {
-        self.up.len() + self.down.len()
+        self.up.len().max(self.down.len())
     }
 
     /// What the client has not taken yet.

@@ -1,4 +1,5 @@
-//! What an exchange may take: the deadlines that stand as it stands, and what each of them means when it has passed.
+//! What an exchange may take: the deadlines that stand as it stands, what each of them means when it has passed, and the
+//! looks at those who are waited for.
 
 use std::time::Duration;
 
