@@ -32,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod gossip;
 pub mod health;
 pub mod http1;
 pub mod logging;

@@ -1,6 +1,8 @@
 //! The configuration as plain typed values: what the loader makes of a valid file and the compiler makes
 //! snapshots of. Exactly the keys that work; a key that is not here is an unknown key.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -27,6 +29,8 @@ pub struct Config {
     pub admin: Option<AdminAddress>,
     /// Logs.
     pub log: LogConfig,
+    /// The peer set; absent: none.
+    pub gossip: Option<GossipConfig>,
     /// Listeners in order.
     pub listeners: Vec<ListenerConfig>,
     /// Routes in order.
@@ -42,6 +46,29 @@ pub struct LogConfig {
     pub level: LogLevel,
     /// One JSON object a finished request.
     pub access: AccessLog,
+}
+
+/// `[gossip]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GossipConfig {
+    /// UDP and TCP address that is bound.
+    pub address: SocketAddr,
+    /// Where others reach it, and its name among them; by default the address.
+    pub advertise: SocketAddr,
+    /// Members that are asked first; may be empty (others may name this one).
+    pub seeds: Vec<BackendAddress>,
+    /// Sets with other labels never mix; by default empty.
+    pub label: String,
+    /// The first seals, all open; relative to the directory of the configuration.
+    pub key_files: Vec<PathBuf>,
+    /// Operator's public key: records need a token then.
+    pub token_key: Option<PathBuf>,
+    /// Where announced backends may live.
+    pub allow_cidrs: Vec<IpNet>,
+    /// Without keys on an address that is not loopback.
+    pub insecure_plaintext: bool,
+    /// Where the last good set is kept for a start without peers; by default beside the configuration.
+    pub members_file: Option<PathBuf>,
 }
 
 /// `[[listener]]`.
@@ -110,6 +137,8 @@ pub struct ClusterConfig {
     pub hash_seed: u64,
     /// Backends in order.
     pub backends: Vec<BackendConfig>,
+    /// Name under which agents of the peer set announce more backends: `discover = { gossip = "web" }`.
+    pub discover: Option<String>,
     /// How often names are resolved again; by default 10 s.
     pub resolve: Duration,
     /// Active check.
@@ -124,7 +153,7 @@ pub struct ClusterConfig {
     pub panic_threshold: f64,
 }
 
-/// A backend of the file.
+/// A backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendConfig {
     /// Address.
@@ -133,4 +162,16 @@ pub struct BackendConfig {
     pub weight: u32,
     /// Used only while no other is healthy.
     pub backup: bool,
+    /// Who named it.
+    pub origin: Origin,
+}
+
+/// Who named a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// The file.
+    #[default]
+    File,
+    /// The peer set.
+    Gossip,
 }

@@ -14,7 +14,7 @@ use super::values::TIMEOUT;
 use super::{Place, Reader, Slot, Table, Value};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
-use crate::config::schema::{BackendConfig, ClusterConfig};
+use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
 use crate::model::address::{AddressError, BackendAddress};
 use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Retry};
 
@@ -71,6 +71,7 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
             .integer(table.get("hash_seed"), 0..=MAX_SEED)
             .unwrap_or_default(),
         backends: backends(r, table.get("backends")),
+        discover: None,
         resolve: r
             .duration(table.get("resolve"), LEAST_RESOLVE..=*TIMEOUT.end())
             .unwrap_or(Duration::from_secs(10)),
@@ -189,6 +190,7 @@ fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)>
             address,
             weight: 1,
             backup: false,
+            origin: Origin::File,
         };
         return Some((backend, slot.place()));
     }
@@ -200,6 +202,7 @@ fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)>
         address: address(r, slot, expected)?,
         weight: weight.map_or(1, |weight| weight as u32),
         backup: backup.unwrap_or(false),
+        origin: Origin::File,
     };
     Some((backend, slot.place()))
 }

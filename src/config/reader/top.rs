@@ -52,6 +52,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
         watch: r.boolean(top.get("watch")).unwrap_or(true),
         admin,
         log: log(r, top.get("log")),
+        gossip: None,
         listeners,
         routes,
         clusters,

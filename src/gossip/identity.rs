@@ -1,0 +1,200 @@
+//! Who a member is: its advertised address, and the epoch of its run.
+//!
+//! The address is the name: two runs at one address are the same member, and the higher epoch is the later run. It
+//! starts at the wall clock's milliseconds, only so that a restart is higher without asking anybody; a member that is
+//! shown a higher epoch for its address (a clock that was set back) takes the next one.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Length of an encoded [`Identity`], bytes.
+pub const IDENTITY_LEN: usize = 27;
+
+/// What a member does; on the wire a byte of bits, of which 0 is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Announces a service, keeps nobody else's record.
+    Agent,
+    /// Keeps every record.
+    Proxy,
+}
+
+impl Role {
+    /// Word of status, log and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// A member's run. 27 bytes without padding, as on the wire, since a member keeps one for each other.
+///
+/// `ip (16, IPv4 mapped) · port (2) · epoch (8) · role (1)`, numbers big-endian.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity([u8; IDENTITY_LEN]);
+
+impl Identity {
+    /// The run `epoch` of the member at `address`.
+    pub fn new(address: SocketAddr, epoch: u64, role: Role) -> Self {
+        let mut bytes = [0; IDENTITY_LEN];
+        bytes[..18].copy_from_slice(&pack_address(address));
+        bytes[18..26].copy_from_slice(&epoch.to_be_bytes());
+        bytes[26] = u8::from(role == Role::Proxy);
+        Self(bytes)
+    }
+
+    /// The identity in these bytes; `None` if they hold no possible one (port 0, unspecified or multicast address,
+    /// unknown role).
+    pub fn from_bytes(bytes: &[u8; IDENTITY_LEN]) -> Option<Self> {
+        let identity = Self(*bytes);
+        let address = identity.address();
+        let possible = bytes[26] <= 1 && is_possible(address);
+        possible.then_some(identity)
+    }
+
+    /// As on the wire.
+    pub fn as_bytes(&self) -> &[u8; IDENTITY_LEN] {
+        &self.0
+    }
+
+    /// Where it is reached; unmapped.
+    pub fn address(&self) -> SocketAddr {
+        let packed: [u8; 18] = std::array::from_fn(|i| self.0[i]);
+        unpack_address(&packed)
+    }
+
+    /// The address as on the wire: what tells members apart.
+    pub fn key(&self) -> [u8; 18] {
+        std::array::from_fn(|i| self.0[i])
+    }
+
+    /// Which run it is.
+    pub fn epoch(&self) -> u64 {
+        u64::from_be_bytes(std::array::from_fn(|i| self.0[18 + i]))
+    }
+
+    /// What it does.
+    pub fn role(&self) -> Role {
+        if self.0[26] == 1 {
+            Role::Proxy
+        } else {
+            Role::Agent
+        }
+    }
+
+    /// The same member in another run.
+    pub fn with_epoch(&self, epoch: u64) -> Self {
+        let mut bytes = self.0;
+        bytes[18..26].copy_from_slice(&epoch.to_be_bytes());
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}#{} ({})",
+            self.address(),
+            self.epoch(),
+            self.role().as_str()
+        )
+    }
+}
+
+impl foca::Identity for Identity {
+    type Addr = [u8; 18];
+
+    fn renew(&self) -> Option<Self> {
+        Some(self.with_epoch(self.epoch().checked_add(1)?))
+    }
+
+    fn addr(&self) -> [u8; 18] {
+        self.key()
+    }
+
+    fn win_addr_conflict(&self, adversary: &Self) -> bool {
+        self.epoch() > adversary.epoch()
+    }
+}
+
+/// Whether a packet can be sent there: a port, and an address that is neither unspecified nor multicast nor broadcast.
+pub fn is_possible(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// `ip (16, IPv4 mapped) · port (2)`.
+pub fn pack_address(address: SocketAddr) -> [u8; 18] {
+    let ip = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let mut bytes = [0; 18];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    bytes
+}
+
+/// The opposite of [`pack_address`]; a mapped address comes out as IPv4.
+pub fn unpack_address(bytes: &[u8; 18]) -> SocketAddr {
+    let octets: [u8; 16] = std::array::from_fn(|i| bytes[i]);
+    let ip = Ipv6Addr::from(octets).to_canonical();
+    SocketAddr::new(ip, u16::from_be_bytes([bytes[16], bytes[17]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foca::Identity as _;
+
+    #[test]
+    fn an_identity_is_its_bytes() {
+        for text in ["10.0.0.1:7946", "[2001:db8::1]:7946"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let identity = Identity::new(address, 77, Role::Proxy);
+            assert_eq!(identity.address(), address);
+            assert_eq!(
+                (identity.epoch(), identity.role()),
+                (77, Role::Proxy),
+                "{text}"
+            );
+            assert_eq!(
+                Identity::from_bytes(identity.as_bytes()),
+                Some(identity),
+                "{text}"
+            );
+        }
+        let mapped = Identity::new("[::ffff:10.0.0.1]:1".parse().unwrap(), 1, Role::Agent);
+        assert_eq!(
+            mapped,
+            Identity::new("10.0.0.1:1".parse().unwrap(), 1, Role::Agent)
+        );
+        for text in [
+            "0.0.0.0:1",
+            "10.0.0.1:0",
+            "224.0.0.1:9",
+            "255.255.255.255:9",
+            "[ff02::1]:9",
+            "[::]:9",
+        ] {
+            let identity = Identity::new(text.parse().unwrap(), 1, Role::Agent);
+            assert_eq!(Identity::from_bytes(identity.as_bytes()), None, "{text}");
+        }
+        let mut unknown = *mapped.as_bytes();
+        unknown[26] = 2;
+        assert_eq!(Identity::from_bytes(&unknown), None);
+    }
+
+    #[test]
+    fn the_later_run_wins() {
+        let first = Identity::new("10.0.0.1:1".parse().unwrap(), 5, Role::Agent);
+        let next = first.renew().unwrap();
+        assert_eq!(next.addr(), first.addr());
+        assert!(next.win_addr_conflict(&first) && !first.win_addr_conflict(&next));
+        assert_eq!(first.with_epoch(u64::MAX).renew(), None);
+    }
+}

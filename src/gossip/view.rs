@@ -1,0 +1,84 @@
+//! The peer set as this member sees it, for those who use it: the control plane, status, metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Time;
+use super::identity::Role;
+use super::record::{Record, ServiceState};
+
+/// Whether a member lives, by the set's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Liveness {
+    /// It answers.
+    Alive,
+    /// Somebody found that it does not answer, and it has not contradicted yet.
+    Suspect,
+    /// It has not contradicted in time.
+    Down,
+    /// It has said that it leaves.
+    Left,
+}
+
+impl Liveness {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Alive, Self::Suspect, Self::Down, Self::Left];
+
+    /// Word of status, log and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it gossips: its name.
+    pub address: SocketAddr,
+    /// Its run.
+    pub epoch: u64,
+    /// What it does.
+    pub role: Role,
+    /// Whether it lives.
+    pub liveness: Liveness,
+    /// When its liveness, epoch or record last changed here.
+    pub changed: Time,
+    /// What it announces: the newest record of each cluster that it speaks for, mostly one or none.
+    pub records: Vec<Announced>,
+}
+
+/// A record that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The record.
+    pub record: Arc<Record>,
+    /// The run that announced it.
+    pub epoch: u64,
+    /// Grows with each change in a run.
+    pub version: u64,
+    /// When it was accepted here.
+    pub accepted: Time,
+}
+
+impl Announced {
+    /// How the service is.
+    pub fn state(&self) -> ServiceState {
+        self.record.state
+    }
+}
+
+/// The whole set at one moment, this member included; sorted by address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerSet {
+    /// Grows with each change.
+    pub version: u64,
+    /// The moment.
+    pub at: Time,
+    /// The members.
+    pub members: Vec<Member>,
+}
