@@ -2,14 +2,17 @@
 
 use fastrand::Rng;
 use lbproxy::config::diagnostics::{Severity, render, to_json};
-use lbproxy::config::load::{Loaded, load, load_bytes};
+use lbproxy::config::load::{Loaded, load, load_agent, load_bytes};
 
 const FULL: &str = include_str!("../config/full.toml");
 
-const SAMPLES: [(&str, &str); 5] = [
+const AGENT: &str = include_str!("../config/agent.toml");
+
+const SAMPLES: [(&str, &str); 6] = [
     ("smallest.toml", include_str!("../config/smallest.toml")),
     ("full.toml", FULL),
     ("tcp.toml", include_str!("../config/tcp.toml")),
+    ("gossip.toml", include_str!("../config/gossip.toml")),
     ("weighted.toml", include_str!("../config/weighted.toml")),
     (
         "consistent_hash.toml",
@@ -25,6 +28,8 @@ fn samples_are_valid_and_without_warnings() {
         assert_eq!(shown, "", "{name}");
         assert!(loaded.config.is_some(), "{name}");
     }
+    let loaded = load_agent(AGENT.as_bytes());
+    assert!(loaded.config.is_some() && loaded.diagnostics.is_empty());
 }
 
 #[test]
@@ -35,7 +40,8 @@ fn every_sample_is_tested() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    let mut tested = SAMPLES.map(|(name, _)| name);
+    let mut tested = SAMPLES.map(|(name, _)| name).to_vec();
+    tested.push("agent.toml");
     tested.sort_unstable();
     assert_eq!(files, tested);
 }

@@ -19,6 +19,7 @@ pub(super) const TOP: Section = Section {
         "watch",
         "admin",
         "log",
+        "gossip",
         "listener",
         "route",
         "cluster",
@@ -38,6 +39,21 @@ pub(super) const LOG: Section = Section {
 pub(super) const ACCESS: Section = Section {
     name: "`access`",
     keys: &["file"],
+};
+
+pub(super) const GOSSIP: Section = Section {
+    name: "[gossip]",
+    keys: &[
+        "address",
+        "advertise",
+        "seeds",
+        "label",
+        "key_files",
+        "token_key",
+        "allow_cidrs",
+        "insecure_plaintext",
+        "members_file",
+    ],
 };
 
 pub(super) const LISTENER: Section = Section {
@@ -112,6 +128,7 @@ pub(super) const CLUSTER: Section = Section {
         "hash_seed",
         "backends",
         "resolve",
+        "discover",
         "check",
         "timeouts",
         "retry",
@@ -129,6 +146,11 @@ pub(super) const HASH_KEY: Section = Section {
 pub(super) const BACKEND: Section = Section {
     name: "a backend",
     keys: &["address", "weight", "backup"],
+};
+
+pub(super) const DISCOVER: Section = Section {
+    name: "`discover`",
+    keys: &["gossip"],
 };
 
 pub(super) const CHECK: Section = Section {
@@ -153,12 +175,38 @@ pub(super) const CLUSTER_LIMITS: Section = Section {
     keys: &["idle_connections"],
 };
 
-/// All of them.
-pub(super) const ALL: [&Section; 18] = [
+/// An agent's file, which has no other table.
+pub(super) const AGENT: Section = Section {
+    name: "an agent's file",
+    keys: &[
+        "cluster",
+        "backend",
+        "weight",
+        "zone",
+        "name",
+        "build",
+        "check",
+        "interval",
+        "timeout",
+        "address",
+        "advertise",
+        "seeds",
+        "label",
+        "key_file",
+        "token_file",
+        "insecure_plaintext",
+        "drain_timeout",
+        "level",
+    ],
+};
+
+/// All of the proxy's file.
+pub(super) const ALL: [&Section; 20] = [
     &TOP,
     &ADMIN,
     &LOG,
     &ACCESS,
+    &GOSSIP,
     &LISTENER,
     &LISTENER_TIMEOUTS,
     &LISTENER_LIMITS,
@@ -169,14 +217,18 @@ pub(super) const ALL: [&Section; 18] = [
     &CLUSTER,
     &HASH_KEY,
     &BACKEND,
+    &DISCOVER,
     &CHECK,
     &CLUSTER_TIMEOUTS,
     &RETRY,
     &CLUSTER_LIMITS,
 ];
 
-/// The one section that has `key`, if it is one.
-pub(super) fn only_home(key: &str) -> Option<&'static Section> {
+/// The one section that has `key`, if it is one and can stand in the file that `section` stands in.
+pub(super) fn only_home(key: &str, section: &Section) -> Option<&'static Section> {
+    if section.name == AGENT.name {
+        return None;
+    }
     let mut homes = ALL.iter().filter(|section| section.keys.contains(&key));
     let first = homes.next()?;
     homes.next().is_none().then_some(first)

@@ -23,6 +23,7 @@ pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
     listener_names(r, draft);
     addresses(r, draft);
     route_listeners(r, draft);
+    discovery(r, draft);
     AllKnown(clusters(r, draft))
 }
 
@@ -89,15 +90,20 @@ impl<'d> Port<'d> {
 }
 
 fn addresses(r: &mut Reader<'_>, draft: &Draft) {
-    let mut claims: Vec<(&ListenAddress, &Place, &str)> = draft
+    let mut claims: Vec<(ListenAddress, &Place, &str)> = draft
         .config
         .listeners
         .iter()
         .zip(&draft.listeners)
-        .map(|(listener, places)| (&listener.address, &places.address, "a listener"))
+        .map(|(listener, places)| (listener.address, &places.address, "a listener"))
         .collect();
     if let (Some(AdminAddress::Tcp(address)), Some(place)) = (&draft.config.admin, &draft.admin) {
-        claims.push((address, place, "the admin server"));
+        claims.push((*address, place, "the admin server"));
+    }
+    let gossip = draft.gossip.as_ref();
+    let place = gossip.and_then(|places| places.address.as_ref());
+    if let (Some(gossip), Some(place)) = (&draft.config.gossip, place) {
+        claims.push((gossip.address.into(), place, "[gossip]"));
     }
     claims.sort_by_key(|(_, place, _)| place.start);
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
@@ -112,6 +118,25 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
                 Finding::error((*place).clone(), message)
                     .label("expected an address and port of its own")
                     .related(first, format!("{holder} has it")),
+            );
+        }
+    }
+}
+
+fn discovery(r: &mut Reader<'_>, draft: &Draft) {
+    if draft.gossip.is_some() {
+        return;
+    }
+    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+        if let (Some(_), Some(place)) = (&cluster.discover, &places.discover) {
+            let message = format!(
+                "cluster {} discovers backends without a peer set",
+                quoted(&cluster.name)
+            );
+            r.findings.add(
+                Finding::error(place.clone(), message)
+                    .label("expected a [gossip] section")
+                    .help("write [gossip], with an `address`".to_owned()),
             );
         }
     }

@@ -65,10 +65,57 @@ pub struct GossipConfig {
     pub token_key: Option<PathBuf>,
     /// Where announced backends may live.
     pub allow_cidrs: Vec<IpNet>,
-    /// Without keys on an address that is not loopback.
+    /// Unsealed packets are accepted, and without keys sent, on an address that is not loopback too.
     pub insecure_plaintext: bool,
     /// Where the last good set is kept for a start without peers; by default beside the configuration.
     pub members_file: Option<PathBuf>,
+}
+
+/// What `lbproxy agent` runs on: a file of its own, or flags of the same names. Its rules are in
+/// [`agent`](super::agent).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// What proxies `discover`; 1 to 64 bytes.
+    pub cluster: String,
+    /// Where the proxies reach the service.
+    pub backend: SocketAddr,
+    /// 0 to 1000; by default 1.
+    pub weight: u16,
+    /// At most 32 bytes; by default empty.
+    pub zone: String,
+    /// Name of this agent, 1 to 64 bytes; absent: the host's.
+    pub name: Option<String>,
+    /// Version of the service, at most 32 bytes; by default empty.
+    pub build: String,
+    /// How the service is checked; absent: it is ready as long as the agent runs.
+    pub check: Option<LocalCheck>,
+    /// UDP and TCP address that is bound.
+    pub address: SocketAddr,
+    /// Where others reach it, and its name among them; by default the address.
+    pub advertise: SocketAddr,
+    /// Members that are asked first; may be empty (others may name this one).
+    pub seeds: Vec<BackendAddress>,
+    /// Sets with other labels never mix; by default empty.
+    pub label: String,
+    /// Of one key or several, of which the first seals; relative to the directory of the configuration.
+    pub key_file: Option<PathBuf>,
+    /// The operator's permission; likewise.
+    pub token_file: Option<PathBuf>,
+    /// Unsealed packets are accepted, and without a key sent, on an address that is not loopback too.
+    pub insecure_plaintext: bool,
+    /// How long the service may go on after it is announced as draining; by default 30 s.
+    pub drain_timeout: Duration,
+    /// Events of the agent, to stderr.
+    pub level: LogLevel,
+}
+
+/// What an agent asks its service: `http://host:port/path` or `tcp://host:port`, every `interval` for `timeout`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalCheck {
+    /// Where it is asked; also the Host field.
+    pub target: BackendAddress,
+    /// By default every second for a second; one result is enough to change the state, since proxies check too.
+    pub check: Check,
 }
 
 /// `[[listener]]`.

@@ -1,6 +1,7 @@
 //! What is legal but surely a mistake, as far as it takes the whole file to see: clusters that nothing uses or that
-//! have nobody to send to, listeners and routes that nothing reaches. What one value tells alone is warned of by
-//! its reader. Nothing is said of parts with errors, so that no warning is a mere consequence of one.
+//! have nobody to send to, listeners and routes that nothing reaches, a peer set that fills no cluster. What one value
+//! tells alone is warned of by its reader. Nothing is said of parts with errors, so that no warning is a mere
+//! consequence of one.
 
 use std::collections::HashSet;
 
@@ -18,6 +19,7 @@ pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKn
         unused_clusters(r, draft);
     }
     empty_clusters(r, draft);
+    idle_gossip(r, draft);
     if draft.complete.listeners && draft.complete.routes {
         idle_listeners(r, draft);
         unreachable_routes(r, draft);
@@ -59,7 +61,8 @@ fn unused_clusters(r: &mut Reader<'_>, draft: &Draft) {
 
 fn empty_clusters(r: &mut Reader<'_>, draft: &Draft) {
     for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
-        if !places.whole {
+        // What a cluster discovers, nobody knows yet.
+        if !places.whole || cluster.discover.is_some() {
             continue;
         }
         let backends = &cluster.backends;
@@ -82,6 +85,35 @@ fn empty_clusters(r: &mut Reader<'_>, draft: &Draft) {
         let message = format!("cluster {} {what}", quoted(&cluster.name));
         r.findings
             .add(Finding::warning(place, message).label(label));
+    }
+}
+
+/// A peer set that no cluster listens to, or whose members may announce nothing.
+fn idle_gossip(r: &mut Reader<'_>, draft: &Draft) {
+    let (Some(gossip), Some(places)) = (&draft.config.gossip, &draft.gossip) else {
+        return;
+    };
+    let discovers = draft
+        .clusters
+        .iter()
+        .any(|places| places.discover.is_some());
+    if !discovers && draft.complete.clusters {
+        r.warning(
+            places.header.clone(),
+            "no cluster discovers backends in [gossip]",
+            "expected a cluster with discover = { gossip = \"…\" }",
+        );
+    }
+    if discovers && places.whole && gossip.allow_cidrs.is_empty() {
+        let place = places.allow_cidrs.as_ref().unwrap_or(&places.header);
+        r.findings.add(
+            Finding::warning(place.clone(), "no announced backend will be accepted")
+                .label("expected `allow_cidrs` with the networks where backends may live")
+                .help(
+                    "write allow_cidrs = [\"10.0.0.0/8\"]; loopback only when it is listed"
+                        .to_owned(),
+                ),
+        );
     }
 }
 

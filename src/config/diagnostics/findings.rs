@@ -166,7 +166,7 @@ pub(super) fn is_treacherous(c: char) -> bool {
 }
 
 /// Bounded, and harmless to a terminal.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::config) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
     for (count, c) in text.chars().enumerate() {
         if count == MAX_TEXT {

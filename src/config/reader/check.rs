@@ -13,7 +13,8 @@ use crate::model::settings::{Check, CheckKind};
 use crate::model::units::show_duration;
 
 /// Of `interval` and `timeout`: a faster check is an attack, a slower one tells nothing.
-const PERIOD: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
+pub(in crate::config) const PERIOD: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(86_400);
 const INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Consecutive results that change a backend's state: by default for up and for down, and the legal range.
@@ -114,7 +115,7 @@ fn statuses(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(u16, u16)> {
     )
 }
 
-fn warn_of_slowness(r: &mut Reader<'_>, table: &Table<'_>, check: &Check) {
+pub(super) fn warn_of_slowness(r: &mut Reader<'_>, table: &Table<'_>, check: &Check) {
     if check.timeout <= check.interval {
         return;
     }

@@ -8,6 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::check::check;
 use super::draft::ClusterPlaces;
+use super::gossip::discover;
 use super::listener::http_version;
 use super::patterns;
 use super::values::TIMEOUT;
@@ -71,7 +72,7 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
             .integer(table.get("hash_seed"), 0..=MAX_SEED)
             .unwrap_or_default(),
         backends: backends(r, table.get("backends")),
-        discover: None,
+        discover: discover(r, table.get("discover")),
         resolve: r
             .duration(table.get("resolve"), LEAST_RESOLVE..=*TIMEOUT.end())
             .unwrap_or(Duration::from_secs(10)),
@@ -84,6 +85,7 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
     let places = ClusterPlaces {
         name: name.span(),
         backends: table.get("backends").map(|slot| slot.place()),
+        discover: table.get("discover").map(|slot| slot.place()),
         whole: r.findings.errors() == before,
     };
     (config, places)

@@ -10,6 +10,8 @@ pub(in crate::config) struct Draft {
     pub config: Config,
     /// Place of `admin.address`.
     pub admin: Option<Place>,
+    /// Of `[gossip]`, even if it could not be read.
+    pub gossip: Option<GossipPlaces>,
     /// Of each listener.
     pub listeners: Vec<ListenerPlaces>,
     /// Of each route.
@@ -27,6 +29,19 @@ pub(in crate::config) struct Complete {
     pub listeners: bool,
     pub routes: bool,
     pub clusters: bool,
+}
+
+/// Places of the parts of `[gossip]`.
+#[derive(Debug)]
+pub(in crate::config) struct GossipPlaces {
+    /// Its header.
+    pub header: Place,
+    /// Its `address`, if that could be read.
+    pub address: Option<Place>,
+    /// Its `allow_cidrs`.
+    pub allow_cidrs: Option<Place>,
+    /// Whether it was read without an error.
+    pub whole: bool,
 }
 
 /// Places of a listener's parts.
@@ -64,6 +79,8 @@ pub(in crate::config) struct ClusterPlaces {
     pub name: Place,
     /// Its `backends`.
     pub backends: Option<Place>,
+    /// Its `discover`.
+    pub discover: Option<Place>,
     /// Whether it was read without an error.
     pub whole: bool,
 }

@@ -45,7 +45,11 @@ pub(super) fn listener(
             .word(table.get("protocol"), &PROTOCOLS)
             .unwrap_or_default(),
         cluster: cluster.map(str::to_owned),
-        trusted_proxies: trusted_proxies(r, table.get("trusted_proxies")),
+        trusted_proxies: networks(
+            r,
+            table.get("trusted_proxies"),
+            "so anyone may say for whom a request is made",
+        ),
         timeouts: timeouts(r, table.get("timeouts")),
         limits: limits(r, table.get("limits")),
     };
@@ -60,7 +64,8 @@ pub(super) fn listener(
     Some((config, places))
 }
 
-fn trusted_proxies(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<IpNet> {
+/// Networks that something is left to; `all` is what it means to leave it to every address.
+pub(super) fn networks(r: &mut Reader<'_>, slot: Option<Slot<'_>>, all: &str) -> Vec<IpNet> {
     let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
     let networks = r.list(slot, expected, |r, slot| {
         let network = network(r, slot)?;
@@ -68,7 +73,7 @@ fn trusted_proxies(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<IpNet> {
             r.warning(
                 slot.place(),
                 format!("{slot} is every address there is"),
-                "so anyone may say for whom a request is made",
+                all,
             );
         }
         Some(network)

@@ -6,11 +6,13 @@
 //! readers return is a [`draft::Draft`]: the configuration, and the places that the relations between its
 //! parts are reported at.
 
+mod agent;
 mod check;
 mod cluster;
 pub(super) mod draft;
+mod gossip;
 mod listener;
-mod patterns;
+pub(super) mod patterns;
 mod route;
 mod top;
 mod values;
@@ -25,7 +27,10 @@ use super::diagnostics::findings::{Finding, Findings, quoted};
 use super::diagnostics::suggest::{Suggester, one_of};
 use super::keys::{self, Section};
 
+pub(super) use agent::agent;
+pub(super) use check::PERIOD;
 pub(super) use top::file;
+pub(super) use values::FROM_ZERO;
 
 /// Byte range of a piece of the text.
 pub(super) type Place = Range<usize>;
@@ -100,7 +105,12 @@ impl Reader<'_> {
             .add(Finding::error(place, message).label(label));
     }
 
-    fn warning(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+    pub(super) fn warning(
+        &mut self,
+        place: Place,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) {
         self.findings
             .add(Finding::warning(place, message).label(label));
     }
@@ -140,7 +150,7 @@ impl Reader<'_> {
 
     fn unknown_key(&mut self, key: &str, place: Place, section: &'static Section) {
         let near = self.suggester.nearest(key, section.keys.iter().copied());
-        let help = match (near, keys::only_home(key)) {
+        let help = match (near, keys::only_home(key, section)) {
             (Some(near), _) => Some(format!("did you mean `{near}`?")),
             (None, Some(home)) if home.name == keys::TOP.name => Some(format!(
                 "`{key}` belongs at the top of the file, before the first section"

@@ -122,7 +122,7 @@ pub(super) fn path(text: &str) -> Result<PathPattern, String> {
 }
 
 /// What a health check asks for: a path, perhaps with a query.
-pub(super) fn target(text: &str) -> Result<String, String> {
+pub(in crate::config) fn target(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err("expected a path that begins with \"/\"".to_owned());
     }

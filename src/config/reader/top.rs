@@ -8,13 +8,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::draft::{Complete, Draft};
 use super::values::FROM_ZERO;
-use super::{Reader, Slot, Table, cluster, listener, route};
+use super::{Reader, Slot, Table, cluster, gossip, listener, route};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogLevel};
 use crate::model::address::AddressError;
 
-const LEVELS: [(&str, LogLevel); 5] = [
+pub(super) const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
     ("info", LogLevel::Info),
@@ -39,6 +39,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
     let (routes, route_places) = routes.into_iter().unzip();
     let (clusters, cluster_places) = clusters.into_iter().unzip();
     let (admin, admin_place) = admin(r, top.get("admin")).unzip();
+    let (gossip, gossip_places) = gossip::gossip(r, top.get("gossip"));
     let mut config = Config {
         workers: r
             .integer(top.get("workers"), 1..=1024)
@@ -52,7 +53,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
         watch: r.boolean(top.get("watch")).unwrap_or(true),
         admin,
         log: log(r, top.get("log")),
-        gossip: None,
+        gossip,
         listeners,
         routes,
         clusters,
@@ -61,6 +62,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
     Draft {
         config,
         admin: admin_place,
+        gossip: gossip_places,
         listeners: listener_places,
         routes: route_places,
         clusters: cluster_places,
@@ -166,12 +168,7 @@ fn access_log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<AccessLog> {
         DeValue::Table(_) => {
             let table = r.table(Some(slot), &keys::ACCESS)?;
             let file = r.required(&table, "file", "the path of a file")?;
-            r.parsed(Some(file), "the path of a file", |path| {
-                if path.is_empty() || path.contains('\0') {
-                    return Err("expected the path of a file".to_owned());
-                }
-                Ok(AccessLog::File(PathBuf::from(path)))
-            })
+            r.path(Some(file)).map(AccessLog::File)
         }
         DeValue::String(text) if text != "off" && text != "stdout" => {
             let near = r.suggester.nearest(text, ["off", "stdout"]);

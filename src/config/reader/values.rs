@@ -2,6 +2,7 @@
 //! slot, so that an absent key reads as `None` in silence and a wrong one as `None` with an error.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -17,7 +18,7 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// Timeouts: no zero, which would end everything at once, and nothing that is as good as unlimited.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = MS..=YEAR;
 /// Spans of time where zero means at once.
-pub(super) const FROM_ZERO: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+pub(in crate::config) const FROM_ZERO: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
 
 impl Reader<'_> {
     pub(super) fn string<'a>(&mut self, slot: Option<Slot<'a>>, expected: &str) -> Option<&'a str> {
@@ -48,6 +49,17 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// Of a file, which need not exist.
+    pub(super) fn path(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
+        let expected = "the path of a file";
+        self.parsed(slot, expected, |path| {
+            let legal = !path.is_empty() && !path.contains('\0');
+            legal
+                .then(|| PathBuf::from(path))
+                .ok_or_else(|| format!("expected {expected}"))
+        })
     }
 
     /// A word of a closed set.

@@ -40,7 +40,7 @@ fn top_level() {
     says(
         "listener2 = 3",
         "1:1 error: unknown key `listener2` in the top level of the file | expected `workers`, `drain_timeout`, \
-         `shutdown_delay`, `watch`, `admin`, `log`, `listener`, `route` or `cluster` | did you mean `listener`?",
+         `shutdown_delay`, `watch`, `admin`, `log`, `gossip`, `listener`, `route` or `cluster` | did you mean `listener`?",
     );
 }
 
@@ -65,10 +65,6 @@ fn keys_that_belong_elsewhere() {
 fn keys_that_do_not_work_yet_are_unknown() {
     for (snippet, key) in [
         (
-            "[gossip]\naddress = ':1'",
-            "`gossip` in the top level of the file",
-        ),
-        (
             "[[listener]]\naddress = ':1'\ncluster = 'web'\ntls = {}",
             "`tls` in [[listener]]",
         ),
@@ -88,7 +84,6 @@ fn keys_that_do_not_work_yet_are_unknown() {
             "[[route]]\ncluster = 'web'\nrequest_headers = {}",
             "`request_headers` in [[route]]",
         ),
-        ("[cluster.a]\ndiscover = {}", "`discover` in [cluster.NAME]"),
         (
             "[cluster.a]\nslow_start = '0s'",
             "`slow_start` in [cluster.NAME]",

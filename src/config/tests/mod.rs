@@ -1,6 +1,8 @@
 //! What the loader says of good and of bad texts, word for word.
 
+mod agent;
 mod errors;
+mod gossip;
 mod parts;
 mod syntax;
 mod values;
@@ -9,7 +11,7 @@ mod warnings;
 use proptest::prelude::*;
 
 use super::diagnostics::{Diagnostic, Severity};
-use super::load::{MAX_FILE, load, load_bytes};
+use super::load::{MAX_FILE, load, load_agent, load_bytes};
 use super::{keys, schema::Config};
 
 /// A small valid file to put a snippet before: what belongs to the top, and tables.
@@ -81,8 +83,10 @@ fn says(snippet: &str, expected: &str) {
 fn the_full_sample_has_every_key() {
     keys::seen::take();
     assert_eq!(said(include_str!("../../../config/full.toml")), [""; 0]);
+    let agent = load_agent(include_bytes!("../../../config/agent.toml"));
+    assert_eq!(agent.diagnostics, []);
     let seen = keys::seen::take();
-    for section in keys::ALL {
+    for section in keys::ALL.into_iter().chain([&keys::AGENT]) {
         for key in section.keys {
             assert!(
                 seen.contains(&(section.name, key)),
@@ -140,11 +144,12 @@ proptest! {
     fn nothing_that_looks_like_a_file_panics(
         parts in proptest::collection::vec(prop_oneof![
             Just("[[listener]]\n"), Just("[[route]]\n"), Just("[cluster.a]\n"), Just("[cluster]\n"),
-            Just("[listener.limits]\n"), Just("[log]\n"), Just("[admin]\n"), Just("\n"), Just("["), Just("]"),
+            Just("[listener.limits]\n"), Just("[log]\n"), Just("[admin]\n"), Just("[gossip]\n"), Just("\n"), Just("["), Just("]"),
             Just("{"), Just("}"), Just(","), Just("="), Just("\""), Just("'''"), Just("#"),
             Just("address = \":1\"\n"), Just("cluster = \"a\"\n"), Just("listeners = [\"a\"]\n"),
             Just("path = \"/*\"\n"), Just("backends = [\"a:1\", {}]\n"), Just("a.b = 1\n"), Just("a = 0x\n"),
             Just("check = { http = 1 }\n"), Just("é = \"\\u0000\"\n"), Just("present = 1e999\n"),
+            Just("discover = { gossip = \"a\" }\n"), Just("seeds = [\"a:1\", 1]\n"), Just("backend = \"[::]:1\"\n"),
             Just("path_regex = '('\n"), Just("x = 1979-05-27\n"), Just("-0"), Just("nan"),
         ], 0..30)
     ) {
@@ -153,6 +158,8 @@ proptest! {
             prop_assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
             prop_assert!(diagnostic.line <= text.lines().count() + 1);
         }
+        let agent = load_agent(text.as_bytes());
+        prop_assert_eq!(agent.config.is_some(), super::diagnostics::is_valid(&agent.diagnostics));
     }
 
     #[test]

@@ -1,0 +1,206 @@
+//! `[gossip]`, a cluster's `discover`, and what a proxy and an agent both say of their place in the peer set.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::draft::GossipPlaces;
+use super::listener::networks;
+use super::{Place, Reader, Slot, Table};
+use crate::config::agent::{self, Keys, Problem};
+use crate::config::diagnostics::findings::{Finding, quoted};
+use crate::config::keys;
+use crate::config::schema::GossipConfig;
+use crate::model::address::BackendAddress;
+
+/// Keys of a ring: more than two are only there while one takes the place of another.
+const MAX_KEYS: usize = 8;
+/// Each announcement is held against all of them.
+const MAX_CIDRS: usize = 64;
+/// Stands in for an address that could not be read: one that no rule objects to.
+pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+/// What every member says of itself.
+pub(super) struct Peer {
+    /// If it could be read.
+    pub address: Option<SocketAddr>,
+    pub advertise: SocketAddr,
+    pub seeds: Vec<BackendAddress>,
+    pub label: String,
+}
+
+/// The configuration if it could be read, and its places if it is there at all.
+pub(super) fn gossip(
+    r: &mut Reader<'_>,
+    slot: Option<Slot<'_>>,
+) -> (Option<GossipConfig>, Option<GossipPlaces>) {
+    let before = r.findings.errors();
+    let Some(slot) = slot else {
+        return (None, None);
+    };
+    let mut places = GossipPlaces {
+        header: slot.place(),
+        address: None,
+        allow_cidrs: None,
+        whole: false,
+    };
+    let Some(table) = r.table(Some(slot), &keys::GOSSIP) else {
+        return (None, Some(places));
+    };
+    let peer = peer(r, &table);
+    let cidrs = table.get("allow_cidrs");
+    let config = GossipConfig {
+        key_files: key_files(r, table.get("key_files")),
+        token_key: r.path(table.get("token_key")),
+        allow_cidrs: networks(
+            r,
+            cidrs,
+            "so whoever may announce may have requests sent anywhere",
+        ),
+        insecure_plaintext: plaintext(r, &table, "key_files"),
+        members_file: r.path(table.get("members_file")),
+        address: peer.address.unwrap_or(NOWHERE),
+        advertise: peer.advertise,
+        seeds: peer.seeds,
+        label: peer.label,
+    };
+    at_most(r, cidrs, MAX_CIDRS);
+    let keys = Keys {
+        name: "key_files",
+        given: table.get("key_files").is_some(),
+        insecure_plaintext: config.insecure_plaintext,
+    };
+    report(
+        r,
+        &table,
+        agent::of_member(config.address, config.advertise, &keys),
+    );
+    let address = peer.address.and(table.get("address"));
+    places.address = address.map(|slot| slot.place());
+    places.allow_cidrs = cidrs.map(|slot| slot.place());
+    places.whole = r.findings.errors() == before;
+    (Some(config), Some(places))
+}
+
+/// `{ gossip = "web" }`.
+pub(super) fn discover(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<String> {
+    let slot = slot?;
+    if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
+        r.wrong_type(&slot, "a table such as { gossip = \"web\" }");
+        return None;
+    }
+    let table = r.table(Some(slot), &keys::DISCOVER)?;
+    let expected = "the cluster that agents announce";
+    let name = r.required(&table, "gossip", expected);
+    r.parsed(name, expected, agent::name)
+}
+
+pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
+    let expected = "an address such as \"10.0.0.5:7946\"";
+    let address = r.required(table, "address", expected);
+    let address = r.parsed(address, expected, agent::member_address);
+    let advertise = match table.get("advertise") {
+        None => address,
+        slot => r.parsed(slot, expected, agent::reachable_address),
+    };
+    let advertise = advertise.unwrap_or(NOWHERE);
+    let expected = "an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"]";
+    let own = BackendAddress::Ip(advertise);
+    let mut known = HashMap::new();
+    let seeds = r.list(table.get("seeds"), expected, |r, slot| {
+        let expected = "an address such as \"10.0.0.6:7946\" or \"seeds.internal:7946\"";
+        let seed = r.parsed(Some(slot), expected, agent::seed)?;
+        let what = format!("seed \"{seed}\"");
+        let seed = once(r, &mut known, seed, slot, &what)?;
+        if seed == own {
+            let message = format!("{what} is this member's own address");
+            r.warning(slot.place(), message, "it is not asked for itself");
+            return None;
+        }
+        Some(seed)
+    });
+    Peer {
+        address,
+        advertise,
+        seeds: seeds.unwrap_or_default(),
+        label: r
+            .parsed(table.get("label"), "a label, in quotes", agent::label)
+            .unwrap_or_default(),
+    }
+}
+
+/// `insecure_plaintext`; `keys` is what seals otherwise.
+pub(super) fn plaintext(r: &mut Reader<'_>, table: &Table<'_>, keys: &'static str) -> bool {
+    let slot = table.get("insecure_plaintext");
+    let insecure = r.boolean(slot).unwrap_or_default();
+    if let (true, Some(slot), Some(_)) = (insecure, slot, table.get(keys)) {
+        r.findings.add(
+            Finding::warning(slot.place(), format!("{slot} beside `{keys}`"))
+                .label("packets without a seal are accepted too")
+                .help("leave it out as soon as every member has the key".to_owned()),
+        );
+    }
+    insecure
+}
+
+/// Each at its key, or at the whole table where the key is left out.
+pub(super) fn report(r: &mut Reader<'_>, table: &Table<'_>, problems: Vec<Problem>) {
+    for problem in problems {
+        let slot = table.get(problem.key);
+        let place = slot.map_or(table.place.clone(), |slot| slot.place());
+        r.findings.add(
+            Finding::error(place, problem.message)
+                .label(problem.expected)
+                .help(problem.help),
+        );
+    }
+}
+
+fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
+    let mut known = HashMap::new();
+    // An empty array is refused: it is rather a ring that lost its last key than the wish for plaintext.
+    let files = r.filled_list(
+        slot,
+        "an array of files, such as [\"gossip.key\"]",
+        |r, slot| {
+            let file = r.path(Some(slot))?;
+            let shown = quoted(&file.display().to_string());
+            once(r, &mut known, file, slot, &format!("key file {shown}"))
+        },
+    );
+    at_most(r, slot, MAX_KEYS);
+    files.unwrap_or_default()
+}
+
+/// The value, if it was not in the list before.
+fn once<T: Clone + Eq + Hash>(
+    r: &mut Reader<'_>,
+    known: &mut HashMap<T, Place>,
+    value: T,
+    slot: Slot<'_>,
+    what: &str,
+) -> Option<T> {
+    if let Some(first) = known.get(&value) {
+        r.findings.add(
+            Finding::error(slot.place(), format!("{what} is given twice"))
+                .label("expected each once")
+                .related(first, "the first is"),
+        );
+        return None;
+    }
+    known.insert(value.clone(), slot.place());
+    Some(value)
+}
+
+fn at_most(r: &mut Reader<'_>, slot: Option<Slot<'_>>, most: usize) {
+    let Some(slot) = slot else { return };
+    if let DeValue::Array(entries) = slot.value.get_ref()
+        && entries.len() > most
+    {
+        let message = format!("{slot} has {} entries", entries.len());
+        r.error(slot.place(), message, format!("expected at most {most}"));
+    }
+}

@@ -1,0 +1,407 @@
+//! `[gossip]` and `discover`: what they mean, and each error and warning with its words and place.
+
+use std::path::PathBuf;
+
+use super::{config, said, said_of, says};
+use crate::config::schema::GossipConfig;
+
+/// A file whose [gossip] has `lines`, the first of them on line 5, and whose cluster discovers.
+fn file(lines: &str) -> String {
+    format!(
+        "[[listener]]\naddress = ':8080'\ncluster = 'web'\n[gossip]\n{lines}\n\
+         [cluster.web]\ndiscover = {{ gossip = 'web' }}\n"
+    )
+}
+
+/// What is said of [gossip] with these lines before others in which nothing is wrong; the address is on line 5, and
+/// loopback.
+#[track_caller]
+fn gossip_says(lines: &str, expected: &str) {
+    let file = file(&format!(
+        "address = '127.0.0.1:7946'\nallow_cidrs = ['10.0.0.0/8']\n{lines}"
+    ));
+    assert_eq!(said(&file).join("\n"), expected, "{lines}");
+}
+
+/// As [`gossip_says`], with an address, and a key.
+#[track_caller]
+fn address_says(address: &str, expected: &str) {
+    let file = file(&format!(
+        "address = {address}\nallow_cidrs = ['10.0.0.0/8']\nkey_files = ['a.key']"
+    ));
+    assert_eq!(said(&file).join("\n"), expected, "{address}");
+}
+
+fn read(lines: &str) -> GossipConfig {
+    config(&file(lines)).gossip.unwrap()
+}
+
+#[test]
+fn defaults_and_all_of_it() {
+    let least = read("address = '127.0.0.1:7946'");
+    assert_eq!(
+        least,
+        GossipConfig {
+            address: "127.0.0.1:7946".parse().unwrap(),
+            advertise: "127.0.0.1:7946".parse().unwrap(),
+            seeds: vec![],
+            label: String::new(),
+            key_files: vec![],
+            token_key: None,
+            allow_cidrs: vec![],
+            insecure_plaintext: false,
+            members_file: None,
+        }
+    );
+    let all = read(
+        "address = '[::]:7946'\nadvertise = '[::ffff:10.0.0.5]:7947'\nseeds = ['Seeds.:1', '10.0.0.6:7946']\n\
+         label = 'prod'\nkey_files = ['b', 'a']\ntoken_key = 'operator.pub'\nallow_cidrs = ['10.0.0.0/8', '::1']\n\
+         insecure_plaintext = true\nmembers_file = 'members'",
+    );
+    assert_eq!(
+        all,
+        GossipConfig {
+            address: "[::]:7946".parse().unwrap(),
+            advertise: "10.0.0.5:7947".parse().unwrap(),
+            seeds: vec!["seeds:1".parse().unwrap(), "10.0.0.6:7946".parse().unwrap()],
+            label: "prod".to_owned(),
+            key_files: vec![PathBuf::from("b"), PathBuf::from("a")],
+            token_key: Some(PathBuf::from("operator.pub")),
+            allow_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            insecure_plaintext: true,
+            members_file: Some(PathBuf::from("members")),
+        }
+    );
+    let full = config(include_str!("../../../config/full.toml"));
+    assert!(full.gossip.is_some() && full.clusters[0].discover.as_deref() == Some("web"));
+    assert_eq!(full.clusters[1].discover, None);
+}
+
+#[test]
+fn its_own_addresses() {
+    gossip_says("", "");
+    says(
+        "[gossip]\ninsecure_plaintext = true",
+        "1:1 error: [gossip] has no `address` | expected `address = …` in it, an address such as \"10.0.0.5:7946\"\n\
+         1:1 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }",
+    );
+    for (address, expected) in [
+        (
+            "'10.0.0.5:0'",
+            "5:11 error: `address` is \"10.0.0.5:0\" | expected a port from 1 to 65535, which others are told",
+        ),
+        (
+            "':7946'",
+            "5:11 error: `address` is \":7946\" | expected an address before the port, such as \"10.0.0.5:7946\"",
+        ),
+        (
+            "'web:7946'",
+            "5:11 error: `address` is \"web:7946\" | expected an IP address, not a name: \"web\"",
+        ),
+        (
+            "'10.0.0.5'",
+            "5:11 error: `address` is \"10.0.0.5\" | expected a port, as in \"10.0.0.5:8080\"",
+        ),
+        (
+            "7946",
+            "5:11 error: `address` is an integer | expected an address such as \"10.0.0.5:7946\"",
+        ),
+        ("'0.0.0.0:7946'\nadvertise = '10.0.0.5:7946'", ""),
+    ] {
+        address_says(address, expected);
+    }
+    for address in ["0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255"] {
+        address_says(
+            &format!("'{address}:7946'"),
+            "5:11 error: `address` is no address at which others reach this member | \
+             expected `advertise` beside it | \
+             write advertise = \"10.0.0.5:7946\", with an address of this machine",
+        );
+    }
+    for (advertise, label) in [
+        (
+            "10.0.0.5:0",
+            "expected a port from 1 to 65535, which others are told",
+        ),
+        (
+            "[::]:7946",
+            "expected the address of one machine, neither unspecified nor multicast nor broadcast",
+        ),
+        (
+            "[ff02::1]:7946",
+            "expected the address of one machine, neither unspecified nor multicast nor broadcast",
+        ),
+        (
+            "lb.internal:7946",
+            "expected an IP address, not a name: \"lb.internal\"",
+        ),
+    ] {
+        address_says(
+            &format!("'0.0.0.0:7946'\nadvertise = '{advertise}'"),
+            &format!("6:13 error: `advertise` is \"{advertise}\" | {label}"),
+        );
+    }
+}
+
+#[test]
+fn an_address_of_its_own() {
+    let admin = "admin.address = '127.0.0.1:7946'";
+    let gossip = "[gossip]\naddress = '127.0.0.1:7946'\nallow_cidrs = ['::1']";
+    let cluster = "[cluster.a]\ndiscover = { gossip = 'a' }\n[[route]]\ncluster = 'a'";
+    says(
+        &format!("{admin}\n{gossip}\n{cluster}"),
+        "3:11 error: \"127.0.0.1:7946\" is already in use | expected an address and port of its own | \
+         the admin server has it 1:17",
+    );
+    says(
+        &format!("{gossip}\n{cluster}").replace("7946", "8080"),
+        "10:11 error: \":8080\" is already in use | expected an address and port of its own | [gossip] has it 2:11",
+    );
+    says(
+        &format!(
+            "{}\n{cluster}\n[[listener]]\naddress = ':1'\ncluster = 'a'",
+            gossip.replace("7946", "0")
+        ),
+        "2:11 error: `address` is \"127.0.0.1:0\" | expected a port from 1 to 65535, which others are told",
+    );
+}
+
+#[test]
+fn seeds() {
+    gossip_says(
+        "seeds = '10.0.0.6:7946'",
+        "7:9 error: `seeds` is a string | \
+         expected an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"] | \
+         write ['10.0.0.6:7946']",
+    );
+    gossip_says(
+        "seeds = ['a', ':1', 'a:0', '0.0.0.0:1', 'a:1', 'A.:1', '10.0.0.1:1', '[::ffff:10.0.0.1]:1']",
+        "7:10 error: an entry of `seeds` is \"a\" | expected a port, as in \"a:8080\"\n\
+         7:15 error: an entry of `seeds` is \":1\" | expected an address or a name before the port\n\
+         7:21 error: an entry of `seeds` is \"a:0\" | \"0\" is not a port\n\
+         7:28 error: an entry of `seeds` is \"0.0.0.0:1\" | \
+         expected the address of one machine, neither unspecified nor multicast nor broadcast\n\
+         7:48 error: seed \"a:1\" is given twice | expected each once | the first is 7:41\n\
+         7:70 error: seed \"10.0.0.1:1\" is given twice | expected each once | the first is 7:56",
+    );
+    gossip_says(
+        "seeds = ['10.0.0.6:7946', '127.0.0.1:7946']",
+        "7:27 warning: seed \"127.0.0.1:7946\" is this member's own address | it is not asked for itself",
+    );
+    let others = read(
+        "address = '127.0.0.1:7946'\nadvertise = '10.0.0.5:1'\nseeds = ['10.0.0.5:1', '127.0.0.1:7946']",
+    );
+    assert_eq!(
+        others.seeds,
+        ["127.0.0.1:7946".parse().unwrap()],
+        "what is advertised is its name"
+    );
+}
+
+#[test]
+fn labels_and_files() {
+    let long = "a".repeat(65);
+    for label in [&long, "a\\u0007"] {
+        let expected = format!(
+            "7:9 error: `label` is \"{}\" | expected 0 to 64 bytes of text without control characters",
+            match label.len() {
+                65 => format!("{}…", "a".repeat(60)),
+                _ => "a\\u{7}".to_owned(),
+            }
+        );
+        gossip_says(&format!("label = \"{label}\""), &expected);
+    }
+    gossip_says(&format!("label = '{}'", "a".repeat(64)), "");
+    for (key, column) in [("token_key", 13), ("members_file", 16)] {
+        gossip_says(
+            &format!("{key} = ''"),
+            &format!("7:{column} error: `{key}` is \"\" | expected the path of a file"),
+        );
+    }
+    gossip_says(
+        "key_files = ['a', 'b', 'a', \"\\u0000\"]",
+        "7:24 error: key file \"a\" is given twice | expected each once | the first is 7:14\n\
+         7:29 error: an entry of `key_files` is \"\\u{0}\" | expected the path of a file",
+    );
+    gossip_says(
+        "key_files = []",
+        "7:13 error: `key_files` is an empty array | expected at least one entry; leave `key_files` out otherwise",
+    );
+    let files = |count: u8| {
+        format!(
+            "key_files = {:?}",
+            (0..count).map(|i| i.to_string()).collect::<Vec<_>>()
+        )
+    };
+    gossip_says(&files(8), "");
+    gossip_says(
+        &files(9),
+        "7:13 error: `key_files` has 9 entries | expected at most 8",
+    );
+}
+
+#[test]
+fn without_a_key() {
+    let said_of_plain = |lines: &str| {
+        said(&file(&format!(
+            "address = {lines}\nallow_cidrs = ['10.0.0.0/8']"
+        )))
+        .join("\n")
+    };
+    let refused = "5:11 error: `address` is not loopback, and there is no `key_files` | \
+         expected `key_files`, since whoever reaches the address could speak for every member | \
+         make a key with: lbproxy key generate > gossip.key; or, in a network without strangers, write \
+         insecure_plaintext = true";
+    for (lines, expected) in [
+        ("'10.0.0.5:7946'", refused),
+        ("'10.0.0.5:7946'\ninsecure_plaintext = false", refused),
+        ("'0.0.0.0:7946'\nadvertise = '127.0.0.1:7946'", refused),
+        (
+            "'[::]:7946'\nadvertise = 'x'\nkey_files = ['a']",
+            "6:13 error: `advertise` is \"x\" | expected a port, as in \"x:8080\"",
+        ),
+        (
+            "'10.0.0.5:7946'\nkey_files = ['']",
+            "6:14 error: an entry of `key_files` is \"\" | expected the path of a file",
+        ),
+        ("'10.0.0.5:7946'\ninsecure_plaintext = true", ""),
+        ("'127.0.0.2:7946'", ""),
+        ("'[::1]:7946'", ""),
+        ("'[::ffff:127.0.0.1]:7946'", ""),
+        (
+            "'10.0.0.5:7946'\nkey_files = ['a']\ninsecure_plaintext = true",
+            "7:22 warning: `insecure_plaintext` beside `key_files` | packets without a seal are accepted too | \
+             leave it out as soon as every member has the key",
+        ),
+        (
+            "'10.0.0.5:7946'\ninsecure_plaintext = 'no'\nkey_files = ['a']",
+            "6:22 error: `insecure_plaintext` is a string | expected true or false, without quotes",
+        ),
+    ] {
+        assert_eq!(said_of_plain(lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn where_backends_may_live() {
+    let none = "no announced backend will be accepted | \
+         expected `allow_cidrs` with the networks where backends may live | \
+         write allow_cidrs = [\"10.0.0.0/8\"]; loopback only when it is listed";
+    let said_of =
+        |lines: &str| said(&file(&format!("address = '127.0.0.1:7946'\n{lines}"))).join("\n");
+    assert_eq!(said_of(""), format!("4:1 warning: {none}"));
+    assert_eq!(said_of("allow_cidrs = []"), format!("6:15 warning: {none}"));
+    assert_eq!(
+        said_of("allow_cidrs = ['10.0.0.0/8', '10.0.0.0/33', '::/0']"),
+        "6:30 error: an entry of `allow_cidrs` is \"10.0.0.0/33\" | \
+         expected a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address\n\
+         6:45 warning: an entry of `allow_cidrs` is every address there is | \
+         so whoever may announce may have requests sent anywhere",
+    );
+    assert_eq!(
+        said_of("allow_cidrs = ['10.0.0.0/33']").lines().count(),
+        1,
+        "that it is empty only follows from the error"
+    );
+    let networks = |count: u8| {
+        format!(
+            "allow_cidrs = {:?}",
+            (0..count)
+                .map(|i| format!("10.{i}.0.0/16"))
+                .collect::<Vec<_>>()
+        )
+    };
+    assert_eq!(said_of(&networks(64)), "");
+    assert_eq!(
+        said_of(&networks(65)),
+        "6:15 error: `allow_cidrs` has 65 entries | expected at most 64"
+    );
+}
+
+#[test]
+fn discovery() {
+    let gossip = "[gossip]\naddress = '127.0.0.1:7946'\nallow_cidrs = ['::1']\n";
+    let discover = |value: &str| {
+        said_of(&format!(
+            "{gossip}[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = {value}"
+        ))
+        .join("\n")
+    };
+    let long = "a".repeat(65);
+    for (value, expected) in [
+        ("{ gossip = 'a b' }", String::new()),
+        (
+            "'web'",
+            "7:12 error: `discover` is a string | expected a table such as { gossip = \"web\" }".to_owned(),
+        ),
+        (
+            "{}",
+            "7:12 error: `discover` has no `gossip` | expected `gossip = …` in it, the cluster that agents announce".to_owned(),
+        ),
+        (
+            "{ gossip = 1 }",
+            "7:23 error: `gossip` is an integer | expected the cluster that agents announce".to_owned(),
+        ),
+        (
+            "{ gossip = '' }",
+            "7:23 error: `gossip` is \"\" | expected 1 to 64 bytes of text without control characters".to_owned(),
+        ),
+        (
+            &format!("{{ gossip = '{long}' }}"),
+            format!("7:23 error: `gossip` is \"{}…\" | expected 1 to 64 bytes of text without control characters", &long[..60]),
+        ),
+        (
+            "{ gossip = 'a', dns = 'b:1' }",
+            "7:28 error: unknown key `dns` in `discover` | expected `gossip`".to_owned(),
+        ),
+    ] {
+        assert_eq!(discover(value), expected, "{value}");
+    }
+    let file = discover("{ gossip = 'a', file = 'a.toml' }");
+    assert!(
+        file.starts_with("7:28 error: unknown key `file` in `discover` | expected `gossip`"),
+        "{file}"
+    );
+}
+
+#[test]
+fn clusters_and_the_peer_set_need_each_other() {
+    let cluster = "[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = { gossip = 'a' }\n";
+    says(
+        cluster,
+        "4:12 error: cluster \"a\" discovers backends without a peer set | expected a [gossip] section | \
+         write [gossip], with an `address`",
+    );
+    says(
+        &format!("gossip = 3\n{cluster}"),
+        "1:10 error: `gossip` is an integer | expected a table",
+    );
+    let gossip = "[gossip]\naddress = '127.0.0.1:7946'\n";
+    says(
+        gossip,
+        "1:1 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }",
+    );
+    says(
+        &format!(
+            "{gossip}allow_cidrs = ['::1']\n[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = {{ gossip = '' }}"
+        ),
+        "7:23 error: `gossip` is \"\" | expected 1 to 64 bytes of text without control characters",
+    );
+    // Whatever its own backends are, others may come.
+    for backends in [
+        "",
+        "[]",
+        "['a:1']",
+        "[{ address = 'a:1', weight = 0 }]",
+        "[{ address = 'a:1', backup = true }]",
+    ] {
+        let own = match backends {
+            "" => String::new(),
+            own => format!("backends = {own}"),
+        };
+        says(
+            &format!("{gossip}allow_cidrs = ['::1']\n{cluster}{own}"),
+            "",
+        );
+    }
+}
