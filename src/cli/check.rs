@@ -1,4 +1,5 @@
-//! `lbproxy check FILE`: all errors and warnings of a file. Binds no socket and changes nothing.
+//! `lbproxy check FILE`: all errors and warnings of a file, a proxy's or an agent's. Binds no socket and changes
+//! nothing.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -6,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
-use crate::config::load::{Loaded, MAX_FILE, load_bytes};
-use crate::config::schema::Config;
+use crate::config::load::{Loaded, MAX_FILE, is_agent, load_agent, load_bytes};
+use crate::config::schema::{AgentConfig, Config};
 
 /// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
 /// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
@@ -33,12 +34,12 @@ struct Report {
 
 fn report(path: &Path, json: bool, colour: bool) -> Report {
     let name = path.display().to_string();
-    let (bytes, loaded) = match read(path) {
+    let (bytes, (contents, diagnostics)) = match read(path) {
         Ok(bytes) => {
-            let loaded = load_bytes(&bytes);
-            (bytes, loaded)
+            let checked = check(&bytes);
+            (bytes, checked)
         }
-        Err(error) if json => (Vec::new(), unreadable(&error)),
+        Err(error) if json => (Vec::new(), (None, vec![unreadable(&error)])),
         Err(error) => {
             return Report {
                 out: String::new(),
@@ -47,9 +48,9 @@ fn report(path: &Path, json: bool, colour: bool) -> Report {
             };
         }
     };
-    let valid = loaded.config.is_some();
+    let valid = contents.is_some();
     if json {
-        let value = diagnostics::to_json(&name, &loaded.diagnostics);
+        let value = diagnostics::to_json(&name, &diagnostics);
         return Report {
             out: format!("{value:#}\n"),
             err: String::new(),
@@ -57,14 +58,27 @@ fn report(path: &Path, json: bool, colour: bool) -> Report {
         };
     }
     let text = String::from_utf8_lossy(&bytes);
-    let mut err = diagnostics::render(&name, &text, &loaded.diagnostics, colour);
+    let mut err = diagnostics::render(&name, &text, &diagnostics, colour);
     let mut out = String::new();
-    let numbers = summary(&loaded.diagnostics);
-    match &loaded.config {
-        Some(config) => out = format!("{name}: valid, {}{numbers}\n", contents(config)),
+    let numbers = summary(&diagnostics);
+    match contents {
+        Some(contents) => out = format!("{name}: valid, {contents}{numbers}\n"),
         None => err.push_str(&format!("{name}: not valid{numbers}\n")),
     }
     Report { out, err, valid }
+}
+
+/// What a valid file holds, and what there is to say of it.
+fn check(bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
+    fn told<T>(loaded: Loaded<T>, contents: fn(&T) -> String) -> (Option<String>, Vec<Diagnostic>) {
+        (loaded.config.as_ref().map(contents), loaded.diagnostics)
+    }
+    match is_agent(bytes) {
+        true => told(load_agent(bytes), |config: &AgentConfig| {
+            format!("agent of {:?} at {}", config.cluster, config.backend)
+        }),
+        false => told(load_bytes(bytes), contents),
+    }
 }
 
 /// The bytes of a file, one more than the limit at the most, so that a device or a pipe cannot fill the memory.
@@ -76,8 +90,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(error: &io::Error) -> Loaded {
-    let diagnostic = Diagnostic {
+fn unreadable(error: &io::Error) -> Diagnostic {
+    Diagnostic {
         severity: Severity::Error,
         message: format!("the file cannot be read: {error}"),
         span: 0..0,
@@ -86,10 +100,6 @@ fn unreadable(error: &io::Error) -> Loaded {
         label: String::new(),
         help: None,
         related: None,
-    };
-    Loaded {
-        config: None,
-        diagnostics: vec![diagnostic],
     }
 }
 
@@ -159,6 +169,33 @@ mod tests {
             report.err.starts_with("warning: `hash_seed` without"),
             "{}",
             report.err
+        );
+    }
+
+    #[test]
+    fn the_file_of_an_agent() {
+        let valid = "cluster = 'web'\nbackend = '10.0.0.7:80'\naddress = '127.0.0.1:7946'\n";
+        let report = on(valid.as_bytes(), false);
+        assert_eq!(
+            (report.valid, report.out.as_str(), report.err.as_str()),
+            (
+                true,
+                "lb.toml: valid, agent of \"web\" at 10.0.0.7:80\n",
+                ""
+            )
+        );
+        let bad = on(b"backend = 1\n", false);
+        assert!(
+            bad.err.contains("an agent's file has no `cluster`"),
+            "{}",
+            bad.err
+        );
+        // A stray `cluster` at the top of a proxy's file does not make it an agent's.
+        let proxy = on(format!("cluster = 'web'\n{VALID}").as_bytes(), false);
+        assert!(
+            !proxy.valid && !proxy.err.contains("agent"),
+            "{}",
+            proxy.err
         );
     }
 
