@@ -3,15 +3,18 @@
 //! run the same code.
 //!
 //! SWIM itself (probes, suspicion, dissemination) is the foca crate. Around it stand: an [`identity`] with epochs, so
-//! that a restart replaces the run before it; a wire format of our own; sealing under a keyring that rotates; a
-//! replay window; records of at most 512 bytes ([`record`]), carried to proxies alone; and the repair of both by
-//! push-pull. Gossip proposes: it adds candidates and carries drain and leave. Whether a backend can serve is
-//! decided by health checks.
+//! that a restart replaces the run before it; a wire format of our own; sealing under a [`keyring`] that rotates; a
+//! replay window; records of at most 512 bytes ([`record`]), carried to proxies alone, under an operator's [`token`]
+//! where that is asked for; and the repair of both by push-pull. Gossip proposes: it adds candidates and carries drain
+//! and leave. Whether a backend can serve is decided by health checks.
 //!
 //! Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (arXiv 1707.00788).
 
 pub mod identity;
+pub mod keyring;
 pub mod record;
+pub mod text;
+pub mod token;
 pub mod view;
 
 use std::time::Duration;

@@ -1,0 +1,227 @@
+//! How keys and tokens are written for people: one line, `<kind>-<version>.<base64url>`, and the 32 secret bytes that
+//! most of them hold.
+//!
+//! The prefix says what a line is, so that a key in the place of a token is told from rubbish, and a scanner for
+//! leaked secrets can find it. Base64 is RFC 4648 section 5 without padding, and strict: each value has one text.
+//! Errors never show any part of what was read.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Length of the keys and seeds, bytes.
+pub const SECRET_LEN: usize = 32;
+/// What the text of a gossip key begins with.
+pub(super) const KEY: &str = "lbproxy-key-1.";
+/// Of an operator's private key.
+pub(super) const OPERATOR: &str = "lbproxy-operator-1.";
+/// Of an operator's public key, which is no secret.
+pub(super) const OPERATOR_PUBLIC: &str = "lbproxy-operator-public-1.";
+/// Of an agent's credential.
+pub(super) const TOKEN: &str = "lbproxy-token-1.";
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Why a text is not the key or token that was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// Nothing, or white space.
+    #[error("it is empty; expected one line that begins with `{0}`")]
+    Empty(&'static str),
+    /// More than one line with something in it.
+    #[error("it has more than one line; expected one that begins with `{0}`")]
+    Lines(&'static str),
+    /// Something else, or a later version of the same.
+    #[error("it does not begin with `{0}`")]
+    Prefix(&'static str),
+    /// A character that base64url has not, padding, or an end in the middle of a byte.
+    #[error("what follows `{0}` is not base64url without padding")]
+    Base64(&'static str),
+    /// Too short or too long.
+    #[error("what follows `{prefix}` is {found} bytes long, not {expected}")]
+    Length {
+        /// What it begins with.
+        prefix: &'static str,
+        /// Bytes after decoding.
+        found: usize,
+        /// Bytes of a whole one.
+        expected: usize,
+    },
+}
+
+/// Whether a secret stands in this text, such as a key that was given in the place of its file's path. Nothing that
+/// holds one may be shown.
+pub fn holds_secret(text: &str) -> bool {
+    [KEY, OPERATOR, TOKEN]
+        .iter()
+        .any(|kind| text.contains(kind))
+}
+
+/// The bytes behind the prefix in a text of one line; white space around it is nothing.
+pub(super) fn read(text: &str, prefix: &'static str) -> Result<Vec<u8>, TextError> {
+    let line = text.trim();
+    if line.is_empty() {
+        return Err(TextError::Empty(prefix));
+    }
+    if line.contains(['\n', '\r']) {
+        return Err(TextError::Lines(prefix));
+    }
+    let encoded = line.strip_prefix(prefix).ok_or(TextError::Prefix(prefix))?;
+    decode(encoded).ok_or(TextError::Base64(prefix))
+}
+
+/// The same for exactly 32 bytes.
+pub(super) fn read_32(text: &str, prefix: &'static str) -> Result<[u8; SECRET_LEN], TextError> {
+    let bytes = read(text, prefix)?;
+    bytes.as_slice().try_into().map_err(|_| TextError::Length {
+        prefix,
+        found: bytes.len(),
+        expected: SECRET_LEN,
+    })
+}
+
+/// The opposite of [`read`], without a line end.
+pub(super) fn write(prefix: &str, bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(prefix.len() + bytes.len().div_ceil(3) * 4);
+    text.push_str(prefix);
+    for chunk in bytes.chunks(3) {
+        let mut group = [0; 3];
+        group[..chunk.len()].copy_from_slice(chunk);
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for at in 0..=chunk.len() {
+            let six = bits >> (18 - 6 * at) & 63;
+            text.push(char::from(ALPHABET[six as usize]));
+        }
+    }
+    text
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
+    for chunk in text.as_bytes().chunks(4) {
+        let mut bits = 0;
+        for byte in chunk {
+            let six = ALPHABET.iter().position(|letter| letter == byte)?;
+            bits = bits << 6 | u32::try_from(six).ok()?;
+        }
+        bits <<= 6 * (4 - chunk.len());
+        let [_, group @ ..] = bits.to_be_bytes();
+        // Two letters are one byte, three are two; one is none, and what is left over must be zero.
+        let whole = chunk.len() - 1;
+        if whole == 0 || group[whole..].iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(&group[..whole]);
+    }
+    Some(bytes)
+}
+
+/// 32 bytes that nobody else may know: shown by no `Debug`, and overwritten when they go (as well as safe code can:
+/// copies that the compiler or a buffer of the reader made are out of reach).
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) [u8; SECRET_LEN]);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Without a reader the optimiser would drop the writing too.
+        std::hint::black_box(&self.0);
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PREFIX: &str = "thing-1.";
+
+    #[test]
+    fn the_vectors_of_rfc_4648() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg"),
+            ("fo", "Zm8"),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg"),
+            ("fooba", "Zm9vYmE"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(write(PREFIX, bytes.as_bytes()), format!("{PREFIX}{text}"));
+            assert_eq!(decode(text), Some(bytes.into()), "{text}");
+        }
+        assert_eq!(write("", &[0xfb, 0xff, 0xfe]), "-__-");
+    }
+
+    #[test]
+    fn one_value_has_one_text() {
+        for text in [
+            "Z", "Zg==", "Zg=", "Zh", "Zm9", "Zm9vZ", "Z g", "Zm+v", "Zm/v", "Zmé", "Zm9v\0",
+        ] {
+            assert_eq!(decode(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_line_of_this_kind() {
+        for (text, error) in [
+            ("", TextError::Empty(PREFIX)),
+            (" \r\n\t", TextError::Empty(PREFIX)),
+            ("thing-1.Zg\nthing-1.Zg", TextError::Lines(PREFIX)),
+            ("thing-1.Zg\rx", TextError::Lines(PREFIX)),
+            ("thing-2.Zg", TextError::Prefix(PREFIX)),
+            ("Zg", TextError::Prefix(PREFIX)),
+            ("thing-1", TextError::Prefix(PREFIX)),
+            ("thing-1.Zg==", TextError::Base64(PREFIX)),
+            ("thing-1. Zg", TextError::Base64(PREFIX)),
+        ] {
+            assert_eq!(read(text, PREFIX), Err(error), "{text:?}");
+        }
+        assert_eq!(read("\n thing-1.Zg\r\n", PREFIX), Ok(b"f".to_vec()));
+        let length = |found| TextError::Length {
+            prefix: PREFIX,
+            found,
+            expected: 32,
+        };
+        for found in [0, 31, 33] {
+            let text = write(PREFIX, &vec![7; found]);
+            assert_eq!(read_32(&text, PREFIX), Err(length(found)));
+        }
+        assert_eq!(read_32(&write(PREFIX, &[7; 32]), PREFIX), Ok([7; 32]));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        for (text, secret) in [
+            ("/etc/lbproxy/gossip-1.key", false),
+            ("lbproxy-operator-public-1.AAAA", false),
+            ("x lbproxy-operator-1.AAAA", true),
+            ("lbproxy-key-1.", true),
+            ("lbproxy-token-1.AAAA", true),
+        ] {
+            assert_eq!(holds_secret(text), secret, "{text}");
+        }
+        assert_eq!(format!("{:?}", Secret([7; 32])), "(secret)");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert_eq!(read(&write(PREFIX, &bytes), PREFIX), Ok(bytes));
+        }
+
+        #[test]
+        fn what_is_read_would_be_written_so(text in "[A-Za-z0-9_-]{0,12}") {
+            if let Some(bytes) = decode(&text) {
+                prop_assert_eq!(write("", &bytes), text);
+            }
+        }
+    }
+}
