@@ -2,7 +2,10 @@
 
 pub mod check;
 pub mod demo;
+pub mod key;
 pub mod run;
+pub mod secret;
+pub mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +40,16 @@ enum Command {
     },
     /// Start three sample backends and a proxy before them, in one process, to try things on.
     Demo,
+    /// Make keys of the gossip peer set.
+    Key {
+        #[command(subcommand)]
+        command: key::Command,
+    },
+    /// Make an operator's key pair and tokens, which say what an agent may announce.
+    Token {
+        #[command(subcommand)]
+        command: token::Command,
+    },
 }
 
 /// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong.
@@ -45,8 +58,21 @@ pub fn main() -> ExitCode {
     match (arguments.command, arguments.config) {
         (Some(Command::Check { file, json }), _) => check::run(&file, json),
         (Some(Command::Demo), _) => demo::run(),
+        (Some(Command::Key { command }), _) => ended(key::run(&command)),
+        (Some(Command::Token { command }), _) => ended(token::run(&command)),
         (None, Some(config)) => run::run(&config),
         // clap shows the help when there is nothing.
         (None, None) => ExitCode::from(2),
+    }
+}
+
+/// The exit code; what went wrong goes to stderr.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,0 +1,235 @@
+//! `lbproxy token operator` makes an operator's key pair, `lbproxy token mint` a token under it.
+//!
+//! The only place where the wall clock counts: a token ends at a date.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+
+use super::secret;
+use crate::gossip::record::MAX_WEIGHT;
+use crate::gossip::token::{OperatorKey, mint};
+use crate::model::units::{parse_duration, show_duration};
+
+/// Longest life of a token.
+const MAX_TTL: Duration = Duration::from_secs(3650 * 86_400);
+
+/// What is done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A new operator: writes NAME.key, which mints tokens, and NAME.pub, which proxies verify them by.
+    Operator {
+        /// Path of both files, without `.key` and `.pub`; neither may exist.
+        #[arg(long, value_name = "NAME")]
+        out: PathBuf,
+    },
+    /// A new token for an agent, on standard output: a secret, that goes into a file of the agent's.
+    Mint(Mint),
+}
+
+/// What a token says.
+#[derive(Debug, Args)]
+pub struct Mint {
+    /// The operator's private key.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The cluster that the agent announces backends for.
+    #[arg(long, value_name = "NAME")]
+    cluster: String,
+    /// Where its backends may live: a network such as 10.1.0.0/16, or an address; up to 8 times.
+    #[arg(long = "cidr", value_name = "NETWORK", required = true)]
+    cidrs: Vec<String>,
+    /// The most that a backend may weigh, 1 to 1000.
+    #[arg(long, value_name = "WEIGHT")]
+    max_weight: String,
+    /// How long it is good, such as 30d or 12h; at most 3650d.
+    #[arg(long, value_name = "DURATION")]
+    ttl: String,
+}
+
+/// Does it.
+pub fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Operator { out } => operator(out),
+        Command::Mint(wanted) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = now.context("the clock stands before 1970")?;
+            secret::print(&minted(wanted, now.as_secs(), &secret::random()?)?)
+        }
+    }
+}
+
+fn operator(out: &Path) -> anyhow::Result<()> {
+    let [private, public] = [".key", ".pub"].map(|end| {
+        let mut name = OsString::from(out);
+        name.push(end);
+        PathBuf::from(name)
+    });
+    let key = OperatorKey::generate(&secret::random()?);
+    secret::create(&private, secret::PRIVATE, &key.to_text())?;
+    let made = secret::create(&public, secret::PUBLIC, &key.public().to_text());
+    if made.is_err() {
+        // A private key that no proxy can know would only stand in the way of the next attempt.
+        let _ = std::fs::remove_file(&private);
+    }
+    made
+}
+
+/// The text of a new token, `now` in Unix seconds.
+fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<String> {
+    let cidrs: Vec<IpNet> = wanted
+        .cidrs
+        .iter()
+        .map(|text| network(text))
+        .collect::<Result<_, _>>()?;
+    let max_weight = weight(&wanted.max_weight)?;
+    let expires = now + ttl(&wanted.ttl)?;
+    let text = secret::read(&wanted.key)?;
+    let operator = OperatorKey::parse(&text).with_context(|| {
+        format!(
+            "{} is no operator's private key",
+            secret::shown(&wanted.key)
+        )
+    })?;
+    let credential = mint(
+        &operator,
+        seed,
+        &wanted.cluster,
+        &cidrs,
+        max_weight,
+        expires,
+    );
+    Ok(credential.context("cannot mint this token")?.to_text())
+}
+
+/// A network or a single address. Bits behind the prefix are no slip to pass over where a permission is given.
+fn network(text: &str) -> anyhow::Result<IpNet> {
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    let Ok(network) = single.or_else(|_| text.parse::<IpNet>()) else {
+        bail!("--cidr {text:?}: expected a network such as 10.1.0.0/16 or fd00::/8, or an address");
+    };
+    let whole = network.trunc();
+    ensure!(
+        whole == network,
+        "--cidr {text:?} has bits behind the prefix; write {whole}, or {} for the one address",
+        network.addr()
+    );
+    Ok(network)
+}
+
+fn weight(text: &str) -> anyhow::Result<u16> {
+    let weight = text.parse().ok();
+    weight
+        .filter(|weight| (1..=MAX_WEIGHT).contains(weight))
+        .with_context(|| format!("--max-weight {text:?}: expected a number from 1 to {MAX_WEIGHT}"))
+}
+
+/// In seconds.
+fn ttl(text: &str) -> anyhow::Result<u64> {
+    let ttl = parse_duration(text)
+        .with_context(|| format!("--ttl {text:?}: expected a duration such as 30d or 12h"))?;
+    ensure!(
+        (Duration::from_secs(1)..=MAX_TTL).contains(&ttl),
+        "--ttl {text:?}: expected 1s to {}",
+        show_duration(MAX_TTL)
+    );
+    Ok(ttl.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::token::{AgentCredential, Authority};
+
+    const NOW: u64 = 1_800_000_000;
+
+    /// A key file's directory, and what is wanted under it.
+    fn wanted() -> (tempfile::TempDir, Mint) {
+        let folder = tempfile::tempdir().unwrap();
+        operator(&folder.path().join("operator")).unwrap();
+        let mint = Mint {
+            key: folder.path().join("operator.key"),
+            cluster: "api".to_owned(),
+            cidrs: vec!["10.1.0.0/16".to_owned(), "192.0.2.7".to_owned()],
+            max_weight: "200".to_owned(),
+            ttl: "1d12h".to_owned(),
+        };
+        (folder, mint)
+    }
+
+    #[test]
+    fn a_token_says_what_was_asked_for() {
+        let (_folder, wanted) = wanted();
+        let text = minted(&wanted, NOW, &[5; 32]).unwrap();
+        let credential = AgentCredential::parse(&text).unwrap();
+        let token = credential.token();
+        assert_eq!((token.cluster(), token.max_weight()), ("api", 200));
+        assert_eq!(token.expires(), NOW + 36 * 3600);
+        let cidrs = ["10.1.0.0/16", "192.0.2.7/32"].map(|text| text.parse().unwrap());
+        assert_eq!(token.cidrs(), cidrs);
+        let key = OperatorKey::parse(&secret::read(&wanted.key).unwrap()).unwrap();
+        let authority = Authority::new(key.public());
+        assert_eq!(authority.verify_token(token, NOW), Ok(()));
+    }
+
+    #[test]
+    fn wrong_arguments() {
+        let (_folder, good) = wanted();
+        let set = |change: fn(&mut Mint)| {
+            let mut wanted = Mint {
+                key: good.key.clone(),
+                cluster: good.cluster.clone(),
+                cidrs: good.cidrs.clone(),
+                max_weight: good.max_weight.clone(),
+                ttl: good.ttl.clone(),
+            };
+            change(&mut wanted);
+            let error = minted(&wanted, NOW, &[5; 32]).unwrap_err();
+            format!("{error:#}")
+        };
+        for (change, expected) in [
+            (
+                (|w| w.cidrs[0] = "10.1.0.0/33".to_owned()) as fn(&mut Mint),
+                "--cidr \"10.1.0.0/33\": expected a network",
+            ),
+            (
+                |w| w.cidrs[0] = "10.1.2.3/16".to_owned(),
+                "bits behind the prefix; write 10.1.0.0/16, or 10.1.2.3 for the one address",
+            ),
+            (|w| w.max_weight = "0".to_owned(), "from 1 to 1000"),
+            (|w| w.max_weight = "1001".to_owned(), "from 1 to 1000"),
+            (
+                |w| w.max_weight = "many".to_owned(),
+                "--max-weight \"many\"",
+            ),
+            (|w| w.ttl = "30".to_owned(), "it has no unit"),
+            (|w| w.ttl = "0s".to_owned(), "expected 1s to 3650d"),
+            (|w| w.ttl = "999ms".to_owned(), "expected 1s to 3650d"),
+            (|w| w.ttl = "3651d".to_owned(), "expected 1s to 3650d"),
+            (|w| w.cluster = String::new(), "the cluster is not"),
+            (
+                |w| w.cidrs = (0..9).map(|i| format!("10.0.0.{i}")).collect(),
+                "the networks are not 1 to 8",
+            ),
+            (|w| w.key.push("x"), "cannot read"),
+            (
+                |w| w.key = w.key.with_extension("pub"),
+                "is no operator's private key: it does not begin with `lbproxy-operator-1.`",
+            ),
+            (|w| w.key = "/dev/zero".into(), "too large for a key"),
+            (
+                |w| w.key = "lbproxy-operator-1.AAAA".into(),
+                "cannot read that file (a key or token was given, not the path of its file)",
+            ),
+        ] {
+            let error = set(change);
+            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+            assert!(!error.contains("AAAA"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `lbproxy key` and `lbproxy token` by the real program: what they print and write, for whom, and what they never show.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Output;
+
+use lbproxy::gossip::keyring::SecretKey;
+use lbproxy::gossip::token::{AgentCredential, Authority, OperatorPublic};
+use support::process::run;
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// What it printed; it succeeded and said nothing else.
+#[track_caller]
+fn printed(output: &Output) -> String {
+    let stderr = text(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    text(&output.stdout).to_owned()
+}
+
+/// What it complained of; it failed and printed nothing.
+#[track_caller]
+fn refused(output: &Output) -> String {
+    let code = output.status.code();
+    assert_eq!((code, text(&output.stdout)), (Some(1), ""));
+    let stderr = text(&output.stderr).to_owned();
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    stderr
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn mint<'a>(key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["token", "mint", "--key", key, "--cluster", "api"];
+    arguments.extend(["--max-weight", "200", "--ttl", "30d"]);
+    arguments.extend(more);
+    arguments
+}
+
+#[test]
+fn a_generated_key_is_printed_alone_and_is_like_no_other() {
+    let [first, second] = [(); 2].map(|()| printed(&run(&["key", "generate"])));
+    for key in [&first, &second] {
+        assert_eq!(key.lines().count(), 1);
+        assert_eq!(SecretKey::parse(key).unwrap().to_text(), *key);
+    }
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_key_in_a_file_is_its_owners_and_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gossip.key");
+    let arguments = ["key", "generate", "--out", path.to_str().unwrap()];
+    assert_eq!(printed(&run(&arguments)), "");
+    let key = std::fs::read_to_string(&path).unwrap();
+    assert!(key.ends_with('\n') && SecretKey::parse(&key).is_ok());
+    assert_eq!(mode(&path), 0o600);
+
+    let error = refused(&run(&arguments));
+    assert!(error.contains("gossip.key: File exists"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), key);
+
+    // Nor is anything written through a link, wherever it leads.
+    let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+    symlink(&target, &link).unwrap();
+    refused(&run(&["key", "generate", "--out", link.to_str().unwrap()]));
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_token_is_minted_by_the_operator_that_proxies_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("operator");
+    let name = name.to_str().unwrap();
+    let make = || run(&["token", "operator", "--out", name]);
+    assert_eq!(printed(&make()), "");
+    let [key, public] = ["key", "pub"].map(|end| format!("{name}.{end}"));
+    assert_eq!(mode(Path::new(&key)), 0o600);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let (key_text, public_text) = (read(&key), read(&public));
+
+    let error = refused(&make());
+    assert!(error.contains("operator.key: File exists"), "{error}");
+    std::fs::remove_file(&key).unwrap();
+    let error = refused(&make());
+    assert!(error.contains("operator.pub: File exists"), "{error}");
+    assert!(!Path::new(&key).exists(), "half a pair was left");
+    assert_eq!(read(&public), public_text);
+    std::fs::write(&key, &key_text).unwrap();
+
+    let cidrs = ["--cidr", "10.1.0.0/16", "--cidr", "fd00::/8"];
+    let [first, second] = [(); 2].map(|()| printed(&run(&mint(&key, &cidrs))));
+    assert_ne!(first, second);
+    let credential = AgentCredential::parse(&first).unwrap();
+    let token = credential.token();
+    let authority = Authority::new(OperatorPublic::parse(&public_text).unwrap());
+    let month = 30 * 86_400;
+    assert_eq!(authority.verify_token(token, token.expires()), Ok(()));
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let made = token.expires() - month;
+    assert!(
+        (now - 600..=now).contains(&made),
+        "{made} is not before {now}"
+    );
+    assert_eq!(
+        token.permits("api", "10.1.2.3".parse().unwrap(), 200),
+        Ok(())
+    );
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let gossip = printed(&run(&["key", "generate"]));
+    let secret = gossip.strip_prefix("lbproxy-key-1.").unwrap();
+    let operator = format!("lbproxy-operator-1.{secret}");
+    let cidr = ["--cidr", "10.0.0.0/8"];
+    for (what, key, expected) in [
+        (
+            "another kind",
+            file("a", &gossip),
+            "does not begin with `lbproxy-operator-1.`",
+        ),
+        (
+            "cut",
+            file("b", &operator[..operator.len() - 3]),
+            "30 bytes long, not 32",
+        ),
+        (
+            "padded",
+            file("c", &format!("{operator}=")),
+            "not base64url",
+        ),
+        (
+            "twice",
+            file("d", &format!("{operator}\n{operator}\n")),
+            "more than one line",
+        ),
+        ("empty", file("e", "\n"), "it is empty"),
+        (
+            "in the place of the path",
+            operator.clone(),
+            "cannot read that file",
+        ),
+        (
+            "no file",
+            dir.path().join("f").to_str().unwrap().to_owned(),
+            "No such file",
+        ),
+    ] {
+        let error = refused(&run(&mint(&key, &cidr)));
+        assert!(error.contains(expected), "{what}: {error}");
+        assert!(!error.contains(&secret[..8]), "{what}: {error}");
+    }
+    let good = file("good", &operator);
+    printed(&run(&mint(&good, &cidr)));
+    for (cidr, expected) in [
+        ("10.0.0.0/99", "expected a network such as"),
+        ("10.0.0.1/8", "bits behind the prefix"),
+    ] {
+        let error = refused(&run(&mint(&good, &["--cidr", cidr])));
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains(&secret[..8]), "{error}");
+    }
+}
