@@ -10,6 +10,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// Length of an encoded [`Identity`], bytes.
 pub const IDENTITY_LEN: usize = 27;
 
+/// Largest epoch: in the year 10889, if it is a time. Without a bound one false word would use all of them up.
+pub const MAX_EPOCH: u64 = 1 << 48;
+
 /// What a member does; on the wire a byte of bits, of which 0 is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -46,11 +49,11 @@ impl Identity {
     }
 
     /// The identity in these bytes; `None` if they hold no possible one (port 0, unspecified or multicast address,
-    /// unknown role).
+    /// epoch above [`MAX_EPOCH`], unknown role).
     pub fn from_bytes(bytes: &[u8; IDENTITY_LEN]) -> Option<Self> {
         let identity = Self(*bytes);
         let address = identity.address();
-        let possible = bytes[26] <= 1 && is_possible(address);
+        let possible = bytes[26] <= 1 && identity.epoch() <= MAX_EPOCH && is_possible(address);
         possible.then_some(identity)
     }
 
@@ -104,15 +107,22 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// What foca tells members apart by, in a form that is quick to compare: it looks through whole lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(u128, u16);
+
 impl foca::Identity for Identity {
-    type Addr = [u8; 18];
+    type Addr = Address;
 
     fn renew(&self) -> Option<Self> {
         Some(self.with_epoch(self.epoch().checked_add(1)?))
     }
 
-    fn addr(&self) -> [u8; 18] {
-        self.key()
+    fn addr(&self) -> Address {
+        Address(
+            u128::from_ne_bytes(std::array::from_fn(|i| self.0[i])),
+            u16::from_ne_bytes([self.0[16], self.0[17]]),
+        )
     }
 
     fn win_addr_conflict(&self, adversary: &Self) -> bool {

@@ -10,11 +10,18 @@
 //!
 //! Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (arXiv 1707.00788).
 
+pub mod codec;
+pub mod exchange;
 pub mod identity;
 pub mod keyring;
+pub mod node;
 pub mod record;
+pub mod records;
+pub mod replay;
+pub mod simulator;
 pub mod text;
 pub mod token;
+pub mod tuning;
 pub mod view;
 
 use std::time::Duration;

@@ -1,0 +1,310 @@
+//! The bytes of what members say to each other, before sealing. Fixed layouts, numbers big-endian; every length is
+//! checked, and what is no possible value is refused.
+//!
+//! A datagram's body: `kind (1) · sequence (8) · sender (27)` and then by kind:
+//!
+//! | kind | rest |
+//! |---|---|
+//! | 1 SWIM | what foca wrote: `incarnation (2) · receiver (27) · message`, then `count (2)` and members |
+//! | 2 challenge | `whom (27) · challenge (16)`: prove that you are this run, now |
+//! | 3 echo | `challenge (16)` |
+//! | 4 newer | `epoch (8)`: your address is known in this later run |
+//! | 5 records | `age ms (4) · length (2) · announcement`, one after the other |
+//!
+//! A member is `identity (27) · incarnation (2) · state (1)`.
+
+use bytes::{Buf, BufMut};
+use foca::{Header, Member, Message, State};
+
+use super::identity::{IDENTITY_LEN, Identity};
+
+/// Length of an encoded member, bytes.
+pub const MEMBER_LEN: usize = IDENTITY_LEN + 3;
+/// Length of a datagram's body before its rest.
+pub const PREFIX_LEN: usize = 1 + 8 + IDENTITY_LEN;
+/// Length of a challenge.
+pub const CHALLENGE_LEN: usize = 16;
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// They end too early, or there is no room for them.
+    #[error("the bytes end too early")]
+    Truncated,
+    /// There are more of them than the message has.
+    #[error("there are bytes behind the end")]
+    Trailing,
+    /// A field holds what it cannot.
+    #[error("a field holds an impossible value")]
+    Value,
+}
+
+/// What a datagram is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// foca's.
+    Swim = 1,
+    /// A question that only the live run can answer.
+    Challenge = 2,
+    /// The answer.
+    Echo = 3,
+    /// A word to a run that is not the newest.
+    Newer = 4,
+    /// Announcements, to proxies.
+    Records = 5,
+}
+
+/// A datagram's first fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    /// What follows.
+    pub kind: Kind,
+    /// Grows with each datagram of a run.
+    pub sequence: u64,
+    /// Who sent it.
+    pub sender: Identity,
+}
+
+impl Prefix {
+    /// The first two fields; the sender follows.
+    pub fn write_start(kind: Kind, sequence: u64, out: &mut Vec<u8>) {
+        out.push(kind as u8);
+        out.extend_from_slice(&sequence.to_be_bytes());
+    }
+
+    /// The prefix of a body, which it leaves whole for foca, whose header begins with the sender.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn read(body: &[u8]) -> Result<Self, CodecError> {
+        let mut rest = body;
+        let kind = match take_u8(&mut rest)? {
+            1 => Kind::Swim,
+            2 => Kind::Challenge,
+            3 => Kind::Echo,
+            4 => Kind::Newer,
+            5 => Kind::Records,
+            _ => return Err(CodecError::Value),
+        };
+        Ok(Self {
+            kind,
+            sequence: take_u64(&mut rest)?,
+            sender: take_identity(&mut rest)?,
+        })
+    }
+}
+
+/// Takes the first bytes off `bytes`.
+pub fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], CodecError> {
+    let (first, rest) = bytes.split_at_checked(count).ok_or(CodecError::Truncated)?;
+    *bytes = rest;
+    Ok(first)
+}
+
+/// Takes exactly `N` bytes.
+pub fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], CodecError> {
+    let first = take(bytes, N)?;
+    Ok(std::array::from_fn(|i| first[i]))
+}
+
+/// Takes a byte.
+pub fn take_u8(bytes: &mut &[u8]) -> Result<u8, CodecError> {
+    Ok(take_array::<1>(bytes)?[0])
+}
+
+/// Takes a number of two bytes.
+pub fn take_u16(bytes: &mut &[u8]) -> Result<u16, CodecError> {
+    take_array(bytes).map(u16::from_be_bytes)
+}
+
+/// Takes a number of four bytes.
+pub fn take_u32(bytes: &mut &[u8]) -> Result<u32, CodecError> {
+    take_array(bytes).map(u32::from_be_bytes)
+}
+
+/// Takes a number of eight bytes.
+pub fn take_u64(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+    take_array(bytes).map(u64::from_be_bytes)
+}
+
+/// Takes an identity.
+pub fn take_identity(bytes: &mut &[u8]) -> Result<Identity, CodecError> {
+    Identity::from_bytes(&take_array(bytes)?).ok_or(CodecError::Value)
+}
+
+/// Takes a member.
+pub fn take_member(bytes: &mut &[u8]) -> Result<Member<Identity>, CodecError> {
+    let identity = take_identity(bytes)?;
+    let incarnation = take_u16(bytes)?;
+    let state = match take_u8(bytes)? {
+        0 => State::Alive,
+        1 => State::Suspect,
+        2 => State::Down,
+        _ => return Err(CodecError::Value),
+    };
+    Ok(Member::new(identity, incarnation, state))
+}
+
+/// Writes a member.
+pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
+    out.put_slice(member.id().as_bytes());
+    out.put_u16(member.incarnation());
+    out.put_u8(match member.state() {
+        State::Alive => 0,
+        State::Suspect => 1,
+        State::Down => 2,
+    });
+}
+
+/// Where the members of a SWIM message stand in what foca wrote: behind its header and their count. `None` if the
+/// message carries none.
+///
+/// # Errors
+/// If it is no message.
+pub fn members_of(data: &[u8]) -> Result<Option<(usize, u16)>, CodecError> {
+    let mut rest = data;
+    let header = read_header(&mut rest)?;
+    let carries = !matches!(
+        header.message,
+        Message::Announce | Message::TurnUndead | Message::Broadcast
+    );
+    if !carries || rest.is_empty() {
+        return Ok(None);
+    }
+    let count = take_u16(&mut rest)?;
+    if rest.len() != usize::from(count) * MEMBER_LEN {
+        return Err(CodecError::Truncated);
+    }
+    Ok(Some((data.len() - rest.len(), count)))
+}
+
+fn read_header(bytes: &mut &[u8]) -> Result<Header<Identity>, CodecError> {
+    let src = take_identity(bytes)?;
+    let src_incarnation = take_u16(bytes)?;
+    let dst = take_identity(bytes)?;
+    let tag = take_u8(bytes)?;
+    let probe_number = if tag <= 5 { take_u8(bytes)? } else { 0 };
+    let message = match tag {
+        0 => Message::Ping(probe_number),
+        1 => Message::Ack(probe_number),
+        2 => Message::PingReq {
+            target: take_identity(bytes)?,
+            probe_number,
+        },
+        3 => Message::IndirectPing {
+            origin: take_identity(bytes)?,
+            probe_number,
+        },
+        4 => Message::IndirectAck {
+            target: take_identity(bytes)?,
+            probe_number,
+        },
+        5 => Message::ForwardedAck {
+            origin: take_identity(bytes)?,
+            probe_number,
+        },
+        6 => Message::Announce,
+        7 => Message::Feed,
+        8 => Message::Gossip,
+        9 => Message::TurnUndead,
+        _ => return Err(CodecError::Value),
+    };
+    Ok(Header {
+        src,
+        src_incarnation,
+        dst,
+        message,
+    })
+}
+
+fn header_parts(message: &Message<Identity>) -> (u8, Option<u8>, Option<&Identity>) {
+    match message {
+        Message::Ping(number) => (0, Some(*number), None),
+        Message::Ack(number) => (1, Some(*number), None),
+        Message::PingReq {
+            target,
+            probe_number,
+        } => (2, Some(*probe_number), Some(target)),
+        Message::IndirectPing {
+            origin,
+            probe_number,
+        } => (3, Some(*probe_number), Some(origin)),
+        Message::IndirectAck {
+            target,
+            probe_number,
+        } => (4, Some(*probe_number), Some(target)),
+        Message::ForwardedAck {
+            origin,
+            probe_number,
+        } => (5, Some(*probe_number), Some(origin)),
+        Message::Announce => (6, None, None),
+        Message::Feed => (7, None, None),
+        Message::Gossip => (8, None, None),
+        Message::TurnUndead => (9, None, None),
+        // Announcements have a datagram of their own.
+        Message::Broadcast => (10, None, None),
+    }
+}
+
+/// What foca reads and writes by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WireCodec;
+
+impl foca::Codec<Identity> for WireCodec {
+    type Error = CodecError;
+
+    fn encode_header(
+        &mut self,
+        header: &Header<Identity>,
+        mut out: impl BufMut,
+    ) -> Result<(), CodecError> {
+        let (tag, number, identity) = header_parts(&header.message);
+        let length = 2 * IDENTITY_LEN
+            + 3
+            + usize::from(number.is_some())
+            + identity.map_or(0, |_| IDENTITY_LEN);
+        if out.remaining_mut() < length {
+            return Err(CodecError::Truncated);
+        }
+        out.put_slice(header.src.as_bytes());
+        out.put_u16(header.src_incarnation);
+        out.put_slice(header.dst.as_bytes());
+        out.put_u8(tag);
+        if let Some(number) = number {
+            out.put_u8(number);
+        }
+        if let Some(identity) = identity {
+            out.put_slice(identity.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn decode_header(&mut self, mut bytes: impl Buf) -> Result<Header<Identity>, CodecError> {
+        // foca hands in slices: one chunk holds all.
+        let mut rest = bytes.chunk();
+        let before = rest.len();
+        let header = read_header(&mut rest)?;
+        let used = before - rest.len();
+        bytes.advance(used);
+        Ok(header)
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &Member<Identity>,
+        mut out: impl BufMut,
+    ) -> Result<(), CodecError> {
+        if out.remaining_mut() < MEMBER_LEN {
+            return Err(CodecError::Truncated);
+        }
+        put_member(member, &mut out);
+        Ok(())
+    }
+
+    fn decode_member(&mut self, mut bytes: impl Buf) -> Result<Member<Identity>, CodecError> {
+        let mut rest = bytes.chunk();
+        let member = take_member(&mut rest)?;
+        bytes.advance(MEMBER_LEN);
+        Ok(member)
+    }
+}

@@ -1,0 +1,376 @@
+//! A member of the peer set, as a state machine without I/O.
+//!
+//! Datagrams and the time come in ([`Node::receive`], [`Node::run_timers`]); packets to send ([`Node::take_packets`]),
+//! members whose whole state should be compared over a stream ([`Node::take_exchanges`], see
+//! [`exchange`](super::exchange)) and the next deadline come out. Whoever drives it must read all waiting datagrams
+//! before it runs late timers, else a member that was frozen holds its peers for dead.
+//!
+//! What is done with a datagram: unseal, judge by the replay window (an unknown run is challenged first), limit, and
+//! then foca or the store of announcements.
+
+mod io;
+mod observe;
+mod receive;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foca::{Foca, NoCustomBroadcast};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::Time;
+use super::codec::WireCodec;
+use super::identity::{Identity, Role, pack_address};
+use super::keyring::{Keyring, OVERHEAD};
+use super::record::{Record, RecordError, ServiceState};
+use super::records::{Records, Rules, Rumours};
+use super::replay::Contacts;
+use super::token::{AgentCredential, Authority};
+use super::tuning::{self, Punctuality};
+use super::view::PeerSet;
+use io::{Due, Io};
+use observe::Observer;
+
+pub use io::{Counters, Dropped, Packet};
+pub(super) use receive::{put_record, take_record};
+
+/// Kind of a sealed packet: a datagram.
+pub const DATAGRAM: u8 = 1;
+/// What foca may fill of a datagram: the rest is the seal, the kind and the sequence.
+const SWIM_ROOM: usize = tuning::MAX_DATAGRAM - OVERHEAD - 9;
+
+/// What bounds a peer set in memory and work.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Members, those that are down included.
+    pub members: usize,
+    /// Members that datagrams may make known in a second.
+    pub new_members: u32,
+    /// Announcements that are kept.
+    pub records: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            members: 10_000,
+            new_members: 1_000,
+            records: 10_000,
+        }
+    }
+}
+
+/// How a member is made.
+#[derive(Debug)]
+pub struct Settings {
+    /// Address, first epoch and role.
+    pub identity: Identity,
+    /// Seals and opens.
+    pub keyring: Arc<Keyring>,
+    /// Of the set: bound by signatures.
+    pub label: String,
+    /// Who may announce; absent: everybody.
+    pub authority: Option<Authority>,
+    /// What signs this member's own announcement.
+    pub credential: Option<AgentCredential>,
+    /// Whether changes are followed for [`Node::view`]; costs memory and a look at every member each second.
+    pub observed: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// Of the random source: unpredictable outside tests.
+    pub seed: [u8; 32],
+}
+
+/// See the module.
+pub struct Node {
+    swim: Foca<Identity, WireCodec, StdRng, NoCustomBroadcast>,
+    io: Io,
+    label: String,
+    authority: Option<Authority>,
+    credential: Option<AgentCredential>,
+    limits: Limits,
+    contacts: Contacts,
+    records: Records,
+    rumours: Rumours,
+    own: Option<Own>,
+    /// Active proxies but this member.
+    proxies: Vec<Identity>,
+    seeds: Vec<SocketAddr>,
+    exchanges: Vec<SocketAddr>,
+    joined: bool,
+    /// Somebody has spoken to this very run.
+    heard: bool,
+    join_tries: u32,
+    leaving: bool,
+    /// Takes no part until then, since somebody else has this address.
+    silent_until: Option<Time>,
+    takeovers: VecDeque<Time>,
+    started: Time,
+    rejoin_asked: Time,
+    /// Members that datagrams made known, words to old runs, challenges: each in this second.
+    budget: Budget,
+    corrections: Budget,
+    challenges: Budget,
+    /// The size and patience that foca was last configured for.
+    tuned: (usize, u32),
+    punctuality: Punctuality,
+    observer: Option<Observer>,
+    /// Something that [`Node::view`] shows has changed.
+    dirty: bool,
+    unix: u64,
+}
+
+struct Own {
+    record: Record,
+    version: u64,
+}
+
+/// What was used of an allowance in this second.
+#[derive(Debug, Default)]
+struct Budget {
+    second: u64,
+    used: u32,
+}
+
+impl Node {
+    /// A member that is alone.
+    pub fn new(settings: Settings, now: Time) -> Self {
+        let mut rng = StdRng::from_seed(settings.seed);
+        let swim_rng = StdRng::from_rng(&mut rng);
+        let config = tuning::config(1, 1, SWIM_ROOM);
+        let mut io = Io::new(settings.identity, settings.keyring, rng, now);
+        io.after(Duration::from_secs(1), Due::Housekeep);
+        let first = io.rng.random_range(0.1..1.0);
+        io.after(tuning::RECONCILE_EVERY.mul_f64(first), Due::Reconcile);
+        io.after(tuning::SPREAD_EVERY, Due::Spread);
+        Self {
+            swim: Foca::with_custom_broadcast(
+                settings.identity,
+                config,
+                swim_rng,
+                WireCodec,
+                NoCustomBroadcast,
+            ),
+            io,
+            label: settings.label,
+            authority: settings.authority,
+            credential: settings.credential,
+            contacts: Contacts::new(settings.limits.members),
+            records: Records::new(settings.limits.records),
+            rumours: Rumours::default(),
+            own: None,
+            proxies: Vec::new(),
+            seeds: Vec::new(),
+            exchanges: Vec::new(),
+            joined: false,
+            heard: false,
+            join_tries: 0,
+            leaving: false,
+            silent_until: None,
+            takeovers: VecDeque::new(),
+            started: now,
+            rejoin_asked: now,
+            budget: Budget::default(),
+            corrections: Budget::default(),
+            challenges: Budget::default(),
+            tuned: (1, 1),
+            punctuality: Punctuality::default(),
+            observer: settings.observed.then(Observer::default),
+            dirty: true,
+            unix: 0,
+            limits: settings.limits,
+        }
+    }
+
+    /// Who this member is now.
+    pub fn identity(&self) -> Identity {
+        self.io.identity
+    }
+
+    /// Members that are asked to let this one in, in any order; its own address among them does not count. The
+    /// first time they are set it joins.
+    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Time) {
+        self.io.now = now;
+        let own = self.identity().address();
+        self.seeds = seeds;
+        self.seeds.retain(|seed| *seed != own);
+        if !self.joined && self.join_tries == 0 && !self.seeds.is_empty() {
+            self.io.after(Duration::ZERO, Due::Join);
+        }
+    }
+
+    /// Seals and opens by another ring from now on.
+    pub fn set_keyring(&mut self, keyring: Arc<Keyring>) {
+        self.io.keyring = keyring;
+    }
+
+    /// Judges announcements by another operator's key from now on; what is known must stand the new judgement.
+    pub fn set_authority(&mut self, authority: Option<Authority>, now: Time) {
+        self.io.now = now;
+        self.authority = authority;
+        let kept = std::mem::replace(&mut self.records, Records::new(self.limits.records));
+        for (_, stored) in kept.iter() {
+            self.take_record(&stored.bytes, stored.age(now), false);
+        }
+        self.dirty = true;
+    }
+
+    /// Tells the time of the world, unix seconds: for the expiry of tokens alone.
+    pub fn set_unix(&mut self, unix: u64) {
+        self.unix = unix;
+    }
+
+    /// Announces this service from now on; what is told already is not told again.
+    ///
+    /// # Errors
+    /// If it breaks a limit. What was announced before stays.
+    pub fn announce(&mut self, record: Record, now: Time) -> Result<(), RecordError> {
+        self.io.now = now;
+        let version = self.own.as_ref().map_or(0, |own| own.version);
+        if self.own.as_ref().is_some_and(|own| own.record == record) {
+            return Ok(());
+        }
+        self.publish(record, version + 1)
+    }
+
+    /// Signs, keeps and tells the own announcement of this run.
+    fn publish(&mut self, record: Record, version: u64) -> Result<(), RecordError> {
+        let identity = self.identity();
+        let mut token = Vec::new();
+        if let Some(credential) = &self.credential {
+            credential.token().encode(&mut token);
+        }
+        let mut bytes = record.encode(&identity.key(), identity.epoch(), version, &token)?;
+        if let Some(credential) = &self.credential {
+            let signature = credential.sign(&self.label, &bytes);
+            bytes.extend_from_slice(&signature);
+        }
+        self.own = Some(Own { record, version });
+        // By its own operator's rules too: an agent that may not announce hears it from `own_refused`.
+        self.take_record(&bytes, Duration::ZERO, true);
+        Ok(())
+    }
+
+    /// Whether every proxy that is known was told the own announcement often enough.
+    pub fn announced_to_all(&self) -> bool {
+        self.rumours.is_empty() || self.proxies.is_empty()
+    }
+
+    /// Says that this member leaves. It must still be driven for about a second, so that others hear of it.
+    pub fn leave(&mut self, now: Time) {
+        self.io.now = now;
+        if self.leaving {
+            return;
+        }
+        if let Some(own) = &self.own {
+            let record = Record {
+                state: ServiceState::Left,
+                ..own.record.clone()
+            };
+            // The limits do not depend on the state.
+            let _ = self.announce(record, now);
+        }
+        self.leaving = true;
+        let _ = self.swim.leave_cluster(&mut self.io);
+        self.after_swim();
+        self.spread();
+    }
+
+    /// Packets to send, in order.
+    pub fn take_packets(&mut self) -> Vec<Packet> {
+        std::mem::take(&mut self.io.packets)
+    }
+
+    /// Members to compare the whole state with; each is answered by [`Node::exchange_ended`].
+    pub fn take_exchanges(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.exchanges)
+    }
+
+    /// When the next timer runs.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.io.next_deadline()
+    }
+
+    /// Whether the set has changed since [`Node::view`] was last asked for.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.io.counters
+    }
+
+    /// Active members, this one included.
+    pub fn active(&self) -> usize {
+        self.swim.num_members() + 1
+    }
+
+    /// Whether this member has compared its state with another one at least once.
+    pub fn has_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Whether it takes no part for now, since somebody else uses its address.
+    pub fn in_conflict(&self) -> bool {
+        self.silent_until.is_some()
+    }
+
+    /// By how much it judges more slowly than usual, since its timers were late: 1 to 8.
+    pub fn patience(&self) -> u32 {
+        self.punctuality.patience()
+    }
+
+    /// The run and the state in which the member at `address` is known; O(members).
+    pub fn state_of(&self, address: SocketAddr) -> Option<(u64, foca::State)> {
+        let key = pack_address(address);
+        self.members()
+            .find(|member| member.id().as_bytes().starts_with(&key))
+            .map(|member| (member.id().epoch(), member.state()))
+    }
+
+    /// Announcements that are kept.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The set as it is now; O(members). Moments of change are known only if it is observed.
+    pub fn view(&mut self, now: Time) -> PeerSet {
+        observe::view(self, now)
+    }
+
+    pub(super) fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.io.keyring)
+    }
+
+    /// Does as if somebody had spoken to this run.
+    pub(super) fn assume_heard(&mut self) {
+        self.heard = true;
+    }
+
+    pub(super) fn set_now(&mut self, now: Time) {
+        self.io.now = now;
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.io.now
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &foca::Member<Identity>> {
+        self.swim.iter_membership_state()
+    }
+
+    pub(super) fn random_bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.io.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub(super) fn keeps_all(&self) -> bool {
+        self.identity().role() == Role::Proxy
+    }
+}

@@ -1,0 +1,317 @@
+//! What foca and the rest of a member act through: packets out, timers, counters.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foca::{Notification, Timer};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::super::Time;
+use super::super::codec::{Kind, Prefix};
+use super::super::identity::Identity;
+use super::super::keyring::{Keyring, Refusal};
+use super::DATAGRAM;
+
+/// A datagram to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// To whom.
+    pub to: SocketAddr,
+    /// Sealed.
+    pub bytes: Vec<u8>,
+}
+
+/// Why something from the network is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// Not opened.
+    Seal(Refusal),
+    /// Longer than a datagram may be.
+    Oversized,
+    /// Opened, but no message.
+    Malformed,
+    /// Seen already.
+    Replayed,
+    /// From a run that is not the newest of its member.
+    Stale,
+    /// From this member's own address.
+    Own,
+    /// An echo of nothing that was asked.
+    Echo,
+    /// More members or announcements than there is room for.
+    Limit,
+    /// An announcement without a valid token.
+    Token,
+    /// An announcement that its token does not permit.
+    NotPermitted,
+    /// While this member takes no part.
+    Silent,
+}
+
+impl Dropped {
+    /// All reasons.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let seals = Refusal::ALL.into_iter().map(Self::Seal);
+        seals.chain([
+            Self::Oversized,
+            Self::Malformed,
+            Self::Replayed,
+            Self::Stale,
+            Self::Own,
+            Self::Echo,
+            Self::Limit,
+            Self::Token,
+            Self::NotPermitted,
+            Self::Silent,
+        ])
+    }
+
+    /// How many reasons there are.
+    pub const COUNT: usize = Refusal::ALL.len() + 10;
+
+    /// Place among [`Dropped::all`].
+    pub fn index(self) -> usize {
+        let seals = Refusal::ALL.len();
+        match self {
+            Self::Seal(refusal) => refusal as usize,
+            Self::Oversized => seals,
+            Self::Malformed => seals + 1,
+            Self::Replayed => seals + 2,
+            Self::Stale => seals + 3,
+            Self::Own => seals + 4,
+            Self::Echo => seals + 5,
+            Self::Limit => seals + 6,
+            Self::Token => seals + 7,
+            Self::NotPermitted => seals + 8,
+            Self::Silent => seals + 9,
+        }
+    }
+
+    /// Label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seal(refusal) => refusal.reason(),
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::Replayed => "replayed",
+            Self::Stale => "stale",
+            Self::Own => "own_address",
+            Self::Echo => "echo",
+            Self::Limit => "limit",
+            Self::Token => "token",
+            Self::NotPermitted => "not_permitted",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// What is counted, since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Datagrams sent.
+    pub packets_out: u64,
+    /// Bytes of them.
+    pub bytes_out: u64,
+    /// Datagrams that came, dropped ones included.
+    pub packets_in: u64,
+    /// Bytes of them.
+    pub bytes_in: u64,
+    /// What was dropped, by [`Dropped::index`].
+    pub dropped: [u64; Dropped::COUNT],
+    /// Challenges sent.
+    pub challenges: u64,
+    /// Members that became active here.
+    pub ups: u64,
+    /// Members that were active and are down here, those that left included.
+    pub downs: u64,
+    /// Members that became suspect here; only where changes are followed.
+    pub suspicions: u64,
+    /// Suspects that contradicted; only where changes are followed.
+    pub refutations: u64,
+    /// Times that this member was thought down and came back in another run.
+    pub rejoins: u64,
+    /// Comparisons of the whole state that succeeded.
+    pub exchanges: u64,
+    /// Those that failed.
+    pub exchanges_failed: u64,
+    /// Announcements that were news.
+    pub news: u64,
+    /// Sum of their age when they came, from member to member.
+    pub news_age: Duration,
+    /// The greatest lateness of a timer.
+    pub latest_timer: Duration,
+}
+
+impl Counters {
+    /// Counts something dropped.
+    pub fn drop(&mut self, why: Dropped) {
+        self.dropped[why.index()] += 1;
+    }
+
+    /// How often something was dropped for this.
+    pub fn dropped(&self, why: Dropped) -> u64 {
+        self.dropped[why.index()]
+    }
+}
+
+/// What a timer is for.
+#[derive(Debug)]
+pub(super) enum Due {
+    Swim(Timer<Identity>),
+    /// News to some.
+    Spread,
+    /// The own announcement to a proxy that is new, so many times yet.
+    Greet(Identity, u8),
+    Join,
+    Reconcile,
+    Housekeep,
+}
+
+#[derive(Debug)]
+struct Timed {
+    at: Time,
+    order: u64,
+    due: Due,
+}
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Timed {}
+
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// What foca told.
+#[derive(Debug)]
+pub(super) enum Notice {
+    Up(Identity),
+    Down(Identity),
+    Renamed(Identity),
+    Rejoined(Identity),
+}
+
+pub(super) struct Io {
+    pub identity: Identity,
+    pub keyring: Arc<Keyring>,
+    pub rng: StdRng,
+    pub now: Time,
+    pub packets: Vec<Packet>,
+    pub notices: Vec<Notice>,
+    pub counters: Counters,
+    /// Nothing is sent.
+    pub mute: bool,
+    sequence: u64,
+    timers: BinaryHeap<Reverse<Timed>>,
+    order: u64,
+    body: Vec<u8>,
+}
+
+impl Io {
+    pub fn new(identity: Identity, keyring: Arc<Keyring>, rng: StdRng, now: Time) -> Self {
+        Self {
+            identity,
+            keyring,
+            rng,
+            now,
+            packets: Vec::new(),
+            notices: Vec::new(),
+            counters: Counters::default(),
+            mute: false,
+            sequence: 0,
+            timers: BinaryHeap::new(),
+            order: 0,
+            body: Vec::new(),
+        }
+    }
+
+    pub fn after(&mut self, delay: Duration, due: Due) {
+        self.order += 1;
+        self.timers.push(Reverse(Timed {
+            at: self.now + delay,
+            order: self.order,
+            due,
+        }));
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.peek().map(|Reverse(timed)| timed.at)
+    }
+
+    /// The next timer that is due, and how late it is.
+    pub fn pop_due(&mut self) -> Option<(Due, Duration)> {
+        if self.next_deadline()? > self.now {
+            return None;
+        }
+        let Reverse(timed) = self.timers.pop()?;
+        Some((timed.due, self.now - timed.at))
+    }
+
+    /// Sends a datagram of a kind of our own.
+    pub fn send(&mut self, to: SocketAddr, kind: Kind, rest: &[&[u8]]) {
+        let sender = self.identity;
+        self.seal(to, kind, |body| {
+            body.extend_from_slice(sender.as_bytes());
+            rest.iter().for_each(|part| body.extend_from_slice(part));
+        });
+    }
+
+    fn seal(&mut self, to: SocketAddr, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) {
+        if self.mute {
+            return;
+        }
+        self.sequence += 1;
+        self.body.clear();
+        Prefix::write_start(kind, self.sequence, &mut self.body);
+        fill(&mut self.body);
+        let mut nonce = [0; 12];
+        self.rng.fill_bytes(&mut nonce);
+        let mut bytes = Vec::with_capacity(self.body.len() + self.keyring.overhead());
+        self.keyring
+            .seal(DATAGRAM, &[], nonce, &self.body, &mut bytes);
+        self.counters.packets_out += 1;
+        self.counters.bytes_out += bytes.len() as u64;
+        self.packets.push(Packet { to, bytes });
+    }
+}
+
+impl foca::Runtime<Identity> for Io {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        let notice = match notification {
+            Notification::MemberUp(member) => Notice::Up(*member),
+            Notification::MemberDown(member) => Notice::Down(*member),
+            Notification::Rename(_, member) => Notice::Renamed(*member),
+            Notification::Rejoin(own) => Notice::Rejoined(*own),
+            // Alone, or no longer: the count of members says the same.
+            Notification::Active | Notification::Idle | Notification::Defunct => return,
+        };
+        self.notices.push(notice);
+    }
+
+    fn send_to(&mut self, to: Identity, data: &[u8]) {
+        // What foca wrote begins with the sender.
+        self.seal(to.address(), Kind::Swim, |body| {
+            body.extend_from_slice(data);
+        });
+    }
+
+    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+        self.after(after, Due::Swim(event));
+    }
+}

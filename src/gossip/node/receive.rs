@@ -1,0 +1,512 @@
+//! What is done with a datagram.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foca::{Member, State};
+
+use super::super::Time;
+use super::super::codec::{
+    self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, take, take_array,
+    take_identity, take_u16, take_u32,
+};
+use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH, Role};
+use super::super::records::{RecordKey, RecordRefusal};
+use super::super::replay::Verdict;
+use super::super::tuning::{self, MAX_DATAGRAM};
+use super::io::{Due, Notice};
+use super::{Budget, DATAGRAM, Dropped, Node};
+
+/// Words to runs that are not the newest, in a second.
+const CORRECTIONS: u32 = 100;
+/// Runs that are challenged in a second.
+const CHALLENGES: u32 = 2_000;
+/// More takeovers of the own address than this in a minute: somebody else lives there. Who has just come gives way
+/// first.
+const TAKEOVERS: (usize, usize) = (5, 10);
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long the member that gives way takes no part.
+const SILENCE: Duration = Duration::from_secs(300);
+/// A new proxy is told of the own service so often.
+const GREETINGS: u8 = 3;
+
+impl Node {
+    /// Takes a datagram as it came from the network; it is opened in place.
+    pub fn receive(&mut self, packet: &mut [u8], now: Time) {
+        self.io.now = now;
+        self.io.counters.packets_in += 1;
+        self.io.counters.bytes_in += packet.len() as u64;
+        if let Err(why) = self.judge(packet, now) {
+            self.io.counters.drop(why);
+        }
+    }
+
+    fn judge(&mut self, packet: &mut [u8], now: Time) -> Result<(), Dropped> {
+        if packet.len() > MAX_DATAGRAM {
+            return Err(Dropped::Oversized);
+        }
+        if self.silent_until.is_some() {
+            return Err(Dropped::Silent);
+        }
+        let keyring = Arc::clone(&self.io.keyring);
+        let body = keyring.open(DATAGRAM, &[], packet).map_err(Dropped::Seal)?;
+        let prefix = Prefix::read(body)?;
+        if prefix.sender.key() == self.identity().key() {
+            // A reflection of what this run has sent is no sign of another one.
+            if prefix.sender.epoch() > self.identity().epoch() {
+                self.take_over(prefix.sender.epoch());
+            }
+            return Err(Dropped::Own);
+        }
+        let rest = &body[PREFIX_LEN..];
+        match prefix.kind {
+            Kind::Challenge => self.answer(&prefix, rest),
+            Kind::Echo => {
+                let challenge = exactly::<CHALLENGE_LEN>(rest)?;
+                let body = self
+                    .contacts
+                    .confirm(&prefix.sender, prefix.sequence, &challenge, now)
+                    .ok_or(Dropped::Echo)?;
+                let prefix = Prefix::read(&body)?;
+                self.apply(&prefix, &body)
+            }
+            Kind::Newer => {
+                self.take_over(u64::from_be_bytes(exactly::<8>(rest)?));
+                Ok(())
+            }
+            Kind::Swim | Kind::Records => {
+                match self.contacts.judge(&prefix.sender, prefix.sequence, now) {
+                    Verdict::Fresh => self.apply(&prefix, body),
+                    Verdict::Replayed => Err(Dropped::Replayed),
+                    Verdict::Stale(known) => {
+                        if self.corrections.take(now, CORRECTIONS) {
+                            let to = prefix.sender.address();
+                            self.io.send(to, Kind::Newer, &[&known.to_be_bytes()]);
+                        }
+                        Err(Dropped::Stale)
+                    }
+                    Verdict::Unknown => self.challenge(prefix.sender, body, now),
+                }
+            }
+        }
+    }
+
+    fn challenge(&mut self, sender: Identity, body: &[u8], now: Time) -> Result<(), Dropped> {
+        if !self.challenges.take(now, CHALLENGES) {
+            return Err(Dropped::Limit);
+        }
+        let challenge = self.random_bytes();
+        if let Some(challenge) = self.contacts.wait_for(sender, body, challenge, now) {
+            self.io.counters.challenges += 1;
+            let rest: [&[u8]; 2] = [sender.as_bytes(), &challenge];
+            self.io.send(sender.address(), Kind::Challenge, &rest);
+        }
+        Ok(())
+    }
+
+    /// Echoes a challenge that is for this very run.
+    fn answer(&mut self, prefix: &Prefix, mut rest: &[u8]) -> Result<(), Dropped> {
+        let whom = take_identity(&mut rest)?;
+        let challenge = exactly::<CHALLENGE_LEN>(rest)?;
+        if whom == self.identity() {
+            let to = prefix.sender.address();
+            self.io.send(to, Kind::Echo, &[&challenge]);
+        } else if whom.key() == self.identity().key() {
+            // Asked about another run at this address: a later one is somebody else's, or ours from before a clock
+            // was set back.
+            self.take_over(whom.epoch());
+        }
+        Ok(())
+    }
+
+    /// A datagram of a run that is known to be live.
+    fn apply(&mut self, prefix: &Prefix, body: &[u8]) -> Result<(), Dropped> {
+        match prefix.kind {
+            Kind::Swim => self.apply_swim(&prefix.sender, &body[PREFIX_LEN - IDENTITY_LEN..]),
+            Kind::Records => self.apply_records(&body[PREFIX_LEN..]),
+            Kind::Challenge | Kind::Echo | Kind::Newer => Ok(()),
+        }
+    }
+
+    fn apply_swim(&mut self, sender: &Identity, data: &[u8]) -> Result<(), Dropped> {
+        let members = codec::members_of(data)?;
+        if data[IDENTITY_LEN + 2..].starts_with(self.identity().as_bytes()) {
+            self.heard = true;
+        }
+        let known = self.swim.iter_membership_state().len();
+        let told = members.map_or(0, |(_, count)| usize::from(count));
+        let room = self.limits.members.saturating_sub(known);
+        let budget = self
+            .budget
+            .left(self.io.now, self.limits.new_members)
+            .min(room as u64);
+        let mut kept = Vec::new();
+        let data = if told as u64 + 1 <= budget {
+            data
+        } else {
+            if !self.knows(sender) && budget == 0 {
+                return Err(Dropped::Limit);
+            }
+            kept = self.only_known(data, members, budget as usize);
+            &kept
+        };
+        if let Some((start, _)) = members {
+            self.look_for_own(&data[start..]);
+        }
+        let result = self.swim.handle_data(data, &mut self.io);
+        drop(kept);
+        let new = self
+            .swim
+            .iter_membership_state()
+            .len()
+            .saturating_sub(known);
+        self.budget.used = self.budget.used.saturating_add(new as u32);
+        self.after_swim();
+        // What foca finds wrong beyond the layout has no other cause than a confused peer.
+        result.map_err(|_| Dropped::Malformed)
+    }
+
+    fn knows(&self, member: &Identity) -> bool {
+        let key = member.key();
+        self.swim
+            .iter_membership_state()
+            .any(|known| known.id().key() == key)
+    }
+
+    /// The message without those members that are new, but for the first `room` of them.
+    fn only_known(
+        &mut self,
+        data: &[u8],
+        members: Option<(usize, u16)>,
+        mut room: usize,
+    ) -> Vec<u8> {
+        let mut kept = data.to_vec();
+        let Some((start, _)) = members else {
+            return kept;
+        };
+        kept.truncate(start);
+        let mut count = 0u16;
+        for bytes in data[start..].chunks_exact(MEMBER_LEN) {
+            let known =
+                codec::take_member(&mut &*bytes).map_or(true, |member| self.knows(member.id()));
+            if known || room > 0 {
+                room -= usize::from(!known);
+                count += 1;
+                kept.extend_from_slice(bytes);
+            } else {
+                self.io.counters.drop(Dropped::Limit);
+            }
+        }
+        kept[start - 2..start].copy_from_slice(&count.to_be_bytes());
+        kept
+    }
+
+    /// Whether somebody speaks of a later run at the own address.
+    fn look_for_own(&mut self, members: &[u8]) {
+        let own = self.identity().key();
+        for bytes in members.chunks_exact(MEMBER_LEN) {
+            if bytes.starts_with(&own)
+                && let Ok(member) = codec::take_member(&mut &*bytes)
+                && member.id().epoch() > self.identity().epoch()
+            {
+                self.take_over(member.id().epoch());
+            }
+        }
+    }
+
+    /// A run of this address is known whose epoch is not below the own: the next epoch is taken.
+    pub(in crate::gossip) fn take_over(&mut self, seen: u64) {
+        let own = self.identity();
+        if seen < own.epoch() || self.leaving || self.silent_until.is_some() {
+            return;
+        }
+        let now = self.io.now;
+        self.takeovers.push_back(now);
+        self.takeovers.retain(|&at| now.saturating_sub(at) < MINUTE);
+        let young = now.saturating_sub(self.started) < MINUTE;
+        let most = if young { TAKEOVERS.0 } else { TAKEOVERS.1 };
+        if self.takeovers.len() > most || seen >= MAX_EPOCH {
+            self.takeovers.clear();
+            self.silent_until = Some(now + SILENCE);
+            self.io.mute = true;
+            self.dirty = true;
+            return;
+        }
+        let _ = self
+            .swim
+            .change_identity(own.with_epoch(seen + 1), &mut self.io);
+        self.after_swim();
+        self.in_new_run(own.with_epoch(seen + 1));
+    }
+
+    /// Goes on in another run: what was said in the one before is said again.
+    fn in_new_run(&mut self, identity: Identity) {
+        self.io.identity = identity;
+        self.io.counters.rejoins += 1;
+        self.heard = false;
+        self.io.after(Duration::ZERO, Due::Join);
+        self.dirty = true;
+        if let Some(own) = &self.own {
+            let (record, version) = (own.record.clone(), own.version);
+            // It was within the limits in the run before.
+            let _ = self.publish(record, version + 1);
+        }
+    }
+
+    /// Follows what foca has told.
+    pub(super) fn after_swim(&mut self) {
+        while !self.io.notices.is_empty() {
+            for notice in std::mem::take(&mut self.io.notices) {
+                self.dirty = true;
+                match notice {
+                    Notice::Up(member) => {
+                        self.io.counters.ups += 1;
+                        self.meet(member, false);
+                    }
+                    Notice::Renamed(member) => self.meet(member, true),
+                    Notice::Down(member) => {
+                        self.io.counters.downs += 1;
+                        self.proxies.retain(|known| known.key() != member.key());
+                    }
+                    Notice::Rejoined(own) => self.in_new_run(own),
+                }
+            }
+        }
+    }
+
+    /// A member is active in this run. A renamed one counts only if it was active before: else it is told as up too.
+    fn meet(&mut self, member: Identity, renamed: bool) {
+        if member.key() == self.identity().key() {
+            return;
+        }
+        let place = self
+            .proxies
+            .iter()
+            .position(|known| known.key() == member.key());
+        if member.role() == Role::Agent {
+            // It was a proxy in the run before.
+            place.map(|place| self.proxies.swap_remove(place));
+            return;
+        }
+        match place {
+            Some(place) if self.proxies[place] != member => self.proxies[place] = member,
+            None if !renamed => self.proxies.push(member),
+            _ => return,
+        }
+        if self.own.is_some() {
+            self.greet_later(member, GREETINGS);
+        }
+    }
+
+    /// Plans to tell a proxy of the own service: the more members, the longer they wait, so that it is not flooded.
+    fn greet_later(&mut self, proxy: Identity, left: u8) {
+        let within = (self.active() as f64 / 2_000.0).clamp(0.05, 5.0);
+        let wait = if left == GREETINGS { 0.0 } else { 1.0 };
+        let random = f64::from(self.random_below(1_000)) / 1_000.0;
+        let delay = Duration::from_secs_f64(wait + within * random);
+        self.io.after(delay, Due::Greet(proxy, left));
+    }
+
+    pub(super) fn greet(&mut self, proxy: Identity, left: u8) {
+        if self.own.is_none() || !self.proxies.contains(&proxy) {
+            return;
+        }
+        let key = self.identity().key();
+        let keys: Vec<RecordKey> = self.records.of(&key).map(|(key, _)| key).collect();
+        self.send_records(&proxy, &mut keys.into_iter());
+        if left > 1 {
+            self.greet_later(proxy, left - 1);
+        }
+    }
+
+    /// Tells news to some proxies.
+    pub(super) fn spread(&mut self) {
+        if self.proxies.is_empty() {
+            // Proxies that come are greeted, and ask each other.
+            self.rumours.clear();
+        }
+        for _ in 0..tuning::FANOUT.min(self.proxies.len()) {
+            if self.rumours.is_empty() {
+                break;
+            }
+            let place = self.random_below(self.proxies.len() as u32) as usize;
+            let proxy = self.proxies[place];
+            let mut told = Vec::new();
+            let mut room = MAX_DATAGRAM - super::OVERHEAD - PREFIX_LEN;
+            let records = &self.records;
+            self.rumours.tell(|key| {
+                let Some(stored) = records.get(key) else {
+                    return true;
+                };
+                let length = stored.bytes.len() + 6;
+                let fits = length <= room;
+                if fits {
+                    room -= length;
+                    told.push(*key);
+                }
+                fits
+            });
+            self.send_records(&proxy, &mut told.into_iter());
+        }
+    }
+
+    fn send_records(&mut self, to: &Identity, keys: &mut dyn Iterator<Item = RecordKey>) {
+        let mut body = Vec::with_capacity(MAX_DATAGRAM);
+        for key in keys {
+            if let Some(stored) = self.records.get(&key) {
+                put_record(&stored.bytes, stored.age(self.io.now), &mut body);
+            }
+        }
+        if !body.is_empty() {
+            self.io.send(to.address(), Kind::Records, &[&body]);
+        }
+    }
+
+    fn apply_records(&mut self, mut rest: &[u8]) -> Result<(), Dropped> {
+        while !rest.is_empty() {
+            let (age, bytes) = take_record(&mut rest)?;
+            if self.keeps_all() {
+                self.take_record(bytes, age, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an announcement that was told; news is told on if `tell` says so.
+    pub(in crate::gossip) fn take_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
+        let rules = super::Rules {
+            authority: self.authority.as_ref(),
+            label: &self.label,
+            unix: self.unix,
+        };
+        match self.records.accept(bytes, age, self.io.now, &rules) {
+            Ok(Some(key)) => {
+                self.dirty = true;
+                self.io.counters.news += 1;
+                self.io.counters.news_age += age;
+                if tell && !self.proxies.is_empty() {
+                    let times = tuning::transmissions(self.proxies.len() + 1);
+                    self.rumours.add(key, times.get());
+                }
+            }
+            Ok(None) => {}
+            Err(refusal) => self.io.counters.drop(match refusal {
+                RecordRefusal::Malformed => Dropped::Malformed,
+                RecordRefusal::Full => Dropped::Limit,
+                RecordRefusal::Token => Dropped::Token,
+                RecordRefusal::NotPermitted => Dropped::NotPermitted,
+            }),
+        }
+    }
+
+    /// Takes members that another one knows. Its word about itself counts only if it was found where it says
+    /// (`believed`); else a datagram's challenge must show that. What is down there and active here is suspect, and is
+    /// told, so that it comes back in another run if it lives.
+    pub(in crate::gossip) fn take_members(
+        &mut self,
+        peer: &Identity,
+        believed: bool,
+        told: Vec<Member<Identity>>,
+    ) {
+        let joining = !self.joined;
+        let known: std::collections::HashMap<[u8; 18], (u64, u16, State)> = self
+            .swim
+            .iter_membership_state()
+            .map(|m| (m.id().key(), (m.id().epoch(), m.incarnation(), m.state())))
+            .collect();
+        let mut room = self.limits.members.saturating_sub(known.len());
+        let (own, now) = (self.identity(), self.io.now);
+        let mut taken = Vec::with_capacity(told.len());
+        for member in told {
+            let id = *member.id();
+            if id.key() == own.key() {
+                if id.epoch() > own.epoch() || (id == own && member.state() == State::Down) {
+                    self.take_over(id.epoch());
+                }
+                continue;
+            }
+            match known.get(&id.key()) {
+                None if member.state() == State::Down => {}
+                None if id.key() == peer.key() && !believed => {}
+                None if room == 0 => self.io.counters.drop(Dropped::Limit),
+                None => {
+                    room -= 1;
+                    taken.push(member);
+                }
+                Some(&(epoch, incarnation, state))
+                    if member.state() == State::Down
+                        && state != State::Down
+                        && epoch == id.epoch() =>
+                {
+                    taken.push(Member::new(id, incarnation, State::Suspect));
+                    if self.corrections.take(now, CORRECTIONS) {
+                        let word = id.epoch().to_be_bytes();
+                        self.io.send(id.address(), Kind::Newer, &[&word]);
+                    }
+                }
+                Some(_) => taken.push(member),
+            }
+        }
+        let _ = self
+            .swim
+            .apply_many(taken.into_iter(), !joining, &mut self.io);
+        self.after_swim();
+    }
+
+    pub(super) fn random_below(&mut self, bound: u32) -> u32 {
+        use rand::RngExt;
+        self.io.rng.random_range(0..bound.max(1))
+    }
+}
+
+impl Budget {
+    /// How much is left of `most` in this second.
+    fn left(&mut self, now: Time, most: u32) -> u64 {
+        if now.as_secs() != self.second {
+            self.second = now.as_secs();
+            self.used = 0;
+        }
+        u64::from(most.saturating_sub(self.used))
+    }
+
+    /// Takes one of `most`, if there is one left in this second.
+    fn take(&mut self, now: Time, most: u32) -> bool {
+        let some = self.left(now, most) > 0;
+        self.used += u32::from(some);
+        some
+    }
+}
+
+impl From<CodecError> for Dropped {
+    fn from(_: CodecError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// All of `rest`, which must be `N` bytes.
+fn exactly<const N: usize>(mut rest: &[u8]) -> Result<[u8; N], CodecError> {
+    let bytes = take_array(&mut rest)?;
+    if rest.is_empty() {
+        Ok(bytes)
+    } else {
+        Err(CodecError::Trailing)
+    }
+}
+
+/// Writes an announcement with its age.
+pub(in crate::gossip) fn put_record(bytes: &[u8], age: Duration, out: &mut Vec<u8>) {
+    let age = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&age.to_be_bytes());
+    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Takes an announcement with its age.
+pub(in crate::gossip) fn take_record<'a>(
+    rest: &mut &'a [u8],
+) -> Result<(Duration, &'a [u8]), CodecError> {
+    let age = Duration::from_millis(u64::from(take_u32(rest)?));
+    let length = take_u16(rest)?;
+    let bytes = take(rest, usize::from(length))?;
+    Ok((age, bytes))
+}

@@ -1,0 +1,258 @@
+//! What time asks of a member: foca's timers, joining, comparing states, and looking after itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use foca::{State, Timer};
+use rand::RngExt;
+
+use super::super::Time;
+use super::super::identity::{Identity, Role};
+use super::super::tuning;
+use super::io::Due;
+use super::{Node, SWIM_ROOM, observe};
+
+/// Between two tries to be heard.
+const CALL_EVERY: Duration = Duration::from_millis(500);
+/// Between two tries of a member that finds nobody, at the most.
+const SLOWEST_CALL: Duration = Duration::from_secs(5);
+/// Between two looks at seeds by a member that misses most of those that it knew.
+const REJOIN_EVERY: Duration = Duration::from_secs(15);
+/// How long an announcement may be there before its member is known, and after it went on in another run.
+const ORPHAN: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// Runs the timers that are due.
+    pub fn run_timers(&mut self, now: Time) {
+        self.io.now = now;
+        while let Some((due, late)) = self.io.pop_due() {
+            self.punctuality.note(late, now);
+            self.io.counters.latest_timer = self.io.counters.latest_timer.max(late);
+            match due {
+                Due::Swim(timer) => {
+                    // An error is a probe that was cut short by a stall; foca goes on by itself.
+                    let _ = self.swim.handle_timer(timer, &mut self.io);
+                    self.after_swim();
+                }
+                Due::Spread => {
+                    self.io.after(tuning::SPREAD_EVERY, Due::Spread);
+                    if self.leaving {
+                        // foca sends nothing more by itself.
+                        let _ = self.swim.gossip(&mut self.io);
+                    }
+                    self.spread();
+                }
+                Due::Greet(proxy, left) => self.greet(proxy, left),
+                Due::Join => self.call(),
+                Due::Reconcile => {
+                    let spread = self.io.rng.random_range(0.8..1.2);
+                    self.io
+                        .after(tuning::RECONCILE_EVERY.mul_f64(spread), Due::Reconcile);
+                    self.reconcile();
+                }
+                Due::Housekeep => {
+                    self.io.after(Duration::from_secs(1), Due::Housekeep);
+                    self.housekeep(now);
+                }
+            }
+        }
+    }
+
+    /// Asks to be let in, until it knows the others and one of them has spoken to it.
+    fn call(&mut self) {
+        if self.leaving || (self.joined && self.heard) {
+            return;
+        }
+        let waiting = if self.joined {
+            CALL_EVERY
+        } else {
+            (CALL_EVERY * 2u32.saturating_pow(self.join_tries.min(8))).min(SLOWEST_CALL)
+        };
+        let jitter = self.io.rng.random_range(0.8..1.2);
+        self.io.after(waiting.mul_f64(jitter), Due::Join);
+        if !self.joined {
+            let next = self.join_tries as usize;
+            self.join_tries = self.join_tries.saturating_add(1);
+            if !self.seeds.is_empty() {
+                // From another place each time, so that one dead seed does not stop a whole fleet.
+                let from = if next == 0 {
+                    self.random_below(u32::MAX) as usize
+                } else {
+                    next
+                };
+                let seed = self.seeds[from % self.seeds.len()];
+                self.ask(seed);
+                self.announce_to(seed);
+            }
+            return;
+        }
+        match self.random_member(|state| state != State::Down) {
+            Some(member) => self.announce_to(member.address()),
+            None => {
+                if let Some(&seed) = self.seeds.first() {
+                    self.announce_to(seed);
+                }
+            }
+        }
+    }
+
+    fn announce_to(&mut self, address: SocketAddr) {
+        // The receiver takes it whichever run it is in.
+        let whom = Identity::new(address, 0, Role::Agent);
+        let _ = self.swim.announce(whom, &mut self.io);
+    }
+
+    /// Wants the whole state compared with this member's.
+    fn ask(&mut self, member: SocketAddr) {
+        if self.silent_until.is_none() && !self.leaving && !self.exchanges.contains(&member) {
+            self.exchanges.push(member);
+        }
+    }
+
+    /// What has become of a comparison that was asked for.
+    pub fn exchange_ended(&mut self, succeeded: bool, now: Time) {
+        self.io.now = now;
+        if !succeeded {
+            self.io.counters.exchanges_failed += 1;
+            return;
+        }
+        self.io.counters.exchanges += 1;
+        if !self.joined {
+            self.joined = true;
+            self.io.after(Duration::ZERO, Due::Join);
+            self.retune();
+        }
+    }
+
+    /// Compares states with one other: with a proxy every other time, so that announcements are repaired; sometimes
+    /// with one that is down, so that a set that was parted finds together.
+    fn reconcile(&mut self) {
+        let among_proxies = self.keeps_all() && self.random_below(2) == 0;
+        if among_proxies && !self.proxies.is_empty() {
+            let place = self.random_below(self.proxies.len() as u32) as usize;
+            return self.ask(self.proxies[place].address());
+        }
+        let down = self.random_below(4) == 0;
+        let chosen = down
+            .then(|| self.random_member(|state| state == State::Down))
+            .flatten()
+            .or_else(|| self.random_member(|state| state != State::Down));
+        if let Some(member) = chosen {
+            self.ask(member.address());
+        }
+    }
+
+    fn random_member(&mut self, wanted: impl Fn(State) -> bool) -> Option<Identity> {
+        let own = self.identity().key();
+        let count = self
+            .swim
+            .iter_membership_state()
+            .filter(|m| wanted(m.state()) && m.id().key() != own)
+            .count();
+        let place = self.random_below(count as u32) as usize;
+        self.swim
+            .iter_membership_state()
+            .filter(|m| wanted(m.state()) && m.id().key() != own)
+            .nth(place)
+            .map(|member| *member.id())
+    }
+
+    fn housekeep(&mut self, now: Time) {
+        self.punctuality.look(now);
+        self.retune();
+        if self.silent_until.is_some_and(|until| until <= now) {
+            self.silent_until = None;
+            self.io.mute = false;
+            self.joined = false;
+            self.heard = false;
+            self.join_tries = 0;
+            self.dirty = true;
+            self.io.after(Duration::ZERO, Due::Join);
+        }
+        let known = self.swim.iter_membership_state().len();
+        self.forget_some(known);
+        if now.saturating_sub(self.rejoin_asked) >= REJOIN_EVERY {
+            self.rejoin_asked = now;
+            self.look_for_lost(known);
+            self.drop_orphans(now);
+        }
+        observe::look(self, now);
+    }
+
+    /// Adjusts foca to the size of the set.
+    fn retune(&mut self) {
+        let (size, patience) = (self.active(), self.punctuality.patience());
+        let (tuned, was) = self.tuned;
+        if patience == was && size.abs_diff(tuned) * 10 <= tuned {
+            return;
+        }
+        self.tuned = (size, patience);
+        let config = tuning::config(size, patience, SWIM_ROOM);
+        // It changes only what foca lets change.
+        let _ = self.swim.set_config(config);
+    }
+
+    /// Forgets members that are down, any of them, while they leave no room for new ones.
+    fn forget_some(&mut self, known: usize) {
+        let most = self.limits.members / 10 * 9;
+        if known <= most {
+            return;
+        }
+        let gone: Vec<Identity> = self
+            .swim
+            .iter_membership_state()
+            .filter(|member| member.state() == State::Down)
+            .take(known - most)
+            .map(|member| *member.id())
+            .collect();
+        for member in gone {
+            let _ = self
+                .swim
+                .handle_timer(Timer::RemoveDown(member), &mut self.io);
+        }
+        self.after_swim();
+    }
+
+    /// Asks seeds when most of those that were known are gone, or when a seed is not among the members: two halves
+    /// that have forgotten each other meet there again.
+    fn look_for_lost(&mut self, known: usize) {
+        if self.seeds.is_empty() || !self.joined {
+            return;
+        }
+        let few = self.active() * 2 < known + 1 || self.active() == 1;
+        let place = self.random_below(self.seeds.len() as u32) as usize;
+        let seed = self.seeds[place];
+        let is_member = || {
+            self.swim
+                .iter_members()
+                .any(|member| member.id().address() == seed)
+        };
+        // A seed that is away is asked about once a minute.
+        if few || (!is_member() && self.random_below(4) == 0) {
+            self.ask(seed);
+            self.announce_to(seed);
+        }
+    }
+
+    /// Drops announcements of members that are not known, and those of a run that has gone on without them.
+    fn drop_orphans(&mut self, now: Time) {
+        if self.records.is_empty() {
+            return;
+        }
+        let own = self.identity();
+        let mut epochs: HashMap<[u8; 18], u64> = self
+            .swim
+            .iter_membership_state()
+            .map(|member| (member.id().key(), member.id().epoch()))
+            .collect();
+        epochs.insert(own.key(), own.epoch());
+        let went = self.records.retain(self.unix, |member, stored| {
+            let current = epochs
+                .get(member)
+                .is_some_and(|&epoch| stored.announced.epoch >= epoch);
+            current || now.saturating_sub(stored.announced.accepted) < ORPHAN
+        });
+        self.dirty |= went;
+    }
+}

@@ -1,0 +1,298 @@
+//! The announcements that were accepted, by member and cluster; and those that are told on.
+//!
+//! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, so that one token
+//! touches only entries of its own cluster. What is dropped and why is a closed set.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Time;
+use super::identity::unpack_address;
+use super::record::Announcement;
+use super::token::{Authority, Token};
+use super::view::Announced;
+
+/// Clusters that one member speaks for, at the most.
+const MOST_CLUSTERS: usize = 4;
+
+/// A member's announcement for a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordKey {
+    /// The member.
+    pub member: [u8; 18],
+    /// Hash of the cluster's name.
+    pub cluster: u64,
+}
+
+/// How new an announcement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition {
+    /// The run.
+    pub epoch: u64,
+    /// The version in it.
+    pub version: u64,
+}
+
+/// Why an announcement is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordRefusal {
+    /// The bytes are none, or break a limit.
+    Malformed,
+    /// There is no place for one more.
+    Full,
+    /// A token is asked for, and it has none or a wrong one.
+    Token,
+    /// Its token does not permit the cluster, the address or the weight.
+    NotPermitted,
+}
+
+/// What is known of an announcement.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// As it travels.
+    pub bytes: Arc<[u8]>,
+    /// As it is read.
+    pub announced: Announced,
+    /// How old it was when it was accepted.
+    age: Duration,
+    /// When its token expires, unix seconds.
+    expires: Option<u64>,
+}
+
+impl Stored {
+    /// How old it is, as far as those who passed it on have counted.
+    pub fn age(&self, now: Time) -> Duration {
+        self.age + now.saturating_sub(self.announced.accepted)
+    }
+
+    /// How new it is.
+    pub fn edition(&self) -> Edition {
+        Edition {
+            epoch: self.announced.epoch,
+            version: self.announced.version,
+        }
+    }
+}
+
+/// Who may announce what, and at what time of the world this is asked.
+#[derive(Debug)]
+pub struct Rules<'a> {
+    /// The operator; absent: every member may.
+    pub authority: Option<&'a Authority>,
+    /// Of the set; signatures bind it.
+    pub label: &'a str,
+    /// Unix seconds.
+    pub unix: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Records {
+    by_member: HashMap<[u8; 18], Vec<(u64, Stored)>>,
+    count: usize,
+    most: usize,
+}
+
+impl Records {
+    /// Empty, for at most `most`.
+    pub fn new(most: usize) -> Self {
+        Self {
+            by_member: HashMap::new(),
+            count: 0,
+            most,
+        }
+    }
+
+    /// Takes an announcement. Its key if it is news, `None` if it is known already.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn accept(
+        &mut self,
+        bytes: &[u8],
+        age: Duration,
+        now: Time,
+        rules: &Rules<'_>,
+    ) -> Result<Option<RecordKey>, RecordRefusal> {
+        let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
+        let key = RecordKey {
+            member: read.member,
+            cluster: cluster_hash(&read.record.cluster),
+        };
+        let edition = Edition {
+            epoch: read.epoch,
+            version: read.version,
+        };
+        if self.edition(&key).is_some_and(|known| known >= edition) {
+            return Ok(None);
+        }
+        let expires = permitted(&read, rules)?;
+        let stored = Stored {
+            bytes: bytes.into(),
+            announced: Announced {
+                record: Arc::new(read.record),
+                epoch: read.epoch,
+                version: read.version,
+                accepted: now,
+            },
+            age,
+            expires,
+        };
+        let known = self.by_member.get_mut(&key.member);
+        let place = known
+            .as_ref()
+            .and_then(|list| list.iter().position(|(cluster, _)| *cluster == key.cluster));
+        match (known, place) {
+            (Some(list), Some(place)) => list[place].1 = stored,
+            (Some(list), None) if list.len() >= MOST_CLUSTERS => return Err(RecordRefusal::Full),
+            _ if self.count >= self.most => return Err(RecordRefusal::Full),
+            _ => {
+                self.by_member
+                    .entry(key.member)
+                    .or_default()
+                    .push((key.cluster, stored));
+                self.count += 1;
+            }
+        }
+        Ok(Some(key))
+    }
+
+    /// An announcement.
+    pub fn get(&self, key: &RecordKey) -> Option<&Stored> {
+        let list = self.by_member.get(&key.member)?;
+        list.iter()
+            .find(|(cluster, _)| *cluster == key.cluster)
+            .map(|(_, stored)| stored)
+    }
+
+    /// How new what is known is.
+    pub fn edition(&self, key: &RecordKey) -> Option<Edition> {
+        self.get(key).map(Stored::edition)
+    }
+
+    /// What a member announces.
+    pub fn of(&self, member: &[u8; 18]) -> impl Iterator<Item = (RecordKey, &Stored)> {
+        let member = *member;
+        self.by_member
+            .get(&member)
+            .into_iter()
+            .flatten()
+            .map(move |(cluster, stored)| {
+                let cluster = *cluster;
+                (RecordKey { member, cluster }, stored)
+            })
+    }
+
+    /// All announcements.
+    pub fn iter(&self) -> impl Iterator<Item = (RecordKey, &Stored)> {
+        self.by_member.iter().flat_map(|(&member, list)| {
+            list.iter().map(move |(cluster, stored)| {
+                let cluster = *cluster;
+                (RecordKey { member, cluster }, stored)
+            })
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Drops what `keep` does not want, and what has an expired token. True if something went.
+    pub fn retain(&mut self, unix: u64, keep: impl Fn(&[u8; 18], &Stored) -> bool) -> bool {
+        let before = self.count;
+        self.by_member.retain(|member, list| {
+            list.retain(|(_, stored)| {
+                let valid = stored
+                    .expires
+                    .is_none_or(|expires| unix <= expires.saturating_add(super::token::GRACE));
+                valid && keep(member, stored)
+            });
+            !list.is_empty()
+        });
+        self.count = self.by_member.values().map(Vec::len).sum();
+        before != self.count
+    }
+}
+
+fn permitted(read: &Announcement<'_>, rules: &Rules<'_>) -> Result<Option<u64>, RecordRefusal> {
+    let Some(authority) = rules.authority else {
+        return Ok(None);
+    };
+    let token = Token::decode(read.token).map_err(|_| RecordRefusal::Token)?;
+    let signature = read
+        .signature
+        .try_into()
+        .map_err(|_| RecordRefusal::Token)?;
+    authority
+        .verify_token(&token, rules.unix)
+        .and_then(|()| authority.verify_record(&token, rules.label, read.signed, signature))
+        .map_err(|_| RecordRefusal::Token)?;
+    let record = &read.record;
+    let member = unpack_address(&read.member);
+    for ip in [record.backend.ip(), member.ip()] {
+        token
+            .permits(&record.cluster, ip, record.weight)
+            .map_err(|_| RecordRefusal::NotPermitted)?;
+    }
+    Ok(Some(token.expires()))
+}
+
+/// Hash of a cluster's name, the same on every member.
+pub fn cluster_hash(name: &str) -> u64 {
+    xxh3_64(name.as_bytes())
+}
+
+/// Announcements that are told on, each a number of times; the least told first.
+#[derive(Debug, Default)]
+pub struct Rumours(Vec<Rumour>);
+
+#[derive(Debug)]
+struct Rumour {
+    key: RecordKey,
+    left: u8,
+}
+
+impl Rumours {
+    /// Tells `key` on, `times` times from now.
+    pub fn add(&mut self, key: RecordKey, times: u8) {
+        self.0.retain(|rumour| rumour.key != key);
+        let left = times;
+        let place = self.0.partition_point(|rumour| rumour.left > left);
+        self.0.insert(place, Rumour { key, left });
+    }
+
+    /// Whether nothing is to be told.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many are to be told.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes those that `fits` takes, the least told first, and counts them as told once more.
+    pub fn tell(&mut self, mut fits: impl FnMut(&RecordKey) -> bool) {
+        for rumour in &mut self.0 {
+            if fits(&rumour.key) {
+                rumour.left -= 1;
+            }
+        }
+        self.0.retain(|rumour| rumour.left > 0);
+        self.0.sort_by_key(|rumour| std::cmp::Reverse(rumour.left));
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
