@@ -305,6 +305,16 @@ impl Node {
         &self.io.counters
     }
 
+    /// The greatest lateness of a timer since this was last asked.
+    pub fn take_lag(&mut self) -> Time {
+        std::mem::take(&mut self.io.counters.latest_timer)
+    }
+
+    /// News that is still to be told.
+    pub fn rumours(&self) -> usize {
+        self.rumours.len()
+    }
+
     /// Active members, this one included.
     pub fn active(&self) -> usize {
         self.swim.num_members() + 1

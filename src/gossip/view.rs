@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Time;
 use super::identity::Role;
+use super::node::Counters;
 use super::record::{Record, ServiceState};
 
 /// Whether a member lives, by the set's word.
@@ -81,4 +82,29 @@ pub struct PeerSet {
     pub at: Time,
     /// The members.
     pub members: Vec<Member>,
+}
+
+/// How a member and its set are, for status and metrics; published about once a second.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The set.
+    pub set: Arc<PeerSet>,
+    /// Where this member is reached by the others: its name among them.
+    pub address: SocketAddr,
+    /// Of the set.
+    pub label: String,
+    /// Ids of the keys, the one that seals first; empty: nothing is sealed.
+    pub key_ids: Vec<String>,
+    /// What was counted since the start.
+    pub counters: Counters,
+    /// The greatest lateness of a timer in the last second.
+    pub lag: Time,
+    /// By how much suspicions last longer than usual, since this member does not keep up: 1 to 8.
+    pub patience: u32,
+    /// Whether it has compared its state with another member at least once.
+    pub joined: bool,
+    /// Whether it takes no part for now, since somebody else uses its address.
+    pub conflict: bool,
+    /// News that is still to be told.
+    pub rumours: usize,
 }

@@ -142,7 +142,7 @@ pub struct Counters {
     pub news: u64,
     /// Sum of their age when they came, from member to member.
     pub news_age: Duration,
-    /// The greatest lateness of a timer.
+    /// The greatest lateness of a timer since the last [`Node::take_lag`](super::Node::take_lag).
     pub latest_timer: Duration,
 }
 
