@@ -135,7 +135,8 @@ pub async fn resolve_all(
     answers
 }
 
-async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
+/// Looks up a name; the addresses are sorted, and there is at least one.
+pub(super) async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
     let BackendAddress::Name { host, port } = name else {
         return Ok(Vec::new());
     };

@@ -2,3 +2,4 @@
 //! workers, and kept fresh.
 
 pub mod dns;
+pub mod gossip;

@@ -310,6 +310,11 @@ impl Node {
         std::mem::take(&mut self.io.counters.latest_timer)
     }
 
+    /// Ids of the keys, the one that seals first.
+    pub fn key_ids(&self) -> Vec<String> {
+        self.io.keyring.key_ids()
+    }
+
     /// News that is still to be told.
     pub fn rumours(&self) -> usize {
         self.rumours.len()

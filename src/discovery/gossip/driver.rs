@@ -1,0 +1,431 @@
+//! The thread that drives a member: datagrams, timers, streams, and what the rest of the program hears of it.
+//!
+//! It is a thread of its own with a runtime of its own, so that a busy data plane cannot delay it, nor it the data
+//! plane. In each turn it reads all datagrams that wait before it runs timers: after a stall the answers that came in
+//! the meantime count. The rest is bounded: datagrams of a turn, streams, and publications (ten a second).
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tracing::{debug, error, info, warn};
+
+use super::peers::{Command, PeerSettings, Secrets, Sockets, Windows};
+use super::streams::Streams;
+use crate::discovery::dns::resolve;
+use crate::gossip::Time;
+use crate::gossip::identity::{Identity, Role};
+use crate::gossip::node::{Limits, Node, Settings};
+use crate::gossip::tuning::MAX_DATAGRAM;
+use crate::gossip::view::Report;
+use crate::model::address::BackendAddress;
+
+/// Datagrams that are read in one turn, at the most.
+const TURN: usize = 1024;
+/// How long timers wait for datagrams that are still to be read.
+const MOST_BEHIND: Duration = Duration::from_millis(250);
+/// Between two publications of the set.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// Between two publications of figures.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long a goodbye is told.
+const GOODBYE: Duration = Duration::from_millis(900);
+/// How long the first announcement may wait for a proxy to tell it to.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Between two look-ups of the seeds' names, before and after the first one was found.
+const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
+
+/// What a thread begins with.
+pub(super) struct Start {
+    pub settings: PeerSettings,
+    pub secrets: Secrets,
+    pub sockets: Sockets,
+    pub windows: Windows,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// Drives a member until it has left.
+pub(super) fn run(start: Start) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async {
+                match Driver::new(start) {
+                    Ok(driver) => driver.run().await,
+                    Err(error) => error!(%error, "the gossip sockets cannot be used"),
+                }
+            });
+            // A look-up of a name may still hang in the system's resolver.
+            runtime.shutdown_background();
+        }
+        Err(error) => error!(%error, "the gossip thread cannot start its runtime"),
+    }
+}
+
+/// What the thread's tasks share.
+pub(super) struct Shared {
+    pub node: RefCell<Node>,
+    /// The node has something to send, or an earlier deadline.
+    pub poke: Notify,
+    clock: Instant,
+}
+
+impl Shared {
+    pub fn now(&self) -> Time {
+        self.clock.elapsed()
+    }
+}
+
+struct Driver {
+    settings: PeerSettings,
+    shared: Rc<Shared>,
+    datagrams: UdpSocket,
+    streams: Streams,
+    windows: Windows,
+    commands: mpsc::UnboundedReceiver<Command>,
+    seeds: Seeds,
+    /// Asked to say when all was told, and since when.
+    waiting: Vec<(oneshot::Sender<()>, Time)>,
+    published: Time,
+    reported: Time,
+    leaving: Option<Time>,
+    conflict: bool,
+    /// Since when datagrams wait that were not read in the turn.
+    behind: Option<Time>,
+    buffer: Vec<u8>,
+}
+
+impl Driver {
+    fn new(start: Start) -> io::Result<Self> {
+        let shared = Rc::new(Shared {
+            node: RefCell::new(node(&start.settings, start.secrets, Duration::ZERO)),
+            poke: Notify::new(),
+            clock: Instant::now(),
+        });
+        let (datagrams, listener) = start.sockets.register()?;
+        info!(address = %start.settings.address, advertise = %start.settings.advertise, label = start.settings.label, "gossip: listening");
+        Ok(Self {
+            seeds: Seeds::follow(&start.settings.seeds),
+            streams: Streams::start(Rc::clone(&shared), listener),
+            settings: start.settings,
+            shared,
+            datagrams,
+            windows: start.windows,
+            commands: start.commands,
+            waiting: Vec::new(),
+            published: Duration::ZERO,
+            reported: Duration::ZERO,
+            leaving: None,
+            conflict: false,
+            behind: None,
+            // One byte more than fits tells what is too long.
+            buffer: vec![0; MAX_DATAGRAM + 1],
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.turn();
+            let now = self.shared.now();
+            if self.leaving.is_some_and(|since| now - since >= GOODBYE) {
+                break;
+            }
+            let deadline = self.next_deadline(now);
+            tokio::select! {
+                biased;
+                command = self.commands.recv(), if self.leaving.is_none() => match command {
+                    Some(command) => self.obey(command),
+                    None => self.leave(),
+                },
+                ready = self.datagrams.readable() => if let Err(error) = ready {
+                    // It cannot be read for now; the timers go on.
+                    debug!(%error, "gossip: the socket is not readable");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                },
+                seeds = self.seeds.next() => {
+                    let now = self.shared.now();
+                    self.shared.node.borrow_mut().set_seeds(seeds, now);
+                }
+                () = self.shared.poke.notified() => {}
+                () = tokio::time::sleep(deadline.saturating_sub(now)) => {}
+            }
+        }
+        self.windows.set.send_replace(Arc::default());
+        self.windows.report.send_replace(None);
+    }
+
+    /// Reads, then runs timers, then sends.
+    fn turn(&mut self) {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.shared.node.borrow_mut().set_unix(unix.as_secs());
+        let mut drained = false;
+        for _ in 0..TURN {
+            match self.datagrams.try_recv_from(&mut self.buffer) {
+                Ok((length, _)) => {
+                    let now = self.shared.now();
+                    let mut node = self.shared.node.borrow_mut();
+                    node.receive(&mut self.buffer[..length], now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drained = true;
+                    break;
+                }
+                // An ICMP answer to something sent earlier: that peer is not there.
+                Err(_) => {}
+            }
+        }
+        let now = self.shared.now();
+        if !drained {
+            // The next turn reads on; under a flood that does not end the timers run all the same.
+            self.shared.poke.notify_one();
+        }
+        let behind = *self.behind.get_or_insert(now);
+        if drained || now - behind >= MOST_BEHIND {
+            self.behind = None;
+            self.shared.node.borrow_mut().run_timers(now);
+        }
+        self.send();
+        self.answer_the_waiting();
+        self.publish();
+    }
+
+    fn send(&mut self) {
+        let (packets, exchanges) = {
+            let mut node = self.shared.node.borrow_mut();
+            (node.take_packets(), node.take_exchanges())
+        };
+        for packet in packets {
+            // A full buffer or an unreachable host loses it, as the network may.
+            if let Err(error) = self.datagrams.try_send_to(&packet.bytes, packet.to) {
+                debug!(to = %packet.to, %error, "gossip: a datagram was not sent");
+            }
+        }
+        for member in exchanges {
+            self.streams.ask(member);
+        }
+    }
+
+    fn answer_the_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let now = self.shared.now();
+        let node = self.shared.node.borrow();
+        let told = node.announced_to_all();
+        let (alone, joined) = (node.active() == 1, node.has_joined());
+        let mut still = Vec::new();
+        for (answer, since) in self.waiting.drain(..) {
+            let in_vain = now - since >= TOLD_WITHIN && (alone || !joined);
+            if told && (joined || !alone) || in_vain || now - since >= 3 * TOLD_WITHIN {
+                let _ = answer.send(());
+            } else {
+                still.push((answer, since));
+            }
+        }
+        self.waiting = still;
+    }
+
+    fn publish(&mut self) {
+        let now = self.shared.now();
+        let mut node = self.shared.node.borrow_mut();
+        if node.is_dirty() && now - self.published >= PUBLISH_EVERY {
+            self.published = now;
+            self.windows.set.send_replace(Arc::new(node.view(now)));
+        }
+        if now - self.reported < REPORT_EVERY {
+            return;
+        }
+        self.reported = now;
+        if node.in_conflict() != self.conflict {
+            self.conflict = node.in_conflict();
+            if self.conflict {
+                error!(address = %self.settings.advertise, "gossip: somebody else uses this address; this member takes no part for five minutes");
+            } else {
+                warn!("gossip: this member takes part again");
+            }
+        }
+        let report = Report {
+            set: Arc::clone(&self.windows.set.borrow()),
+            address: self.settings.advertise,
+            label: self.settings.label.clone(),
+            key_ids: node.key_ids(),
+            counters: node.counters().clone(),
+            lag: node.take_lag(),
+            patience: node.patience(),
+            joined: node.has_joined(),
+            conflict: self.conflict,
+            rumours: node.rumours(),
+        };
+        self.windows.report.send_replace(Some(Arc::new(report)));
+    }
+
+    /// When the next turn is due at the latest.
+    fn next_deadline(&self, now: Time) -> Time {
+        let node = self.shared.node.borrow();
+        let mut deadline = self.reported + REPORT_EVERY;
+        if let Some(timer) = node.next_deadline() {
+            deadline = deadline.min(timer);
+        }
+        if node.is_dirty() {
+            deadline = deadline.min(self.published + PUBLISH_EVERY);
+        }
+        if !self.waiting.is_empty() {
+            deadline = deadline.min(now + Duration::from_millis(20));
+        }
+        deadline
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.shared.now();
+        match command {
+            Command::Announce(record, answer) => {
+                let announced = self.shared.node.borrow_mut().announce(record, now);
+                let _ = answer.send(announced.map_err(|error| error.to_string()));
+            }
+            Command::Told(answer) => self.waiting.push((answer, now)),
+            Command::Leave => self.leave(),
+            Command::Change(settings, secrets, sockets) => self.change(*settings, secrets, sockets),
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            let now = self.shared.now();
+            self.leaving = Some(now);
+            self.shared.node.borrow_mut().leave(now);
+        }
+    }
+
+    fn change(&mut self, settings: PeerSettings, secrets: Secrets, sockets: Option<Sockets>) {
+        let now = self.shared.now();
+        let known = std::mem::replace(&mut self.settings, settings);
+        let settings = &self.settings;
+        let same = known.advertise == settings.advertise
+            && known.label == settings.label
+            && known.role == settings.role;
+        if same {
+            let mut node = self.shared.node.borrow_mut();
+            node.set_keyring(secrets.keyring);
+            node.set_authority(secrets.authority, now);
+        } else {
+            // Another member: this one says goodbye, as far as one packet to some goes.
+            self.shared.node.borrow_mut().leave(now);
+            self.send();
+            *self.shared.node.borrow_mut() = node(&self.settings, secrets, now);
+        }
+        if !same || known.seeds != self.settings.seeds {
+            self.seeds = Seeds::follow(&self.settings.seeds);
+        }
+        let Some(sockets) = sockets else { return };
+        match sockets.register() {
+            Ok((datagrams, listener)) => {
+                info!(address = %self.settings.address, "gossip: listening");
+                self.datagrams = datagrams;
+                self.streams = Streams::start(Rc::clone(&self.shared), listener);
+            }
+            Err(error) => error!(%error, "the gossip sockets cannot be used"),
+        }
+    }
+}
+
+impl Sockets {
+    fn register(self) -> io::Result<(UdpSocket, TcpListener)> {
+        let datagrams = UdpSocket::from_std(self.datagrams)?;
+        let listener = TcpListener::from_std(self.streams)?;
+        Ok((datagrams, listener))
+    }
+}
+
+/// A new run begins at the wall clock's milliseconds; see [`crate::gossip::identity`].
+fn node(settings: &PeerSettings, secrets: Secrets, now: Time) -> Node {
+    let epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64;
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).expect("the system has random bytes");
+    let settings = Settings {
+        identity: Identity::new(settings.advertise, epoch, settings.role),
+        keyring: secrets.keyring,
+        label: settings.label.clone(),
+        authority: secrets.authority,
+        credential: secrets.credential,
+        observed: settings.role == Role::Proxy,
+        limits: Limits::default(),
+        seed,
+    };
+    Node::new(settings, now)
+}
+
+/// Addresses of the seeds, names looked up again and again in a task of their own.
+struct Seeds {
+    found: mpsc::Receiver<Vec<SocketAddr>>,
+    task: AbortHandle,
+}
+
+impl Seeds {
+    fn follow(names: &[BackendAddress]) -> Self {
+        let (sender, found) = mpsc::channel(1);
+        let task = spawn_local(look_up(names.to_vec(), sender)).abort_handle();
+        Self { found, task }
+    }
+
+    /// What was found last; pending for ever without names. Cancel-safe.
+    async fn next(&mut self) -> Vec<SocketAddr> {
+        match self.found.recv().await {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Seeds {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr>>) {
+    let mut last = Vec::new();
+    loop {
+        let mut addresses = Vec::new();
+        let mut has_names = false;
+        for name in &names {
+            match name {
+                BackendAddress::Ip(address) => addresses.push(*address),
+                BackendAddress::Name { .. } => {
+                    has_names = true;
+                    match resolve(name).await {
+                        Ok(found) => addresses.extend(found),
+                        Err(error) => {
+                            debug!(%name, %error, "gossip: the seed's name does not resolve");
+                        }
+                    }
+                }
+            }
+        }
+        // A look-up that found nothing keeps the last answer.
+        if !addresses.is_empty() && addresses != last {
+            last.clone_from(&addresses);
+            if sender.send(addresses).await.is_err() {
+                return;
+            }
+        }
+        if !has_names {
+            return std::future::pending().await;
+        }
+        let (before, after) = RESOLVE_EVERY;
+        tokio::time::sleep(if last.is_empty() { before } else { after }).await;
+    }
+}

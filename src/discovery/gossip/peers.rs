@@ -1,0 +1,305 @@
+//! A running member of a peer set: its settings, the sockets it needs, and the handle to the thread that drives it.
+//!
+//! What can fail (sockets, key files) is made before anything is applied ([`Prepared`]), so that a reload happens whole
+//! or not at all. A new label, address or role is another member; keys, seeds and the operator change while it runs.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::driver;
+use super::secrets::{self, SecretError};
+use crate::gossip::identity::Role;
+use crate::gossip::keyring::Keyring;
+use crate::gossip::record::Record;
+use crate::gossip::token::{AgentCredential, Authority};
+use crate::gossip::view::{PeerSet, Report};
+use crate::model::address::BackendAddress;
+
+/// Bytes of datagrams that the kernel may keep while the thread is busy; it may give less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Streams that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// What a member is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// UDP and TCP address that is bound.
+    pub address: SocketAddr,
+    /// Where others reach it.
+    pub advertise: SocketAddr,
+    /// Who is asked first.
+    pub seeds: Vec<BackendAddress>,
+    /// Of the set.
+    pub label: String,
+    /// The first seals, all open; none: nothing is sealed.
+    pub key_files: Vec<PathBuf>,
+    /// What is not sealed is taken too.
+    pub accept_plaintext: bool,
+    /// Operator's public key.
+    pub token_key: Option<PathBuf>,
+    /// What an agent signs with.
+    pub token_file: Option<PathBuf>,
+    /// What it does.
+    pub role: Role,
+}
+
+/// Why a member cannot be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The address cannot be bound.
+    #[error("the gossip address {address} cannot be bound ({protocol}): {error}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// UDP or TCP.
+        protocol: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// A key or a token cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The thread cannot be started.
+    #[error("the gossip thread cannot be started: {0}")]
+    Thread(io::Error),
+}
+
+/// The sockets of a member.
+#[derive(Debug)]
+pub struct Sockets {
+    pub(super) datagrams: UdpSocket,
+    pub(super) streams: TcpListener,
+}
+
+/// What a member seals, signs and judges by.
+#[derive(Debug)]
+pub struct Secrets {
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) authority: Option<Authority>,
+    pub(super) credential: Option<AgentCredential>,
+}
+
+/// All that a start or a change needs and that could fail.
+#[derive(Debug)]
+pub struct Prepared {
+    settings: PeerSettings,
+    secrets: Secrets,
+    /// `None`: those of the running member stay.
+    sockets: Option<Sockets>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Go on by these; with sockets, or another name, label or role, as another member.
+    Change(Box<PeerSettings>, Secrets, Option<Sockets>),
+    /// Announce this.
+    Announce(Record, oneshot::Sender<Result<(), String>>),
+    /// Say when what is announced has been told.
+    Told(oneshot::Sender<()>),
+    /// Say goodbye, and end.
+    Leave,
+}
+
+/// What the world sees of a member; kept while members come and go by reloads.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    /// The set, on each change.
+    pub set: Arc<watch::Sender<Arc<PeerSet>>>,
+    /// Its figures, each second; `None` without a member.
+    pub report: Arc<watch::Sender<Option<Arc<Report>>>>,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            set: Arc::new(watch::Sender::new(Arc::default())),
+            report: Arc::new(watch::Sender::new(None)),
+        }
+    }
+}
+
+/// See the module. Dropped, it leaves in order.
+#[derive(Debug)]
+pub struct Peers {
+    settings: PeerSettings,
+    commands: mpsc::UnboundedSender<Command>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl PeerSettings {
+    /// Reads the secrets.
+    ///
+    /// # Errors
+    /// The first file that is of no use.
+    pub fn secrets(&self) -> Result<Secrets, PeerError> {
+        let keyring = secrets::keyring(&self.key_files, &self.label, self.accept_plaintext)?;
+        let authority = self.token_key.as_deref().map(secrets::authority);
+        let credential = self.token_file.as_deref().map(secrets::credential);
+        Ok(Secrets {
+            keyring: Arc::new(keyring),
+            authority: authority.transpose()?,
+            credential: credential.transpose()?,
+        })
+    }
+
+    /// Files whose change asks for a look at them.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let others = self.token_key.iter().chain(&self.token_file);
+        self.key_files.iter().chain(others)
+    }
+}
+
+impl Prepared {
+    /// Reads the secrets and binds what is not bound by the `running` member already.
+    ///
+    /// # Errors
+    /// Why it cannot be done; nothing has changed then.
+    pub fn new(settings: PeerSettings, running: Option<&Peers>) -> Result<Self, PeerError> {
+        let secrets = settings.secrets()?;
+        let bound = running.is_some_and(|peers| peers.settings.address == settings.address);
+        let sockets = if bound {
+            None
+        } else {
+            Some(Sockets::bind(settings.address)?)
+        };
+        Ok(Self {
+            settings,
+            secrets,
+            sockets,
+        })
+    }
+
+    /// Starts the member.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub fn start(self, windows: Windows) -> Result<Peers, PeerError> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let (end, ended) = oneshot::channel();
+        let sockets = match self.sockets {
+            Some(sockets) => sockets,
+            None => Sockets::bind(self.settings.address)?,
+        };
+        let settings = self.settings.clone();
+        let start = driver::Start {
+            settings: self.settings,
+            secrets: self.secrets,
+            sockets,
+            windows,
+            commands: received,
+        };
+        std::thread::Builder::new()
+            .name("gossip".to_owned())
+            .spawn(move || {
+                driver::run(start);
+                let _ = end.send(());
+            })
+            .map_err(PeerError::Thread)?;
+        Ok(Peers {
+            settings,
+            commands,
+            ended: Some(ended),
+        })
+    }
+}
+
+impl Peers {
+    /// What it goes by.
+    pub fn settings(&self) -> &PeerSettings {
+        &self.settings
+    }
+
+    /// Goes on by what was prepared.
+    pub fn apply(&mut self, prepared: Prepared) {
+        self.settings = prepared.settings.clone();
+        self.tell(Command::Change(
+            Box::new(prepared.settings),
+            prepared.secrets,
+            prepared.sockets,
+        ));
+    }
+
+    /// Announces a service from now on; in the order of the calls.
+    pub fn announce(&self, record: Record) -> oneshot::Receiver<Result<(), String>> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Announce(record, answer));
+        answered
+    }
+
+    /// Resolves when what was announced has been told to the proxies that are known, or after a second without.
+    pub async fn told(&self) {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Told(answer));
+        let _ = answered.await;
+    }
+
+    /// Says goodbye and waits until the others have been told: about a second.
+    pub async fn leave(mut self) {
+        self.tell(Command::Leave);
+        if let Some(ended) = self.ended.take() {
+            let _ = ended.await;
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            warn!("the gossip thread has ended: the peer set is not followed any more");
+        }
+    }
+}
+
+impl Sockets {
+    /// Binds UDP and TCP at `address`.
+    fn bind(address: SocketAddr) -> Result<Self, PeerError> {
+        let failed = |protocol| {
+            move |error| PeerError::Bind {
+                address,
+                protocol,
+                error,
+            }
+        };
+        let datagrams = bind_datagrams(address).map_err(failed("UDP"))?;
+        let streams = bind_streams(address).map_err(failed("TCP"))?;
+        Ok(Self { datagrams, streams })
+    }
+}
+
+fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The kernel gives what its limit allows.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn bind_streams(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart need not wait for the connections of the run before.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,110 @@
+//! Files with a key or a token in them, read within bounds.
+//!
+//! A key may be given by mistake where the path of its file belongs, and an error that repeated it would carry it into
+//! a log: no error here shows a path that looks like one, and none shows what a file holds.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::gossip::keyring::{Keyring, SecretKey};
+use crate::gossip::text::holds_secret;
+use crate::gossip::token::{AgentCredential, Authority, OperatorPublic};
+
+/// Longest file that is read, bytes: much longer than any key or token.
+const MAX_FILE: u64 = 4096;
+
+/// Why a file with a secret is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// As it may be shown.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// What it holds is something else.
+    #[error("{path}: {error}")]
+    Content {
+        /// As it may be shown.
+        path: String,
+        /// Why, without what it holds.
+        error: String,
+    },
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// If it cannot be read, is no text, or is much too long.
+pub fn read(path: &Path) -> Result<String, SecretError> {
+    let failed = |error| SecretError::Read {
+        path: shown(path),
+        error,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(SecretError::Content {
+            path: shown(path),
+            error: "it is too large for a key".to_owned(),
+        });
+    }
+    Ok(text)
+}
+
+/// The ring of these key files.
+///
+/// # Errors
+/// The first file that holds no key.
+pub fn keyring(
+    files: &[PathBuf],
+    label: &str,
+    accept_plaintext: bool,
+) -> Result<Keyring, SecretError> {
+    let keys = files
+        .iter()
+        .map(|path| parsed(path, SecretKey::parse))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Keyring::new(&keys, label, accept_plaintext))
+}
+
+/// The operator whose tokens count.
+///
+/// # Errors
+/// If the file holds no operator's public key.
+pub fn authority(file: &Path) -> Result<Authority, SecretError> {
+    parsed(file, OperatorPublic::parse).map(Authority::new)
+}
+
+/// What an agent signs with.
+///
+/// # Errors
+/// If the file holds no token.
+pub fn credential(file: &Path) -> Result<AgentCredential, SecretError> {
+    parsed(file, AgentCredential::parse)
+}
+
+fn parsed<T, E: ToString>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, SecretError> {
+    parse(&read(path)?).map_err(|error| SecretError::Content {
+        path: shown(path),
+        error: error.to_string(),
+    })
+}
+
+/// The path as an error may show it.
+pub fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    if holds_secret(&text) {
+        return "that file (a key or token was given, not the path of its file)".to_owned();
+    }
+    text
+}
