@@ -1,5 +1,5 @@
 //! L3 control: where members come from, beside the file. Names of backends are resolved here ([`dns`]), off the
-//! workers, and kept fresh.
+//! workers, and kept fresh; what the peer set announces becomes candidates here ([`gossip`]).
 
 pub mod dns;
 pub mod gossip;

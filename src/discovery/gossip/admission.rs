@@ -1,0 +1,138 @@
+//! Pure: what the file asks of candidates.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use crate::gossip::identity::is_possible;
+
+/// A cluster that discovers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish<'a> {
+    /// The cluster.
+    pub cluster: &'a str,
+    /// The name under which agents announce its backends.
+    pub gossip: &'a str,
+    /// Whether it has an active check.
+    pub checked: bool,
+}
+
+/// What the file says.
+pub struct Rules<'a> {
+    /// At most one for each cluster.
+    pub wishes: &'a [Wish<'a>],
+    /// Where backends may live; loopback too only if it is in one of them.
+    pub allow_cidrs: &'a [IpNet],
+    /// Whether this proxy itself listens there: traffic would go round for ever.
+    pub is_own: &'a dyn Fn(SocketAddr) -> bool,
+}
+
+/// Why a record makes no candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Nothing can be reached there: unspecified, broadcast, port 0.
+    Impossible,
+    /// A multicast address.
+    Multicast,
+    /// A loopback address that is not listed.
+    Loopback,
+    /// In none of `allow_cidrs`.
+    OutOfRange,
+    /// One of the proxy's own listeners.
+    OwnListener,
+    /// The cluster has [`super::MAX_CANDIDATES`].
+    ClusterFull,
+}
+
+impl Refusal {
+    /// All of them, by [`Self::index`].
+    pub const ALL: [Self; 6] = [
+        Self::Impossible,
+        Self::Multicast,
+        Self::Loopback,
+        Self::OutOfRange,
+        Self::OwnListener,
+        Self::ClusterFull,
+    ];
+
+    /// Word of status, log and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Impossible => "impossible",
+            Self::Multicast => "multicast",
+            Self::Loopback => "loopback",
+            Self::OutOfRange => "out_of_range",
+            Self::OwnListener => "own_listener",
+            Self::ClusterFull => "cluster_full",
+        }
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Whether a backend may live at `address` (unmapped).
+pub(super) fn admit(address: SocketAddr, rules: &Rules<'_>) -> Result<(), Refusal> {
+    let ip = address.ip();
+    if ip.is_multicast() {
+        return Err(Refusal::Multicast);
+    }
+    if !is_possible(address) {
+        return Err(Refusal::Impossible);
+    }
+    if !rules.allow_cidrs.iter().any(|net| net.contains(&ip)) {
+        return Err(if ip.is_loopback() {
+            Refusal::Loopback
+        } else {
+            Refusal::OutOfRange
+        });
+    }
+    if (rules.is_own)(address) {
+        return Err(Refusal::OwnListener);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_admitted_or_refused() {
+        use Refusal as R;
+        let own: SocketAddr = "10.0.0.9:8080".parse().unwrap();
+        let allow: Vec<IpNet> = ["10.0.0.0/8", "127.0.1.0/24", "2001:db8::/32", "0.0.0.0/8"]
+            .iter()
+            .map(|net| net.parse().unwrap())
+            .collect();
+        let rules = Rules {
+            wishes: &[],
+            allow_cidrs: &allow,
+            is_own: &|address| address == own,
+        };
+        for (text, expected) in [
+            ("10.1.2.3:80", Ok(())),
+            ("[2001:db8::1]:80", Ok(())),
+            ("127.0.1.7:80", Ok(())),
+            ("127.0.0.1:80", Err(R::Loopback)),
+            ("[::1]:80", Err(R::Loopback)),
+            ("192.168.0.1:80", Err(R::OutOfRange)),
+            ("[2001:db9::1]:80", Err(R::OutOfRange)),
+            ("224.0.0.1:80", Err(R::Multicast)),
+            ("[ff02::1]:80", Err(R::Multicast)),
+            ("0.0.0.0:80", Err(R::Impossible)),
+            ("[::]:80", Err(R::Impossible)),
+            ("255.255.255.255:80", Err(R::Impossible)),
+            ("10.1.2.3:0", Err(R::Impossible)),
+            ("10.0.0.9:8080", Err(R::OwnListener)),
+            ("10.0.0.9:8081", Ok(())),
+        ] {
+            assert_eq!(admit(text.parse().unwrap(), &rules), expected, "{text}");
+        }
+        for (place, refusal) in R::ALL.into_iter().enumerate() {
+            assert_eq!(refusal.index(), place);
+        }
+    }
+}

@@ -1,0 +1,686 @@
+//! A table of small histories, one rule each; and that no rumour takes a healthy candidate away.
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+use crate::gossip::identity::Role;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn backend(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 80))
+}
+
+/// One member and its record.
+#[derive(Clone)]
+struct Peer {
+    address: SocketAddr,
+    liveness: Liveness,
+    record: Record,
+    epoch: u64,
+    version: u64,
+}
+
+impl Peer {
+    fn new(host: u8, state: ServiceState) -> Self {
+        Self {
+            address: SocketAddr::from(([10, 0, 0, host], 7946)),
+            liveness: Liveness::Alive,
+            record: Record {
+                name: format!("agent-{host}"),
+                cluster: "web".to_owned(),
+                backend: backend(host),
+                weight: 1,
+                zone: String::new(),
+                state,
+                build: String::new(),
+            },
+            epoch: 1,
+            version: 1,
+        }
+    }
+
+    fn ready(host: u8) -> Self {
+        Self::new(host, ServiceState::Ready)
+    }
+
+    fn down(host: u8) -> Self {
+        Self {
+            liveness: Liveness::Down,
+            ..Self::ready(host)
+        }
+    }
+}
+
+/// This member, and those.
+fn set(peers: &[Peer]) -> PeerSet {
+    let member = |peer: &Peer| Member {
+        address: peer.address,
+        epoch: peer.epoch,
+        role: Role::Agent,
+        liveness: peer.liveness,
+        changed: Duration::ZERO,
+        records: vec![Announced {
+            record: Arc::new(peer.record.clone()),
+            epoch: peer.epoch,
+            version: peer.version,
+            accepted: Duration::ZERO,
+        }],
+    };
+    let this = Member {
+        address: "10.0.0.250:7946".parse().unwrap(),
+        epoch: 1,
+        role: Role::Proxy,
+        liveness: Liveness::Alive,
+        changed: Duration::ZERO,
+        records: Vec::new(),
+    };
+    PeerSet {
+        version: 1,
+        at: Duration::ZERO,
+        members: std::iter::once(this)
+            .chain(peers.iter().map(member))
+            .collect(),
+    }
+}
+
+/// One cluster `web` that discovers `web`, and what the proxy thinks of its candidates.
+struct Bench {
+    candidates: Candidates,
+    checked: bool,
+    allow: Vec<IpNet>,
+    opinions: HashMap<SocketAddr, Opinion>,
+}
+
+impl Bench {
+    fn new(checked: bool) -> Self {
+        Self {
+            candidates: Candidates::default(),
+            checked,
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+            opinions: HashMap::new(),
+        }
+    }
+
+    fn think(&mut self, host: u8, opinion: Opinion) {
+        self.opinions.insert(backend(host), opinion);
+    }
+
+    fn update(&mut self, second: u64, peers: &[Peer]) -> (bool, Vec<(u8, Kind)>) {
+        self.update_with(second, &set(peers))
+    }
+
+    fn update_with(&mut self, second: u64, set: &PeerSet) -> (bool, Vec<(u8, Kind)>) {
+        let wishes = [Wish {
+            cluster: "web",
+            gossip: "web",
+            checked: self.checked,
+        }];
+        let rules = Rules {
+            wishes: &wishes,
+            allow_cidrs: &self.allow,
+            is_own: &|address| address == backend(200),
+        };
+        let opinions = &self.opinions;
+        let opinion = |_: &str, address: SocketAddr| {
+            opinions.get(&address).copied().unwrap_or(Opinion::Unknown)
+        };
+        let update = self.candidates.update(s(second), set, &rules, &opinion);
+        let host = |event: &Event| match event.backend.ip() {
+            std::net::IpAddr::V4(v4) => v4.octets()[3],
+            std::net::IpAddr::V6(_) => 0,
+        };
+        let events = update.events.iter().map(|e| (host(e), e.kind)).collect();
+        (update.changed, events)
+    }
+
+    /// The last parts of the addresses that are in; doubted ones with `true`.
+    fn members(&self) -> Vec<(u8, bool)> {
+        let host = |candidate: &Candidate| {
+            candidate
+                .address
+                .to_string()
+                .rsplit_once('.')
+                .and_then(|(_, end)| end.split_once(':')?.0.parse().ok())
+                .unwrap_or(0)
+        };
+        self.candidates
+            .of("web")
+            .map(|c| (host(c), c.doubted))
+            .collect()
+    }
+
+    fn hosts(&self) -> Vec<u8> {
+        self.members().into_iter().map(|(host, _)| host).collect()
+    }
+}
+
+#[test]
+fn what_a_new_record_brings() {
+    use ServiceState as S;
+    let suspect = Peer {
+        liveness: Liveness::Suspect,
+        ..Peer::ready(1)
+    };
+    let left = Peer {
+        liveness: Liveness::Left,
+        ..Peer::ready(1)
+    };
+    let mut foreign = Peer::ready(1);
+    foreign.record.cluster = "api".to_owned();
+    let mut far = Peer::ready(1);
+    far.record.backend = "192.168.0.1:80".parse().unwrap();
+    let mut own = Peer::ready(1);
+    own.record.backend = backend(200);
+    for (peer, expected) in [
+        (Peer::ready(1), vec![(1, false)]),
+        (suspect, vec![(1, false)]),
+        (Peer::new(1, S::Starting), vec![]),
+        (Peer::new(1, S::Failing), vec![]),
+        (Peer::new(1, S::Draining), vec![]),
+        (Peer::new(1, S::Left), vec![]),
+        (Peer::down(1), vec![]),
+        (left, vec![]),
+        (foreign, vec![]),
+        (far, vec![]),
+        (own, vec![]),
+    ] {
+        for checked in [false, true] {
+            let mut bench = Bench::new(checked);
+            let (changed, _) = bench.update(0, std::slice::from_ref(&peer));
+            assert_eq!(
+                bench.members(),
+                expected,
+                "{:?} {:?}",
+                peer.liveness,
+                peer.record
+            );
+            assert_eq!(changed, !expected.is_empty());
+            assert!(
+                !bench.update(1, std::slice::from_ref(&peer)).0,
+                "nothing new"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_becomes_of_one_that_is_in() {
+    use Opinion::{Failing, Healthy, Unknown};
+    use ServiceState as S;
+    let left = Peer {
+        liveness: Liveness::Left,
+        ..Peer::ready(1)
+    };
+    let suspect = Peer {
+        liveness: Liveness::Suspect,
+        ..Peer::ready(1)
+    };
+    let stays: &[(u8, bool)] = &[(1, false)];
+    let doubted: &[(u8, bool)] = &[(1, true)];
+    let out: &[(u8, bool)] = &[];
+    type Case<'a> = (Option<Peer>, bool, Opinion, &'a [(u8, bool)], Option<Kind>);
+    let cases: Vec<Case<'_>> = vec![
+        (Some(Peer::ready(1)), true, Failing, stays, None),
+        (Some(suspect), true, Failing, stays, None),
+        (
+            Some(Peer::new(1, S::Draining)),
+            true,
+            Healthy,
+            out,
+            Some(Kind::Draining),
+        ),
+        (
+            Some(Peer::new(1, S::Left)),
+            true,
+            Healthy,
+            out,
+            Some(Kind::Left),
+        ),
+        (Some(left), true, Healthy, out, Some(Kind::Left)),
+        (Some(Peer::new(1, S::Failing)), true, Healthy, doubted, None),
+        (Some(Peer::new(1, S::Failing)), true, Unknown, doubted, None),
+        (
+            Some(Peer::new(1, S::Failing)),
+            true,
+            Failing,
+            out,
+            Some(Kind::Failing),
+        ),
+        (
+            Some(Peer::new(1, S::Failing)),
+            false,
+            Unknown,
+            out,
+            Some(Kind::Failing),
+        ),
+        (
+            Some(Peer::new(1, S::Starting)),
+            true,
+            Healthy,
+            doubted,
+            None,
+        ),
+        (
+            Some(Peer::down(1)),
+            true,
+            Healthy,
+            doubted,
+            Some(Kind::Down),
+        ),
+        (Some(Peer::down(1)), true, Failing, out, Some(Kind::Removed)),
+        (
+            Some(Peer::down(1)),
+            false,
+            Unknown,
+            doubted,
+            Some(Kind::Down),
+        ),
+        (
+            Some(Peer::down(1)),
+            false,
+            Failing,
+            out,
+            Some(Kind::Removed),
+        ),
+        (None, true, Healthy, doubted, Some(Kind::Down)),
+        (None, true, Failing, out, Some(Kind::Removed)),
+        (None, false, Unknown, doubted, Some(Kind::Down)),
+    ];
+    for (peer, checked, opinion, expected, event) in cases {
+        let mut bench = Bench::new(checked);
+        bench.update(0, &[Peer::ready(1)]);
+        bench.think(1, opinion);
+        let peers: Vec<Peer> = peer.into_iter().collect();
+        let said: Vec<_> = bench.update(1, &peers).1.into_iter().map(|e| e.1).collect();
+        let shown = peers.first().map(|p| (p.liveness, p.record.state));
+        assert_eq!(bench.members(), expected, "{shown:?} {checked} {opinion:?}");
+        assert_eq!(
+            said,
+            event.into_iter().collect::<Vec<_>>(),
+            "{shown:?} {checked} {opinion:?}"
+        );
+        let again = bench.update(1, &peers).1;
+        assert!(
+            again.iter().all(|&(_, kind)| kind == Kind::DownButPasses),
+            "said twice: {again:?}"
+        );
+    }
+}
+
+#[test]
+fn lost_without_a_check_goes_after_thirty_seconds() {
+    let mut bench = Bench::new(false);
+    bench.update(0, &[Peer::ready(1), Peer::ready(2)]);
+    assert_eq!(bench.candidates.next_deadline(), None);
+    bench.update(5, &[Peer::ready(1), Peer::down(2)]);
+    assert_eq!(bench.candidates.next_deadline(), Some(s(35)));
+    bench.update(34, &[Peer::ready(1)]);
+    assert_eq!(bench.hosts(), [1, 2], "forgotten is no better than down");
+    let (changed, events) = bench.update(35, &[Peer::ready(1)]);
+    assert_eq!((changed, bench.hosts()), (true, vec![1]));
+    assert_eq!(events, [(2, Kind::Removed)]);
+    assert_eq!(bench.candidates.next_deadline(), None);
+}
+
+#[test]
+fn a_check_that_passes_is_believed_and_said_once() {
+    let mut bench = Bench::new(true);
+    bench.update(0, &[Peer::ready(1)]);
+    bench.think(1, Opinion::Healthy);
+    assert_eq!(bench.update(1, &[]).1, [(1, Kind::Down)]);
+    bench.think(1, Opinion::Unknown);
+    assert_eq!(bench.update(2, &[]).1, [], "the check runs");
+    bench.think(1, Opinion::Healthy);
+    assert_eq!(bench.update(3, &[]).1, [(1, Kind::DownButPasses)]);
+    assert_eq!(bench.update(100_000, &[]).1, []);
+    assert_eq!(bench.members(), [(1, true)]);
+    assert_eq!(
+        bench.update(100_001, &[Peer::ready(1)]).1,
+        [(1, Kind::Back)]
+    );
+    assert_eq!(bench.members(), [(1, false)]);
+}
+
+#[test]
+fn a_mass_removal_is_held_while_orders_are_obeyed() {
+    let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
+    let mut bench = Bench::new(true);
+    bench.update(0, &all);
+    for host in 1..=5 {
+        bench.think(host, Opinion::Failing);
+    }
+    let held = Kind::MassRemovalHeld { due: 5, of: 5 };
+    assert_eq!(bench.update(10, &[]), (false, vec![(1, held)]));
+    assert_eq!(bench.candidates.next_deadline(), Some(s(310)));
+    let drained = [Peer::new(1, ServiceState::Draining)];
+    assert_eq!(bench.update(11, &drained).1, [(1, Kind::Draining)]);
+    bench.think(2, Opinion::Healthy);
+    assert_eq!(
+        bench.update(309, &[Peer::ready(3)]).1,
+        [(2, Kind::DownButPasses), (3, Kind::Back)]
+    );
+    assert_eq!(bench.hosts(), [2, 3, 4, 5]);
+    let (_, events) = bench.update(310, &[Peer::ready(3)]);
+    assert_eq!(events, [(4, Kind::Removed), (5, Kind::Removed)]);
+    assert_eq!(
+        bench.hosts(),
+        [2, 3],
+        "one passes its check, one is known again"
+    );
+
+    let mut bench = Bench::new(false);
+    bench.update(0, &all);
+    bench.update(1, &[]);
+    let held = Kind::MassRemovalHeld { due: 5, of: 5 };
+    assert_eq!(bench.update(31, &[]).1, [(1, held)]);
+    let (changed, events) = bench.update(60, &all);
+    assert_eq!((changed, events.len()), (false, 6), "{events:?}");
+    assert_eq!(events[5].1, Kind::MassRemovalOver);
+}
+
+#[test]
+fn the_order_of_all_agents_is_no_mass_removal() {
+    let mut bench = Bench::new(true);
+    bench.update(0, &(1..=5).map(Peer::ready).collect::<Vec<_>>());
+    let drained: Vec<Peer> = (1..=5)
+        .map(|host| Peer::new(host, ServiceState::Draining))
+        .collect();
+    bench.update(1, &drained);
+    assert!(bench.hosts().is_empty());
+}
+
+#[test]
+fn flapping_is_held_down_and_said_once() {
+    let mut bench = Bench::new(true);
+    let (up, out) = ([Peer::ready(1)], [Peer::new(1, ServiceState::Draining)]);
+    bench.update(0, &up);
+    let mut said = Vec::new();
+    for second in 1..=10 {
+        bench.update(second, &out);
+        said.extend(bench.update(second, &up).1);
+    }
+    let joined = (1, Kind::Joined);
+    assert_eq!(said, [joined, joined, joined, (1, Kind::HeldDown(s(30)))]);
+    assert_eq!(bench.candidates.next_deadline(), Some(s(34)));
+    assert_eq!(bench.update(33, &up), (false, vec![]));
+    assert_eq!(bench.update(34, &up), (true, vec![joined]));
+}
+
+#[test]
+fn a_restart_that_is_not_seen_is_no_flap() {
+    let mut bench = Bench::new(true);
+    for epoch in 1..100 {
+        let peer = Peer {
+            epoch,
+            ..Peer::ready(1)
+        };
+        bench.update(epoch, &[peer]);
+        assert_eq!(bench.hosts(), [1]);
+    }
+}
+
+#[test]
+fn of_two_that_announce_one_address_one_counts() {
+    use ServiceState as S;
+    let at = |host: u8, epoch, version, state, weight| {
+        let mut peer = Peer::new(host, state);
+        peer.record.backend = backend(1);
+        peer.record.weight = weight;
+        Peer {
+            epoch,
+            version,
+            ..peer
+        }
+    };
+    let dead = Peer {
+        liveness: Liveness::Down,
+        ..at(3, 9, 9, S::Ready, 9)
+    };
+    for (peers, expected) in [
+        (
+            [at(1, 1, 5, S::Ready, 1), at(2, 2, 1, S::Ready, 2)],
+            Some((2, 2)),
+        ),
+        (
+            [at(1, 2, 5, S::Ready, 1), at(2, 2, 1, S::Ready, 2)],
+            Some((1, 1)),
+        ),
+        (
+            [at(1, 2, 5, S::Ready, 1), at(2, 2, 5, S::Ready, 2)],
+            Some((2, 2)),
+        ),
+        (
+            [at(1, 2, 5, S::Draining, 1), at(2, 2, 4, S::Ready, 2)],
+            None,
+        ),
+        ([dead, at(2, 2, 4, S::Ready, 2)], Some((2, 2))),
+    ] {
+        let mut reversed = peers.clone();
+        reversed.reverse();
+        for peers in [peers, reversed] {
+            let mut bench = Bench::new(true);
+            bench.update(0, &peers);
+            let found: Vec<_> = bench
+                .candidates
+                .of("web")
+                .map(|c| (c.member.unwrap(), c.weight))
+                .collect();
+            let expected: Vec<_> = expected
+                .map(|(host, weight)| (SocketAddr::from(([10, 0, 0, host], 7946)), weight))
+                .into_iter()
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
+}
+
+#[test]
+fn weight_and_zone_apply_at_once() {
+    let mut bench = Bench::new(true);
+    let mut peer = Peer::ready(1);
+    bench.update(0, std::slice::from_ref(&peer));
+    peer.record.weight = 7;
+    assert_eq!(bench.update(1, std::slice::from_ref(&peer)), (true, vec![]));
+    peer.record.zone = "b".to_owned();
+    assert_eq!(bench.update(2, std::slice::from_ref(&peer)), (true, vec![]));
+    let found = bench.candidates.of("web").next().unwrap();
+    assert_eq!((found.weight, &*found.zone), (7, "b"));
+}
+
+#[test]
+fn refusals_are_counted_and_said_once_and_act_on_those_that_are_in() {
+    let mut bench = Bench::new(true);
+    let peers = [Peer::ready(1), Peer::ready(2), Peer::ready(200)];
+    let own = Kind::Refused {
+        reason: Refusal::OwnListener,
+        count: 1,
+    };
+    let (joined, refused) = (Kind::Joined, |count| Kind::Refused {
+        reason: Refusal::OutOfRange,
+        count,
+    });
+    assert_eq!(
+        bench.update(0, &peers).1,
+        [(1, joined), (2, joined), (200, own)]
+    );
+    assert_eq!(bench.update(1, &peers).1, []);
+    bench.allow = vec!["10.0.0.2/32".parse().unwrap()];
+    assert_eq!(bench.update(2, &peers), (true, vec![(1, refused(2))]));
+    assert_eq!(bench.hosts(), [2]);
+    bench.update(3, &peers);
+    assert_eq!(bench.candidates.refusals()[Refusal::OutOfRange.index()], 2);
+    assert_eq!(bench.candidates.refusals()[Refusal::OwnListener.index()], 1);
+    bench.allow = vec!["10.0.0.0/8".parse().unwrap()];
+    assert_eq!(bench.update(4, &peers).1, [(1, joined), (200, own)]);
+}
+
+#[test]
+fn a_full_cluster_keeps_those_that_are_in() {
+    let port = |port: u16| {
+        let mut peer = Peer::ready(1);
+        peer.record.backend.set_port(port);
+        peer.address.set_port(port);
+        peer
+    };
+    let most = MAX_CANDIDATES as u16;
+    let mut peers: Vec<Peer> = (101..=100 + most).map(port).collect();
+    let mut bench = Bench::new(true);
+    bench.update(0, &peers);
+    peers.extend((1..=3).map(port));
+    let (changed, events) = bench.update(1, &peers);
+    let full = |count| Kind::Refused {
+        reason: Refusal::ClusterFull,
+        count,
+    };
+    assert_eq!((changed, events), (false, vec![(1, full(3))]));
+    peers[7].record.state = ServiceState::Draining;
+    bench.update(2, &peers);
+    let ports: Vec<u16> = bench
+        .candidates
+        .of("web")
+        .map(|c| c.address.port())
+        .collect();
+    assert_eq!((ports.len(), ports[0], ports[1]), (MAX_CANDIDATES, 1, 101));
+}
+
+#[test]
+fn the_last_good_set_serves_until_the_real_one_is_whole() {
+    let known = |host| Candidate {
+        address: backend(host),
+        weight: 3,
+        zone: "a".to_owned(),
+        member: None,
+        doubted: false,
+    };
+    let mut bench = Bench::new(false);
+    let mut all: Vec<Candidate> = (1..=4).map(known).collect();
+    all.push(Candidate {
+        address: "192.168.0.1:80".parse().unwrap(),
+        ..known(1)
+    });
+    bench.candidates = Candidates::with_last_good(BTreeMap::from([("web".to_owned(), all)]));
+    let (changed, _) = bench.update_with(0, &PeerSet::default());
+    assert!(changed && bench.candidates.is_stale());
+    assert_eq!(
+        bench.hosts(),
+        [1, 2, 3, 4],
+        "what the file no longer allows is left out"
+    );
+
+    bench.update(1000, &[]);
+    bench.update(1001, &[Peer::down(1)]);
+    assert_eq!(
+        bench.members().len(),
+        4,
+        "no other member, no other word: {:?}",
+        bench.members()
+    );
+    let first = [Peer::ready(1), Peer::new(4, ServiceState::Draining)];
+    bench.update(1002, &first);
+    assert_eq!(
+        bench.members(),
+        [(1, false), (2, false), (3, false)],
+        "a drain counts"
+    );
+    assert!(bench.candidates.is_stale());
+    assert_eq!(bench.candidates.next_deadline(), Some(s(1007)));
+    bench.update(1007, &[Peer::ready(1), Peer::ready(2)]);
+    assert!(!bench.candidates.is_stale());
+    assert_eq!(bench.members(), [(1, false), (2, false), (3, true)]);
+    bench.update(1037, &[Peer::ready(1), Peer::ready(2)]);
+    assert_eq!(bench.hosts(), [1, 2]);
+    let kept = bench.candidates.to_last_good();
+    assert_eq!(kept["web"].len(), 2);
+}
+
+#[test]
+fn a_cluster_that_discovers_no_more_or_another_name_starts_anew() {
+    let set = set(&[Peer::ready(1)]);
+    let rules = |wishes| Rules {
+        wishes,
+        allow_cidrs: &[],
+        is_own: &|_| false,
+    };
+    let other = [Wish {
+        cluster: "web",
+        gossip: "api",
+        checked: true,
+    }];
+    for wishes in [&other[..], &[]] {
+        let mut bench = Bench::new(true);
+        bench.update(0, &[Peer::ready(1)]);
+        let update = bench
+            .candidates
+            .update(s(1), &set, &rules(wishes), &|_, _| Opinion::Healthy);
+        assert!(update.changed);
+        assert!(bench.hosts().is_empty());
+    }
+}
+
+/// What the set says of a host, and what the proxy thinks of it.
+fn words() -> impl Strategy<Value = (u8, u8, u8)> {
+    (0u8..9, 0u8..3, 1u8..4)
+}
+
+proptest! {
+    /// Only an agent's own order takes a healthy candidate out: no rumour, no silence, whatever came before. And what
+    /// is said is said of a change.
+    #[test]
+    fn no_rumour_takes_a_healthy_candidate_away(
+        turns in prop::collection::vec((prop::collection::vec(words(), 6), 0u64..40), 1..60),
+    ) {
+        let mut bench = Bench::new(true);
+        let mut now = 0;
+        for (hosts, step) in turns {
+            now += step;
+            let mut peers = Vec::new();
+            let mut ordered = Vec::new();
+            for (host, &(word, opinion, epoch)) in (1u8..).zip(&hosts) {
+                let mut peer = Peer::ready(host);
+                (peer.epoch, peer.version) = (epoch.into(), now);
+                match word {
+                    0 => continue,
+                    1 => peer.liveness = Liveness::Down,
+                    2 => peer.liveness = Liveness::Left,
+                    3 => peer.liveness = Liveness::Suspect,
+                    4 => peer.record.state = ServiceState::Draining,
+                    5 => peer.record.state = ServiceState::Failing,
+                    6 => peer.record.state = ServiceState::Starting,
+                    _ => {}
+                }
+                if matches!(word, 2 | 4) {
+                    ordered.push(host);
+                }
+                peers.push(peer);
+                bench.think(host, [Opinion::Healthy, Opinion::Failing, Opinion::Unknown][usize::from(opinion)]);
+            }
+            let before = bench.hosts();
+            let (changed, events) = bench.update(now, &peers);
+            let after = bench.hosts();
+            for host in &before {
+                let healthy = bench.opinions.get(&backend(*host)) == Some(&Opinion::Healthy);
+                if healthy && !ordered.contains(host) {
+                    prop_assert!(after.contains(host), "{host} is gone");
+                }
+            }
+            prop_assert_eq!(changed, before != after);
+            prop_assert!(ordered.iter().all(|host| !after.contains(host)));
+            let mut said: Vec<u8> = events
+                .iter()
+                .filter(|(_, kind)| !matches!(kind, Kind::MassRemovalHeld { .. } | Kind::MassRemovalOver))
+                .map(|(host, _)| *host)
+                .collect();
+            let count = said.len();
+            said.sort_unstable();
+            said.dedup();
+            prop_assert_eq!(said.len(), count, "one event a change: {:?}", events);
+            if let Some(deadline) = bench.candidates.next_deadline() {
+                prop_assert!(deadline > Duration::from_secs(now));
+            }
+        }
+    }
+}

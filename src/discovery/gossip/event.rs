@@ -1,0 +1,142 @@
+//! What the log says of candidates: one event a change.
+
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Refusal;
+
+/// Lines of one kind that one update may write; a last one counts the rest.
+const MOST_LINES: usize = 20;
+
+/// Something happened to a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Of this cluster.
+    pub cluster: String,
+    /// Its address; of several, the first.
+    pub backend: SocketAddr,
+    /// What.
+    pub kind: Kind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It came in.
+    Joined,
+    /// Out: its agent drains it.
+    Draining,
+    /// Out: its agent has left in order.
+    Left,
+    /// Out: its agent says that it fails (or starts), and no check of ours says otherwise.
+    Failing,
+    /// The set calls it down or forgot it: it is checked at once.
+    Down,
+    /// Down by the set's word, but its check passes, so it stays.
+    DownButPasses,
+    /// The set knows it alive again.
+    Back,
+    /// Out: down by the set's word, and by our own check or for too long.
+    Removed,
+    /// It came back too often, so it stays out for so long.
+    HeldDown(Duration),
+    /// Too many would go at once, so they stay.
+    MassRemovalHeld {
+        /// Those that would go.
+        due: usize,
+        /// All.
+        of: usize,
+    },
+    /// All of those are back.
+    MassRemovalOver,
+    /// Records were refused.
+    Refused {
+        /// Why.
+        reason: Refusal,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Writes the events to the log, at most [`MOST_LINES`] of each kind.
+pub fn log(events: &[Event]) {
+    let mut written: HashMap<Discriminant<Kind>, (usize, &Event)> = HashMap::new();
+    for event in events {
+        let (count, _) = written
+            .entry(discriminant(&event.kind))
+            .or_insert((0, event));
+        *count += 1;
+        if *count <= MOST_LINES {
+            line(event);
+        }
+    }
+    for (count, example) in written.into_values() {
+        if count > MOST_LINES {
+            let more = count - MOST_LINES;
+            info!(more, kind = ?example.kind, "more of the same of the peer set");
+        }
+    }
+}
+
+fn line(event: &Event) {
+    let Event {
+        cluster,
+        backend,
+        kind,
+    } = event;
+    match kind {
+        Kind::Joined => info!(%cluster, %backend, "a backend joined by the peer set"),
+        Kind::Draining => info!(%cluster, %backend, "a backend drains: its agent says so"),
+        Kind::Left => info!(%cluster, %backend, "a backend left: its agent says so"),
+        Kind::Failing => {
+            warn!(%cluster, %backend, "a backend is out: its agent says that it fails")
+        }
+        Kind::Down => {
+            warn!(%cluster, %backend, "the peer set says that a backend is down: it is checked at once");
+        }
+        Kind::DownButPasses => {
+            warn!(%cluster, %backend, "the peer set says that a backend is down, but its check passes: it stays");
+        }
+        Kind::Back => info!(%cluster, %backend, "the peer set knows a backend alive again"),
+        Kind::Removed => {
+            warn!(%cluster, %backend, "a backend is out: down by the peer set and by its check, or for too long");
+        }
+        Kind::HeldDown(time) => {
+            warn!(%cluster, %backend, ?time, "a backend came and went too often: it is held down");
+        }
+        Kind::MassRemovalHeld { due, of } => warn!(
+            %cluster, due, of, "the peer set lost too many backends at once: they stay, and checks decide"
+        ),
+        Kind::MassRemovalOver => {
+            info!(%cluster, "the peer set has found the backends that it lost")
+        }
+        Kind::Refused { reason, count } => warn!(
+            %cluster, %backend, reason = reason.as_str(), count, "announced backends are refused"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::capture::Capture;
+
+    #[test]
+    fn a_thousand_joins_are_no_thousand_lines() {
+        let lines = Capture::begin();
+        let events: Vec<Event> = (1..=1000)
+            .map(|port| Event {
+                cluster: "web".to_owned(),
+                backend: SocketAddr::from(([10, 0, 0, 1], port)),
+                kind: Kind::Joined,
+            })
+            .collect();
+        log(&events);
+        assert_eq!(lines.count("joined by the peer set"), MOST_LINES);
+        assert_eq!(lines.count("more=980"), 1);
+    }
+}

@@ -1,0 +1,335 @@
+//! The last good set on disk, for a start while no peer answers.
+//!
+//! JSON: `{"version":1,"written":"…","members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`; no keys, no
+//! tokens. It is written whole beside the old one and renamed over it, so a reader sees one or the other; mode 0640.
+//! It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::candidates::LastGood;
+use super::{Candidate, MAX_CANDIDATES};
+use crate::gossip::record::{MAX_NAME, MAX_WEIGHT, MAX_WORD};
+
+const VERSION: u32 = 1;
+/// Largest file, bytes.
+const MAX_FILE: u64 = 16 << 20;
+const MODE: u32 = 0o640;
+/// Between two writes.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    written: String,
+    members: std::collections::BTreeMap<String, Vec<Entry>>,
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct AnyVersion {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    address: SocketAddr,
+    weight: u16,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    zone: String,
+}
+
+/// Why the file is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is no regular file")]
+    NoFile,
+    #[error("it is larger than 16 MiB")]
+    TooLarge,
+    #[error("it is of version {0}, and this program knows version {VERSION}")]
+    Version(u32),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The set in the file at `path`; empty, with a warning, if it cannot be used. Blocks.
+pub fn read(path: &Path) -> LastGood {
+    match try_read(path) {
+        Ok(members) => {
+            let count: usize = members.values().map(Vec::len).sum();
+            info!(path = %path.display(), count, "the last known members were read");
+            members
+        }
+        Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => LastGood::new(),
+        Err(error) => {
+            warn!(path = %path.display(), %error, "the file of the last known members is not used");
+            LastGood::new()
+        }
+    }
+}
+
+fn try_read(path: &Path) -> Result<LastGood, Unusable> {
+    // A pipe would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(Unusable::NoFile);
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(Unusable::TooLarge);
+    }
+    let AnyVersion { version } = serde_json::from_slice(&text)?;
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    let document: Document = serde_json::from_slice(&text)?;
+    Ok(document
+        .members
+        .into_iter()
+        .filter(|(name, _)| name.len() <= MAX_NAME)
+        .map(|(name, entries)| (name, entries.into_iter().filter_map(candidate).collect()))
+        .map(|(name, mut entries): (String, Vec<Candidate>)| {
+            entries.truncate(MAX_CANDIDATES);
+            (name, entries)
+        })
+        .collect())
+}
+
+/// What the peer set could have announced.
+fn candidate(entry: Entry) -> Option<Candidate> {
+    let Entry {
+        address,
+        weight,
+        zone,
+    } = entry;
+    let possible =
+        weight <= MAX_WEIGHT && zone.len() <= MAX_WORD && !zone.chars().any(char::is_control);
+    possible.then(|| Candidate {
+        address: SocketAddr::new(address.ip().to_canonical(), address.port()),
+        weight,
+        zone,
+        member: None,
+        doubted: false,
+    })
+}
+
+/// Writes `members` to `path`, whole or not at all. Blocks.
+fn write(path: &Path, members: &LastGood, now: SystemTime) -> io::Result<()> {
+    let entry = |candidate: &Candidate| Entry {
+        address: candidate.address,
+        weight: candidate.weight,
+        zone: candidate.zone.clone(),
+    };
+    let document = Document {
+        version: VERSION,
+        written: humantime::format_rfc3339_seconds(now).to_string(),
+        members: members
+            .iter()
+            .map(|(name, all)| (name.clone(), all.iter().map(entry).collect()))
+            .collect(),
+    };
+    let text = serde_json::to_vec(&document).map_err(io::Error::other)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let temporary = directory.join(temporary);
+    // One that a crash left behind; a new file follows no link that somebody has put there.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let put = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    };
+    put().inspect_err(|_| {
+        // What is left over is removed by the next write at the latest.
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+/// A set, and where it belongs.
+pub type Wanted = Option<(PathBuf, LastGood)>;
+
+/// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails is said
+/// once, and the next set is tried again.
+pub async fn keep(mut wanted: watch::Receiver<Wanted>) {
+    let mut failing = false;
+    while wanted.changed().await.is_ok() {
+        let next = wanted.borrow_and_update().clone();
+        let Some((path, members)) = next else {
+            continue;
+        };
+        let shown = path.display().to_string();
+        let written =
+            tokio::task::spawn_blocking(move || write(&path, &members, SystemTime::now())).await;
+        match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    warn!(path = shown, %error, "the last known members cannot be written: a start without peers will not know them");
+                }
+                failing = true;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::telemetry::capture::Capture;
+
+    fn member(address: &str, weight: u16, zone: &str) -> Candidate {
+        Candidate {
+            address: address.parse().unwrap(),
+            weight,
+            zone: zone.to_owned(),
+            member: None,
+            doubted: false,
+        }
+    }
+
+    fn some() -> LastGood {
+        LastGood::from([
+            (
+                "web".to_owned(),
+                vec![
+                    member("10.0.0.1:80", 3, "a"),
+                    member("[2001:db8::1]:80", 0, ""),
+                ],
+            ),
+            ("api".to_owned(), vec![]),
+        ])
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lb.members.json");
+        assert_eq!(read(&path), LastGood::new(), "absent");
+        write(&path, &LastGood::new(), SystemTime::UNIX_EPOCH).unwrap();
+        let planted = root.path().join(".lb.members.json.new");
+        std::os::unix::fs::symlink("/dev/full", planted).unwrap();
+        write(&path, &some(), SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(read(&path), some());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains(r#""version":1,"written":"1970-01-01T00:00:00Z""#),
+            "{text}"
+        );
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & !MODE, 0, "{mode:o}");
+        assert_eq!(mode & 0o600, 0o600, "{mode:o}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.json");
+        // A directory cannot be replaced by a file.
+        fs::create_dir(&path).unwrap();
+        assert!(write(&path, &some(), SystemTime::UNIX_EPOCH).is_err());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        assert!(write(Path::new("/"), &some(), SystemTime::UNIX_EPOCH).is_err());
+        let absent = root.path().join("no/m.json");
+        assert!(write(&absent, &some(), SystemTime::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_and_left() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.json");
+        let lines = Capture::begin();
+        let texts: [(&[u8], &str); 7] = [
+            (b"", "EOF"),
+            (b"\x00\xff\xfe", "expected value"),
+            (b"[]", "m.json"),
+            (br#"{"version":2,"stuff":[]}"#, "version 2"),
+            (
+                br#"{"version":1,"written":"","members":{"web":[{"address":"nowhere","weight":1}]}}"#,
+                "socket address",
+            ),
+            (
+                br#"{"version":1,"written":"","members":{"web":[{"address":"10.0.0.1:80","weight":-1}]}}"#,
+                "-1",
+            ),
+            (&[b'['; 100_000], "recursion limit"),
+        ];
+        for (i, (text, said)) in texts.into_iter().enumerate() {
+            fs::write(&path, text).unwrap();
+            assert_eq!(read(&path), LastGood::new(), "{i}");
+            assert_eq!(lines.count("is not used"), i + 1);
+            assert!(lines.count(said) > 0, "{i}: {said}");
+        }
+        File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert_eq!(read(&path), LastGood::new());
+        assert_eq!(lines.count("larger than 16 MiB"), 1);
+        assert_eq!(read(root.path()), LastGood::new());
+        assert_eq!(lines.count("no regular file"), 1);
+    }
+
+    #[test]
+    fn what_no_peer_could_have_said_is_left_out() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.json");
+        let text = r#"{"version":1,"written":"x","more":1,"members":{"web":[
+            {"address":"10.0.0.1:80","weight":1001},
+            {"address":"10.0.0.2:80","weight":1,"zone":"a\u0000b"},
+            {"address":"10.0.0.3:80","weight":1,"zone":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
+            {"address":"[::ffff:10.0.0.4]:80","weight":1}]}}"#;
+        fs::write(&path, text).unwrap();
+        assert_eq!(read(&path)["web"], [member("10.0.0.4:80", 1, "")]);
+    }
+
+    #[tokio::test]
+    async fn the_newest_set_is_kept_at_most_once_a_second() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.json");
+        let (sender, receiver) = watch::channel(None);
+        let task = tokio::spawn(keep(receiver));
+        let began = std::time::Instant::now();
+        for weight in 1..=50 {
+            let set = LastGood::from([("web".to_owned(), vec![member("10.0.0.1:80", weight, "")])]);
+            sender.send_replace(Some((path.clone(), set)));
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        task.await.unwrap();
+        assert_eq!(read(&path)["web"][0].weight, 50);
+        assert!(
+            began.elapsed() >= PAUSE,
+            "a pause after each write, and the last is written too"
+        );
+    }
+}
