@@ -1,15 +1,20 @@
 //! Configuration to snapshot: indices for names, live state for identities, pickers for policies.
 //!
 //! A cluster whose settings and addresses did not change is shared with the generation before, ring and all.
+//!
+//! A backend that the peer set adds while the proxy runs comes in through its check ([`JOINING`]). In the first
+//! generation such backends are the last ones known to have been good, so they are used at once.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::schema::{ClusterConfig, Config, ListenerConfig, RouteAction as Deed, RouteConfig};
+use super::schema::{
+    BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteAction as Deed, RouteConfig,
+};
 use crate::balance::{Balancer, Member};
 use crate::model::address::BackendAddress;
-use crate::model::backend::UNRESOLVED;
+use crate::model::backend::{CHECK_DOWN, JOINING, UNRESOLVED};
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
@@ -171,9 +176,14 @@ fn build_or_share(
     let mut endpoints = Vec::with_capacity(config.backends.len());
     let mut members = Vec::with_capacity(config.backends.len());
     for backend_config in &config.backends {
+        let joins = before.is_some() && joins(config, backend_config, registry);
         let (backend, metrics) = registry.backend(&config.name, &backend_config.address);
         let addresses = addresses_of(&backend_config.address, names);
         backend.set_departed(false);
+        if joins {
+            backend.set_health(CHECK_DOWN | JOINING);
+            backend.set_note("joined the peer set, not checked yet");
+        }
         if addresses.is_empty() {
             backend.set_health(UNRESOLVED);
         } else {
@@ -209,6 +219,15 @@ fn build_or_share(
         state,
         metrics,
     })
+}
+
+/// Whether a backend comes in through its check: the peer set added it just now, or has brought it back.
+fn joins(cluster: &ClusterConfig, backend: &BackendConfig, registry: &Registry) -> bool {
+    cluster.check.is_some()
+        && backend.origin == Origin::Gossip
+        && registry
+            .known_backend(&cluster.name, &backend.address)
+            .is_none_or(|known| known.has_departed())
 }
 
 /// The cluster of the generation before, if nothing about it changed.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::probe::{Failed, Passed};
 use super::state::{Change, CheckState, Deed, TrialState};
-use crate::model::backend::{Backend, CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
 use crate::model::settings::Check;
 use crate::snapshot::{Cluster, Endpoint};
 
@@ -32,8 +32,8 @@ pub(super) struct Member {
     cluster: Arc<Cluster>,
     place: usize,
     care: Care,
-    /// As last written to the log.
-    up: bool,
+    /// As last written to the log; `None` before the first verdict on one that joins.
+    up: Option<bool>,
     /// The probe that runs, and when it began.
     pub(super) probe: Option<(AbortHandle, Instant)>,
 }
@@ -45,10 +45,11 @@ impl Member {
             cluster: cluster.clone(),
             place,
             care: Care::Trials(TrialState::default()),
-            up: true,
+            up: Some(true),
             probe: None,
         };
         member.begin_care();
+        member.up = (!member.joins()).then_some(true);
         member.resolved_or_not();
         member
     }
@@ -67,6 +68,11 @@ impl Member {
 
     pub(super) fn place(&self) -> usize {
         self.place
+    }
+
+    /// Whether it waits for the first verdict of its check.
+    pub(super) fn joins(&self) -> bool {
+        self.backend().health() & JOINING != 0
     }
 
     /// The check, if it has one and there is something to connect to.
@@ -91,10 +97,17 @@ impl Member {
         let before = std::mem::replace(&mut self.cluster, cluster.clone());
         let was_resolved = !before.endpoints[self.place].addresses.is_empty();
         self.place = place;
-        let changed = before.check != cluster.check;
+        let mut changed = before.check != cluster.check;
         if changed {
             self.stop_probe();
             self.begin_care();
+        }
+        // It left and came back, and the generation between was never seen here.
+        if self.joins() && matches!(&self.care, Care::Checked(state) if !state.is_down()) {
+            self.stop_probe();
+            self.care = Care::Checked(CheckState::new(true));
+            self.up = None;
+            changed = true;
         }
         self.resolved_or_not();
         if self.check().is_none() {
@@ -127,7 +140,7 @@ impl Member {
             backend.clear_health(TRIAL);
             self.care = Care::Checked(CheckState::new(down));
         } else {
-            backend.clear_health(CHECK_DOWN);
+            backend.clear_health(CHECK_DOWN | JOINING);
             let refused = backend.health() & REFUSED != 0;
             backend.set_note(if refused { REFUSED_NOTE } else { UP_NOTE });
             self.care = Care::Trials(TrialState::default());
@@ -158,6 +171,12 @@ impl Member {
         let bits = backend.health();
         match &mut self.care {
             // A refusal may be seen before its report, and the report after a probe has already answered it.
+            // One that joins gets no traffic but in a panic: that it is refused then is its first verdict.
+            Care::Checked(state) if reported && bits & JOINING != 0 => {
+                state.refused();
+                backend.clear_health(JOINING);
+                backend.set_note(REFUSED_NOTE);
+            }
             Care::Checked(state) if reported || (bits & REFUSED != 0 && !state.is_down()) => {
                 backend.set_health(CHECK_DOWN);
                 if state.refused() == Some(Change::Down) {
@@ -194,18 +213,27 @@ impl Member {
             return;
         };
         let was_down = state.is_down();
+        // The peer set speaks against it too.
+        let doubted = backend.doubt() != Doubt::None;
+        let fall = if doubted { 1 } else { check.fall };
+        if result.is_ok() {
+            backend.answer_doubt();
+        }
         match result {
             Ok(passed) => match state.passed(check.rise) {
                 Some(_) => {
-                    backend.clear_health(CHECK_DOWN | REFUSED | TRIAL);
+                    backend.clear_health(CHECK_DOWN | REFUSED | TRIAL | JOINING);
                     backend.set_note(format!("check passed: {passed}"));
                 }
                 None if !was_down => backend.amend_note(format!("check passed: {passed}")),
                 None => {}
             },
-            Err(failed) => match state.failed(check.fall) {
+            Err(failed) => match state.failed(fall) {
                 Some(_) => {
                     backend.set_health(CHECK_DOWN);
+                    backend.set_note(format!("check failed: {failed}"));
+                }
+                None if backend.clear_health(JOINING) & JOINING != 0 => {
                     backend.set_note(format!("check failed: {failed}"));
                 }
                 None if was_down => backend.amend_note(format!("check failed: {failed}")),
@@ -218,7 +246,7 @@ impl Member {
     pub(super) fn settle(&mut self) -> bool {
         let backend = self.backend();
         let up = backend.is_healthy();
-        if up == self.up {
+        if Some(up) == self.up || self.joins() {
             return false;
         }
         let (cluster, label, reason) = (backend.cluster(), backend.label(), backend.note().reason);
@@ -227,7 +255,7 @@ impl Member {
         } else {
             warn!(%cluster, backend = %label, %reason, "backend is down");
         }
-        self.up = up;
+        self.up = Some(up);
         true
     }
 }

@@ -1,9 +1,9 @@
 //! L3 control: whether backends are fit for traffic.
 //!
 //! [`run`] follows every snapshot, probes the members of clusters with a check ([`probe`]), gives refused members of
-//! clusters without one their trials, and keeps three things true: the health bits [`CHECK_DOWN`], [`TRIAL`] and
-//! [`UNRESOLVED`] of every member, its note for people, and the panic flag of every cluster. Workers set and clear
-//! [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
+//! clusters without one their trials, and keeps three things true: the health bits [`CHECK_DOWN`], [`JOINING`],
+//! [`TRIAL`] and [`UNRESOLVED`] of every member, its note for people, and the panic flag of every cluster. Workers
+//! set and clear [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
 //!
 //! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
 //! the only other tasks, at most [`MAX_PROBES`] of them. Results, reports and time come in one after another, and
@@ -11,6 +11,7 @@
 //! is the net under the reports: nothing here depends on a wake-up that might be lost.
 //!
 //! [`CHECK_DOWN`]: crate::model::backend::CHECK_DOWN
+//! [`JOINING`]: crate::model::backend::JOINING
 //! [`TRIAL`]: crate::model::backend::TRIAL
 //! [`UNRESOLVED`]: crate::model::backend::UNRESOLVED
 //! [`REFUSED`]: crate::model::backend::REFUSED
@@ -40,7 +41,7 @@ const REPORT_DELAY: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
-/// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true.
+/// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true, or control's `raise_doubt`.
 pub async fn run(mut snapshots: watch::Receiver<Arc<Snapshot>>, reports: Arc<Notify>) {
     let mut rounds = Rounds::default();
     let first = snapshots.borrow_and_update().clone();

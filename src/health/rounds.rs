@@ -15,6 +15,8 @@ use crate::snapshot::{Cluster, Snapshot};
 
 /// The first probe comes within this time (or the interval, if that is shorter).
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
+/// The same for one that joins by the peer set, and whose traffic waits for it.
+const JOINS_WITHIN: Duration = Duration::from_millis(100);
 /// Share of the interval by which a probe may come early or late, so that probes do not fire together.
 const JITTER: f64 = 0.05;
 
@@ -114,7 +116,12 @@ impl Rounds {
         member.look(now);
         match member.check().map(|check| check.interval) {
             Some(interval) => {
-                let within = interval.min(FIRST_WITHIN);
+                let most = if member.joins() {
+                    JOINS_WITHIN
+                } else {
+                    FIRST_WITHIN
+                };
+                let within = interval.min(most);
                 self.agenda.set(id, now + within.mul_f64(fastrand::f64()));
             }
             None => plan_trial(&mut self.agenda, id, member),
@@ -126,9 +133,14 @@ impl Rounds {
         self.agenda.next()
     }
 
-    /// Looks at every member for what workers reported: a few atomic loads each.
+    /// Looks at every member for what workers reported, and for doubts of the peer set: a few atomic loads each.
     pub(super) fn look_at_all(&mut self, now: Instant) {
         for (&id, member) in &mut self.members {
+            if member.backend().take_doubt() && member.check().is_some() {
+                // What runs began before the doubt, so it answers nothing.
+                member.stop_probe();
+                self.agenda.set(id, now);
+            }
             member.look(now);
             member.settle();
             if member.cluster().check.is_none() {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::run;
-use crate::model::backend::{Backend, CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
 use crate::model::settings::{Check, CheckKind};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
 use crate::snapshot::{Cluster, Endpoint, Snapshot};
@@ -241,6 +241,109 @@ async fn a_member_that_leaves_and_returns_is_looked_after_again() {
         status.code.store(500, Ordering::SeqCst);
         eventually("falls", || b.health() == CHECK_DOWN).await;
     }
+    task.stop().await;
+}
+
+/// As the compiler makes one that the peer set adds.
+fn joining(address: SocketAddr) -> Endpoint {
+    let e = endpoint("web", &address.to_string());
+    e.backend.set_health(CHECK_DOWN | JOINING);
+    e.backend.set_note("joined the peer set, not checked yet");
+    e
+}
+
+#[tokio::test]
+async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once() {
+    let lines = Capture::begin();
+    let (good, bad, refused) = (server().await, server().await, server().await);
+    bad.1.code.store(500, Ordering::SeqCst);
+    let endpoints = [&good, &bad, &refused].map(|server| joining(server.0));
+    let [g, b, r] = endpoints.each_ref().map(|e| e.backend.clone());
+    let task = Task::start(vec![checked(Vec::new(), http_check(HARDLY_EVER))]);
+    let cluster = checked(endpoints.into(), http_check(HARDLY_EVER));
+    task.publish(vec![cluster.clone()]);
+    // Soon, though the next turn is an hour away.
+    eventually("a first pass", || {
+        [&good, &refused]
+            .iter()
+            .all(|server| server.1.answers.load(Ordering::SeqCst) == 1)
+    })
+    .await;
+    eventually("a first failure", || b.health() == CHECK_DOWN).await;
+    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    assert_eq!(g.health(), CHECK_DOWN | JOINING, "rise is 2");
+    assert_eq!(lines.count("backend is up"), 0);
+    assert_eq!(lines.count("backend is down"), 1, "only the failure");
+    task.refuse(&r);
+    eventually("refused", || r.health() == CHECK_DOWN | REFUSED).await;
+    let again = rechecked(&cluster, Some(http_check(OFTEN)));
+    task.publish(vec![Arc::new(again)]);
+    eventually("up", || g.is_healthy() && r.is_healthy()).await;
+    eventually("said", || lines.count("backend is up") == 2).await;
+    assert_eq!(lines.count("backend is down"), 2);
+    assert_eq!(
+        lines.count("so all are used"),
+        1,
+        "when all that have a verdict are down, and not before"
+    );
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_came_back_unseen_rises_again() {
+    let (address, _status) = server().await;
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let first = checked(vec![e], http_check(OFTEN));
+    let task = Task::start(vec![first.clone()]);
+    eventually("passes", || reason(&b) == "check passed: status 200").await;
+    b.set_health(CHECK_DOWN | JOINING);
+    task.publish(vec![Arc::new(rechecked(&first, Some(http_check(OFTEN))))]);
+    eventually("rises", || b.is_healthy()).await;
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn a_doubt_is_answered_at_once_and_one_failure_is_enough() {
+    let (address, status) = server().await;
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let task = Task::start(vec![checked(vec![e], http_check(HARDLY_EVER))]);
+    eventually("passes", || reason(&b) == "check passed: status 200").await;
+
+    let doubt = || {
+        assert!(b.raise_doubt());
+        task.reports.notify_one();
+    };
+    doubt();
+    eventually("answered", || b.doubt() == Doubt::Answered).await;
+    assert!(b.is_healthy());
+    b.end_doubt();
+    status.code.store(500, Ordering::SeqCst);
+    doubt();
+    eventually("down", || b.health() == CHECK_DOWN).await;
+    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    assert_eq!(b.doubt(), Doubt::Probing);
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_does_not_answer_a_doubt() {
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let e = endpoint("web", &address.to_string());
+    let b = e.backend.clone();
+    let task = Task::start(vec![checked(vec![e], http_check(HARDLY_EVER))]);
+    let (_hangs, _) = silent.accept().await.unwrap();
+    assert!(b.raise_doubt());
+    task.reports.notify_one();
+    let (mut second, _) = silent.accept().await.unwrap();
+    second
+        .write_all(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    eventually("down", || b.health() == CHECK_DOWN).await;
     task.stop().await;
 }
 

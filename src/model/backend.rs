@@ -4,8 +4,11 @@
 //! configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
 //!
 //! Health is a set of bits, so that each writer flips its own: the control plane writes [`CHECK_DOWN`],
-//! [`UNRESOLVED`] and [`TRIAL`]; a worker that is refused a connection sets [`REFUSED`], and a worker that is
-//! let in clears it. A backend is healthy when no bit is set.
+//! [`UNRESOLVED`], [`JOINING`] and [`TRIAL`]; a worker that is refused a connection sets [`REFUSED`], and a worker
+//! that is let in clears it. A backend is healthy when no bit is set.
+//!
+//! A backend that the peer set doubts goes through [`Doubt`]: the writer of snapshots raises it, the health checks
+//! answer it with a probe at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +24,22 @@ pub const REFUSED: u8 = 2;
 pub const UNRESOLVED: u8 = 4;
 /// One live request may try a refused backend.
 pub const TRIAL: u8 = 8;
+/// Came by the peer set and waits for the check's first verdict; always with [`CHECK_DOWN`].
+pub const JOINING: u8 = 16;
+
+/// How far a doubt of the peer set has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Doubt {
+    /// There is none.
+    None,
+    /// A probe is to be made at once.
+    Raised,
+    /// The probe is on its way.
+    Probing,
+    /// A probe that began since has passed.
+    Answered,
+}
 
 /// Why a backend is in its state, for people: written and read by the control plane alone.
 #[derive(Debug, Clone)]
@@ -44,6 +63,7 @@ pub struct Backend {
     reported: AtomicBool,
     in_flight: AtomicU32,
     departed: AtomicBool,
+    doubt: AtomicU8,
     note: Mutex<HealthNote>,
 }
 
@@ -61,6 +81,7 @@ impl Backend {
             reported: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             departed: AtomicBool::new(false),
+            doubt: AtomicU8::new(Doubt::None as u8),
             note: Mutex::new(HealthNote {
                 reason: "not checked yet".to_owned(),
                 since: SystemTime::now(),
@@ -149,6 +170,45 @@ impl Backend {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The doubt about it.
+    pub fn doubt(&self) -> Doubt {
+        match self.doubt.load(Ordering::Acquire) {
+            0 => Doubt::None,
+            1 => Doubt::Raised,
+            2 => Doubt::Probing,
+            _ => Doubt::Answered,
+        }
+    }
+
+    /// Raises a doubt, if there is none yet: it is probed at once, and one failure is enough from now on. True if
+    /// this is new, so that the health checks must be woken.
+    pub fn raise_doubt(&self) -> bool {
+        self.step_doubt(Doubt::None, Doubt::Raised)
+    }
+
+    /// There is no doubt any more.
+    pub fn end_doubt(&self) {
+        self.doubt.store(Doubt::None as u8, Ordering::Release);
+    }
+
+    /// Takes a raised doubt, to answer it with a probe; the health checks' side of [`Self::raise_doubt`].
+    pub fn take_doubt(&self) -> bool {
+        self.step_doubt(Doubt::Raised, Doubt::Probing)
+    }
+
+    /// A probe passed that began after the doubt was taken.
+    pub fn answer_doubt(&self) {
+        self.step_doubt(Doubt::Probing, Doubt::Answered);
+    }
+
+    fn step_doubt(&self, from: Doubt, to: Doubt) -> bool {
+        self.doubt() == from
+            && self
+                .doubt
+                .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+    }
+
     /// Why it is in its state. Never called by a worker.
     pub fn note(&self) -> HealthNote {
         self.note
@@ -213,6 +273,25 @@ mod tests {
         assert!(b.claim_trial());
         assert!(!b.claim_trial());
         assert_eq!(b.health(), REFUSED);
+    }
+
+    #[test]
+    fn a_doubt_is_raised_taken_and_answered_once() {
+        let b = backend();
+        assert!(!b.take_doubt());
+        b.answer_doubt();
+        assert_eq!(b.doubt(), Doubt::None);
+        assert!(b.raise_doubt());
+        assert!(!b.raise_doubt(), "it is doubted already");
+        b.answer_doubt();
+        assert_eq!(b.doubt(), Doubt::Raised, "by a probe that began before");
+        assert!(b.take_doubt());
+        assert!(!b.take_doubt());
+        b.answer_doubt();
+        assert!(!b.raise_doubt());
+        assert_eq!(b.doubt(), Doubt::Answered);
+        b.end_doubt();
+        assert!(b.raise_doubt());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the live state of a cluster's members adds up to.
 
-use super::Cluster;
+use super::{Cluster, Endpoint};
+use crate::model::backend::JOINING;
 
 /// How many of a cluster's members are healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,10 +30,12 @@ impl Healthy {
 }
 
 impl Cluster {
-    /// Counts the healthy members as they are now; O(members).
+    /// Counts the healthy members as they are now; O(members). One that joins and awaits its first verdict counts
+    /// neither way: a cluster that grows is no sick cluster.
     pub fn healthy(&self) -> Healthy {
         let mut count = Healthy::default();
-        for endpoint in self.endpoints.iter().filter(|e| e.weight > 0) {
+        let counts = |e: &&Endpoint| e.weight > 0 && e.backend.health() & JOINING == 0;
+        for endpoint in self.endpoints.iter().filter(counts) {
             let healthy = usize::from(endpoint.backend.is_healthy());
             if endpoint.backup {
                 count.backups += healthy;
@@ -55,9 +58,10 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{cluster, endpoint};
-    use crate::model::backend::CHECK_DOWN;
+    use crate::model::backend::{CHECK_DOWN, JOINING};
 
-    /// Members by letter: `P` and `B` are a healthy primary and backup, `p` and `b` sick ones, `0` has weight 0.
+    /// Members by letter: `P` and `B` are a healthy primary and backup, `p` and `b` sick ones, `0` has weight 0, `j`
+    /// joins.
     fn in_panic(members: &str, threshold: f64) -> bool {
         let endpoints = members.chars().enumerate().map(|(i, letter)| {
             let mut e = endpoint("web", &format!("10.0.0.1:{}", i + 1));
@@ -65,6 +69,9 @@ mod tests {
             e.weight = u32::from(letter != '0');
             if letter.is_ascii_lowercase() {
                 e.backend.set_health(CHECK_DOWN);
+            }
+            if letter == 'j' {
+                e.backend.set_health(JOINING);
             }
             e
         });
@@ -91,6 +98,10 @@ mod tests {
             ("0", 1.0, false),
             ("B", 1.0, false),
             ("b", 0.0, true),
+            ("PPjjjjjj", 0.5, false),
+            ("Ppppjjjj", 0.5, true),
+            ("ppjj", 0.0, true),
+            ("jjj", 1.0, false),
             ("", 1.0, false),
         ] {
             assert_eq!(

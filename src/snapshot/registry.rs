@@ -56,6 +56,12 @@ impl Registry {
         entry.clone()
     }
 
+    /// A backend, if it is known.
+    pub fn known_backend(&self, cluster: &str, address: &BackendAddress) -> Option<&Arc<Backend>> {
+        let key = (cluster.to_owned(), address.clone());
+        self.backends.get(&key).map(|(backend, _)| backend)
+    }
+
     /// A cluster, known or new.
     pub fn cluster(&mut self, name: &str) -> (Arc<ClusterState>, Arc<ClusterMetrics>) {
         let workers = self.workers;
@@ -97,7 +103,10 @@ mod tests {
     fn identity_keeps_its_state_until_it_is_forgotten() {
         let mut registry = Registry::new(1);
         let address: BackendAddress = "127.0.0.1:1".parse().unwrap();
+        assert!(registry.known_backend("a", &address).is_none());
         let first = registry.backend("a", &address).0.id();
+        let known = registry.known_backend("a", &address).map(|b| b.id());
+        assert_eq!(known, Some(first));
         assert_eq!(registry.backend("a", &address).0.id(), first);
         assert_ne!(
             registry.backend("b", &address).0.id(),
