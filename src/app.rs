@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use crate::admin::{AdminServer, AdminState, Started};
-use crate::control::{Control, First, Signals, first_snapshot, read_config, resolve_path};
+use crate::control::{Control, First, Peers, Signals, first_snapshot, read_config, resolve_path};
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::proxy::worker::Workers;
@@ -57,7 +57,7 @@ pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control plane")?;
     let first = First {
-        config,
+        config: Arc::new(config),
         text,
         path: path.to_owned(),
         process,
@@ -72,11 +72,13 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let started = Started::now();
     let mut ends = Ends::listen()?;
     let signals = follow_signals()?;
-    let config = first.config.clone();
+    let config = Arc::clone(&first.config);
     let process = Arc::clone(&first.process);
     let workers = config.workers.unwrap_or_else(cores);
     let descriptors = Arc::new(Descriptors::raise());
-    let (snapshot, registry, names) = first_snapshot(&config, workers, &descriptors)
+    let reports = Arc::new(Notify::new());
+    let mut peers = Peers::start(&first.path, &config, None, Arc::clone(&reports));
+    let (snapshot, registry, names) = first_snapshot(&config, &mut peers, workers, &descriptors)
         .await
         .map_err(|errors| {
             anyhow::anyhow!(
@@ -104,7 +106,6 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let admin = AdminServer::start(config.admin.as_ref(), state)?;
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
-    let reports = Arc::new(Notify::new());
     tokio::spawn(keep_checking(followed, Arc::clone(&reports)));
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
@@ -118,6 +119,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         first,
         registry,
         names,
+        peers,
         Arc::clone(&publisher),
         snapshots,
         events,

@@ -1,12 +1,14 @@
 //! L3 control: the one writer of snapshots.
 //!
-//! Everything that changes what workers see comes through here: a new file, a new answer of a resolver, the end of a
-//! drain. Each is checked whole, built into the next snapshot and published; changes are coalesced, at most one
+//! Everything that changes what workers see comes through here: a new file, a new answer of a resolver, a change of the
+//! peer set, the end of a drain. Each is checked whole, built into the next snapshot and published; changes are coalesced, at most one
 //! publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
 //! the log) is done before anything is published, so that a reload happens whole or not at all.
 
 mod files;
 mod members;
+mod own;
+mod peers;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
 pub use files::{FileError, read_config};
+pub use peers::{Peers, Shown};
 
 /// Between two publications at the least.
 pub const COALESCE: Duration = Duration::from_millis(50);
@@ -48,7 +51,11 @@ type Names = HashMap<BackendAddress, Arc<[SocketAddr]>>;
 /// See the module.
 pub struct Control {
     path: PathBuf,
-    config: Config,
+    /// As the file says.
+    file: Arc<Config>,
+    /// With the members of the peer set: what is published.
+    config: Arc<Config>,
+    peers: Peers,
     /// The text that was tried last, so that an event without a change is none.
     tried: Vec<u8>,
     registry: Registry,
@@ -80,7 +87,7 @@ pub struct Signals {
 /// The first generation, and what goes on from it.
 pub struct First {
     /// The configuration.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Its text.
     pub text: Vec<u8>,
     /// Where it was read.
@@ -89,12 +96,13 @@ pub struct First {
     pub process: Arc<ProcessMetrics>,
 }
 
-/// Builds the first snapshot: binds every listener and asks for every name.
+/// Builds the first snapshot: binds every listener, asks for every name and takes in the last known members.
 ///
 /// # Errors
 /// The listeners that could not be bound.
 pub async fn first_snapshot(
-    config: &Config,
+    config: &Arc<Config>,
+    peers: &mut Peers,
     workers: usize,
     descriptors: &Descriptors,
 ) -> Result<
@@ -108,6 +116,7 @@ pub async fn first_snapshot(
     let mut registry = Registry::new(workers);
     let sockets = bind_all(config, workers, None)?;
     let names = resolve_all(members::names_of(config).into_keys(), FIRST_LOOK_UP).await;
+    peers.look(config, &sockets, &registry);
     let departing = Departing::default();
     let world = World {
         registry: &mut registry,
@@ -116,7 +125,7 @@ pub async fn first_snapshot(
         before: None,
         departing,
     };
-    let snapshot = compile(config, world);
+    let snapshot = compile(&peers.effective(config), world);
     let carried = descriptors.limit();
     info!(
         connections = carried,
@@ -135,6 +144,7 @@ impl Control {
         first: First,
         registry: Registry,
         names: HashMap<BackendAddress, Arc<[SocketAddr]>>,
+        peers: Peers,
         publisher: Arc<Publisher>,
         snapshots: watch::Sender<Arc<Snapshot>>,
         events: EventLog,
@@ -151,7 +161,9 @@ impl Control {
             .store(true, Ordering::Relaxed);
         Self {
             path: first.path,
-            config: first.config,
+            config: peers.effective(&first.config),
+            file: first.config,
+            peers,
             tried: first.text,
             registry,
             names,
@@ -183,6 +195,7 @@ impl Control {
                 () = signals.file_event.notified(), if self.config.watch => self.reload(false).await,
                 () = signals.reopen.notified() => self.access.reopen(),
                 Some(resolved) = self.answers.recv() => self.take_answers(resolved).await,
+                () = self.peers.changed() => self.take_peers().await,
                 _ = look.tick() => self.look_at_drains().await,
                 _ = stop.changed() => return (self.access, self.admin),
             }
@@ -268,7 +281,8 @@ impl Control {
         }
         self.look_up_new_names(&config).await;
         sleep_until(self.published + COALESCE).await;
-        self.build_and_publish(config, &sockets);
+        self.peers.look(&config, &sockets, &self.registry);
+        self.build_and_publish(Arc::new(config), &sockets);
         self.events.set_level(self.config.log.level);
         self.admin.switch(admin);
         info!(
@@ -280,7 +294,8 @@ impl Control {
         true
     }
 
-    fn build_and_publish(&mut self, config: Config, sockets: &[Arc<BoundSockets>]) {
+    fn build_and_publish(&mut self, file: Arc<Config>, sockets: &[Arc<BoundSockets>]) {
+        let config = self.peers.effective(&file);
         let before = self.publisher.current();
         let departing = self.drains.departing();
         let next = tokio::task::block_in_place(|| {
@@ -297,7 +312,7 @@ impl Control {
         });
         self.resolver
             .follow(&members::names_of(&config), &self.names);
-        self.config = config;
+        (self.file, self.config) = (file, config);
         self.publish(before, next);
     }
 
@@ -342,56 +357,33 @@ impl Control {
         self.republish();
     }
 
+    /// Looks at the peer set, and publishes what it changes.
+    async fn take_peers(&mut self) {
+        sleep_until(self.published + COALESCE).await;
+        let sockets = self.sockets();
+        if self.peers.look(&self.file, &sockets, &self.registry) {
+            self.build_and_publish(Arc::clone(&self.file), &sockets);
+        }
+    }
+
     async fn look_at_drains(&mut self) {
         self.bury();
         if self.drains.end_due(self.config.drain_timeout) {
             sleep_until(self.published + COALESCE).await;
             self.republish();
-            self.forget();
+            members::forget(&mut self.registry, &self.publisher.current());
         }
     }
 
     /// The same configuration in a world that has changed.
     fn republish(&mut self) {
-        let sockets: Vec<_> = self
-            .publisher
-            .current()
-            .listeners
-            .iter()
-            .map(|listener| Arc::clone(&listener.sockets))
-            .collect();
-        self.build_and_publish(self.config.clone(), &sockets);
+        self.build_and_publish(Arc::clone(&self.file), &self.sockets());
     }
 
-    /// Lets go of the live state of what is neither configured nor draining.
-    fn forget(&mut self) {
+    fn sockets(&self) -> Vec<Arc<BoundSockets>> {
         let current = self.publisher.current();
-        let backends: std::collections::HashSet<u64> = current
-            .clusters
-            .iter()
-            .flat_map(|cluster| &cluster.endpoints)
-            .chain(&current.departing.endpoints)
-            .map(|endpoint| endpoint.backend.id())
-            .collect();
-        let clusters: std::collections::HashSet<&str> =
-            current.clusters.iter().map(|c| &*c.name).collect();
-        let listeners: std::collections::HashSet<&str> = current
-            .listeners
-            .iter()
-            .map(|listener| &*listener.name)
-            .chain(
-                current
-                    .departing
-                    .listeners
-                    .iter()
-                    .map(|metrics| &*metrics.name),
-            )
-            .collect();
-        self.registry.forget(
-            |id| backends.contains(&id),
-            |name| clusters.contains(name),
-            |name| listeners.contains(name),
-        );
+        let sockets = current.listeners.iter().map(|l| Arc::clone(&l.sockets));
+        sockets.collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::schema::Config;
 use crate::model::address::BackendAddress;
+use crate::snapshot::registry::Registry;
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -23,6 +24,30 @@ pub fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
         }
     }
     names
+}
+
+/// Lets go of the live state of what is neither in `current` nor draining.
+pub fn forget(registry: &mut Registry, current: &Snapshot) {
+    let backends: HashSet<u64> = current
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.endpoints)
+        .chain(&current.departing.endpoints)
+        .map(|endpoint| endpoint.backend.id())
+        .collect();
+    let clusters: HashSet<&str> = current.clusters.iter().map(|c| &*c.name).collect();
+    let departing = current.departing.listeners.iter();
+    let listeners: HashSet<&str> = current
+        .listeners
+        .iter()
+        .map(|listener| &*listener.name)
+        .chain(departing.map(|metrics| &*metrics.name))
+        .collect();
+    registry.forget(
+        |id| backends.contains(&id),
+        |name| clusters.contains(name),
+        |name| listeners.contains(name),
+    );
 }
 
 /// What was removed and is not drained yet.

@@ -1,0 +1,331 @@
+//! Members of the peer set: what they add to the file's clusters.
+//!
+//! The whole set comes in through a watch channel and goes through [`Candidates`], at most once in [`PAUSE`]: when it
+//! changed, when time alone may change something, and when the check of a doubted candidate has answered. Their
+//! backends are appended to the file's, which win where both name an address; what is built, resolved, drained and
+//! forgotten is always that effective configuration ([`Peers::effective`]). Doubts are handed to the health checks
+//! here; those on a backend that the file names too are not, since its check is the file's business.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::own::LocalAddresses;
+use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
+use crate::discovery::gossip::candidates::{Candidates, LastGood};
+use crate::discovery::gossip::members_file::{self, Wanted};
+use crate::discovery::gossip::{Opinion, Refusal, Rules, Wish, log};
+use crate::gossip::view::PeerSet;
+use crate::model::address::BackendAddress;
+use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
+use crate::snapshot::registry::Registry;
+use crate::transport::listen::BoundSockets;
+
+/// Between two looks at the set at the least.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at the health of the doubted ones.
+const DOUBT_LOOK: Duration = Duration::from_millis(100);
+
+/// For status and metrics.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// Whether the last good set still stands in for the real one.
+    pub stale: AtomicBool,
+    /// Records that were refused, by [`Refusal::index`].
+    pub refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+/// A candidate whose check was asked.
+#[derive(Debug)]
+struct Doubted {
+    backend: Arc<Backend>,
+    checked: bool,
+    opinion: Opinion,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Peers {
+    /// Of the configuration.
+    path: PathBuf,
+    source: Option<watch::Receiver<Arc<PeerSet>>>,
+    set: Arc<PeerSet>,
+    candidates: Candidates,
+    /// Zero of the candidates' time.
+    began: Instant,
+    looked: Option<Instant>,
+    /// A look is due, and waits for its turn.
+    due: bool,
+    doubted: HashMap<u64, Doubted>,
+    polled: Instant,
+    reports: Arc<Notify>,
+    local: LocalAddresses,
+    keep: watch::Sender<Wanted>,
+    /// Something changed since the set was kept.
+    unkept: bool,
+    shown: Arc<Shown>,
+}
+
+impl Peers {
+    /// Follows `source`, and starts with the last good set on disk, which it reads (blocking). `path` is that of the
+    /// configuration; `reports` wakes the health checks. Must run on a runtime.
+    pub fn start(
+        path: &Path,
+        config: &Config,
+        source: Option<watch::Receiver<Arc<PeerSet>>>,
+        reports: Arc<Notify>,
+    ) -> Self {
+        let last_good = config
+            .gossip
+            .as_ref()
+            .filter(|_| config.clusters.iter().any(|c| c.discover.is_some()))
+            .map_or_else(LastGood::new, |gossip| {
+                members_file::read(&members_path(path, gossip))
+            });
+        let (keep, wanted) = watch::channel(None);
+        tokio::spawn(members_file::keep(wanted));
+        let now = Instant::now();
+        Self {
+            path: path.to_owned(),
+            source,
+            set: Arc::default(),
+            candidates: Candidates::with_last_good(last_good),
+            began: now,
+            looked: None,
+            due: false,
+            doubted: HashMap::new(),
+            polled: now,
+            reports,
+            local: LocalAddresses::default(),
+            keep,
+            unkept: false,
+            shown: Arc::default(),
+        }
+    }
+
+    /// What status and metrics show.
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown)
+    }
+
+    /// Waits until a look may find something new, and its turn has come. Cancel-safe.
+    pub async fn changed(&mut self) {
+        let deadline = self.candidates.next_deadline().map(|at| self.began + at);
+        while !self.due {
+            tokio::select! {
+                open = next(self.source.as_mut()) => {
+                    if open {
+                        self.due = true;
+                    } else {
+                        // The set stays as it was; checks go on.
+                        self.source = None;
+                    }
+                }
+                () = until(deadline), if deadline.is_some() => self.due = true,
+                () = sleep_until(self.polled + DOUBT_LOOK), if !self.doubted.is_empty() => {
+                    self.polled = Instant::now();
+                    self.due = self.doubted.values().any(|doubted| {
+                        doubted.opinion != opinion_of(&doubted.backend, doubted.checked)
+                    });
+                }
+            }
+        }
+        until(self.looked.map(|looked| looked + PAUSE)).await;
+    }
+
+    /// Looks at the newest set by the rules of `config`, whose listeners have `sockets`. True if the effective
+    /// configuration is another one now.
+    pub fn look(
+        &mut self,
+        config: &Config,
+        sockets: &[Arc<BoundSockets>],
+        registry: &Registry,
+    ) -> bool {
+        self.due = false;
+        self.looked = Some(Instant::now());
+        if let Some(source) = &mut self.source {
+            self.set = Arc::clone(&source.borrow_and_update());
+        }
+        let gossip = config.gossip.as_ref();
+        let wishes: Vec<Wish<'_>> = gossip.map_or_else(Vec::new, |_| wishes(config));
+        let listeners: Vec<SocketAddr> = sockets.iter().map(|s| s.local_addr()).collect();
+        let advertised = gossip.map(|gossip| gossip.advertise.ip().to_canonical());
+        let rules = Rules {
+            wishes: &wishes,
+            allow_cidrs: gossip.map_or(&[], |gossip| &gossip.allow_cidrs),
+            is_own: &|address| self.local.is_own(&listeners, advertised, address),
+        };
+        let checked: HashMap<&str, bool> = wishes.iter().map(|w| (w.cluster, w.checked)).collect();
+        let opinion = |cluster: &str, address: SocketAddr| {
+            registry
+                .known_backend(cluster, &BackendAddress::Ip(address))
+                .map_or(Opinion::Unknown, |backend| {
+                    opinion_of(backend, checked.get(cluster) == Some(&true))
+                })
+        };
+        let update = self
+            .candidates
+            .update(self.began.elapsed(), &self.set, &rules, &opinion);
+        log(&update.events);
+        self.hand_over_doubts(config, registry);
+        self.show();
+        self.unkept |= update.changed;
+        if let Some(gossip) = gossip
+            && self.unkept
+            && !self.candidates.is_stale()
+        {
+            self.unkept = false;
+            let path = members_path(&self.path, gossip);
+            self.keep
+                .send_replace(Some((path, self.candidates.to_last_good())));
+        }
+        update.changed
+    }
+
+    /// The file's configuration with the candidates as further backends.
+    pub fn effective(&self, file: &Arc<Config>) -> Arc<Config> {
+        let grows = |cluster: &ClusterConfig| self.candidates.of(&cluster.name).next().is_some();
+        if !file.clusters.iter().any(grows) {
+            return Arc::clone(file);
+        }
+        let mut config = Config::clone(file);
+        for cluster in &mut config.clusters {
+            let named = named_by_file(cluster);
+            let found = self
+                .candidates
+                .of(&cluster.name)
+                .filter(|candidate| !named.contains(&candidate.address))
+                .map(|candidate| BackendConfig {
+                    address: BackendAddress::Ip(candidate.address),
+                    weight: candidate.weight.into(),
+                    backup: false,
+                    origin: Origin::Gossip,
+                });
+            cluster.backends.extend(found);
+        }
+        Arc::new(config)
+    }
+
+    /// Tells the health checks which backends are doubted, and which are no more.
+    fn hand_over_doubts(&mut self, config: &Config, registry: &Registry) {
+        let mut doubted = HashMap::new();
+        let mut wake = false;
+        for cluster in &config.clusters {
+            let mut doubts = self
+                .candidates
+                .of(&cluster.name)
+                .filter(|c| c.doubted)
+                .peekable();
+            if doubts.peek().is_none() {
+                continue;
+            }
+            let named = named_by_file(cluster);
+            let checked = cluster.check.is_some();
+            for candidate in doubts.filter(|c| !named.contains(&c.address)) {
+                let address = BackendAddress::Ip(candidate.address);
+                if let Some(backend) = registry.known_backend(&cluster.name, &address) {
+                    wake |= backend.raise_doubt();
+                    let opinion = opinion_of(backend, checked);
+                    let backend = Arc::clone(backend);
+                    let entry = Doubted {
+                        backend,
+                        checked,
+                        opinion,
+                    };
+                    doubted.insert(entry.backend.id(), entry);
+                }
+            }
+        }
+        for (id, before) in std::mem::replace(&mut self.doubted, doubted) {
+            if !self.doubted.contains_key(&id) {
+                before.backend.end_doubt();
+            }
+        }
+        if wake {
+            self.reports.notify_one();
+        }
+    }
+
+    fn show(&self) {
+        self.shown
+            .stale
+            .store(self.candidates.is_stale(), Ordering::Relaxed);
+        for (shown, count) in self.shown.refused.iter().zip(self.candidates.refusals()) {
+            shown.store(*count, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the proxy thinks of a backend. A verdict from before a doubt is none.
+fn opinion_of(backend: &Backend, checked: bool) -> Opinion {
+    let bits = backend.health();
+    if !checked {
+        return if bits & REFUSED != 0 {
+            Opinion::Failing
+        } else {
+            Opinion::Unknown
+        };
+    }
+    if bits & JOINING != 0 {
+        return Opinion::Unknown;
+    }
+    if bits & (CHECK_DOWN | REFUSED) != 0 {
+        return Opinion::Failing;
+    }
+    match backend.doubt() {
+        Doubt::Raised | Doubt::Probing => Opinion::Unknown,
+        Doubt::None | Doubt::Answered => Opinion::Healthy,
+    }
+}
+
+fn wishes(config: &Config) -> Vec<Wish<'_>> {
+    let clusters = config.clusters.iter();
+    clusters
+        .filter_map(|cluster| {
+            Some(Wish {
+                cluster: &cluster.name,
+                gossip: cluster.discover.as_deref()?,
+                checked: cluster.check.is_some(),
+            })
+        })
+        .collect()
+}
+
+fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
+    let ip = |backend: &BackendConfig| match backend.address {
+        BackendAddress::Ip(address) => Some(address),
+        BackendAddress::Name { .. } => None,
+    };
+    cluster.backends.iter().filter_map(ip).collect()
+}
+
+/// Where the last good set is kept: relative to the directory of the configuration, by default beside it.
+fn members_path(config: &Path, gossip: &GossipConfig) -> PathBuf {
+    match &gossip.members_file {
+        Some(file) => config.parent().unwrap_or(Path::new("")).join(file),
+        None => config.with_extension("members.json"),
+    }
+}
+
+/// Whether there is a newer set; false if there will be none.
+async fn next(source: Option<&mut watch::Receiver<Arc<PeerSet>>>) -> bool {
+    match source {
+        Some(source) => source.changed().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! The peer set through a channel, into effective configurations and snapshots; no socket but a listener's stand-in.
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::config::compile::{World, compile};
+use crate::config::load::load_bytes;
+use crate::gossip::identity::Role;
+use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::view::{Announced, Liveness, Member};
+use crate::snapshot::{Departing, Snapshot};
+
+const FILE: &str = r#"
+[[listener]]
+address = "127.0.0.1:8080"
+cluster = "web"
+
+[cluster.web]
+backends = ["10.0.0.1:80"]
+check = { tcp = true }
+"#;
+
+fn config(text: &str) -> Arc<Config> {
+    let mut config = load_bytes(text.as_bytes()).config.unwrap();
+    config.gossip = Some(GossipConfig {
+        address: "127.0.0.1:7946".parse().unwrap(),
+        advertise: "127.0.0.1:7946".parse().unwrap(),
+        seeds: Vec::new(),
+        label: String::new(),
+        key_files: Vec::new(),
+        token_key: None,
+        allow_cidrs: vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "127.0.0.0/8".parse().unwrap(),
+        ],
+        insecure_plaintext: true,
+        members_file: None,
+    });
+    config.clusters[0].discover = Some("web".to_owned());
+    Arc::new(config)
+}
+
+fn member(backend: &str, liveness: Liveness, state: ServiceState) -> Member {
+    let backend: SocketAddr = backend.parse().unwrap();
+    let record = Record {
+        name: "agent".to_owned(),
+        cluster: "web".to_owned(),
+        backend,
+        weight: 2,
+        zone: "a".to_owned(),
+        state,
+        build: String::new(),
+    };
+    Member {
+        address: SocketAddr::new(backend.ip(), 7946),
+        epoch: 1,
+        role: Role::Agent,
+        liveness,
+        changed: Duration::ZERO,
+        records: vec![Announced {
+            record: Arc::new(record),
+            epoch: 1,
+            version: 1,
+            accepted: Duration::ZERO,
+        }],
+    }
+}
+
+fn set(members: Vec<Member>) -> Arc<PeerSet> {
+    Arc::new(PeerSet {
+        members,
+        ..PeerSet::default()
+    })
+}
+
+fn ready(backends: &[&str]) -> Arc<PeerSet> {
+    let one = |b: &&str| member(b, Liveness::Alive, ServiceState::Ready);
+    set(backends.iter().map(one).collect())
+}
+
+/// What control does with [`Peers`].
+struct Bench {
+    file: Arc<Config>,
+    peers: Peers,
+    sender: watch::Sender<Arc<PeerSet>>,
+    registry: Registry,
+    sockets: Vec<Arc<BoundSockets>>,
+    built: Option<(Arc<Config>, Snapshot)>,
+    reports: Arc<Notify>,
+    root: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(file: Arc<Config>) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (sender, source) = watch::channel(Arc::default());
+        let reports = Arc::new(Notify::new());
+        let path = root.path().join("lb.toml");
+        let peers = Peers::start(&path, &file, Some(source), Arc::clone(&reports));
+        let mut bench = Self {
+            file,
+            peers,
+            sender,
+            registry: Registry::new(1),
+            sockets: vec![Arc::new(BoundSockets::at(
+                "127.0.0.1:8080".parse().unwrap(),
+            ))],
+            built: None,
+            reports,
+            root,
+        };
+        bench.look();
+        bench.build();
+        bench
+    }
+
+    fn look(&mut self) -> bool {
+        self.peers.look(&self.file, &self.sockets, &self.registry)
+    }
+
+    fn build(&mut self) {
+        let config = self.peers.effective(&self.file);
+        let world = World {
+            registry: &mut self.registry,
+            sockets: &self.sockets,
+            names: &HashMap::new(),
+            before: self
+                .built
+                .as_ref()
+                .map(|(config, snapshot)| (&**config, snapshot)),
+            departing: Departing::default(),
+        };
+        let snapshot = compile(&config, world);
+        self.built = Some((config, snapshot));
+    }
+
+    /// Publishes `set`, waits as control does, looks and builds; says whether something changed.
+    async fn take(&mut self, set: Arc<PeerSet>) -> bool {
+        self.sender.send_replace(set);
+        self.wait().await;
+        let changed = self.look();
+        if changed {
+            self.build();
+        }
+        changed
+    }
+
+    async fn wait(&mut self) {
+        timeout(Duration::from_secs(600), self.peers.changed())
+            .await
+            .unwrap();
+    }
+
+    /// Whether nothing is due for a second.
+    async fn rests(&mut self) -> bool {
+        timeout(Duration::from_secs(1), self.peers.changed())
+            .await
+            .is_err()
+    }
+
+    fn backends(&self) -> Vec<(String, u32, u8)> {
+        let (_, snapshot) = self.built.as_ref().unwrap();
+        let shown = |e: &crate::snapshot::Endpoint| {
+            (e.backend.label().to_string(), e.weight, e.backend.health())
+        };
+        snapshot.clusters[0].endpoints.iter().map(shown).collect()
+    }
+
+    fn backend(&self, label: &str) -> Arc<Backend> {
+        let (_, snapshot) = self.built.as_ref().unwrap();
+        let mut endpoints = snapshot.clusters[0].endpoints.iter();
+        let found = endpoints.find(|e| &**e.backend.label() == label).unwrap();
+        Arc::clone(&found.backend)
+    }
+}
+
+const JOINS: u8 = CHECK_DOWN | JOINING;
+
+fn row(label: &str, weight: u32, health: u8) -> (String, u32, u8) {
+    (label.to_owned(), weight, health)
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_are_appended_behind_the_file_and_come_in_through_their_check() {
+    let mut bench = Bench::new(config(FILE));
+    let all = ready(&[
+        "10.0.0.1:80",
+        "10.0.0.3:80",
+        "10.0.0.2:80",
+        "127.0.0.1:8080",
+    ]);
+    assert!(bench.take(Arc::clone(&all)).await);
+    let joined = [
+        row("10.0.0.1:80", 1, 0),
+        row("10.0.0.2:80", 2, JOINS),
+        row("10.0.0.3:80", 2, JOINS),
+    ];
+    assert_eq!(
+        bench.backends(),
+        joined,
+        "the file wins, and its own listener is no backend"
+    );
+    let shown = bench.peers.shown();
+    let refused = &shown.refused[Refusal::OwnListener.index()];
+    assert_eq!(refused.load(Ordering::Relaxed), 1);
+    assert!(!bench.take(all).await, "the same again");
+
+    // What passed its check keeps its health when the file changes.
+    bench.backend("10.0.0.2:80").clear_health(JOINS);
+    let larger = FILE.replace(
+        r#""10.0.0.1:80""#,
+        r#""10.0.0.1:80", "10.0.0.9:80", "10.0.0.3:80""#,
+    );
+    bench.file = config(&larger);
+    bench.look();
+    bench.build();
+    let kept = [
+        row("10.0.0.1:80", 1, 0),
+        row("10.0.0.9:80", 1, 0),
+        row("10.0.0.3:80", 1, JOINS),
+        row("10.0.0.2:80", 2, 0),
+    ];
+    assert_eq!(bench.backends(), kept);
+
+    let drained = member("10.0.0.2:80", Liveness::Alive, ServiceState::Draining);
+    let two = bench.backend("10.0.0.2:80");
+    assert!(bench.take(set(vec![drained])).await);
+    assert_eq!(bench.backends(), kept[..3]);
+    // As the drains do; it comes back while it drains.
+    two.set_departed(true);
+    assert!(bench.take(ready(&["10.0.0.2:80"])).await);
+    assert_eq!(bench.backends()[3], row("10.0.0.2:80", 2, JOINS));
+    assert!(!two.has_departed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_check_they_are_in_at_once_and_go_in_time() {
+    let mut bench = Bench::new(config(&FILE.replace("check = { tcp = true }", "")));
+    bench.take(ready(&["10.0.0.2:80"])).await;
+    assert_eq!(bench.backends()[1], row("10.0.0.2:80", 2, 0));
+    assert!(!bench.take(set(Vec::new())).await);
+    let lost = Instant::now();
+    bench.wait().await;
+    assert!(bench.look(), "nothing but time woke it");
+    assert_eq!(lost.elapsed().as_secs(), 30);
+
+    bench.build();
+    bench.take(ready(&["10.0.0.2:80"])).await;
+    bench.take(set(Vec::new())).await;
+    bench.backend("10.0.0.2:80").report_refused();
+    let refused = Instant::now();
+    bench.wait().await;
+    assert!(bench.look());
+    assert!(
+        refused.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        refused.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_is_handed_over_and_its_answer_decides() {
+    let mut bench = Bench::new(config(FILE));
+    bench.take(ready(&["10.0.0.1:80", "10.0.0.2:80"])).await;
+    let (own, found) = (bench.backend("10.0.0.1:80"), bench.backend("10.0.0.2:80"));
+    found.clear_health(JOINS);
+    let down = || {
+        let one = |b| member(b, Liveness::Down, ServiceState::Ready);
+        set(vec![one("10.0.0.1:80"), one("10.0.0.2:80")])
+    };
+    assert!(!bench.take(down()).await);
+    assert_eq!(own.doubt(), Doubt::None, "the file names it");
+    timeout(Duration::ZERO, bench.reports.notified())
+        .await
+        .expect("the health checks are woken");
+    assert!(found.take_doubt());
+    assert!(bench.rests().await, "the probe runs");
+    found.answer_doubt();
+    bench.wait().await;
+    assert!(!bench.look(), "it passed, so it stays");
+    assert!(bench.rests().await);
+    found.set_health(CHECK_DOWN);
+    bench.wait().await;
+    assert!(bench.look(), "it failed, so it goes");
+    bench.build();
+    assert_eq!(bench.backends().len(), 1);
+    assert_eq!(found.doubt(), Doubt::None);
+    assert!(bench.rests().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_come_together_and_the_end_of_the_source_ends_nothing() {
+    let mut bench = Bench::new(config(FILE));
+    let start = Instant::now();
+    for i in 0..20 {
+        bench.take(ready(&[&format!("10.0.0.{}:80", 2 + i)])).await;
+    }
+    assert!(
+        start.elapsed() >= Duration::from_millis(1900),
+        "{:?}",
+        start.elapsed()
+    );
+    let (sender, _) = watch::channel(Arc::default());
+    bench.sender = sender;
+    assert!(bench.rests().await);
+    assert!(bench.peers.source.is_none());
+}
+
+#[tokio::test]
+async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
+    let mut bench = Bench::new(config(FILE));
+    bench.take(ready(&["10.0.0.2:80", "10.0.0.3:80"])).await;
+    let path = bench.root.path().join("lb.members.json");
+    let written = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), written).await.unwrap();
+
+    let (sender, source) = watch::channel(Arc::default());
+    let file = bench.root.path().join("lb.toml");
+    let mut next = Bench::new(config(FILE));
+    next.peers = Peers::start(&file, &next.file, Some(source), Arc::default());
+    next.sender = sender;
+    (next.registry, next.built) = (Registry::new(1), None);
+    next.look();
+    next.build();
+    let used = [
+        row("10.0.0.1:80", 1, 0),
+        row("10.0.0.2:80", 2, 0),
+        row("10.0.0.3:80", 2, 0),
+    ];
+    assert_eq!(next.backends(), used, "used at once");
+    assert!(next.peers.shown().stale.load(Ordering::Relaxed));
+    assert!(!next.take(ready(&[])).await, "nobody there");
+    // What is new beside them comes in through its check.
+    assert!(next.take(ready(&["10.0.0.2:80", "10.0.0.4:80"])).await);
+    assert_eq!(next.backends()[3], row("10.0.0.4:80", 2, JOINS));
+    assert_eq!(next.backends()[..3], used);
+}
