@@ -62,7 +62,7 @@ pub enum Kind {
     },
 }
 
-/// Writes the events to the log, at most [`MOST_LINES`] of each kind.
+/// Writes the events to the log, at most 20 of each kind.
 pub fn log(events: &[Event]) {
     let mut written: HashMap<Discriminant<Kind>, (usize, &Event)> = HashMap::new();
     for event in events {

@@ -3,8 +3,14 @@
 use ipnet::IpNet;
 use proptest::prelude::*;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::*;
+use crate::discovery::gossip::{Kind, MAX_CANDIDATES, Wish};
 use crate::gossip::identity::Role;
+use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::view::{Announced, Liveness};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -1,0 +1,277 @@
+//! Pure: the candidates of one cluster: who stays, who goes, who comes in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Update;
+use super::proposals::{Proposal, Proposals, Word};
+use crate::discovery::gossip::admission::{Refusal, Rules, Wish, admit};
+use crate::discovery::gossip::event::{Event, Kind};
+use crate::discovery::gossip::flaps::{Entry, Flaps};
+use crate::discovery::gossip::guard::{Guard, Verdict};
+use crate::discovery::gossip::{Candidate, MAX_CANDIDATES, Opinion};
+
+/// How long a lost candidate stays where no check could tell.
+const LOST: Duration = Duration::from_secs(30);
+/// Refused addresses of a cluster that are remembered, so that each is said once; more are refused in silence.
+const MOST_REFUSED: usize = 10_000;
+
+/// What the update of one cluster sees and tells.
+pub(super) struct Turn<'a> {
+    pub(super) now: Duration,
+    pub(super) wish: &'a Wish<'a>,
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) opinion: &'a dyn Fn(&str, SocketAddr) -> Opinion,
+    pub(super) stale: bool,
+    pub(super) refusals: &'a mut [u64; Refusal::ALL.len()],
+    pub(super) update: &'a mut Update,
+}
+
+impl Turn<'_> {
+    fn say(&mut self, backend: SocketAddr, kind: Kind) {
+        self.update.events.push(Event {
+            cluster: self.wish.cluster.to_owned(),
+            backend,
+            kind,
+        });
+    }
+}
+
+/// A cluster that discovers.
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    pub(super) gossip: String,
+    pub(super) members: BTreeMap<SocketAddr, Known>,
+    flaps: Flaps,
+    guard: Guard,
+    refused: BTreeMap<SocketAddr, Refusal>,
+}
+
+/// A candidate that is in.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) candidate: Candidate,
+    lost: Option<Duration>,
+    /// It was said that its check passes though it is lost.
+    vouched: bool,
+}
+
+/// What becomes of a candidate that is in.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Stays,
+    /// It is lost, and nothing but the guard holds it.
+    Due,
+    Goes(Kind),
+}
+
+impl Cluster {
+    /// With what was known last.
+    pub(super) fn new(gossip: &str, last_good: Option<&Vec<Candidate>>) -> Self {
+        let known = |candidate: &Candidate| Known {
+            candidate: candidate.clone(),
+            lost: None,
+            vouched: false,
+        };
+        Self {
+            gossip: gossip.to_owned(),
+            members: last_good
+                .into_iter()
+                .flatten()
+                .map(|candidate| (candidate.address, known(candidate)))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what the set says now.
+    pub(super) fn update(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
+        let refused = self.refuse(proposals, turn);
+        self.judge_members(proposals, turn);
+        self.let_in(proposals, refused, turn);
+        self.flaps.forget_quiet(turn.now);
+    }
+
+    /// Finds whom the file does not allow; those of them that were in go.
+    fn refuse(
+        &mut self,
+        proposals: &Proposals<'_>,
+        turn: &mut Turn<'_>,
+    ) -> BTreeMap<SocketAddr, Refusal> {
+        let mut refused = BTreeMap::new();
+        for (&address, proposal) in proposals {
+            if let (Word::Ready | Word::Unfit, Err(reason)) =
+                (proposal.word, admit(address, turn.rules))
+                && refused.len() < MOST_REFUSED
+            {
+                refused.insert(address, reason);
+            }
+        }
+        self.members
+            .retain(|&address, _| match admit(address, turn.rules) {
+                Ok(()) => true,
+                Err(reason) => {
+                    refused.insert(address, reason);
+                    turn.update.changed = true;
+                    false
+                }
+            });
+        refused
+    }
+
+    fn judge_members(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
+        let (mut due, mut gone, mut lost) = (Vec::new(), Vec::new(), 0);
+        for (&address, known) in &mut self.members {
+            let proposal = proposals.get(&address);
+            match known.judge(proposal, turn) {
+                Fate::Stays => {}
+                Fate::Due => due.push(address),
+                Fate::Goes(kind) => gone.push((address, kind)),
+            }
+            lost += usize::from(known.lost.is_some());
+        }
+        let members = self.members.len() - gone.len();
+        match self.guard.judge(turn.now, members, lost, due.len()) {
+            Verdict::Go => gone.extend(due.iter().map(|&address| (address, Kind::Removed))),
+            Verdict::HoldBegins => {
+                let held = Kind::MassRemovalHeld {
+                    due: due.len(),
+                    of: members,
+                };
+                turn.say(due[0], held);
+            }
+            Verdict::HoldEnds => {
+                if let Some(&first) = self.members.keys().next() {
+                    turn.say(first, Kind::MassRemovalOver);
+                }
+            }
+            Verdict::Held => {}
+        }
+        for (address, kind) in gone {
+            self.members.remove(&address);
+            self.flaps.left(address, turn.now);
+            turn.update.changed = true;
+            turn.say(address, kind);
+        }
+    }
+
+    /// Lets in those that are ready, as far as there is room.
+    fn let_in(
+        &mut self,
+        proposals: &Proposals<'_>,
+        mut refused: BTreeMap<SocketAddr, Refusal>,
+        turn: &mut Turn<'_>,
+    ) {
+        for (&address, proposal) in proposals {
+            let wants_in = proposal.word == Word::Ready && !self.members.contains_key(&address);
+            if !wants_in || admit(address, turn.rules).is_err() {
+                continue;
+            }
+            if self.members.len() >= MAX_CANDIDATES {
+                if refused.len() < MOST_REFUSED {
+                    refused.insert(address, Refusal::ClusterFull);
+                }
+                continue;
+            }
+            match self.flaps.enter(address, turn.now) {
+                Entry::Held => {}
+                Entry::HoldBegins(time) => turn.say(address, Kind::HeldDown(time)),
+                Entry::Join => {
+                    let known = Known {
+                        candidate: proposal.candidate(address),
+                        lost: None,
+                        vouched: false,
+                    };
+                    self.members.insert(address, known);
+                    turn.update.changed = true;
+                    turn.say(address, Kind::Joined);
+                }
+            }
+        }
+        self.say_refused(&refused, turn);
+        self.refused = refused;
+    }
+
+    /// Counts and says those that were not refused before, together by reason.
+    fn say_refused(&self, refused: &BTreeMap<SocketAddr, Refusal>, turn: &mut Turn<'_>) {
+        let mut fresh: BTreeMap<Refusal, (usize, SocketAddr)> = BTreeMap::new();
+        for (address, reason) in refused {
+            if self.refused.get(address) != Some(reason) {
+                fresh.entry(*reason).or_insert((0, *address)).0 += 1;
+            }
+        }
+        for (reason, (count, first)) in fresh {
+            turn.refusals[reason.index()] += count as u64;
+            turn.say(first, Kind::Refused { reason, count });
+        }
+    }
+
+    /// When time alone may change something.
+    pub(super) fn next_deadline(&self, now: Duration, checked: bool) -> Option<Duration> {
+        let hold = self.guard.held_until();
+        let lost = self.members.values().filter_map(|known| known.lost);
+        let ends = lost
+            .map(|since| since + LOST)
+            .filter(|_| !checked && hold.is_none());
+        hold.into_iter()
+            .chain(ends)
+            .chain(self.flaps.next_end(now))
+            .min()
+    }
+}
+
+impl Known {
+    fn judge(&mut self, proposal: Option<&Proposal<'_>>, turn: &mut Turn<'_>) -> Fate {
+        let address = self.candidate.address;
+        match proposal.map(|proposal| (proposal.word, proposal)) {
+            Some((Word::Draining, _)) => Fate::Goes(Kind::Draining),
+            Some((Word::Left, _)) => Fate::Goes(Kind::Left),
+            Some((Word::Ready, proposal)) => {
+                if self.lost.is_some() {
+                    turn.say(address, Kind::Back);
+                }
+                self.found(proposal, false, turn);
+                Fate::Stays
+            }
+            Some((Word::Unfit, proposal)) => {
+                self.found(proposal, true, turn);
+                let opinion = (turn.opinion)(turn.wish.cluster, address);
+                if !turn.wish.checked || opinion == Opinion::Failing {
+                    Fate::Goes(Kind::Failing)
+                } else {
+                    Fate::Stays
+                }
+            }
+            Some((Word::Down, _)) | None if turn.stale => Fate::Stays,
+            Some((Word::Down, _)) | None => self.is_lost(turn),
+        }
+    }
+
+    /// The set has it; takes over what its record says.
+    fn found(&mut self, proposal: &Proposal<'_>, doubted: bool, turn: &mut Turn<'_>) {
+        (self.lost, self.vouched) = (None, false);
+        let next = proposal.candidate(self.candidate.address);
+        turn.update.changed |=
+            (next.weight, &next.zone) != (self.candidate.weight, &self.candidate.zone);
+        self.candidate = Candidate { doubted, ..next };
+    }
+
+    fn is_lost(&mut self, turn: &mut Turn<'_>) -> Fate {
+        let address = self.candidate.address;
+        let opinion = (turn.opinion)(turn.wish.cluster, address);
+        let newly = self.lost.is_none();
+        let since = *self.lost.get_or_insert(turn.now);
+        self.candidate.doubted = true;
+        if opinion == Opinion::Failing || (!turn.wish.checked && since + LOST <= turn.now) {
+            return Fate::Due;
+        }
+        if newly {
+            turn.say(address, Kind::Down);
+        } else if opinion == Opinion::Healthy && !self.vouched {
+            self.vouched = true;
+            turn.say(address, Kind::DownButPasses);
+        }
+        Fate::Stays
+    }
+}
