@@ -1,0 +1,211 @@
+//! The one writer of snapshots and the health checks together, fed with peer sets through a channel: the control plane
+//! of the program without its workers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lbproxy::admin::{AdminServer, AdminState, Started};
+use lbproxy::config::schema::{Config, GossipConfig};
+use lbproxy::control::{Control, First, Peers, Signals, first_snapshot, read_config};
+use lbproxy::gossip::identity::Role;
+use lbproxy::gossip::record::{Record, ServiceState};
+use lbproxy::gossip::view::{Announced, Liveness, Member, PeerSet};
+use lbproxy::logging::access::AccessLogWriter;
+use lbproxy::logging::events::EventLog;
+use lbproxy::model::settings::AccessLog;
+use lbproxy::snapshot::publish::Publisher;
+use lbproxy::telemetry::metrics::ProcessMetrics;
+use lbproxy::telemetry::readiness::Readiness;
+use lbproxy::transport::descriptors::Descriptors;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the file says, and what its reader would make of `[gossip]` and `discover`.
+fn discovering(path: &Path) -> (Config, Vec<u8>) {
+    let (mut config, text, _) = read_config(path).unwrap();
+    config.gossip = Some(GossipConfig {
+        address: "127.0.0.1:7946".parse().unwrap(),
+        advertise: "127.0.0.1:7946".parse().unwrap(),
+        seeds: Vec::new(),
+        label: String::new(),
+        key_files: Vec::new(),
+        token_key: None,
+        allow_cidrs: vec!["127.0.0.0/8".parse().unwrap()],
+        insecure_plaintext: true,
+        members_file: None,
+    });
+    config.clusters[0].discover = Some("web".to_owned());
+    (config, text)
+}
+
+fn set(members: &[(SocketAddr, Liveness, ServiceState)]) -> Arc<PeerSet> {
+    let member = |&(backend, liveness, state): &(SocketAddr, Liveness, ServiceState)| {
+        let record = Record {
+            name: "agent".to_owned(),
+            cluster: "web".to_owned(),
+            backend,
+            weight: 1,
+            zone: String::new(),
+            state,
+            build: String::new(),
+        };
+        Member {
+            address: backend,
+            epoch: 1,
+            role: Role::Agent,
+            liveness,
+            changed: Duration::ZERO,
+            records: vec![Announced {
+                record: Arc::new(record),
+                epoch: 1,
+                version: 1,
+                accepted: Duration::ZERO,
+            }],
+        }
+    };
+    Arc::new(PeerSet {
+        members: members.iter().map(member).collect(),
+        ..PeerSet::default()
+    })
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "never: {what}");
+}
+
+async fn service() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
+    use Liveness::{Alive, Down};
+    use ServiceState::{Draining, Ready};
+
+    let (_fixed, fixed) = service().await;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("lb.toml");
+    // The interval is so long that whatever happens is a first probe or a doubt.
+    let text = format!(
+        "drain_timeout = \"1s\"\nwatch = false\n[[listener]]\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
+         [cluster.web]\nbackends = [\"{fixed}\"]\ncheck = {{ tcp = true, interval = \"1h\", rise = 1, fall = 3 }}\n"
+    );
+    std::fs::write(&path, &text).unwrap();
+    let (config, text) = discovering(&path);
+    let process = Arc::new(ProcessMetrics::default());
+    let first = First {
+        config: Arc::new(config),
+        text,
+        path: path.clone(),
+        process: Arc::clone(&process),
+    };
+    let events = EventLog::start(first.config.log.level, Arc::clone(&process)).unwrap();
+    let access = AccessLogWriter::start(&AccessLog::Off, Arc::clone(&process)).unwrap();
+    let (peer_sets, source) = watch::channel(Arc::default());
+    let reports = Arc::new(Notify::new());
+    let mut peers = Peers::start(&path, &first.config, Some(source), Arc::clone(&reports));
+    let (snapshot, registry, names) =
+        first_snapshot(&first.config, &mut peers, 1, &Descriptors::raise())
+            .await
+            .unwrap();
+    let own = snapshot.listeners[0].sockets.local_addr();
+    let snapshot = Arc::new(snapshot);
+    let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), 1));
+    let (snapshots, followed) = watch::channel(snapshot);
+    tokio::spawn(lbproxy::health::run(followed, reports));
+    let state = AdminState {
+        publisher: Arc::clone(&publisher),
+        process,
+        readiness: Arc::new(Readiness::default()),
+        started: Started::now(),
+        workers: 1,
+    };
+    let admin = AdminServer::start(None, state).unwrap();
+    let shown = Arc::clone(&publisher);
+    let reload = Arc::new(Notify::new());
+    let signals = Signals {
+        reload: Arc::clone(&reload),
+        file_event: Arc::default(),
+        reopen: Arc::default(),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let control = Control::new(
+        first, registry, names, peers, publisher, snapshots, events, access, admin,
+    );
+    let control = tokio::spawn(control.run(signals, stopped));
+    // Addresses and whether they are healthy.
+    let backends = || -> Vec<(String, bool)> {
+        let snapshot = shown.current();
+        let endpoints = snapshot.clusters[0].endpoints.iter();
+        endpoints
+            .map(|e| (e.backend.label().to_string(), e.backend.is_healthy()))
+            .collect()
+    };
+    let row = |address: SocketAddr| (address.to_string(), true);
+
+    let ((served, one), (_other, two)) = (service().await, service().await);
+    let (alive, doubted) = ((one, Alive, Ready), (one, Down, Ready));
+    peer_sets.send_replace(set(&[alive, (two, Alive, Ready), (own, Alive, Ready)]));
+    let mut expected = vec![row(one), row(two)];
+    expected.sort_by_key(|(address, _)| address.parse::<SocketAddr>().unwrap());
+    expected.insert(0, row(fixed));
+    eventually("both are up", || backends() == expected).await;
+
+    let generation = shown.generation();
+    peer_sets.send_replace(set(&[doubted, (two, Alive, Ready)]));
+    let backend = || {
+        let snapshot = shown.current();
+        let mut endpoints = snapshot.clusters[0].endpoints.iter();
+        let found = endpoints.find(|e| **e.backend.label() == *one.to_string());
+        Arc::clone(&found.unwrap().backend)
+    };
+    eventually("the doubt is answered", || {
+        backend().doubt() == lbproxy::model::backend::Doubt::Answered
+    })
+    .await;
+    assert_eq!(backends(), expected, "its check passes, so it stays");
+    assert_eq!(shown.generation(), generation, "and nothing was published");
+    peer_sets.send_replace(set(&[alive, (two, Alive, Draining)]));
+    let left = [row(fixed), row(one)];
+    eventually("a drain is obeyed", || backends() == left).await;
+    let departed = |address: SocketAddr| {
+        let snapshot = shown.current();
+        let mut departing = snapshot.departing.endpoints.iter();
+        departing.any(|e| **e.backend.label() == *address.to_string())
+    };
+    eventually("nothing is in flight, so it is forgotten", || {
+        !departed(two)
+    })
+    .await;
+
+    // The service dies with its agent: one failed probe is enough, long before its turn.
+    drop(served);
+    peer_sets.send_replace(set(&[doubted]));
+    eventually("its check fails", || backends() == [row(fixed)]).await;
+
+    // It comes back, and a file that discovers no more takes it away.
+    let _served = TcpListener::bind(one).await.unwrap();
+    peer_sets.send_replace(set(&[alive]));
+    eventually("it is back", || backends() == left).await;
+    reload.notify_one();
+    eventually("the file rules", || backends() == [row(fixed)]).await;
+
+    stop.send_replace(true);
+    let (access, admin) = control.await.unwrap();
+    admin.stop().await;
+    assert!(access.close(PATIENCE));
+}
