@@ -22,10 +22,12 @@
 //! atomics that belong to a backend. The control plane is one ordinary runtime: [`config`] reads and watches the file,
 //! [`discovery`] resolves names, [`health`] checks backends, [`admin`] answers operators, [`logging`] writes; and
 //! [`control`] is the one writer of snapshots. Neither plane imports the other; [`app`] puts them together, [`cli`] is
-//! the command line. Below both stand [`transport`] (sockets), [`telemetry`] (counters, metrics, the log's line) and
+//! the command line. [`agent`] is the other life of the program: beside a service, it checks it and announces it to
+//! the peer set ([`gossip`]). Below both stand [`transport`] (sockets), [`telemetry`] (counters, metrics, the log's line) and
 //! [`model`] (the words that all use).
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod balance;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! Imports point down only: no `crate::` path of the source points up or across the layers.
 //!
 //! L0 model; L1 pure rooms that do not know each other; L2 snapshot over transport; L3 the data plane (proxy) and the
-//! rooms of the control plane, none of which imports another; above them control, then app, cli and demo.
+//! rooms of the control plane, none of which imports another; above them control and agent, then app, cli and demo.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
@@ -21,7 +21,7 @@ fn allowed(from: &str, to: &str) -> Option<bool> {
         L1,
         L2,
         CONTROL_ROOMS,
-        &["proxy", "control", "app", "cli", "demo"],
+        &["proxy", "control", "agent", "app", "cli", "demo"],
     ]);
     let verdict = match from {
         _ if !known => return None,
@@ -30,7 +30,7 @@ fn allowed(from: &str, to: &str) -> Option<bool> {
         "transport" => below(&[L0]) || below(&[L1]),
         "snapshot" => below(&[L0, L1, &["transport"]]),
         "proxy" => below(&[L0, L1, L2]),
-        "control" => below(&[L0, L1, L2, CONTROL_ROOMS]),
+        "control" | "agent" => below(&[L0, L1, L2, CONTROL_ROOMS]),
         "app" | "cli" | "demo" | "lib" | "main" => true,
         room if L1.contains(&room) => below(&[L0]),
         room if CONTROL_ROOMS.contains(&room) => below(&[L0, L1, L2]),
@@ -154,6 +154,8 @@ fn bad_paths_are_found_and_good_ones_are_not() {
         ("config/mod.rs", "use crate::control;"),
         ("control.rs", "use crate::proxy::worker;"),
         ("control/a.rs", "use crate::app;"),
+        ("agent/mod.rs", "use crate::proxy::pool;"),
+        ("agent/mod.rs", "use crate::control;"),
         ("route/mod.rs", "use crate::{model::a, balance::b};"),
         ("route/mod.rs", "use crate::{model::{a, b}, proxy};"),
         (
@@ -186,6 +188,10 @@ fn bad_paths_are_found_and_good_ones_are_not() {
         (
             "control.rs",
             "use crate::{health, admin, config::load, snapshot};",
+        ),
+        (
+            "agent/mod.rs",
+            "use crate::{gossip::record, health::probe};",
         ),
         ("app.rs", "use crate::{control, proxy, cli};"),
         (

@@ -1,0 +1,263 @@
+//! `lbproxy agent`: stands beside a service and speaks for it in the peer set.
+//!
+//! [`run`] puts the parts together: [`life`] decides what is announced and when; [`supervise`] runs the service if the
+//! agent was given one; [`signals`] hears orders; the check is the proxy's own probe ([`crate::health::probe`]). How
+//! an announcement reaches others is behind [`Announcer`]. All of it lives on the thread that calls [`run`], in a
+//! runtime of its own.
+//!
+//! What a check says is announced, not acted upon: a failing service is not restarted, since a check that is wrong
+//! must not end what works.
+
+pub mod life;
+pub mod settings;
+pub mod signals;
+mod spawn;
+pub mod supervise;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::discovery::dns::resolve_all;
+use crate::gossip::Time;
+use crate::gossip::record::ServiceState;
+use crate::health::probe::{Failed, Passed, probe};
+use crate::model::address::BackendAddress;
+use crate::model::settings::Check;
+use life::{Act, Event, Life};
+use rustix::process::Signal;
+use settings::Settings;
+use signals::Signals;
+use supervise::{Change, Supervisor};
+
+/// Exit code after a second order to end.
+const CUT_SHORT: u8 = 1;
+
+/// How a service's state reaches the peer set.
+pub trait Announcer {
+    /// Announces the state from now on; returns at once.
+    fn announce(&self, state: ServiceState);
+
+    /// Resolves when the newest announcement has been sent to a peer at least once, or at once if there is none.
+    /// May be dropped and asked for again; nothing waits for it longer than [`life::MOST_TELLING`].
+    fn sent(&self) -> impl Future<Output = ()>;
+
+    /// Announces [`ServiceState::Left`] and leaves the peer set; resolves when that is told, or cannot be, within a
+    /// bound of its own.
+    fn leave(self) -> impl Future<Output = ()>;
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// No runtime.
+    #[error("cannot start the agent: {0}")]
+    Runtime(io::Error),
+    /// Signals cannot be heard.
+    #[error("cannot follow signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs an agent until it is told to end, and returns its exit code: with `once` that of the process, else 0 after a
+/// drain and 1 after one that was cut short. The calling thread must live as long as the program: the kernel ends the
+/// process with the thread that started it.
+///
+/// # Errors
+/// Nothing was started.
+pub fn run(settings: &Settings, announcer: impl Announcer) -> Result<u8, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AgentError::Runtime)?;
+    let code = runtime.block_on(async {
+        let signals = Signals::listen().map_err(AgentError::Signals)?;
+        serve(settings, announcer, signals).await
+    });
+    // A look-up of a name may still hang in the system's resolver.
+    runtime.shutdown_background();
+    code
+}
+
+/// [`run`] within a current-thread runtime, with the signals of the caller's choice.
+///
+/// # Errors
+/// Nothing was started.
+pub async fn serve(
+    settings: &Settings,
+    announcer: impl Announcer,
+    mut signals: Signals,
+) -> Result<u8, AgentError> {
+    let began = Instant::now();
+    let mut supervisor = match &settings.command[..] {
+        [] => None,
+        command => {
+            Some(Supervisor::new(command.to_vec(), settings.once).map_err(AgentError::Signals)?)
+        }
+    };
+    let mut service = Service {
+        life: Life::new(settings.rules(), Time::ZERO),
+        check: settings.probe(),
+        probing: None,
+        failure: None,
+        end: None,
+        code: 0,
+    };
+    announcer.announce(service.life.state());
+    info!(cluster = settings.cluster, backend = %settings.backend, state = service.life.state().as_str(), "announced");
+    loop {
+        let at = |time: Option<Time>| time.map(|time| began + time);
+        let (check_due, due) = (at(service.life.check_due()), at(service.life.due()));
+        if check_due.is_none() {
+            service.probing = None;
+        }
+        let event = tokio::select! {
+            biased;
+            signal = signals.next() => service.heard(signal, supervisor.as_ref()),
+            change = next(supervisor.as_mut()) => Some(service.changed(change, settings.once)),
+            () = announcer.sent(), if service.life.is_telling() => Some(Event::Sent),
+            result = done(&mut service.probing) => Some(service.checked(result)),
+            () = until(check_due), if service.probing.is_none() => service.begin_check(),
+            () = until(due) => Some(Event::Elapsed),
+        };
+        let Some(act) = event.and_then(|event| service.life.on(event, began.elapsed())) else {
+            continue;
+        };
+        match act {
+            Act::Announce(state) => {
+                announcer.announce(state);
+                service.log(state);
+            }
+            Act::Stop => {
+                if let (Some(supervisor), Some(signal)) = (&supervisor, service.end) {
+                    info!(?signal, "stopping the process");
+                    supervisor.send(signal);
+                }
+            }
+            Act::Kill => {
+                warn!("killing the process");
+                supervisor.iter().for_each(Supervisor::kill);
+            }
+            Act::Leave => break,
+        }
+    }
+    announcer.leave().await;
+    info!("left");
+    Ok(service.code)
+}
+
+type Probed = Result<Passed, Failed>;
+type Probing = Pin<Box<dyn Future<Output = Probed>>>;
+
+/// The service, as far as it is known.
+struct Service {
+    life: Life,
+    check: Option<(BackendAddress, Check)>,
+    probing: Option<Probing>,
+    /// Of the last check.
+    failure: Option<Failed>,
+    /// The first order to end, which is passed on to the process.
+    end: Option<Signal>,
+    code: u8,
+}
+
+impl Service {
+    fn heard(&mut self, signal: Signal, supervisor: Option<&Supervisor>) -> Option<Event> {
+        if Signals::is_end(signal) {
+            info!(?signal, again = self.end.is_some(), "told to end");
+            if self.end.is_some() {
+                self.code = CUT_SHORT;
+            }
+            self.end.get_or_insert(signal);
+            return Some(Event::Drain);
+        }
+        match supervisor {
+            Some(supervisor) => supervisor.send(signal),
+            None => debug!(?signal, "no process that it could be for"),
+        }
+        None
+    }
+
+    fn changed(&mut self, change: Change, once: bool) -> Event {
+        match change {
+            Change::Started => Event::Started,
+            Change::Ended(exit) => {
+                self.failure = None;
+                if once {
+                    self.code = exit.code();
+                }
+                Event::Exited
+            }
+        }
+    }
+
+    fn begin_check(&mut self) -> Option<Event> {
+        let (target, check) = self.check.clone()?;
+        self.probing = Some(Box::pin(ask(target, check)));
+        None
+    }
+
+    fn checked(&mut self, result: Probed) -> Event {
+        self.probing = None;
+        if let Err(failed) = &result {
+            let first = self.failure.is_none();
+            match self.life.state() {
+                // Why it is not ready yet, once: it may never be.
+                ServiceState::Starting if first => info!("not ready yet: check failed: {failed}"),
+                _ => debug!("check failed: {failed}"),
+            }
+        }
+        let passed = result.is_ok();
+        self.failure = result.err();
+        Event::Checked(passed)
+    }
+
+    fn log(&self, state: ServiceState) {
+        let state = state.as_str();
+        match &self.failure {
+            Some(failed) if self.life.state() == ServiceState::Failing => {
+                warn!(state, "announced; check failed: {failed}");
+            }
+            _ => info!(state, "announced"),
+        }
+    }
+}
+
+/// One check, after a look-up that may take as long again; a name that does not resolve has no address and fails.
+async fn ask(target: BackendAddress, check: Check) -> Probed {
+    let addresses: Arc<[_]> = match target {
+        BackendAddress::Ip(address) => Arc::new([address]),
+        name @ BackendAddress::Name { .. } => {
+            let mut found = resolve_all(std::iter::once(name.clone()), check.timeout).await;
+            found.remove(&name).unwrap_or_default()
+        }
+    };
+    probe(&check, &addresses, "").await
+}
+
+async fn next(supervisor: Option<&mut Supervisor>) -> Change {
+    match supervisor {
+        Some(supervisor) => supervisor.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn done(probing: &mut Option<Probing>) -> Probed {
+    match probing {
+        Some(probing) => probing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

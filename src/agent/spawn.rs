@@ -1,0 +1,39 @@
+//! Starts a process that does not outlive the agent. One of the few places of this crate with code that the compiler
+//! cannot vouch for: what runs between fork and exec.
+//!
+//! The kernel sends the process SIGTERM when the thread that started it ends (`PR_SET_PDEATHSIG`), however that comes;
+//! so it must be started by a thread that lives as long as the agent. The process leads a group of its own: Ctrl-C in a
+//! terminal reaches the agent alone, which drains first, and a kill reaches what the process has started too. The
+//! price is that it cannot read from a terminal (SIGTTIN would stop it). Input, output and environment are the
+//! agent's, and neither holds a secret: keys and tokens come from files, and files are closed on exec.
+
+#![expect(unsafe_code, reason = "Command::pre_exec has no safe equal")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+
+/// Starts `command` (a program and its arguments). Who calls it reaps it.
+pub(super) fn spawn(command: &[OsString]) -> io::Result<Pid> {
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let agent = getpid();
+    let mut command = Command::new(program);
+    command.args(arguments).process_group(0);
+    // SAFETY: the closure runs in the child of a fork, where only async-signal-safe calls are sound: it makes two
+    // system calls (prctl, getppid), takes no lock and allocates nothing, its errors included (an error number, a kind).
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::TERM))?;
+            // The agent may have died before the call above.
+            if getppid() == Some(agent) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        });
+    }
+    Ok(Pid::from_child(&command.spawn()?))
+}
