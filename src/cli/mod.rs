@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+pub mod agent;
 pub mod check;
 pub mod demo;
 pub mod key;
