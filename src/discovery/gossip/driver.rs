@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tracing::{debug, error, info, warn};
 
-use super::peers::{Command, PeerSettings, Secrets, Sockets, Windows};
+use super::member::{Command, MemberSettings, Secrets, Sockets, Windows};
 use super::streams::Streams;
 use crate::discovery::dns::resolve;
 use crate::gossip::Time;
@@ -43,7 +43,7 @@ const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::f
 
 /// What a thread begins with.
 pub(super) struct Start {
-    pub settings: PeerSettings,
+    pub settings: MemberSettings,
     pub secrets: Secrets,
     pub sockets: Sockets,
     pub windows: Windows,
@@ -86,7 +86,7 @@ impl Shared {
 }
 
 struct Driver {
-    settings: PeerSettings,
+    settings: MemberSettings,
     shared: Rc<Shared>,
     datagrams: UdpSocket,
     streams: Streams,
@@ -307,7 +307,7 @@ impl Driver {
         }
     }
 
-    fn change(&mut self, settings: PeerSettings, secrets: Secrets, sockets: Option<Sockets>) {
+    fn change(&mut self, settings: MemberSettings, secrets: Secrets, sockets: Option<Sockets>) {
         let now = self.shared.now();
         let known = std::mem::replace(&mut self.settings, settings);
         let settings = &self.settings;
@@ -348,7 +348,7 @@ impl Sockets {
 }
 
 /// A new run begins at the wall clock's milliseconds; see [`crate::gossip::identity`].
-fn node(settings: &PeerSettings, secrets: Secrets, now: Time) -> Node {
+fn node(settings: &MemberSettings, secrets: Secrets, now: Time) -> Node {
     let epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The peer set over sockets ([`peers`]: a thread that drives a member), and what it announces as candidates for
+//! The peer set over sockets ([`member`]: a thread that drives a member), and what it announces as candidates for
 //! clusters: [`candidates`] decides who is one, [`members_file`] keeps the last good set for a start without peers.
 //!
 //! Gossip proposes, health checks dispose: a word of the set adds a candidate, and drains or removes it when the agent
@@ -11,8 +11,8 @@ mod driver;
 mod event;
 mod flaps;
 mod guard;
+pub mod member;
 pub mod members_file;
-pub mod peers;
 pub mod secrets;
 mod streams;
 

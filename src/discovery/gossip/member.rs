@@ -28,7 +28,7 @@ const BACKLOG: i32 = 128;
 
 /// What a member is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerSettings {
+pub struct MemberSettings {
     /// UDP and TCP address that is bound.
     pub address: SocketAddr,
     /// Where others reach it.
@@ -51,7 +51,7 @@ pub struct PeerSettings {
 
 /// Why a member cannot be started or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum PeerError {
+pub enum MemberError {
     /// The address cannot be bound.
     #[error("the gossip address {address} cannot be bound ({protocol}): {error}")]
     Bind {
@@ -88,7 +88,7 @@ pub struct Secrets {
 /// All that a start or a change needs and that could fail.
 #[derive(Debug)]
 pub struct Prepared {
-    settings: PeerSettings,
+    settings: MemberSettings,
     secrets: Secrets,
     /// `None`: those of the running member stay.
     sockets: Option<Sockets>,
@@ -98,7 +98,7 @@ pub struct Prepared {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Go on by these; with sockets, or another name, label or role, as another member.
-    Change(Box<PeerSettings>, Secrets, Option<Sockets>),
+    Change(Box<MemberSettings>, Secrets, Option<Sockets>),
     /// Announce this.
     Announce(Record, oneshot::Sender<Result<(), String>>),
     /// Say when what is announced has been told.
@@ -127,18 +127,18 @@ impl Default for Windows {
 
 /// See the module. Dropped, it leaves in order.
 #[derive(Debug)]
-pub struct Peers {
-    settings: PeerSettings,
+pub struct RunningMember {
+    settings: MemberSettings,
     commands: mpsc::UnboundedSender<Command>,
     ended: Option<oneshot::Receiver<()>>,
 }
 
-impl PeerSettings {
+impl MemberSettings {
     /// Reads the secrets.
     ///
     /// # Errors
     /// The first file that is of no use.
-    pub fn secrets(&self) -> Result<Secrets, PeerError> {
+    pub fn secrets(&self) -> Result<Secrets, MemberError> {
         let keyring = secrets::keyring(&self.key_files, &self.label, self.accept_plaintext)?;
         let authority = self.token_key.as_deref().map(secrets::authority);
         let credential = self.token_file.as_deref().map(secrets::credential);
@@ -161,7 +161,10 @@ impl Prepared {
     ///
     /// # Errors
     /// Why it cannot be done; nothing has changed then.
-    pub fn new(settings: PeerSettings, running: Option<&Peers>) -> Result<Self, PeerError> {
+    pub fn new(
+        settings: MemberSettings,
+        running: Option<&RunningMember>,
+    ) -> Result<Self, MemberError> {
         let secrets = settings.secrets()?;
         let bound = running.is_some_and(|peers| peers.settings.address == settings.address);
         let sockets = if bound {
@@ -180,7 +183,7 @@ impl Prepared {
     ///
     /// # Errors
     /// If there is no thread for it.
-    pub fn start(self, windows: Windows) -> Result<Peers, PeerError> {
+    pub fn start(self, windows: Windows) -> Result<RunningMember, MemberError> {
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         let sockets = match self.sockets {
@@ -201,8 +204,8 @@ impl Prepared {
                 driver::run(start);
                 let _ = end.send(());
             })
-            .map_err(PeerError::Thread)?;
-        Ok(Peers {
+            .map_err(MemberError::Thread)?;
+        Ok(RunningMember {
             settings,
             commands,
             ended: Some(ended),
@@ -210,9 +213,9 @@ impl Prepared {
     }
 }
 
-impl Peers {
+impl RunningMember {
     /// What it goes by.
-    pub fn settings(&self) -> &PeerSettings {
+    pub fn settings(&self) -> &MemberSettings {
         &self.settings
     }
 
@@ -257,9 +260,9 @@ impl Peers {
 
 impl Sockets {
     /// Binds UDP and TCP at `address`.
-    fn bind(address: SocketAddr) -> Result<Self, PeerError> {
+    fn bind(address: SocketAddr) -> Result<Self, MemberError> {
         let failed = |protocol| {
-            move |error| PeerError::Bind {
+            move |error| MemberError::Bind {
                 address,
                 protocol,
                 error,
