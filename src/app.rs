@@ -13,7 +13,10 @@ use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use crate::admin::{AdminServer, AdminState, Started};
-use crate::control::{Control, First, Peers, Signals, first_snapshot, read_config, resolve_path};
+use crate::control::{
+    Control, First, Membership, Peers, Signals, first_snapshot, read_config, resolve_path,
+};
+use crate::discovery::gossip::member::Windows;
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::proxy::worker::Workers;
@@ -77,7 +80,11 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let workers = config.workers.unwrap_or_else(cores);
     let descriptors = Arc::new(Descriptors::raise());
     let reports = Arc::new(Notify::new());
-    let mut peers = Peers::start(&first.path, &config, None, Arc::clone(&reports));
+    let windows = Windows::default();
+    let mut membership = Membership::new(&first.path, windows.clone());
+    let member = membership.prepare(config.gossip.as_ref())?;
+    let set = Some(windows.set.subscribe());
+    let mut peers = Peers::start(&first.path, &config, set, Arc::clone(&reports));
     let (snapshot, registry, names) = first_snapshot(&config, &mut peers, workers, &descriptors)
         .await
         .map_err(|errors| {
@@ -89,6 +96,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
                     .join("\n")
             )
         })?;
+    membership.switch(member)?;
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), workers));
     let access = AccessLogWriter::start(
@@ -120,6 +128,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         registry,
         names,
         peers,
+        membership,
         Arc::clone(&publisher),
         snapshots,
         events,

@@ -1,12 +1,13 @@
 //! L3 control: the one writer of snapshots.
 //!
 //! Everything that changes what workers see comes through here: a new file, a new answer of a resolver, a change of the
-//! peer set, the end of a drain. Each is checked whole, built into the next snapshot and published; changes are coalesced, at most one
-//! publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
+//! peer set, the end of a drain. Each is checked whole, built into the next snapshot and published; changes are
+//! coalesced, at most one publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
 //! the log) is done before anything is published, so that a reload happens whole or not at all.
 
 mod files;
 mod members;
+mod membership;
 mod own;
 mod peers;
 
@@ -36,6 +37,7 @@ use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
 pub use files::{FileError, read_config};
+pub use membership::Membership;
 pub use peers::{Peers, Shown};
 
 /// Between two publications at the least.
@@ -56,6 +58,7 @@ pub struct Control {
     /// With the members of the peer set: what is published.
     config: Arc<Config>,
     peers: Peers,
+    membership: Membership,
     /// The text that was tried last, so that an event without a change is none.
     tried: Vec<u8>,
     registry: Registry,
@@ -145,6 +148,7 @@ impl Control {
         registry: Registry,
         names: HashMap<BackendAddress, Arc<[SocketAddr]>>,
         peers: Peers,
+        membership: Membership,
         publisher: Arc<Publisher>,
         snapshots: watch::Sender<Arc<Snapshot>>,
         events: EventLog,
@@ -164,6 +168,7 @@ impl Control {
             config: peers.effective(&first.config),
             file: first.config,
             peers,
+            membership,
             tried: first.text,
             registry,
             names,
@@ -196,10 +201,13 @@ impl Control {
                 () = signals.reopen.notified() => self.access.reopen(),
                 Some(resolved) = self.answers.recv() => self.take_answers(resolved).await,
                 () = self.peers.changed() => self.take_peers().await,
+                () = self.membership.touched() => self.membership.read_again(),
                 _ = look.tick() => self.look_at_drains().await,
-                _ = stop.changed() => return (self.access, self.admin),
+                _ = stop.changed() => break,
             }
         }
+        self.membership.leave().await;
+        (self.access, self.admin)
     }
 
     /// Reads the file and applies it. Unless `always`, a text that was tried already is left alone.
@@ -268,6 +276,13 @@ impl Control {
                 return false;
             }
         };
+        let member = match self.membership.prepare(config.gossip.as_ref()) {
+            Ok(member) => member,
+            Err(error) => {
+                error!(%error, "reload refused: [gossip] cannot be applied; the configuration before goes on");
+                return false;
+            }
+        };
         if config.log.access != self.config.log.access
             && let Err(error) = self
                 .access
@@ -281,6 +296,10 @@ impl Control {
         }
         self.look_up_new_names(&config).await;
         sleep_until(self.published + COALESCE).await;
+        if let Err(error) = self.membership.switch(member) {
+            error!(%error, "reload refused: [gossip] cannot be applied; the configuration before goes on");
+            return false;
+        }
         self.peers.look(&config, &sockets, &self.registry);
         self.build_and_publish(Arc::new(config), &sockets);
         self.events.set_level(self.config.log.level);

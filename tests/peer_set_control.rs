@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use lbproxy::admin::{AdminServer, AdminState, Started};
 use lbproxy::config::schema::{Config, GossipConfig};
-use lbproxy::control::{Control, First, Peers, Signals, first_snapshot, read_config};
+use lbproxy::control::{Control, First, Membership, Peers, Signals, first_snapshot, read_config};
+use lbproxy::discovery::gossip::member::Windows;
 use lbproxy::gossip::identity::Role;
 use lbproxy::gossip::record::{Record, ServiceState};
 use lbproxy::gossip::view::{Announced, Liveness, Member, PeerSet};
@@ -143,8 +144,9 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         reopen: Arc::default(),
     };
     let (stop, stopped) = watch::channel(false);
+    let membership = Membership::new(&path, Windows::default());
     let control = Control::new(
-        first, registry, names, peers, publisher, snapshots, events, access, admin,
+        first, registry, names, peers, membership, publisher, snapshots, events, access, admin,
     );
     let control = tokio::spawn(control.run(signals, stopped));
     // Addresses and whether they are healthy.

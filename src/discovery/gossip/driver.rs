@@ -32,6 +32,8 @@ const TURN: usize = 1024;
 const MOST_BEHIND: Duration = Duration::from_millis(250);
 /// Between two publications of the set.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How long a member that has taken another's place may take to join before what it sees is shown.
+const UNSEEN: Duration = Duration::from_secs(5);
 /// Between two publications of figures.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long a goodbye is told.
@@ -99,6 +101,9 @@ struct Driver {
     reported: Time,
     leaving: Option<Time>,
     conflict: bool,
+    /// Until then a member that has taken another's place shows nothing, unless it has joined: what was seen before
+    /// stands.
+    unseen_until: Time,
     /// Since when datagrams wait that were not read in the turn.
     behind: Option<Time>,
     buffer: Vec<u8>,
@@ -127,6 +132,7 @@ impl Driver {
             leaving: None,
             conflict: false,
             behind: None,
+            unseen_until: Duration::ZERO,
             // One byte more than fits tells what is too long.
             buffer: vec![0; MAX_DATAGRAM + 1],
         })
@@ -239,7 +245,8 @@ impl Driver {
     fn publish(&mut self) {
         let now = self.shared.now();
         let mut node = self.shared.node.borrow_mut();
-        if node.is_dirty() && now - self.published >= PUBLISH_EVERY {
+        let shows = node.has_joined() || now >= self.unseen_until;
+        if shows && node.is_dirty() && now - self.published >= PUBLISH_EVERY {
             self.published = now;
             self.windows.set.send_replace(Arc::new(node.view(now)));
         }
@@ -278,7 +285,7 @@ impl Driver {
             deadline = deadline.min(timer);
         }
         if node.is_dirty() {
-            deadline = deadline.min(self.published + PUBLISH_EVERY);
+            deadline = deadline.min((self.published + PUBLISH_EVERY).max(now + PUBLISH_EVERY / 10));
         }
         if !self.waiting.is_empty() {
             deadline = deadline.min(now + Duration::from_millis(20));
@@ -323,6 +330,7 @@ impl Driver {
             self.shared.node.borrow_mut().leave(now);
             self.send();
             *self.shared.node.borrow_mut() = node(&self.settings, secrets, now);
+            self.unseen_until = now + UNSEEN;
         }
         if !same || known.seeds != self.settings.seeds {
             self.seeds = Seeds::follow(&self.settings.seeds);

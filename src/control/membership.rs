@@ -1,0 +1,154 @@
+//! This proxy's own seat in the peer set: started, changed and left as `[gossip]` says.
+//!
+//! A reload prepares the change (keys are read, addresses bound) before anything is published, and is refused whole if
+//! that fails. Key files are followed on their own: what is read there replaces the ring at once, and a file that holds
+//! no key changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tracing::{error, info};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::schema::GossipConfig;
+use crate::config::watch::watch;
+use crate::discovery::gossip::member::{
+    MemberError, MemberSettings, Prepared, RunningMember, Windows,
+};
+use crate::discovery::gossip::secrets;
+use crate::gossip::identity::Role;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Membership {
+    /// Of the configuration.
+    path: PathBuf,
+    windows: Windows,
+    running: Option<RunningMember>,
+    /// A file with a secret may have changed.
+    touched: Arc<Notify>,
+    watches: Vec<AbortHandle>,
+    /// Of what those files held last.
+    fingerprints: Vec<u64>,
+}
+
+/// What becomes of the membership once a configuration is applied.
+#[derive(Debug)]
+pub enum Next {
+    /// There is none.
+    None,
+    /// It starts, or goes on by other settings.
+    Member(Box<Prepared>),
+}
+
+impl Membership {
+    /// None yet; what it will see is shown in `windows`. `path` is that of the configuration.
+    pub fn new(path: &Path, windows: Windows) -> Self {
+        Self {
+            path: path.to_owned(),
+            windows,
+            running: None,
+            touched: Arc::default(),
+            watches: Vec::new(),
+            fingerprints: Vec::new(),
+        }
+    }
+
+    /// Reads the keys and binds the addresses of `gossip`; changes nothing.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn prepare(&self, gossip: Option<&GossipConfig>) -> Result<Next, MemberError> {
+        let Some(gossip) = gossip else {
+            return Ok(Next::None);
+        };
+        let settings = settings(&self.path, gossip);
+        let prepared = Prepared::new(settings, self.running.as_ref())?;
+        Ok(Next::Member(Box::new(prepared)))
+    }
+
+    /// Goes on by what was prepared.
+    ///
+    /// # Errors
+    /// If there is no thread for a member that starts.
+    pub fn switch(&mut self, next: Next) -> Result<(), MemberError> {
+        match (next, &mut self.running) {
+            // Dropped, it says goodbye on its own thread.
+            (Next::None, running) => *running = None,
+            (Next::Member(prepared), Some(running)) => running.apply(*prepared),
+            (Next::Member(prepared), running) => {
+                *running = Some(prepared.start(self.windows.clone())?);
+            }
+        }
+        self.follow_files();
+        Ok(())
+    }
+
+    /// Waits until a file with a secret may have changed. Cancel-safe.
+    pub async fn touched(&self) {
+        self.touched.notified().await;
+    }
+
+    /// Reads the files with secrets again, and goes on by them if they hold something else.
+    pub fn read_again(&mut self) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let fingerprints = fingerprints(running.settings());
+        if fingerprints == self.fingerprints {
+            return;
+        }
+        match Prepared::new(running.settings().clone(), Some(running)) {
+            Ok(prepared) => {
+                running.apply(prepared);
+                info!("gossip: the key files have changed and are applied");
+            }
+            Err(error) => {
+                error!(%error, "gossip: the key files have changed and cannot be used; the keys before go on")
+            }
+        }
+        self.fingerprints = fingerprints;
+    }
+
+    /// Says goodbye to the peer set, if there is one.
+    pub async fn leave(self) {
+        self.watches.iter().for_each(AbortHandle::abort);
+        if let Some(running) = self.running {
+            running.leave().await;
+        }
+    }
+
+    fn follow_files(&mut self) {
+        self.watches.drain(..).for_each(|watch| watch.abort());
+        let Some(running) = &self.running else { return };
+        for file in running.settings().files() {
+            let task = watch(file.clone(), Arc::clone(&self.touched));
+            self.watches.push(tokio::spawn(task).abort_handle());
+        }
+        self.fingerprints = fingerprints(running.settings());
+    }
+}
+
+/// A hash of each file, so that an event without a change is none.
+fn fingerprints(settings: &MemberSettings) -> Vec<u64> {
+    let hash = |file: &PathBuf| secrets::read(file).map_or(0, |text| xxh3_64(text.as_bytes()));
+    settings.files().map(hash).collect()
+}
+
+/// Paths are relative to the configuration's directory.
+fn settings(path: &Path, gossip: &GossipConfig) -> MemberSettings {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    MemberSettings {
+        address: gossip.address,
+        advertise: gossip.advertise,
+        seeds: gossip.seeds.clone(),
+        label: gossip.label.clone(),
+        key_files: gossip.key_files.iter().map(|f| directory.join(f)).collect(),
+        accept_plaintext: gossip.insecure_plaintext,
+        token_key: gossip.token_key.as_ref().map(|file| directory.join(file)),
+        token_file: None,
+        role: Role::Proxy,
+    }
+}
