@@ -12,6 +12,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+pub mod agent;
 pub mod backend;
 pub mod child;
 pub mod client;

@@ -466,7 +466,7 @@ fn named<'a>(entries: &'a Value, key: &str, wanted: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {key} {wanted} in {entries:#}"))
 }
 
-fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+pub(super) fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     std::thread::spawn(move || {

@@ -114,13 +114,8 @@ pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
         let expected = "an address such as \"10.0.0.6:7946\" or \"seeds.internal:7946\"";
         let seed = r.parsed(Some(slot), expected, agent::seed)?;
         let what = format!("seed \"{seed}\"");
-        let seed = once(r, &mut known, seed, slot, &what)?;
-        if seed == own {
-            let message = format!("{what} is this member's own address");
-            r.warning(slot.place(), message, "it is not asked for itself");
-            return None;
-        }
-        Some(seed)
+        // All members may have the same list: none is asked for itself.
+        once(r, &mut known, seed, slot, &what).filter(|seed| *seed != own)
     });
     Peer {
         address,

@@ -157,10 +157,6 @@ fn single_values() {
             "4:9 error: `level` is \"warning\" | expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         ),
         (
-            "seeds = ['127.0.0.1:7946']",
-            "4:10 warning: seed \"127.0.0.1:7946\" is this member's own address | it is not asked for itself",
-        ),
-        (
             "token_file = ''",
             "4:14 error: `token_file` is \"\" | expected the path of a file",
         ),

@@ -1,0 +1,381 @@
+//! The peer set with real processes: three proxies and thirty agents on loopback, under load.
+//!
+//! Every proxy and agent has an address of its own in 127.0.0.0/8. What is asked: no request fails but those that a
+//! killed backend had in hand and that cannot be sent again. Times are printed, not asserted.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+#[macro_use]
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::agent::{Agent, replace, write_key};
+use support::backend::Backend;
+use support::child::ChildBackend;
+use support::load::{Load, Running};
+use support::port::Port;
+use support::process::Proxy;
+use support::wait::{PATIENCE, holds_for, wait_for, wait_until};
+use support::{alone, number_from_env, raise_descriptor_limit};
+
+child_entry!();
+
+/// Longer than any suspicion in a set of this size.
+const DETECTION: Duration = Duration::from_secs(60);
+
+/// Proxies of one set.
+struct Proxies {
+    dir: tempfile::TempDir,
+    all: Vec<Proxy>,
+    /// Where they gossip.
+    peers: Vec<Port>,
+}
+
+impl Proxies {
+    /// `count` proxies that discover `web`, seeds of each other, with the key files a, b and c.
+    fn start(count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_key(&dir.path().join("a.key"));
+        for copy in ["b.key", "c.key"] {
+            std::fs::copy(dir.path().join("a.key"), dir.path().join(copy)).unwrap();
+        }
+        let peers: Vec<Port> = (1..=count)
+            .map(|i| Port::reserve(&format!("127.0.1.{i}")))
+            .collect();
+        let mut proxies = Self {
+            dir,
+            all: Vec::new(),
+            peers,
+        };
+        for i in 0..count {
+            let config = proxies.config(i, &proxies.keys(), "");
+            proxies.all.push(Proxy::start(&config));
+        }
+        proxies
+    }
+
+    fn keys(&self) -> [PathBuf; 3] {
+        ["a.key", "b.key", "c.key"].map(|name| self.dir.path().join(name))
+    }
+
+    fn config(&self, i: usize, keys: &[PathBuf], more: &str) -> String {
+        let seeds: Vec<String> = self
+            .peers
+            .iter()
+            .map(|p| format!("\"{}\"", p.addr))
+            .collect();
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|k| format!("\"{}\"", k.display()))
+            .collect();
+        format!(
+            "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
+             [cluster.web]\ndiscover = {{ gossip = \"web\" }}\n\
+             check = {{ http = \"/healthz\", interval = \"500ms\", timeout = \"400ms\" }}\n\
+             [gossip]\naddress = \"{}\"\nseeds = [{}]\nkey_files = [{}]\nallow_cidrs = [\"127.0.0.0/8\"]\n{more}",
+            self.peers[i].addr,
+            seeds.join(", "),
+            keys.join(", "),
+        )
+    }
+
+    /// Flags of an agent of this set.
+    fn flags(&self) -> Vec<String> {
+        let seeds: Vec<String> = self.peers.iter().map(|p| p.addr.to_string()).collect();
+        let keys: Vec<String> = self
+            .keys()
+            .iter()
+            .map(|k| k.display().to_string())
+            .collect();
+        [
+            "--seeds".to_owned(),
+            seeds.join(","),
+            "--key-file".to_owned(),
+            keys.join(","),
+            "--interval".to_owned(),
+            "500ms".to_owned(),
+            "--drain-timeout".to_owned(),
+            "2s".to_owned(),
+        ]
+        .into()
+    }
+
+    fn agent(&self, ip: &str, backend: SocketAddr) -> Agent {
+        let mut flags = self.flags();
+        flags.extend(["--check".to_owned(), format!("http://{backend}/healthz")]);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Agent::start(ip, backend, &flags)
+    }
+
+    /// Waits until every proxy uses exactly these backends; says how long it took.
+    #[track_caller]
+    fn wait_used(&self, what: &str, expected: &BTreeSet<String>) -> Duration {
+        let begin = Instant::now();
+        for (i, proxy) in self.all.iter().enumerate() {
+            wait_until(DETECTION, &format!("{what}: proxy {i}\n"), || {
+                used(proxy) == *expected
+            });
+        }
+        begin.elapsed()
+    }
+}
+
+/// The backends that a proxy sends requests to.
+fn used(proxy: &Proxy) -> BTreeSet<String> {
+    let status = proxy.status();
+    let backends = status["clusters"][0]["backends"].as_array().unwrap();
+    let up = backends.iter().filter(|b| b["state"] == "up");
+    up.map(|b| b["address"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn names<'a>(agents: impl IntoIterator<Item = &'a Agent>) -> BTreeSet<String> {
+    let agents = agents.into_iter();
+    agents.map(|agent| agent.backend.to_string()).collect()
+}
+
+/// Ids of the keys that a proxy goes by, the one that seals first.
+fn key_ids(proxy: &Proxy) -> Vec<String> {
+    let response = proxy.admin("/api/v1/members");
+    let members: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    let ids = members["key_ids"].as_array().unwrap();
+    ids.iter()
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[track_caller]
+fn goes_on(load: &Running, what: &str) {
+    let done = load.done();
+    wait_until(PATIENCE, &format!("the load goes on: {what}"), || {
+        load.done() > done + 1_000
+    });
+}
+
+#[test]
+fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
+    let _one = alone();
+    raise_descriptor_limit();
+    let proxies = Proxies::start(3);
+    // The last ten can be killed as a crash kills.
+    let steady: Vec<Backend> = (0..20).map(|i| Backend::start(&format!("s{i}"))).collect();
+    let mortal: Vec<ChildBackend> = (0..10)
+        .map(|i| ChildBackend::start(&format!("m{i}")))
+        .collect();
+    let addresses = steady
+        .iter()
+        .map(|b| b.addr)
+        .chain(mortal.iter().map(|b| b.addr));
+    let start =
+        |(i, backend): (usize, SocketAddr)| proxies.agent(&format!("127.0.2.{}", i + 1), backend);
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let numbered = || addresses.iter().copied().enumerate();
+    let mut agents: Vec<Agent> = numbered().take(20).map(start).collect();
+    let took = proxies.wait_used("twenty agents", &names(&agents));
+    println!("20 agents in use on 3 proxies after {took:?}, their health checks included");
+
+    let load = Load::to(proxies.all[0].addr("web"))
+        .connections(32)
+        .rate(2_000)
+        .start();
+    goes_on(&load, "twenty agents");
+    agents.extend(numbered().skip(20).map(start));
+    let took = proxies.wait_used("ten more", &names(&agents));
+    println!("10 more in use after {took:?}");
+    goes_on(&load, "thirty agents");
+
+    for agent in &agents[..10] {
+        agent.signal(Signal::TERM);
+    }
+    let took = proxies.wait_used("ten drain", &names(&agents[10..]));
+    println!("10 drains seen by all proxies after {took:?}");
+    for agent in &agents[..10] {
+        let status = agent.wait_exit(PATIENCE);
+        assert!(status.success(), "{status}: {}", agent.log());
+    }
+    goes_on(&load, "ten have left");
+
+    for (agent, backend) in agents[20..].iter().zip(&mortal) {
+        agent.kill();
+        backend.kill();
+    }
+    let took = proxies.wait_used("ten are killed", &names(&agents[10..20]));
+    println!("10 killed backends out of use on all proxies after {took:?}");
+    goes_on(&load, "ten are dead");
+
+    mortal.iter().for_each(ChildBackend::up);
+    for agent in &mut agents[10..20] {
+        agent.kill();
+    }
+    agents.iter_mut().for_each(Agent::restart);
+    let took = proxies.wait_used("all restart", &names(&agents));
+    println!("30 restarted at the same addresses in use after {took:?}");
+    goes_on(&load, "all are back");
+
+    for round in 0..2 {
+        rotate(&proxies, round);
+        assert_eq!(
+            used(&proxies.all[0]),
+            names(&agents),
+            "key {round} lost nobody"
+        );
+        goes_on(&load, "the key has changed");
+    }
+
+    let cut = Duration::from_secs(number_from_env("LBPROXY_TEST_CUT_SECONDS", 60));
+    cut_off(&proxies, cut, &names(&agents));
+    goes_on(&load, "the proxy is back in the set");
+    let report = load.stop();
+    println!("{} requests, {} failed", report.ok, report.failed);
+    assert_eq!(report.failed, 0, "{report:#?}");
+}
+
+/// Puts a new key in the place of the old one, in the order that keeps everybody able to read everybody.
+fn rotate(proxies: &Proxies, round: u32) {
+    let [a, b, c] = proxies.keys();
+    let before = key_ids(&proxies.all[0]);
+    write_key(&b);
+    wait_everywhere(proxies, "the new key opens", |ids| ids[1] != before[0]);
+    let new = key_ids(&proxies.all[0])[1].clone();
+    // Agents have read the same files, but nobody says when.
+    wait_agents(proxies);
+    let key = std::fs::read(&b).unwrap();
+    replace(&a, &key);
+    wait_everywhere(proxies, "the new key seals", |ids| ids[0] == new);
+    wait_agents(proxies);
+    replace(&c, &key);
+    wait_everywhere(proxies, "the old key is gone", |ids| {
+        ids.iter().all(|id| *id == new)
+    });
+    println!("key {round} rotated");
+}
+
+#[track_caller]
+fn wait_everywhere(proxies: &Proxies, what: &str, is_so: impl Fn(&[String]) -> bool) {
+    for proxy in &proxies.all {
+        wait_until(PATIENCE, what, || is_so(&key_ids(proxy)));
+    }
+}
+
+/// Lets the slowest watch of a key file pass: agents cannot be asked which keys they hold.
+fn wait_agents(proxies: &Proxies) {
+    let proxy = &proxies.all[0];
+    let unknown = || {
+        let labels = [("reason", "unknown_key")];
+        proxy.count("lbproxy_gossip_dropped_total", &labels)
+    };
+    let before = unknown();
+    holds_for(
+        Duration::from_secs(3),
+        "nobody seals with an unknown key",
+        || unknown() == before,
+    );
+}
+
+/// The first proxy goes by a key of its own for a time: nobody hears it, and it hears nobody.
+fn cut_off(proxies: &Proxies, span: Duration, expected: &BTreeSet<String>) {
+    let proxy = &proxies.all[0];
+    let own = proxies.dir.path().join("own.key");
+    write_key(&own);
+    proxy.reload_ok(&complete(proxies, &[own]));
+    holds_for(span, "every backend stays in use", || {
+        used(proxy) == *expected
+    });
+    let down = wait_for(DETECTION, "it holds the others for dead", || {
+        let count = proxy.count("lbproxy_gossip_members", &[("state", "down")]);
+        (count > 0).then_some(count)
+    });
+    println!(
+        "cut off for {span:?}: {down} members down, {} backends in use",
+        expected.len()
+    );
+    proxy.reload_ok(&complete(proxies, &proxies.keys()));
+    wait_until(DETECTION, "it finds the others again", || {
+        proxy.count("lbproxy_gossip_members", &[("state", "alive")]) == 33
+    });
+    assert_eq!(used(proxy), *expected);
+}
+
+fn complete(proxies: &Proxies, keys: &[PathBuf]) -> String {
+    proxies.config(0, keys, "")
+}
+
+#[test]
+fn other_keys_and_other_labels_never_mix() {
+    let _one = alone();
+    let ours = Proxies::start(1);
+    let service = Backend::start("ours");
+    let agent = ours.agent("127.0.3.1", service.addr);
+    ours.wait_used("ours", &names([&agent]));
+
+    let strangers: Vec<Backend> = (0..2).map(|i| Backend::start(&format!("x{i}"))).collect();
+    let seed = ours.peers[0].addr.to_string();
+    let other_key = ours.dir.path().join("other.key");
+    write_key(&other_key);
+    let our_key = ours.dir.path().join("a.key");
+    let flags = |key: &Path| -> Vec<String> {
+        ["--seeds", &seed, "--key-file", &key.display().to_string()]
+            .map(str::to_owned)
+            .into()
+    };
+    let with_other_key = flags(&other_key);
+    let mut with_other_label = flags(&our_key);
+    with_other_label.extend(["--label", "other"].map(str::to_owned));
+    let _strangers: Vec<Agent> = [with_other_key, with_other_label]
+        .iter()
+        .zip(&strangers)
+        .enumerate()
+        .map(|(i, (flags, service))| {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            Agent::start(&format!("127.0.3.{}", i + 2), service.addr, &flags)
+        })
+        .collect();
+    let proxy = &ours.all[0];
+    wait_until(PATIENCE, "both have knocked", || {
+        proxy.count("lbproxy_gossip_dropped_total", &[("reason", "unknown_key")]) > 3
+    });
+    holds_for(Duration::from_secs(2), "nobody is let in", || {
+        used(proxy) == names([&agent])
+            && proxy.count("lbproxy_gossip_members", &[("state", "alive")]) == 2
+    });
+}
+
+#[test]
+fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
+    let _one = alone();
+    let mut proxies = Proxies::start(1);
+    let service = Backend::start("a");
+    let agent = proxies.agent("127.0.4.1", service.addr);
+    proxies.wait_used("the agent", &names([&agent]));
+    let proxy = proxies.all.pop().unwrap();
+    let kept = proxy.dir().join("lb.members.json");
+    wait_until(PATIENCE, "the set is on disk", || {
+        std::fs::read_to_string(&kept).is_ok_and(|text| text.contains(&agent.backend.to_string()))
+    });
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait_exit(PATIENCE).success());
+    agent.kill();
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read_to_string(proxy.config_path()).unwrap();
+    let config = config.replace(
+        &proxy.dir().display().to_string(),
+        &dir.path().display().to_string(),
+    );
+    // The directory of the keys stays.
+    std::fs::write(dir.path().join("lb.toml"), config).unwrap();
+    std::fs::copy(&kept, dir.path().join("lb.members.json")).unwrap();
+    let again = Proxy::spawn_in(dir);
+    again.wait_ready();
+    let answer = support::client::get(again.addr("web"), "/");
+    assert_eq!(answer.status, 200, "{}", again.log());
+    assert_eq!(
+        again.count("lbproxy_gossip_stale", &[]),
+        1,
+        "it says that the set is the last one"
+    );
+}
