@@ -8,6 +8,7 @@ use lbproxy::http1::{Framing, Version, request, response};
 use lbproxy::proxy::http::headers::{Persistence, client_framing, write_request, write_response};
 use lbproxy::proxy::http::seen::Seen;
 
+pub use super::fuzz_gossip::{gossip_codec, gossip_node};
 use super::memory::{Plan, Script, Then, When, drive};
 use super::strict::{self, Message, Read};
 
@@ -15,11 +16,13 @@ use super::strict::{self, Message, Read};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 6] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunked_body", chunked_body),
     ("exchange", exchange),
+    ("gossip_codec", gossip_codec),
+    ("gossip_node", gossip_node),
 ];
 
 const LIMITS: HeadLimits = HeadLimits {

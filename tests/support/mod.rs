@@ -18,6 +18,7 @@ pub mod child;
 pub mod client;
 pub mod corpus;
 pub mod fuzz;
+pub mod fuzz_gossip;
 pub mod load;
 pub mod memory;
 pub mod message;

@@ -4,6 +4,8 @@
 
 #[path = "../../support/fuzz.rs"]
 pub mod fuzz;
+#[path = "../../support/fuzz_gossip.rs"]
+pub mod fuzz_gossip;
 #[path = "../../support/memory.rs"]
 pub mod memory;
 #[path = "../../support/strict.rs"]
