@@ -110,6 +110,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         readiness: Arc::clone(&readiness),
         started,
         workers,
+        gossip: watch::channel(None).1,
     };
     let admin = AdminServer::start(config.admin.as_ref(), state)?;
 

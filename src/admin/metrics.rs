@@ -1,9 +1,12 @@
-//! What `/metrics` shows: the sheets of a snapshot's listeners, clusters and backends, summed over the workers.
+//! What `/metrics` shows: the sheets of a snapshot's listeners, clusters and backends, summed over the workers, and
+//! what the peer set reports.
 //!
 //! A reason that never came up has no series; everything else that is configured has one from the start, but for the
 //! codes and latencies of backends that no worker has used yet (a site with thousands of idle backends would pay
 //! for them with every scrape). What departs is shown until its drain ends. The work is linear in the number of
 //! series, and the text is the only thing that grows with it.
+
+mod gossip;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::process::Process;
+use crate::gossip::view::Report;
 use crate::snapshot::{Endpoint, Snapshot};
 use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::exposition::{Families, Labels, Series};
@@ -27,6 +31,8 @@ pub struct Scrape {
     pub process: Arc<ProcessMetrics>,
     /// When the process started.
     pub started: SystemTime,
+    /// What this member of a peer set reports, if it is one.
+    pub gossip: Option<Arc<Report>>,
 }
 
 impl Scrape {
@@ -35,6 +41,7 @@ impl Scrape {
         self.listeners(families)?;
         self.backends(families)?;
         self.clusters(families)?;
+        gossip::write(self.gossip.as_deref(), families)?;
         self.own(families)?;
         self.process(families)
     }

@@ -6,11 +6,13 @@
 //! | `/healthz` | 200 as long as the process lives |
 //! | `/readyz` | 200 while it wants traffic, else 503 with the reason |
 //! | `/api/v1/status` | JSON for people and tools ([`status`]) |
+//! | `/api/v1/members` | the peer set as JSON, 404 while there is none ([`members`]) |
 //!
 //! [`socket`] binds, [`server`] serves. Whoever reaches the socket may read all of it; nothing can be changed
 //! through it. It shares no thread with the data plane, and however many ask, it holds a bounded number of
 //! connections and of finished texts.
 
+pub mod members;
 pub mod metrics;
 mod names;
 mod process;

@@ -2,8 +2,8 @@
 //!
 //! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: `CONNECTIONS` at a
 //! time (the rest waits in the kernel), a head of at most 16 KiB that must come within `HEAD_TIMEOUT`, and a life
-//! of at most `LIFE` and `LAST_ANSWER`, after which whoever still reads is cut off. The two pages that grow with
-//! the number of backends are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
+//! of at most `LIFE` and `LAST_ANSWER`, after which whoever still reads is cut off. The pages that grow with the
+//! number of backends and members are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
 //! however slowly they are read: the permit goes with the bytes.
 
 use std::convert::Infallible;
@@ -30,10 +30,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
+use super::members::{Members, NO_GOSSIP, PATH};
 use super::metrics::Scrape;
 use super::names::{Door, are_ours};
 use super::socket::{AdminSocket, Bound, SocketFile};
 use super::status::Status;
+use crate::gossip::view::Report;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::exposition::{Format, encode};
 use crate::telemetry::metrics::ProcessMetrics;
@@ -41,7 +43,7 @@ use crate::telemetry::readiness::{Readiness, Stage};
 
 /// Connections at a time.
 const CONNECTIONS: usize = 256;
-/// Texts of `/metrics` and the status that exist at a time.
+/// Texts of `/metrics`, the status and the members that exist at a time.
 const TEXTS: usize = 4;
 /// From the first look for a request to the end of its head; longer than the usual time between two scrapes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,6 +88,14 @@ pub struct AdminState {
     pub started: Started,
     /// Threads of the data plane.
     pub workers: usize,
+    /// What this member of a peer set reports; `None` while it is none.
+    pub gossip: watch::Receiver<Option<Arc<Report>>>,
+}
+
+impl AdminState {
+    fn report(&self) -> Option<Arc<Report>> {
+        self.gossip.borrow().clone()
+    }
 }
 
 /// Serves until `stop` is true or its sender is gone; then the socket closes, and answers under way have a second.
@@ -264,6 +274,7 @@ fn router(state: AdminState) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
+        .route(PATH, get(members))
         .with_state(pages)
 }
 
@@ -283,13 +294,16 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
 async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
     let format = Format::accepted(accept);
-    let scrape = Scrape {
-        snapshot: pages.state.publisher.current(),
-        process: pages.state.process.clone(),
-        started: pages.state.started.time,
+    let state = pages.state.clone();
+    let made = move || {
+        let scrape = Scrape {
+            snapshot: state.publisher.current(),
+            process: state.process.clone(),
+            started: state.started.time,
+            gossip: state.report(),
+        };
+        encode(format, move |families| scrape.write(families)).map(|text| Some(text.into_bytes()))
     };
-    let made =
-        move || encode(format, move |families| scrape.write(families)).map(String::into_bytes);
     large(&pages.texts, format.content_type(), made).await
 }
 
@@ -297,7 +311,18 @@ async fn status(State(pages): State<Pages>) -> Response {
     let state = pages.state.clone();
     let made = move || {
         let snapshot = state.publisher.current();
-        serde_json::to_vec(&Status::of(&state, &snapshot))
+        let report = state.report();
+        serde_json::to_vec(&Status::of(&state, &snapshot, report.as_deref())).map(Some)
+    };
+    large(&pages.texts, "application/json", made).await
+}
+
+async fn members(State(pages): State<Pages>) -> Response {
+    let state = pages.state.clone();
+    let made = move || {
+        let report = state.report();
+        let text = report.map(|report| serde_json::to_vec(&Members::of(&report)));
+        text.transpose()
     };
     large(&pages.texts, "application/json", made).await
 }
@@ -314,11 +339,12 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Answers with what `make` makes, in turn and off the runtime's own threads.
+/// Answers with what `make` makes, in turn and off the runtime's own threads. What it shows it takes only then, so that
+/// those who wait keep nothing old alive. It makes `None` if there is no peer set to show.
 async fn large<E>(
     texts: &Arc<Semaphore>,
     content_type: &'static str,
-    make: impl FnOnce() -> Result<Vec<u8>, E> + Send + 'static,
+    make: impl FnOnce() -> Result<Option<Vec<u8>>, E> + Send + 'static,
 ) -> Response
 where
     E: fmt::Display + Send + 'static,
@@ -329,13 +355,17 @@ where
     };
     let made = spawn_blocking(make).await;
     match made {
-        Ok(Ok(text)) => {
+        Ok(Ok(Some(text))) => {
             let bytes = Bytes::from_owner(Held {
                 text,
                 _permit: permit,
             });
             let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
             (headers, Body::from(bytes)).into_response()
+        }
+        Ok(Ok(None)) => {
+            let headers = [(CACHE_CONTROL, "no-store")];
+            (StatusCode::NOT_FOUND, headers, NO_GOSSIP).into_response()
         }
         Ok(Err(error)) => {
             error!(%error, "an admin page could not be written");

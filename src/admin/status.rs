@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::members::Gossip;
 use super::server::AdminState;
+use crate::gossip::view::Report;
 use crate::model::backend::{REFUSED, UNRESOLVED};
 use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
 use crate::telemetry::counters::CodeCounters;
@@ -29,6 +31,9 @@ pub struct Status<'a> {
     listeners: Vec<ListenerStatus<'a>>,
     clusters: Vec<ClusterStatus<'a>>,
     departing: DepartingStatus<'a>,
+    /// Absent while there is no peer set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip: Option<Gossip<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,8 +90,8 @@ struct DepartingBackend<'a> {
 }
 
 impl<'a> Status<'a> {
-    /// The state of the process as `snapshot` shows it; O(backends).
-    pub fn of(state: &AdminState, snapshot: &'a Snapshot) -> Self {
+    /// The state of the process as `snapshot` and `report` show it; O(backends + members).
+    pub fn of(state: &AdminState, snapshot: &'a Snapshot, report: Option<&'a Report>) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -99,6 +104,7 @@ impl<'a> Status<'a> {
             listeners: snapshot.listeners.iter().map(|l| listener(l)).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             departing: departing(snapshot),
+            gossip: report.map(Gossip::of),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::*;
+use crate::admin::members::tests::report;
 use crate::model::backend::CHECK_DOWN;
 use crate::snapshot::fixture::{cluster, endpoint, listener, snapshot};
 use crate::telemetry::exposition::{Format, encode};
@@ -18,6 +19,7 @@ fn text(format: Format, snapshot: Snapshot) -> String {
         snapshot: Arc::new(snapshot),
         process: Arc::new(process),
         started: UNIX_EPOCH + Duration::from_millis(1_500),
+        gossip: Some(Arc::new(report())),
     };
     encode(format, move |families| scrape.write(families)).unwrap()
 }
@@ -154,7 +156,11 @@ fn golden() {
     let seen = text(Format::Text, sample());
     let kept: String = seen
         .split_inclusive('\n')
-        .filter(|line| !line.contains("_bucket{") && !line.contains("process_"))
+        .filter(|line| {
+            !["_bucket{", "process_", "_gossip_"]
+                .iter()
+                .any(|part| line.contains(part))
+        })
         .collect();
     let golden = GOLDEN.replace("VERSION", env!("CARGO_PKG_VERSION"));
     for (line, expected) in kept.lines().zip(golden.lines()) {

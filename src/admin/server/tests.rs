@@ -9,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::admin::members::tests::report;
 use crate::admin::socket::bind;
 use crate::model::backend::{CHECK_DOWN, UNRESOLVED};
 use crate::model::settings::AdminAddress;
@@ -21,6 +22,7 @@ const PLACES: usize = 8;
 
 struct Running {
     readiness: Arc<Readiness>,
+    gossip: watch::Sender<Option<Arc<Report>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     address: String,
@@ -54,12 +56,14 @@ impl Running {
         let process = Arc::new(ProcessMetrics::default());
         process.config_generation.add(4);
         let readiness = Arc::new(Readiness::default());
+        let (gossip, reported) = watch::channel(None);
         let state = AdminState {
             publisher: Arc::new(Publisher::new(Arc::new(first), WORKERS)),
             process,
             readiness: readiness.clone(),
             started: Started::now(),
             workers: WORKERS,
+            gossip: reported,
         };
         let socket = bind(&address).unwrap();
         let address = socket.address();
@@ -67,6 +71,7 @@ impl Running {
         let task = tokio::spawn(serve_up_to(PLACES, socket, state, stopped));
         Self {
             readiness,
+            gossip,
             stop,
             task,
             address,
@@ -107,7 +112,7 @@ fn body_of(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn the_four_pages_and_no_other() {
+async fn the_pages_and_no_other() {
     let running = Running::tcp();
     for (path, expected) in [
         ("/healthz", 200),
@@ -119,11 +124,12 @@ async fn the_four_pages_and_no_other() {
         ("/Healthz", 404),
         ("/metrics/../healthz", 404),
         ("/api/v1/status/x", 404),
+        ("/api/v1/members/x", 404),
     ] {
         assert_eq!(status_of(&running.get(path).await), expected, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
-        for path in ["/metrics", "/healthz", "/readyz", "/api/v1/status"] {
+        for path in ["/metrics", "/healthz", "/readyz", "/api/v1/status", PATH] {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             let answer = running.ask(&request).await;
@@ -223,6 +229,42 @@ async fn the_status_says_everything() {
     assert_eq!(status["departing"]["listeners"][0]["name"], "old");
     assert_eq!(status["departing"]["backends"][0]["cluster"], "gone");
     assert_eq!(status["departing"]["backends"][0]["state"], "draining");
+}
+
+#[tokio::test]
+async fn the_peer_set_comes_and_goes() {
+    let running = Running::tcp();
+    let without = async || {
+        let answer = running.get(PATH).await;
+        assert_eq!((status_of(&answer), body_of(&answer)), (404, NO_GOSSIP));
+        assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
+        let status = running.get("/api/v1/status").await;
+        let status: Value = serde_json::from_str(body_of(&status)).unwrap();
+        assert_eq!(status.get("gossip"), None);
+        let metrics = running.get("/metrics").await;
+        assert!(!metrics.contains("\nlbproxy_gossip_"), "{metrics}");
+    };
+    without().await;
+    running.gossip.send_replace(Some(Arc::new(report())));
+    let answer = running.get(PATH).await;
+    assert_eq!(status_of(&answer), 200);
+    assert!(
+        answer.contains("content-type: application/json\r\n"),
+        "{answer}"
+    );
+    let set: Value = serde_json::from_str(body_of(&answer)).unwrap();
+    assert_eq!(set["members"].as_array().unwrap().len(), 4);
+    let status = running.get("/api/v1/status").await;
+    let status: Value = serde_json::from_str(body_of(&status)).unwrap();
+    assert_eq!(status["gossip"]["members"], set["members"]);
+    assert_eq!(status["gossip"]["by_state"]["suspect"], 1);
+    let metrics = running.get("/metrics").await;
+    assert!(
+        metrics.contains("\nlbproxy_gossip_records 3\n"),
+        "{metrics}"
+    );
+    running.gossip.send_replace(None);
+    without().await;
 }
 
 #[tokio::test]

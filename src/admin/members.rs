@@ -1,0 +1,332 @@
+//! The peer set as this proxy sees it, as JSON: `/api/v1/members`, and a part of the status. The names here are the
+//! interface, and `lbproxy members` reads what is written here.
+//!
+//! All that grows is bounded by the peer set itself: 10,000 members and 10,000 records of at most 512 bytes. Keys show
+//! as their ids and tokens not at all, since a report has neither.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gossip::Time;
+use crate::gossip::identity::Role;
+use crate::gossip::view::{self, Liveness, Report};
+
+/// Where it is found.
+pub const PATH: &str = "/api/v1/members";
+/// What stands there, with status 404, while there is no peer set.
+pub const NO_GOSSIP: &str = "no [gossip]: this proxy is in no peer set\n";
+
+/// The whole answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Members<'a> {
+    /// Of the set.
+    pub label: Cow<'a, str>,
+    /// This proxy's name in it.
+    pub address: SocketAddr,
+    /// Whether packets are sealed.
+    pub sealed: bool,
+    /// Ids of the keys, the one that seals first.
+    pub key_ids: Cow<'a, [String]>,
+    /// Whether this proxy has compared its state with another member at least once.
+    pub joined: bool,
+    /// Whether it takes no part for now, since somebody else uses its address.
+    pub conflict: bool,
+    /// All of them, this proxy included, sorted by address.
+    pub members: Vec<Member<'a>>,
+}
+
+/// One member.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Member<'a> {
+    /// Where it gossips: its name.
+    pub address: SocketAddr,
+    /// agent or proxy.
+    pub role: Cow<'a, str>,
+    /// alive, suspect, down or left.
+    pub state: Cow<'a, str>,
+    /// Its run.
+    pub epoch: u64,
+    /// Since its state, epoch or record last changed here.
+    pub changed_seconds_ago: f64,
+    /// What it announces, sorted by cluster.
+    pub records: Vec<Record<'a>>,
+}
+
+/// One service.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record<'a> {
+    /// What proxies discover.
+    pub cluster: Cow<'a, str>,
+    /// Of the agent; may be empty.
+    pub name: Cow<'a, str>,
+    /// Where the service is reached.
+    pub backend: SocketAddr,
+    /// 0 to 1000.
+    pub weight: u16,
+    /// May be empty.
+    pub zone: Cow<'a, str>,
+    /// starting, ready, failing, draining or left.
+    pub state: Cow<'a, str>,
+    /// Version of the service; may be empty.
+    pub build: Cow<'a, str>,
+    /// The run that announced it.
+    pub epoch: u64,
+    /// Grows with each change in a run.
+    pub version: u64,
+    /// Since it was accepted here.
+    pub seconds_ago: f64,
+}
+
+impl<'a> Members<'a> {
+    /// What a report says; O(members).
+    pub fn of(report: &'a Report) -> Self {
+        let member = |m| member(m, report.set.at);
+        Self {
+            label: Cow::from(&report.label),
+            address: report.address,
+            sealed: is_sealed(report),
+            key_ids: Cow::from(&report.key_ids),
+            joined: report.joined,
+            conflict: report.conflict,
+            members: report.set.members.iter().map(member).collect(),
+        }
+    }
+}
+
+fn member(member: &view::Member, at: Time) -> Member<'_> {
+    let mut records: Vec<_> = member.records.iter().map(|r| record(r, at)).collect();
+    records.sort_unstable_by(|a, b| (&a.cluster, a.backend).cmp(&(&b.cluster, b.backend)));
+    Member {
+        address: member.address,
+        role: Cow::from(member.role.as_str()),
+        state: Cow::from(member.liveness.as_str()),
+        epoch: member.epoch,
+        changed_seconds_ago: ago(at, member.changed),
+        records,
+    }
+}
+
+fn record(announced: &view::Announced, at: Time) -> Record<'_> {
+    let record = &announced.record;
+    Record {
+        cluster: Cow::from(&record.cluster),
+        name: Cow::from(&record.name),
+        backend: record.backend,
+        weight: record.weight,
+        zone: Cow::from(&record.zone),
+        state: Cow::from(record.state.as_str()),
+        build: Cow::from(&record.build),
+        epoch: announced.epoch,
+        version: announced.version,
+        seconds_ago: ago(at, announced.accepted),
+    }
+}
+
+/// In seconds, to the millisecond.
+fn ago(at: Time, then: Time) -> f64 {
+    at.saturating_sub(then).as_millis() as f64 / 1e3
+}
+
+/// The part of the status.
+#[derive(Debug, Serialize)]
+pub(super) struct Gossip<'a> {
+    by_state: BTreeMap<&'static str, u64>,
+    by_role: BTreeMap<&'static str, u64>,
+    #[serde(flatten)]
+    set: Members<'a>,
+}
+
+impl<'a> Gossip<'a> {
+    /// What a report says; O(members).
+    pub(super) fn of(report: &'a Report) -> Self {
+        let by_role = [Role::Agent, Role::Proxy]
+            .map(|role| (role.as_str(), count(report, |member| member.role == role)));
+        Self {
+            by_state: by_state(report).into(),
+            by_role: by_role.into(),
+            set: Members::of(report),
+        }
+    }
+}
+
+/// How many members there are in each state.
+pub(super) fn by_state(report: &Report) -> [(&'static str, u64); Liveness::ALL.len()] {
+    Liveness::ALL.map(|state| (state.as_str(), count(report, |m| m.liveness == state)))
+}
+
+fn count(report: &Report, like: impl Fn(&view::Member) -> bool) -> u64 {
+    report.set.members.iter().filter(|m| like(m)).count() as u64
+}
+
+pub(super) fn is_sealed(report: &Report) -> bool {
+    !report.key_ids.is_empty()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::gossip::keyring::Refusal;
+    use crate::gossip::node::{Counters, Dropped};
+    use crate::gossip::record::{self, ServiceState};
+
+    fn announced(cluster: &str, backend: &str, state: ServiceState) -> view::Announced {
+        let record = record::Record {
+            name: "host-7".to_owned(),
+            cluster: cluster.to_owned(),
+            backend: backend.parse().unwrap(),
+            weight: 3,
+            zone: "a".to_owned(),
+            state,
+            build: "1.2".to_owned(),
+        };
+        view::Announced {
+            record: Arc::new(record),
+            epoch: 70,
+            version: 4,
+            accepted: Duration::from_millis(98_500),
+        }
+    }
+
+    /// A proxy, and an agent in each other state: one without a record, one with two.
+    pub(crate) fn report() -> Report {
+        let member = |address: &str, role, liveness, records| view::Member {
+            address: address.parse().unwrap(),
+            epoch: 70,
+            role,
+            liveness,
+            changed: Duration::from_secs(39),
+            records,
+        };
+        let two = vec![
+            announced("web", "10.0.0.8:80", ServiceState::Draining),
+            announced("api", "10.0.0.8:81", ServiceState::Ready),
+        ];
+        let one = vec![announced("web", "10.0.0.7:80", ServiceState::Left)];
+        let members = vec![
+            member("10.0.0.5:7946", Role::Proxy, Liveness::Alive, Vec::new()),
+            member("10.0.0.7:7946", Role::Agent, Liveness::Left, one),
+            member("10.0.0.8:7946", Role::Agent, Liveness::Suspect, two),
+            member("[fd00::9]:7946", Role::Agent, Liveness::Down, Vec::new()),
+        ];
+        let mut counters = Counters {
+            packets_out: 10,
+            bytes_out: 1_000,
+            packets_in: 20,
+            bytes_in: 2_000,
+            challenges: 5,
+            suspicions: 6,
+            refutations: 7,
+            rejoins: 8,
+            exchanges: 9,
+            exchanges_failed: 1,
+            news: 4,
+            news_age: Duration::from_millis(1_250),
+            ..Counters::default()
+        };
+        counters.drop(Dropped::Replayed);
+        counters.drop(Dropped::Seal(Refusal::Forged));
+        Report {
+            set: Arc::new(view::PeerSet {
+                version: 1,
+                at: Duration::from_secs(100),
+                members,
+            }),
+            address: "10.0.0.5:7946".parse().unwrap(),
+            label: "prod".to_owned(),
+            key_ids: vec!["0badcafe".to_owned()],
+            counters,
+            lag: Duration::from_millis(3),
+            patience: 2,
+            joined: true,
+            conflict: false,
+            rumours: 0,
+        }
+    }
+
+    #[test]
+    fn the_set_as_json() {
+        let seen = serde_json::to_value(Members::of(&report())).unwrap();
+        let record = |cluster, backend, state| {
+            json!({
+                "cluster": cluster, "name": "host-7", "backend": backend, "weight": 3, "zone": "a", "state": state,
+                "build": "1.2", "epoch": 70, "version": 4, "seconds_ago": 1.5,
+            })
+        };
+        let member = |address, role, state, records: &[_]| {
+            json!({
+                "address": address, "role": role, "state": state, "epoch": 70, "changed_seconds_ago": 61.0,
+                "records": records,
+            })
+        };
+        let two = [
+            record("api", "10.0.0.8:81", "ready"),
+            record("web", "10.0.0.8:80", "draining"),
+        ];
+        let one = [record("web", "10.0.0.7:80", "left")];
+        let members = [
+            member("10.0.0.5:7946", "proxy", "alive", &[]),
+            member("10.0.0.7:7946", "agent", "left", &one),
+            member("10.0.0.8:7946", "agent", "suspect", &two),
+            member("[fd00::9]:7946", "agent", "down", &[]),
+        ];
+        let expected = json!({
+            "label": "prod", "address": "10.0.0.5:7946", "sealed": true, "key_ids": ["0badcafe"], "joined": true,
+            "conflict": false, "members": members,
+        });
+        assert_eq!(seen, expected);
+
+        let mut status = serde_json::to_value(Gossip::of(&report())).unwrap();
+        let fields = status.as_object_mut().unwrap();
+        assert_eq!(
+            [
+                fields.remove("by_state").unwrap(),
+                fields.remove("by_role").unwrap()
+            ],
+            [
+                json!({ "alive": 1, "suspect": 1, "down": 1, "left": 1 }),
+                json!({ "agent": 3, "proxy": 1 })
+            ]
+        );
+        assert_eq!(status, expected, "and else the same");
+    }
+
+    #[test]
+    fn a_full_set_is_some_megabytes() {
+        let mut report = report();
+        let mut longest =
+            (*announced("x", "[fd00::8]:65535", ServiceState::Starting).record).clone();
+        // Each of these takes two bytes in JSON.
+        (longest.name, longest.cluster) = ("\"".repeat(64), "\"".repeat(64));
+        (longest.zone, longest.build) = ("\"".repeat(32), "\"".repeat(32));
+        longest.check().unwrap();
+        let announced = view::Announced {
+            record: Arc::new(longest),
+            epoch: u64::MAX,
+            version: u64::MAX,
+            accepted: Duration::ZERO,
+        };
+        let member = view::Member {
+            address: "[fd00::8]:65535".parse().unwrap(),
+            epoch: u64::MAX,
+            role: Role::Agent,
+            liveness: Liveness::Suspect,
+            changed: Duration::ZERO,
+            records: vec![announced],
+        };
+        report.set = Arc::new(view::PeerSet {
+            version: 1,
+            at: Duration::from_secs(1 << 32),
+            members: vec![member; 10_000],
+        });
+        let text = serde_json::to_vec(&Members::of(&report)).unwrap();
+        assert!(text.len() < 8 << 20, "{}", text.len());
+    }
+}
