@@ -4,6 +4,7 @@ pub mod agent;
 pub mod check;
 pub mod demo;
 pub mod key;
+pub mod members;
 pub mod run;
 pub mod secret;
 pub mod token;
@@ -46,6 +47,14 @@ enum Command {
         #[command(subcommand)]
         command: key::Command,
     },
+    /// Show the peer set as the proxy that runs on this file sees it.
+    Members {
+        /// The file that the proxy runs on: it says where the proxy is asked.
+        file: PathBuf,
+        /// The answer as it comes, as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make an operator's key pair and tokens, which say what an agent may announce.
     Token {
         #[command(subcommand)]
@@ -60,6 +69,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Check { file, json }), _) => check::run(&file, json),
         (Some(Command::Demo), _) => demo::run(),
         (Some(Command::Key { command }), _) => ended(key::run(&command)),
+        (Some(Command::Members { file, json }), _) => members::run(&file, json),
         (Some(Command::Token { command }), _) => ended(token::run(&command)),
         (None, Some(config)) => run::run(&config),
         // clap shows the help when there is nothing.

@@ -1,0 +1,246 @@
+//! The table as text, and answers of servers that are lbproxy's own and of some that are not.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::*;
+use crate::admin::members::tests::report;
+use crate::admin::{AdminState, Started, bind, serve};
+use crate::gossip::view::Report;
+use crate::snapshot::fixture::{WORKERS, snapshot};
+use crate::snapshot::publish::Publisher;
+
+fn table_of(value: Value) -> String {
+    table(&serde_json::from_value(value).unwrap())
+}
+
+#[test]
+fn the_table() {
+    let report = report();
+    let mut set = Members::of(&report);
+    set.members[1].records[0].zone = Cow::from("");
+    set.members[2].changed_seconds_ago = 0.4;
+    let expected = "\
+peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, joined
+MEMBER          ROLE   STATE    EPOCH  SINCE  CLUSTER  BACKEND      WEIGHT  ZONE  SERVICE   VERSION
+10.0.0.5:7946   proxy  alive    70     1m1s   -        -            -       -     -         -
+10.0.0.7:7946   agent  left     70     1m1s   web      10.0.0.7:80  3       -     left      4
+10.0.0.8:7946   agent  suspect  70     0s     api      10.0.0.8:81  3       a     ready     4
+10.0.0.8:7946   agent  suspect  70     0s     web      10.0.0.8:80  3       a     draining  4
+[fd00::9]:7946  agent  down     70     1m1s   -        -            -       -     -         -
+";
+    assert_eq!(table(&set), expected);
+}
+
+#[test]
+fn the_line_on_the_set() {
+    for (sealed, joined, conflict, expected) in [
+        (true, true, false, "sealed by 0badcafe, joined"),
+        (true, false, false, "sealed by 0badcafe, not joined yet"),
+        (false, true, false, "NOT SEALED, joined"),
+        (
+            true,
+            true,
+            true,
+            "sealed by 0badcafe, IN CONFLICT: somebody else uses this address",
+        ),
+    ] {
+        let mut report = report();
+        (report.joined, report.conflict) = (joined, conflict);
+        if !sealed {
+            report.key_ids.clear();
+        }
+        let text = table(&Members::of(&report));
+        let line = text.lines().next().unwrap();
+        assert_eq!(
+            line,
+            format!("peer set prod as 10.0.0.5:7946 sees it: {expected}")
+        );
+    }
+}
+
+#[test]
+fn nothing_from_the_network_reaches_the_terminal_as_it_is() {
+    let odd = "\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
+    let shown = r"\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
+    let text = table_of(json!({
+        "label": odd, "address": "127.0.0.1:1", "sealed": true, "key_ids": [odd], "joined": true, "conflict": false,
+        "members": [{
+            "address": "127.0.0.1:1", "role": odd, "state": odd, "epoch": 1, "changed_seconds_ago": 1e300,
+            "records": [{
+                "cluster": odd, "name": odd, "backend": "127.0.0.1:2", "weight": 1, "zone": odd, "state": odd,
+                "build": odd, "epoch": 1, "version": 1, "seconds_ago": -1.0,
+            }],
+        }],
+    }));
+    assert_eq!(text.matches(shown).count(), 7, "{text}");
+    assert_eq!(text.lines().count(), 3);
+    let wild = |c: char| (c.is_control() && c != '\n') || ['\u{202e}', '\u{200b}'].contains(&c);
+    assert!(!text.contains(wild), "{text:?}");
+
+    let long = plain(&"x".repeat(1 << 20));
+    assert_eq!(long, "x".repeat(MAX_CELL));
+}
+
+/// The admin server of a proxy, with this report.
+fn server(address: &AdminAddress, report: Option<Report>) -> (String, watch::Sender<bool>) {
+    let first = Arc::new(snapshot(1, Vec::new(), Vec::new()));
+    let state = AdminState {
+        publisher: Arc::new(Publisher::new(first, WORKERS)),
+        process: Arc::default(),
+        readiness: Arc::default(),
+        started: Started::now(),
+        workers: WORKERS,
+        gossip: watch::channel(report.map(Arc::new)).1,
+    };
+    let socket = bind(address).unwrap();
+    let address = socket.address();
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(serve(socket, state, stopped));
+    (address, stop)
+}
+
+fn tcp(address: &str) -> AdminAddress {
+    AdminAddress::Tcp(address.parse().unwrap())
+}
+
+/// What is printed after asking at `address`, or the error.
+async fn asked(address: &AdminAddress, json: bool) -> Result<String, String> {
+    let printed = match ask::get(address, PATH).await {
+        Ok(answer) => printed(answer, json),
+        Err(error) => Err(error),
+    };
+    printed
+        .map(|text| String::from_utf8(text).unwrap())
+        .map_err(|error| format!("{error:#}"))
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
+    let folder = TempDir::new().unwrap();
+    let unix = AdminAddress::Unix(folder.path().join("admin.sock"));
+    let (_, _unix) = server(&unix, Some(report()));
+    let (address, _tcp) = server(&tcp("127.0.0.1:0"), Some(report()));
+    for address in [unix, tcp(&address)] {
+        let text = asked(&address, false).await.unwrap();
+        assert_eq!(text, table(&Members::of(&report())));
+        let text = asked(&address, true).await.unwrap();
+        assert!(text.ends_with("}\n"), "{text}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, serde_json::to_value(Members::of(&report())).unwrap());
+    }
+    let (address, _alone) = server(&tcp("127.0.0.1:0"), None);
+    assert_eq!(
+        asked(&tcp(&address), true).await.unwrap_err(),
+        "the proxy has no [gossip], so it is in no peer set"
+    );
+}
+
+/// A server that reads a head, writes `answer` so many times and keeps the connection.
+async fn stranger(answer: Vec<u8>, times: usize) -> AdminAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        for _ in 0..times {
+            // The client may have heard enough.
+            if socket.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+        let _ = socket.read_u8().await;
+    });
+    AdminAddress::Tcp(address.into())
+}
+
+#[tokio::test]
+async fn strangers_are_told_from_proxies() {
+    let http = |status: &str, body: &str| {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+    };
+    for (answer, expected) in [
+        (
+            b"220 mail ESMTP\r\n\r\n".to_vec(),
+            "does not answer as lbproxy does: ",
+        ),
+        (
+            http("404 Not Found", "no such page"),
+            "status 404 Not Found and no list of members",
+        ),
+        (
+            http("200 OK", "<html>"),
+            "status 200 OK and no list of members",
+        ),
+        (
+            http("200 OK", "{}"),
+            "no lbproxy, or one of another version",
+        ),
+        (
+            http("500 Internal Server Error", ""),
+            "status 500 Internal Server Error and no list",
+        ),
+    ] {
+        let address = stranger(answer, 1).await;
+        let error = asked(&address, true).await.unwrap_err();
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_cut_off() {
+    let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    answer.resize(ask::MAX_BODY / 8, b' ');
+    let address = stranger(answer, 16).await;
+    let error = asked(&address, false).await.unwrap_err();
+    assert!(error.ends_with("length limit exceeded"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_does_not_answer_is_given_up() {
+    let before = tokio::time::Instant::now();
+    let address = stranger(Vec::new(), 0).await;
+    let error = asked(&address, false).await.unwrap_err();
+    assert_eq!(
+        error,
+        format!("{} has not answered within 5 s", ask::shown(&address))
+    );
+    assert!(before.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test]
+async fn nobody_is_there() {
+    let free = tokio::net::TcpSocket::new_v4().unwrap();
+    free.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let folder = TempDir::new().unwrap();
+    for address in [
+        AdminAddress::Tcp(free.local_addr().unwrap().into()),
+        AdminAddress::Unix(folder.path().join("admin.sock")),
+    ] {
+        assert_eq!(
+            asked(&address, false).await.unwrap_err(),
+            format!(
+                "nobody listens on {}; does the proxy run, and on this file?",
+                ask::shown(&address)
+            )
+        );
+    }
+    let error = asked(&tcp("127.0.0.1:0"), false).await.unwrap_err();
+    assert!(error.starts_with("[admin] has port 0"), "{error}");
+    let error = show(Path::new("lb.toml"), None, false).unwrap_err();
+    assert!(
+        error.to_string().starts_with("lb.toml has no [admin]"),
+        "{error}"
+    );
+}
