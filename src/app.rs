@@ -84,7 +84,13 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let mut membership = Membership::new(&first.path, windows.clone());
     let member = membership.prepare(config.gossip.as_ref())?;
     let set = Some(windows.set.subscribe());
-    let mut peers = Peers::start(&first.path, &config, set, Arc::clone(&reports));
+    let mut peers = Peers::start(
+        &first.path,
+        &config,
+        set,
+        Arc::clone(&reports),
+        Arc::clone(&process),
+    );
     let (snapshot, registry, names) = first_snapshot(&config, &mut peers, workers, &descriptors)
         .await
         .map_err(|errors| {
@@ -110,7 +116,7 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         readiness: Arc::clone(&readiness),
         started,
         workers,
-        gossip: watch::channel(None).1,
+        gossip: windows.report.subscribe(),
     };
     let admin = AdminServer::start(config.admin.as_ref(), state)?;
 

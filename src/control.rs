@@ -38,7 +38,7 @@ use crate::transport::listen::{BindError, BoundSockets};
 
 pub use files::{FileError, read_config};
 pub use membership::Membership;
-pub use peers::{Peers, Shown};
+pub use peers::Peers;
 
 /// Between two publications at the least.
 pub const COALESCE: Duration = Duration::from_millis(50);

@@ -118,7 +118,13 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
     let access = AccessLogWriter::start(&AccessLog::Off, Arc::clone(&process)).unwrap();
     let (peer_sets, source) = watch::channel(Arc::default());
     let reports = Arc::new(Notify::new());
-    let mut peers = Peers::start(&path, &first.config, Some(source), Arc::clone(&reports));
+    let mut peers = Peers::start(
+        &path,
+        &first.config,
+        Some(source),
+        Arc::clone(&reports),
+        Arc::clone(&process),
+    );
     let (snapshot, registry, names) =
         first_snapshot(&first.config, &mut peers, 1, &Descriptors::raise())
             .await
@@ -134,6 +140,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         readiness: Arc::new(Readiness::default()),
         started: Started::now(),
         workers: 1,
+        gossip: watch::channel(None).1,
     };
     let admin = AdminServer::start(None, state).unwrap();
     let shown = Arc::clone(&publisher);

@@ -34,6 +34,8 @@ pub struct Members<'a> {
     pub joined: bool,
     /// Whether it takes no part for now, since somebody else uses its address.
     pub conflict: bool,
+    /// Whether the last good set, from disk, still stands in for this one.
+    pub stale: bool,
     /// All of them, this proxy included, sorted by address.
     pub members: Vec<Member<'a>>,
 }
@@ -82,8 +84,8 @@ pub struct Record<'a> {
 
 impl<'a> Members<'a> {
     /// What a report says; O(members).
-    pub fn of(report: &'a Report) -> Self {
-        let member = |m| member(m, report.set.at);
+    pub fn of(report: &'a Report, stale: bool) -> Self {
+        let member = |m| member(m, report.at);
         Self {
             label: Cow::from(&report.label),
             address: report.address,
@@ -91,6 +93,7 @@ impl<'a> Members<'a> {
             key_ids: Cow::from(&report.key_ids),
             joined: report.joined,
             conflict: report.conflict,
+            stale,
             members: report.set.members.iter().map(member).collect(),
         }
     }
@@ -141,13 +144,13 @@ pub(super) struct Gossip<'a> {
 
 impl<'a> Gossip<'a> {
     /// What a report says; O(members).
-    pub(super) fn of(report: &'a Report) -> Self {
+    pub(super) fn of(report: &'a Report, stale: bool) -> Self {
         let by_role = [Role::Agent, Role::Proxy]
             .map(|role| (role.as_str(), count(report, |member| member.role == role)));
         Self {
             by_state: by_state(report).into(),
             by_role: by_role.into(),
-            set: Members::of(report),
+            set: Members::of(report, stale),
         }
     }
 }
@@ -239,6 +242,7 @@ pub(crate) mod tests {
                 at: Duration::from_secs(100),
                 members,
             }),
+            at: Duration::from_secs(100),
             address: "10.0.0.5:7946".parse().unwrap(),
             label: "prod".to_owned(),
             key_ids: vec!["0badcafe".to_owned()],
@@ -253,7 +257,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_set_as_json() {
-        let seen = serde_json::to_value(Members::of(&report())).unwrap();
+        let seen = serde_json::to_value(Members::of(&report(), false)).unwrap();
         let record = |cluster, backend, state| {
             json!({
                 "cluster": cluster, "name": "host-7", "backend": backend, "weight": 3, "zone": "a", "state": state,
@@ -279,11 +283,11 @@ pub(crate) mod tests {
         ];
         let expected = json!({
             "label": "prod", "address": "10.0.0.5:7946", "sealed": true, "key_ids": ["0badcafe"], "joined": true,
-            "conflict": false, "members": members,
+            "conflict": false, "stale": false, "members": members,
         });
         assert_eq!(seen, expected);
 
-        let mut status = serde_json::to_value(Gossip::of(&report())).unwrap();
+        let mut status = serde_json::to_value(Gossip::of(&report(), false)).unwrap();
         let fields = status.as_object_mut().unwrap();
         assert_eq!(
             [
@@ -326,7 +330,7 @@ pub(crate) mod tests {
             at: Duration::from_secs(1 << 32),
             members: vec![member; 10_000],
         });
-        let text = serde_json::to_vec(&Members::of(&report)).unwrap();
+        let text = serde_json::to_vec(&Members::of(&report, false)).unwrap();
         assert!(text.len() < 8 << 20, "{}", text.len());
     }
 }

@@ -41,7 +41,7 @@ impl Scrape {
         self.listeners(families)?;
         self.backends(families)?;
         self.clusters(families)?;
-        gossip::write(self.gossip.as_deref(), families)?;
+        gossip::write(self.gossip.as_deref(), &self.process.peer_set, families)?;
         self.own(families)?;
         self.process(families)
     }

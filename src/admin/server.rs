@@ -93,6 +93,14 @@ pub struct AdminState {
 }
 
 impl AdminState {
+    /// Whether the last good set of members still stands in for the real one.
+    pub(super) fn is_stale(&self) -> bool {
+        self.process
+            .peer_set
+            .stale
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn report(&self) -> Option<Arc<Report>> {
         self.gossip.borrow().clone()
     }
@@ -321,7 +329,8 @@ async fn members(State(pages): State<Pages>) -> Response {
     let state = pages.state.clone();
     let made = move || {
         let report = state.report();
-        let text = report.map(|report| serde_json::to_vec(&Members::of(&report)));
+        let stale = state.is_stale();
+        let text = report.map(|report| serde_json::to_vec(&Members::of(&report, stale)));
         text.transpose()
     };
     large(&pages.texts, "application/json", made).await

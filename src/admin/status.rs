@@ -104,7 +104,7 @@ impl<'a> Status<'a> {
             listeners: snapshot.listeners.iter().map(|l| listener(l)).collect(),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             departing: departing(snapshot),
-            gossip: report.map(Gossip::of),
+            gossip: report.map(|report| Gossip::of(report, state.is_stale())),
         }
     }
 }

@@ -123,8 +123,13 @@ fn summary(set: &Members<'_>) -> String {
         (false, true) => "joined",
         (false, false) => "not joined yet",
     };
+    let stale = if set.stale {
+        "; the last good set from disk is in use"
+    } else {
+        ""
+    };
     let (label, address) = (plain(&set.label), set.address);
-    format!("peer set {label} as {address} sees it: {seal}, {part}\n")
+    format!("peer set {label} as {address} sees it: {seal}, {part}{stale}\n")
 }
 
 fn row(member: &Member<'_>, record: Option<&Record<'_>>) -> [String; HEADS.len()] {

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -25,21 +25,13 @@ use crate::gossip::view::PeerSet;
 use crate::model::address::BackendAddress;
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
 use crate::snapshot::registry::Registry;
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::listen::BoundSockets;
 
 /// Between two looks at the set at the least.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at the health of the doubted ones.
 const DOUBT_LOOK: Duration = Duration::from_millis(100);
-
-/// For status and metrics.
-#[derive(Debug, Default)]
-pub struct Shown {
-    /// Whether the last good set still stands in for the real one.
-    pub stale: AtomicBool,
-    /// Records that were refused, by [`Refusal::index`].
-    pub refused: [AtomicU64; Refusal::ALL.len()],
-}
 
 /// A candidate whose check was asked.
 #[derive(Debug)]
@@ -69,7 +61,7 @@ pub struct Peers {
     keep: watch::Sender<Wanted>,
     /// Something changed since the set was kept.
     unkept: bool,
-    shown: Arc<Shown>,
+    process: Arc<ProcessMetrics>,
 }
 
 impl Peers {
@@ -80,6 +72,7 @@ impl Peers {
         config: &Config,
         source: Option<watch::Receiver<Arc<PeerSet>>>,
         reports: Arc<Notify>,
+        process: Arc<ProcessMetrics>,
     ) -> Self {
         let last_good = config
             .gossip
@@ -105,13 +98,8 @@ impl Peers {
             local: LocalAddresses::default(),
             keep,
             unkept: false,
-            shown: Arc::default(),
+            process,
         }
-    }
-
-    /// What status and metrics show.
-    pub fn shown(&self) -> Arc<Shown> {
-        Arc::clone(&self.shown)
     }
 
     /// Waits until a look may find something new, and its turn has come. Cancel-safe.
@@ -253,12 +241,12 @@ impl Peers {
     }
 
     fn show(&self) {
-        self.shown
+        let shown = &self.process.peer_set;
+        shown
             .stale
             .store(self.candidates.is_stale(), Ordering::Relaxed);
-        for (shown, count) in self.shown.refused.iter().zip(self.candidates.refusals()) {
-            shown.store(*count, Ordering::Relaxed);
-        }
+        let reasons = Refusal::ALL.into_iter().map(Refusal::as_str);
+        shown.set_refused(reasons.zip(self.candidates.refusals().iter().copied()));
     }
 }
 

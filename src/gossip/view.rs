@@ -89,6 +89,8 @@ pub struct PeerSet {
 pub struct Report {
     /// The set.
     pub set: Arc<PeerSet>,
+    /// The moment of the report.
+    pub at: Time,
     /// Where this member is reached by the others: its name among them.
     pub address: SocketAddr,
     /// Of the set.

@@ -164,6 +164,34 @@ pub struct ProcessMetrics {
     pub reloads_rejected: SharedCounter,
     /// 1 if the last reload (or the start) was applied, else 0.
     pub last_reload_success: std::sync::atomic::AtomicBool,
+    /// How the members of the peer set are used.
+    pub peer_set: PeerSetMetrics,
+}
+
+/// How what the peer set proposes is used.
+#[derive(Debug, Default)]
+pub struct PeerSetMetrics {
+    /// Whether the last good set still stands in for the real one.
+    pub stale: std::sync::atomic::AtomicBool,
+    refused: std::sync::Mutex<Vec<(&'static str, u64)>>,
+}
+
+impl PeerSetMetrics {
+    /// Records that are not used, by reason.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        let refused = self.refused.lock();
+        refused
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Says how many were not used so far.
+    pub fn set_refused(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+        let refused = self.refused.lock();
+        let mut refused = refused.unwrap_or_else(std::sync::PoisonError::into_inner);
+        refused.clear();
+        refused.extend(counts);
+    }
 }
 
 /// A counter that several threads add to; for what is rare.

@@ -1,16 +1,22 @@
 //! The families of the peer set. Without one they are declared, as every family is, and have no series.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use crate::admin::members::{by_state, is_sealed};
 use crate::gossip::node::Dropped;
 use crate::gossip::view::Report;
 use crate::telemetry::exposition::{Families, Series};
+use crate::telemetry::metrics::PeerSetMetrics;
 
 use super::put_counted;
 
 /// Writes them; O(members).
-pub(super) fn write(report: Option<&Report>, f: &mut Families<'_>) -> fmt::Result {
+pub(super) fn write(
+    report: Option<&Report>,
+    used: &PeerSetMetrics,
+    f: &mut Families<'_>,
+) -> fmt::Result {
     let help = "Members of the peer set, this one included, by state.";
     let members = shown(report, |s, r| {
         let mut states = by_state(r).into_iter();
@@ -48,6 +54,18 @@ pub(super) fn write(report: Option<&Report>, f: &mut Families<'_>) -> fmt::Resul
         s.put(&[("result", "failed")], r.counters.exchanges_failed)
     });
     f.counter("lbproxy_gossip_exchanges", help, exchanges)?;
+
+    let help = "Announced services that are not used, each time that one is newly refused.";
+    let refused = shown(report, |s, _| {
+        let mut refused = used.refused().into_iter();
+        refused.try_for_each(|(reason, count)| put_counted(s, &[("reason", reason)], count))
+    });
+    f.counter("lbproxy_gossip_refused", help, refused)?;
+    let help = "1 while the last good set, from disk, stands in for the real one, else 0.";
+    let stale = shown(report, |s, _| {
+        s.put(&[], u64::from(used.stale.load(Ordering::Relaxed)))
+    });
+    f.gauge("lbproxy_gossip_stale", help, stale)?;
 
     type Number = fn(&Report) -> u64;
     let counters: [(_, _, Number); 5] = [
@@ -129,10 +147,16 @@ fn shown(
 mod tests {
     use crate::admin::members::tests::report;
     use crate::telemetry::exposition::{Format, encode};
+    use crate::telemetry::metrics::PeerSetMetrics;
 
     /// The text without its help.
     fn text(report: Option<super::Report>) -> String {
-        let text = encode(Format::Text, move |f| super::write(report.as_ref(), f)).unwrap();
+        let used = PeerSetMetrics::default();
+        used.set_refused([("loopback", 2)]);
+        let text = encode(Format::Text, move |f| {
+            super::write(report.as_ref(), &used, f)
+        })
+        .unwrap();
         text.split_inclusive('\n')
             .filter(|line| !line.starts_with("# HELP "))
             .collect()
@@ -157,6 +181,10 @@ lbproxy_gossip_dropped_total{reason="replayed"} 1
 # TYPE lbproxy_gossip_exchanges_total counter
 lbproxy_gossip_exchanges_total{result="ok"} 9
 lbproxy_gossip_exchanges_total{result="failed"} 1
+# TYPE lbproxy_gossip_refused_total counter
+lbproxy_gossip_refused_total{reason="loopback"} 2
+# TYPE lbproxy_gossip_stale gauge
+lbproxy_gossip_stale 0
 # TYPE lbproxy_gossip_challenges_total counter
 lbproxy_gossip_challenges_total 5
 # TYPE lbproxy_gossip_suspicions_total counter

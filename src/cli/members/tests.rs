@@ -24,7 +24,7 @@ fn table_of(value: Value) -> String {
 #[test]
 fn the_table() {
     let report = report();
-    let mut set = Members::of(&report);
+    let mut set = Members::of(&report, false);
     set.members[1].records[0].zone = Cow::from("");
     set.members[2].changed_seconds_ago = 0.4;
     let expected = "\
@@ -57,7 +57,7 @@ fn the_line_on_the_set() {
         if !sealed {
             report.key_ids.clear();
         }
-        let text = table(&Members::of(&report));
+        let text = table(&Members::of(&report, false));
         let line = text.lines().next().unwrap();
         assert_eq!(
             line,
@@ -71,7 +71,7 @@ fn nothing_from_the_network_reaches_the_terminal_as_it_is() {
     let odd = "\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
     let shown = r"\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
     let text = table_of(json!({
-        "label": odd, "address": "127.0.0.1:1", "sealed": true, "key_ids": [odd], "joined": true, "conflict": false,
+        "label": odd, "address": "127.0.0.1:1", "sealed": true, "key_ids": [odd], "joined": true, "conflict": false, "stale": true,
         "members": [{
             "address": "127.0.0.1:1", "role": odd, "state": odd, "epoch": 1, "changed_seconds_ago": 1e300,
             "records": [{
@@ -130,11 +130,14 @@ async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
     let (address, _tcp) = server(&tcp("127.0.0.1:0"), Some(report()));
     for address in [unix, tcp(&address)] {
         let text = asked(&address, false).await.unwrap();
-        assert_eq!(text, table(&Members::of(&report())));
+        assert_eq!(text, table(&Members::of(&report(), false)));
         let text = asked(&address, true).await.unwrap();
         assert!(text.ends_with("}\n"), "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value, serde_json::to_value(Members::of(&report())).unwrap());
+        assert_eq!(
+            value,
+            serde_json::to_value(Members::of(&report(), false)).unwrap()
+        );
     }
     let (address, _alone) = server(&tcp("127.0.0.1:0"), None);
     assert_eq!(

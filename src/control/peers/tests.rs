@@ -96,7 +96,13 @@ impl Bench {
         let (sender, source) = watch::channel(Arc::default());
         let reports = Arc::new(Notify::new());
         let path = root.path().join("lb.toml");
-        let peers = Peers::start(&path, &file, Some(source), Arc::clone(&reports));
+        let peers = Peers::start(
+            &path,
+            &file,
+            Some(source),
+            Arc::clone(&reports),
+            Arc::default(),
+        );
         let mut bench = Self {
             file,
             peers,
@@ -200,9 +206,8 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
         joined,
         "the file wins, and its own listener is no backend"
     );
-    let shown = bench.peers.shown();
-    let refused = &shown.refused[Refusal::OwnListener.index()];
-    assert_eq!(refused.load(Ordering::Relaxed), 1);
+    let refused = bench.peers.process.peer_set.refused();
+    assert_eq!(refused[Refusal::OwnListener.index()], ("own_listener", 1));
     assert!(!bench.take(all).await, "the same again");
 
     // What passed its check keeps its health when the file changes.
@@ -321,7 +326,13 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     let (sender, source) = watch::channel(Arc::default());
     let file = bench.root.path().join("lb.toml");
     let mut next = Bench::new(config(FILE));
-    next.peers = Peers::start(&file, &next.file, Some(source), Arc::default());
+    next.peers = Peers::start(
+        &file,
+        &next.file,
+        Some(source),
+        Arc::default(),
+        Arc::default(),
+    );
     next.sender = sender;
     (next.registry, next.built) = (Registry::new(1), None);
     next.look();
@@ -332,7 +343,8 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
         row("10.0.0.3:80", 2, 0),
     ];
     assert_eq!(next.backends(), used, "used at once");
-    assert!(next.peers.shown().stale.load(Ordering::Relaxed));
+    let stale = &next.peers.process.peer_set.stale;
+    assert!(stale.load(Ordering::Relaxed));
     assert!(!next.take(ready(&[])).await, "nobody there");
     // What is new beside them comes in through its check.
     assert!(next.take(ready(&["10.0.0.2:80", "10.0.0.4:80"])).await);

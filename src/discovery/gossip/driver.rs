@@ -264,6 +264,7 @@ impl Driver {
         }
         let report = Report {
             set: Arc::clone(&self.windows.set.borrow()),
+            at: now,
             address: self.settings.advertise,
             label: self.settings.label.clone(),
             key_ids: node.key_ids(),

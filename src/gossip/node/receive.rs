@@ -141,7 +141,8 @@ impl Node {
             .left(self.io.now, self.limits.new_members)
             .min(room as u64);
         let mut kept = Vec::new();
-        let data = if told as u64 + 1 <= budget {
+        // The sender itself may be new too.
+        let data = if (told as u64) < budget {
             data
         } else {
             if !self.knows(sender) && budget == 0 {
