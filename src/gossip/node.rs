@@ -38,6 +38,9 @@ use observe::Observer;
 pub use io::{Counters, Dropped, Packet};
 pub(super) use receive::{put_record, take_record};
 
+#[cfg(test)]
+mod tests;
+
 /// Kind of a sealed packet: a datagram.
 pub const DATAGRAM: u8 = 1;
 /// What foca may fill of a datagram: the rest is the seal, the kind and the sequence.
@@ -217,6 +220,31 @@ impl Node {
             self.take_record(&stored.bytes, stored.age(now), false);
         }
         self.dirty = true;
+    }
+
+    /// Signs by another credential from now on; what is announced is announced anew under it.
+    ///
+    /// # Errors
+    /// If that is too long together with it. The one before stays then.
+    pub fn set_credential(
+        &mut self,
+        credential: Option<AgentCredential>,
+        now: Time,
+    ) -> Result<(), RecordError> {
+        self.io.now = now;
+        let token =
+            |credential: &Option<AgentCredential>| credential.as_ref().map(|c| c.token().clone());
+        if token(&credential) == token(&self.credential) {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.credential, credential);
+        let Some(own) = &self.own else { return Ok(()) };
+        let (record, version) = (own.record.clone(), own.version);
+        let published = self.publish(record, version + 1);
+        if published.is_err() {
+            self.credential = before;
+        }
+        published
     }
 
     /// Tells the time of the world, unix seconds: for the expiry of tokens alone.

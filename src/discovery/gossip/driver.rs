@@ -326,6 +326,9 @@ impl Driver {
             let mut node = self.shared.node.borrow_mut();
             node.set_keyring(secrets.keyring);
             node.set_authority(secrets.authority, now);
+            if let Err(error) = node.set_credential(secrets.credential, now) {
+                error!(%error, "gossip: the token is not used, the one before stays");
+            }
         } else {
             // Another member: this one says goodbye, as far as one packet to some goes.
             self.shared.node.borrow_mut().leave(now);

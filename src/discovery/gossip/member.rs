@@ -229,6 +229,12 @@ impl RunningMember {
         ));
     }
 
+    /// Goes on by other secrets; all else stays.
+    pub fn renew(&self, secrets: Secrets) {
+        let settings = Box::new(self.settings.clone());
+        self.tell(Command::Change(settings, secrets, None));
+    }
+
     /// Announces a service from now on; in the order of the calls.
     pub fn announce(&self, record: Record) -> oneshot::Receiver<Result<(), String>> {
         let (answer, answered) = oneshot::channel();
