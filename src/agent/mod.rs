@@ -25,12 +25,12 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::discovery::dns::resolve_all;
 use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
 use crate::health::probe::{Failed, Passed, probe};
 use crate::model::address::BackendAddress;
-use crate::model::settings::Check;
 use life::{Act, Event, Life};
 use rustix::process::Signal;
 use settings::Settings;
@@ -103,14 +103,17 @@ pub async fn serve(
     };
     let mut service = Service {
         life: Life::new(settings.rules(), Time::ZERO),
-        check: settings.probe(),
+        check: settings.config.check.clone(),
         probing: None,
         failure: None,
         end: None,
         code: 0,
     };
     announcer.announce(service.life.state());
-    info!(cluster = settings.cluster, backend = %settings.backend, state = service.life.state().as_str(), "announced");
+    let AgentConfig {
+        cluster, backend, ..
+    } = &settings.config;
+    info!(cluster, %backend, state = service.life.state().as_str(), "announced");
     loop {
         let at = |time: Option<Time>| time.map(|time| began + time);
         let (check_due, due) = (at(service.life.check_due()), at(service.life.due()));
@@ -158,7 +161,7 @@ type Probing = Pin<Box<dyn Future<Output = Probed>>>;
 /// The service, as far as it is known.
 struct Service {
     life: Life,
-    check: Option<(BackendAddress, Check)>,
+    check: Option<LocalCheck>,
     probing: Option<Probing>,
     /// Of the last check.
     failure: Option<Failed>,
@@ -198,8 +201,7 @@ impl Service {
     }
 
     fn begin_check(&mut self) -> Option<Event> {
-        let (target, check) = self.check.clone()?;
-        self.probing = Some(Box::pin(ask(target, check)));
+        self.probing = Some(Box::pin(ask(self.check.clone()?)));
         None
     }
 
@@ -230,7 +232,7 @@ impl Service {
 }
 
 /// One check, after a look-up that may take as long again; a name that does not resolve has no address and fails.
-async fn ask(target: BackendAddress, check: Check) -> Probed {
+async fn ask(LocalCheck { target, check }: LocalCheck) -> Probed {
     let addresses: Arc<[_]> = match target {
         BackendAddress::Ip(address) => Arc::new([address]),
         name @ BackendAddress::Name { .. } => {

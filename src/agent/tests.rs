@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::settings::Settings;
 use super::signals::Signals;
 use super::{Announcer, serve};
+use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::ServiceState;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -145,7 +146,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 fn settings() -> Settings {
     let address = "127.0.0.1:1".parse().unwrap();
-    Settings::new("web".to_owned(), address, address)
+    Settings::new(AgentConfig::new("web".to_owned(), address, address))
 }
 
 fn shell(journal: &Path, script: &str) -> Vec<OsString> {
@@ -282,7 +283,7 @@ fn a_process_that_does_not_stop_is_killed_with_its_children() {
     for second in [false, true] {
         let mut scene = Scene::new(&stubborn);
         let hour = Duration::from_secs(3600);
-        scene.settings.drain_timeout = if second {
+        scene.settings.config.drain_timeout = if second {
             hour
         } else {
             Duration::from_millis(50)
@@ -315,9 +316,11 @@ fn a_check_says_how_the_service_is() {
     let port = listener.local_addr().unwrap().port();
     let listener = listener.into_std().unwrap();
     drop(runtime);
-    scene.settings.check = Some(format!("http://localhost:{port}/healthz").parse().unwrap());
-    scene.settings.interval = Duration::from_millis(200);
-    scene.settings.drain_timeout = Duration::ZERO;
+    let url = format!("http://localhost:{port}/healthz");
+    let mut local: LocalCheck = url.parse().unwrap();
+    local.check.interval = Duration::from_millis(200);
+    scene.settings.config.check = Some(local);
+    scene.settings.config.drain_timeout = Duration::ZERO;
     let status = Rc::new(Cell::new("503 No"));
     let shown = Rc::clone(&status);
     let (asked, answered) = (Rc::new(Notify::new()), Rc::new(Cell::new(0)));
@@ -328,7 +331,12 @@ fn a_check_says_how_the_service_is() {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut head = [0; 1024];
             let read = client.read(&mut head).await.unwrap();
-            assert!(head[..read].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
+            assert!(head.starts_with("get /healthz http/1.1\r\n"), "{head}");
+            assert!(
+                head.contains(&format!("\r\nhost: localhost:{port}\r\n")),
+                "{head}"
+            );
             let answer = format!("HTTP/1.1 {}\r\ncontent-length: 0\r\n\r\n", shown.get());
             client.write_all(answer.as_bytes()).await.unwrap();
             answered_too.set(answered_too.get() + 1);

@@ -9,11 +9,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::diagnostics::findings::{clean, quoted};
-use super::reader::{FROM_ZERO, PERIOD, patterns};
+use super::diagnostics::suggest::one_of;
+use super::reader::{FROM_ZERO, LEVELS, MAX_KEYS, PERIOD, duration_in, patterns};
 use super::schema::{AgentConfig, LocalCheck};
 use crate::gossip::identity::is_possible;
 use crate::gossip::record::{MAX_NAME, MAX_WEIGHT, MAX_WORD};
@@ -64,7 +66,7 @@ impl AgentConfig {
             advertise: address,
             seeds: Vec::new(),
             label: String::new(),
-            key_file: None,
+            key_files: Vec::new(),
             token_file: None,
             insecure_plaintext: false,
             drain_timeout: Duration::from_secs(30),
@@ -104,6 +106,13 @@ impl AgentConfig {
         let heavy = self.weight > MAX_WEIGHT;
         let expected = format!("expected a whole number from 0 to {MAX_WEIGHT}");
         rule("weight", self.weight.to_string(), heavy.then_some(expected));
+        let keys = self.key_files.len();
+        let expected = format!("expected at most {MAX_KEYS}");
+        rule(
+            "key_file",
+            format!("{keys} files"),
+            (keys > MAX_KEYS).then_some(expected),
+        );
         let mut duration = |key, value: Duration, range: &RangeInclusive<Duration>| {
             let [shown, least, most] = [&value, range.start(), range.end()]
                 .map(|duration| quoted(&show_duration(*duration)));
@@ -125,7 +134,7 @@ impl AgentConfig {
         }
         let keys = Keys {
             name: "key_file",
-            given: self.key_file.is_some(),
+            given: !self.key_files.is_empty(),
             insecure_plaintext: self.insecure_plaintext,
         };
         problems.extend(of_member(self.address, self.advertise, &keys));
@@ -159,7 +168,7 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
             "`address` is no address at which others reach this member",
             "expected `advertise` beside it".to_owned(),
             format!(
-                "write advertise = \"10.0.0.5:{}\", with an address of this machine",
+                "set `advertise` to an address of this machine, such as \"10.0.0.5:{}\"",
                 address.port()
             ),
         );
@@ -169,8 +178,8 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
         add(
             &format!("`address` is not loopback, and there is no `{name}`"),
             format!("expected `{name}`, since whoever reaches the address could speak for every member"),
-            "make a key with: lbproxy key generate > gossip.key; or, in a network without strangers, write \
-             insecure_plaintext = true"
+            "make a key with: lbproxy key generate > gossip.key; or, in a network without strangers, set \
+             `insecure_plaintext`"
                 .to_owned(),
         );
     }
@@ -207,6 +216,45 @@ fn printable(text: &str, bytes: RangeInclusive<usize>) -> Result<String, String>
         let (least, most) = (bytes.start(), bytes.end());
         format!("expected {least} to {most} bytes of text without control characters")
     })
+}
+
+/// Between two checks of the service, and for one.
+///
+/// # Errors
+/// What was expected.
+pub fn period(text: &str) -> Result<Duration, String> {
+    duration_in(text, &PERIOD)
+}
+
+/// A part of a drain; may be zero.
+///
+/// # Errors
+/// What was expected.
+pub fn drain_time(text: &str) -> Result<Duration, String> {
+    duration_in(text, &FROM_ZERO)
+}
+
+/// Of the log.
+///
+/// # Errors
+/// What was expected.
+pub fn level(text: &str) -> Result<LogLevel, String> {
+    let found = LEVELS.iter().find(|(word, _)| *word == text);
+    let words = || LEVELS.iter().map(|(word, _)| *word);
+    found
+        .map(|(_, level)| *level)
+        .ok_or_else(|| format!("expected {}", one_of(words(), '"')))
+}
+
+/// The path of a file, which need not exist.
+///
+/// # Errors
+/// What was expected.
+pub fn file(text: &str) -> Result<PathBuf, String> {
+    let legal = !text.is_empty() && !text.contains('\0');
+    legal
+        .then(|| PathBuf::from(text))
+        .ok_or_else(|| "expected the path of a file".to_owned())
 }
 
 /// An address that a member binds: `ip:port`, perhaps all addresses (`0.0.0.0`, `[::]`).
@@ -284,16 +332,16 @@ impl FromStr for LocalCheck {
             let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
             // The colons of an IPv6 address are inside its brackets.
             let has_port = authority.rfind(':') > authority.rfind(']');
-            let authority = match has_port {
+            let full = match has_port {
                 true => authority.to_owned(),
                 false => format!("{authority}:80"),
             };
             let kind = CheckKind::Http {
                 path: patterns::target(if path.is_empty() { "/" } else { path })?,
-                host: None,
+                host: Some(authority.to_owned()),
                 status: vec![(200, 299)],
             };
-            (target(&authority)?, kind)
+            (target(&full)?, kind)
         } else {
             return Err(expected.to_owned());
         };
@@ -302,7 +350,7 @@ impl FromStr for LocalCheck {
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise: 1,
-            fall: 1,
+            fall: 2,
             port: None,
         };
         Ok(Self { target, check })

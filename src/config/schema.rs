@@ -97,8 +97,8 @@ pub struct AgentConfig {
     pub seeds: Vec<BackendAddress>,
     /// Sets with other labels never mix; by default empty.
     pub label: String,
-    /// Of one key or several, of which the first seals; relative to the directory of the configuration.
-    pub key_file: Option<PathBuf>,
+    /// The key `key_file`, one or an array: the first seals, all open; relative to the directory of the configuration.
+    pub key_files: Vec<PathBuf>,
     /// The operator's permission; likewise.
     pub token_file: Option<PathBuf>,
     /// Unsealed packets are accepted, and without a key sent, on an address that is not loopback too.
@@ -112,9 +112,9 @@ pub struct AgentConfig {
 /// What an agent asks its service: `http://host:port/path` or `tcp://host:port`, every `interval` for `timeout`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalCheck {
-    /// Where it is asked; also the Host field.
+    /// Where it is asked; a name is looked up each time.
     pub target: BackendAddress,
-    /// By default every second for a second; one result is enough to change the state, since proxies check too.
+    /// By default every second for a second. `rise` and `fall` say what [`agent::life`](crate::agent::life) does.
     pub check: Check,
 }
 

@@ -1,13 +1,15 @@
 //! The file of an agent: all keys at its top. Its rules are those of the flags ([`crate::config::agent`]).
 
+use std::path::PathBuf;
+
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::check::{PERIOD, warn_of_slowness};
-use super::gossip::{NOWHERE, peer, plaintext, report};
+use super::gossip::{NOWHERE, key_files, peer, plaintext, report};
 use super::top::LEVELS;
 use super::values::FROM_ZERO;
-use super::{Reader, Table};
+use super::{Reader, Slot, Table};
 use crate::config::agent::{name, reachable_address, word};
 use crate::config::diagnostics::findings::Finding;
 use crate::config::keys;
@@ -29,7 +31,6 @@ pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) 
         backend.unwrap_or(NOWHERE),
         peer.address.unwrap_or(NOWHERE),
     );
-    let key_file = table.get("key_file");
     let config = AgentConfig {
         weight: r
             .integer(table.get("weight"), 0..=u64::from(MAX_WEIGHT))
@@ -45,7 +46,7 @@ pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) 
         advertise: peer.advertise,
         seeds: peer.seeds,
         label: peer.label,
-        key_file: key_file.map(|slot| r.path(Some(slot)).unwrap_or_default()),
+        key_files: key_file(r, table.get("key_file")),
         token_file: r.path(table.get("token_file")),
         insecure_plaintext: plaintext(r, &table, "key_file"),
         drain_timeout: r
@@ -56,6 +57,20 @@ pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) 
     };
     report(r, &table, config.problems());
     config
+}
+
+/// One file, or an array of them.
+fn key_file(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
+    let Some(slot) = slot else { return Vec::new() };
+    let mut files = match slot.value.get_ref() {
+        DeValue::Array(_) => key_files(r, Some(slot)),
+        _ => r.path(Some(slot)).into_iter().collect(),
+    };
+    if files.is_empty() {
+        // A wrong one, which was told, is not one that is left out.
+        files.push(PathBuf::new());
+    }
+    files
 }
 
 fn check(r: &mut Reader<'_>, table: &Table<'_>) -> Option<LocalCheck> {

@@ -17,7 +17,7 @@ use crate::config::schema::GossipConfig;
 use crate::model::address::BackendAddress;
 
 /// Keys of a ring: more than two are only there while one takes the place of another.
-const MAX_KEYS: usize = 8;
+pub(in crate::config) const MAX_KEYS: usize = 8;
 /// Each announcement is held against all of them.
 const MAX_CIDRS: usize = 64;
 /// Stands in for an address that could not be read: one that no rule objects to.
@@ -108,14 +108,13 @@ pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
     };
     let advertise = advertise.unwrap_or(NOWHERE);
     let expected = "an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"]";
-    let own = BackendAddress::Ip(advertise);
     let mut known = HashMap::new();
     let seeds = r.list(table.get("seeds"), expected, |r, slot| {
         let expected = "an address such as \"10.0.0.6:7946\" or \"seeds.internal:7946\"";
         let seed = r.parsed(Some(slot), expected, agent::seed)?;
         let what = format!("seed \"{seed}\"");
-        // All members may have the same list: none is asked for itself.
-        once(r, &mut known, seed, slot, &what).filter(|seed| *seed != own)
+        // All members may have the same list: the member leaves itself out.
+        once(r, &mut known, seed, slot, &what)
     });
     Peer {
         address,
@@ -154,7 +153,8 @@ pub(super) fn report(r: &mut Reader<'_>, table: &Table<'_>, problems: Vec<Proble
     }
 }
 
-fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
+/// At most [`MAX_KEYS`], whatever the file says.
+pub(super) fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
     let mut known = HashMap::new();
     // An empty array is refused: it is rather a ring that lost its last key than the wish for plaintext.
     let files = r.filled_list(
@@ -167,7 +167,9 @@ fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
         },
     );
     at_most(r, slot, MAX_KEYS);
-    files.unwrap_or_default()
+    let mut files = files.unwrap_or_default();
+    files.truncate(MAX_KEYS);
+    files
 }
 
 /// The value, if it was not in the list before.

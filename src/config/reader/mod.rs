@@ -29,8 +29,9 @@ use super::keys::{self, Section};
 
 pub(super) use agent::agent;
 pub(super) use check::PERIOD;
-pub(super) use top::file;
-pub(super) use values::FROM_ZERO;
+pub(super) use gossip::MAX_KEYS;
+pub(super) use top::{LEVELS, file};
+pub(super) use values::{FROM_ZERO, duration_in};
 
 /// Byte range of a piece of the text.
 pub(super) type Place = Range<usize>;

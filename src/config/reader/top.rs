@@ -14,7 +14,7 @@ use crate::config::keys;
 use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogLevel};
 use crate::model::address::AddressError;
 
-pub(super) const LEVELS: [(&str, LogLevel); 5] = [
+pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),
     ("info", LogLevel::Info),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{Reader, Slot};
+use crate::config::agent;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::diagnostics::suggest::one_of;
 use crate::model::units::{parse_duration, parse_size, show_duration, show_size};
@@ -19,6 +20,23 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 pub(super) const TIMEOUT: RangeInclusive<Duration> = MS..=YEAR;
 /// Spans of time where zero means at once.
 pub(in crate::config) const FROM_ZERO: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+
+const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
+
+/// A duration within `range`, or what was expected.
+pub(in crate::config) fn duration_in(
+    text: &str,
+    range: &RangeInclusive<Duration>,
+) -> Result<Duration, String> {
+    let value = parse_duration(text).map_err(|why| format!("{why}; expected {DURATION}"))?;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = (show_duration(*range.start()), show_duration(*range.end()));
+    Err(format!(
+        "expected a duration from \"{least}\" to \"{most}\""
+    ))
+}
 
 impl Reader<'_> {
     pub(super) fn string<'a>(&mut self, slot: Option<Slot<'a>>, expected: &str) -> Option<&'a str> {
@@ -53,13 +71,7 @@ impl Reader<'_> {
 
     /// Of a file, which need not exist.
     pub(super) fn path(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
-        let expected = "the path of a file";
-        self.parsed(slot, expected, |path| {
-            let legal = !path.is_empty() && !path.contains('\0');
-            legal
-                .then(|| PathBuf::from(path))
-                .ok_or_else(|| format!("expected {expected}"))
-        })
+        self.parsed(slot, "the path of a file", agent::file)
     }
 
     /// A word of a closed set.
@@ -150,18 +162,8 @@ impl Reader<'_> {
         slot: Option<Slot<'_>>,
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let shape = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
         self.refuse_bare(&slot, "a duration", ["s", "ms"])?;
-        self.parsed(slot, shape, |text| {
-            let value = parse_duration(text).map_err(|why| format!("{why}; expected {shape}"))?;
-            if range.contains(&value) {
-                return Ok(value);
-            }
-            let (least, most) = (show_duration(*range.start()), show_duration(*range.end()));
-            Err(format!(
-                "expected a duration from \"{least}\" to \"{most}\""
-            ))
-        })
+        self.parsed(slot, DURATION, |text| duration_in(text, &range))
     }
 
     /// In bytes.

@@ -45,19 +45,19 @@ fn config(text: &str) -> AgentConfig {
         .unwrap_or_else(|| panic!("{text}\n{:#?}", loaded.diagnostics))
 }
 
-fn http(target: &str, path: &str) -> LocalCheck {
+fn http(target: &str, host: &str, path: &str) -> LocalCheck {
     LocalCheck {
         target: target.parse().unwrap(),
         check: Check {
             kind: CheckKind::Http {
                 path: path.to_owned(),
-                host: None,
+                host: Some(host.to_owned()),
                 status: vec![(200, 299)],
             },
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise: 1,
-            fall: 1,
+            fall: 2,
             port: None,
         },
     }
@@ -72,13 +72,13 @@ fn defaults_and_all_of_it() {
         zone: "a".to_owned(),
         name: Some("web-7".to_owned()),
         build: "1.4.2".to_owned(),
-        check: Some(http("127.0.0.1:8080", "/healthz")),
+        check: Some(http("127.0.0.1:8080", "127.0.0.1:8080", "/healthz")),
         seeds: vec![
             "10.0.0.5:7946".parse().unwrap(),
             "seeds.internal:7946".parse().unwrap(),
         ],
         label: "prod".to_owned(),
-        key_file: Some(PathBuf::from("gossip.key")),
+        key_files: vec![PathBuf::from("gossip.key")],
         token_file: Some(PathBuf::from("agent.token")),
         ..AgentConfig::new("web".to_owned(), least().backend, address)
     };
@@ -192,11 +192,14 @@ fn checks() {
     for (url, expected) in [
         (
             "http://127.0.0.1:8080/healthz?a=1",
-            http("127.0.0.1:8080", "/healthz?a=1"),
+            http("127.0.0.1:8080", "127.0.0.1:8080", "/healthz?a=1"),
         ),
-        ("http://Web.Internal", http("web.internal:80", "/")),
-        ("http://[::1]", http("[::1]:80", "/")),
-        ("http://[::1]:8080/", http("[::1]:8080", "/")),
+        (
+            "http://Web.Internal",
+            http("web.internal:80", "Web.Internal", "/"),
+        ),
+        ("http://[::1]", http("[::1]:80", "[::1]", "/")),
+        ("http://[::1]:8080/", http("[::1]:8080", "[::1]:8080", "/")),
     ] {
         assert_eq!(url.parse(), Ok(expected), "{url}");
     }
@@ -263,7 +266,7 @@ fn flags_obey_the_rules_of_the_file() {
     assert_eq!(least().validate(), Ok(()));
     let key = "`address` is not loopback, and there is no `key_file`: expected `key_file`, since whoever reaches the \
                address could speak for every member; make a key with: lbproxy key generate > gossip.key; or, in a \
-               network without strangers, write insecure_plaintext = true";
+               network without strangers, set `insecure_plaintext`";
     let one_machine =
         "expected the address of one machine, neither unspecified nor multicast nor broadcast";
     type Case = (fn(&mut AgentConfig), &'static str, String);
@@ -349,6 +352,12 @@ fn flags_obey_the_rules_of_the_file() {
         assert_eq!(config.problems().len(), 1, "{key}");
     }
     let mut config = least();
+    config.key_files = vec![PathBuf::new(); 9];
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "`key_file` is 9 files: expected at most 8"
+    );
+    let mut config = least();
     config.address = "0.0.0.0:7946".parse().unwrap();
     config.insecure_plaintext = true;
     assert_eq!(config.validate(), Ok(()), "127.0.0.1 is advertised");
@@ -356,6 +365,38 @@ fn flags_obey_the_rules_of_the_file() {
     assert_eq!(
         config.validate().unwrap_err().message,
         "`address` is no address at which others reach this member"
+    );
+}
+
+#[test]
+fn keys() {
+    for (lines, expected) in [
+        ("key_file = 'a'", vec!["a"]),
+        ("key_file = ['a', 'b']", vec!["a", "b"]),
+    ] {
+        let files: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
+        assert_eq!(config(&format!("{LEAST}{lines}")).key_files, files);
+    }
+    says(
+        "key_file = ['a', 'b', 'a', '']",
+        "4:23 error: key file \"a\" is given twice | expected each once | the first is 4:13\n\
+         4:28 error: an entry of `key_file` is \"\" | expected the path of a file",
+    );
+    says(
+        "key_file = []",
+        "4:12 error: `key_file` is an empty array | expected at least one entry; leave `key_file` out otherwise",
+    );
+    says(
+        &format!(
+            "key_file = {:?}",
+            ["1", "2", "3", "4", "5", "6", "7", "8", "9"]
+        ),
+        "4:12 error: `key_file` has 9 entries | expected at most 8",
+    );
+    // A wrong one is no missing one.
+    assert_eq!(
+        said("cluster = 'a'\nbackend = '10.0.0.1:1'\naddress = '10.0.0.1:2'\nkey_file = ['']"),
+        "4:13 error: an entry of `key_file` is \"\" | expected the path of a file"
     );
 }
 
