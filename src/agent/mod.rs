@@ -2,12 +2,13 @@
 //!
 //! [`run`] puts the parts together: [`life`] decides what is announced and when; [`supervise`] runs the service if the
 //! agent was given one; [`signals`] hears orders; the check is the proxy's own probe ([`crate::health::probe`]). How
-//! an announcement reaches others is behind [`Announcer`]. All of it lives on the thread that calls [`run`], in a
-//! runtime of its own.
+//! an announcement reaches others is behind [`Announcer`]: by a member of the peer set ([`announcer`]). All of it but
+//! that member lives on the thread that calls [`run`], in a runtime of its own.
 //!
 //! What a check says is announced, not acted upon: a failing service is not restarted, since a check that is wrong
 //! must not end what works.
 
+pub mod announcer;
 pub mod life;
 pub mod settings;
 pub mod signals;
@@ -16,6 +17,7 @@ pub mod supervise;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -48,6 +50,11 @@ pub trait Announcer {
     /// Resolves when the newest announcement has been sent to a peer at least once, or at once if there is none.
     /// May be dropped and asked for again; nothing waits for it longer than [`life::MOST_TELLING`].
     fn sent(&self) -> impl Future<Output = ()>;
+
+    /// What it has to do beside all of that; dropped before it leaves.
+    fn tend(&self) -> impl Future<Output = Infallible> {
+        std::future::pending()
+    }
 
     /// Announces [`ServiceState::Left`] and leaves the peer set; resolves when that is told, or cannot be, within a
     /// bound of its own.
@@ -92,6 +99,21 @@ pub fn run(settings: &Settings, announcer: impl Announcer) -> Result<u8, AgentEr
 pub async fn serve(
     settings: &Settings,
     announcer: impl Announcer,
+    signals: Signals,
+) -> Result<u8, AgentError> {
+    let code = tokio::select! {
+        code = live(settings, &announcer, signals) => code?,
+        never = announcer.tend() => match never {},
+    };
+    announcer.leave().await;
+    info!("left");
+    Ok(code)
+}
+
+/// Until it is time to leave.
+async fn live(
+    settings: &Settings,
+    announcer: &impl Announcer,
     mut signals: Signals,
 ) -> Result<u8, AgentError> {
     let began = Instant::now();
@@ -147,12 +169,9 @@ pub async fn serve(
                 warn!("killing the process");
                 supervisor.iter().for_each(Supervisor::kill);
             }
-            Act::Leave => break,
+            Act::Leave => return Ok(service.code),
         }
     }
-    announcer.leave().await;
-    info!("left");
-    Ok(service.code)
 }
 
 type Probed = Result<Passed, Failed>;

@@ -1,25 +1,34 @@
-//! `lbproxy agent`: its flags, and what they make of the settings.
+//! `lbproxy agent`: its flags, what they make of the settings, and the run.
 //!
 //! A flag overrides the same key of the file, which is whole by itself; without a file the flags must say all that has
-//! no default. The rules are those of the file ([`crate::config::agent`]). Keys and tokens are never arguments, which
-//! everybody on the machine can read, but files.
+//! no default. The rules are those of the file ([`crate::config::agent`]). Paths in the file are relative to its
+//! directory, those of flags to the working directory. Keys and tokens are never arguments, which everybody on the
+//! machine can read, but files.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use thiserror::Error;
+use tracing::warn;
 
+use super::check::{in_colour, read};
+use crate::agent::announcer::PeerAnnouncer;
 use crate::agent::settings::Settings;
 use crate::config::agent::{
     Problem, drain_time, file, label, level, member_address, name, period, reachable_address, seed,
     word,
 };
+use crate::config::diagnostics::render;
+use crate::config::load::load_agent;
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::MAX_WEIGHT;
+use crate::logging::events::EventLog;
 use crate::model::address::BackendAddress;
 use crate::model::settings::LogLevel;
 
@@ -124,6 +133,67 @@ impl fmt::Display for Flags<'_> {
         }
         Ok(())
     }
+}
+
+/// Runs an agent until it is told to end; exit code 2 if the flags are wrong, 1 if it cannot start, else as
+/// [`crate::agent::run`] says.
+pub fn run(arguments: AgentArguments) -> ExitCode {
+    let mut warnings = String::new();
+    let file = match arguments.config.as_deref().map(from_file) {
+        None => None,
+        Some(Ok((config, said))) => {
+            warnings = said;
+            Some(config)
+        }
+        Some(Err(said)) => {
+            eprintln!("{}", said.trim_end());
+            return ExitCode::FAILURE;
+        }
+    };
+    let settings = match arguments.settings(file) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(&settings, &warnings) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: &Settings, warnings: &str) -> anyhow::Result<u8> {
+    // Its level stays, so the handle that changes it is not kept.
+    EventLog::start(settings.config.level, Arc::default())?;
+    if !warnings.is_empty() {
+        warn!("the configuration has warnings\n{warnings}");
+    }
+    let announcer = PeerAnnouncer::start(&settings.config)?;
+    Ok(crate::agent::run(settings, announcer)?)
+}
+
+/// The configuration in a file, and its warnings as they are shown; or all that is wrong with it.
+fn from_file(path: &Path) -> Result<(AgentConfig, String), String> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|error| format!("error: {name}: cannot be read: {error}"))?;
+    let loaded = load_agent(&bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    let said = match &loaded.diagnostics[..] {
+        [] => String::new(),
+        diagnostics => render(&name, &text, diagnostics, in_colour()),
+    };
+    let Some(mut config) = loaded.config else {
+        return Err(said);
+    };
+    let directory = path.parent().unwrap_or(Path::new(""));
+    for file in config.key_files.iter_mut().chain(&mut config.token_file) {
+        *file = directory.join(&*file);
+    }
+    Ok((config, said))
 }
 
 impl AgentArguments {

@@ -14,9 +14,7 @@ use crate::config::schema::{AgentConfig, Config};
 /// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
 /// at line 1, column 1).
 pub fn run(path: &Path, json: bool) -> ExitCode {
-    let colour =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let report = report(path, json, colour);
+    let report = report(path, json, in_colour());
     // A reader that has gone away does not change the verdict.
     let _ = io::stderr().write_all(report.err.as_bytes());
     let _ = io::stdout().write_all(report.out.as_bytes());
@@ -24,6 +22,11 @@ pub fn run(path: &Path, json: bool) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// Whether diagnostics on stderr are coloured.
+pub(super) fn in_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 struct Report {
@@ -82,7 +85,7 @@ fn check(bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
 }
 
 /// The bytes of a file, one more than the limit at the most, so that a device or a pipe cannot fill the memory.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(MAX_FILE as u64 + 1)

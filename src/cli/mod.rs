@@ -42,6 +42,8 @@ enum Command {
     },
     /// Start three sample backends and a proxy before them, in one process, to try things on.
     Demo,
+    /// Stand beside a service: check it, announce it to the gossip peer set, perhaps run it.
+    Agent(Box<agent::AgentArguments>),
     /// Make keys of the gossip peer set.
     Key {
         #[command(subcommand)]
@@ -62,12 +64,14 @@ enum Command {
     },
 }
 
-/// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong.
+/// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong; with
+/// `agent --once` that of the service.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match (arguments.command, arguments.config) {
         (Some(Command::Check { file, json }), _) => check::run(&file, json),
         (Some(Command::Demo), _) => demo::run(),
+        (Some(Command::Agent(arguments)), _) => agent::run(*arguments),
         (Some(Command::Key { command }), _) => ended(key::run(&command)),
         (Some(Command::Members { file, json }), _) => members::run(&file, json),
         (Some(Command::Token { command }), _) => ended(token::run(&command)),
