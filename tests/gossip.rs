@@ -85,31 +85,19 @@ impl Proxies {
     }
 
     /// Flags of an agent of this set.
-    fn flags(&self) -> Vec<String> {
+    fn flags(&self) -> String {
         let seeds: Vec<String> = self.peers.iter().map(|p| p.addr.to_string()).collect();
-        let keys: Vec<String> = self
-            .keys()
-            .iter()
-            .map(|k| k.display().to_string())
-            .collect();
-        [
-            "--seeds".to_owned(),
+        let keys: Vec<String> = self.keys().iter().map(|k| k.display().to_string()).collect();
+        format!(
+            "--seeds {} --key-file {} --interval 500ms --drain-timeout 2s",
             seeds.join(","),
-            "--key-file".to_owned(),
-            keys.join(","),
-            "--interval".to_owned(),
-            "500ms".to_owned(),
-            "--drain-timeout".to_owned(),
-            "2s".to_owned(),
-        ]
-        .into()
+            keys.join(",")
+        )
     }
 
-    fn agent(&self, ip: &str, backend: SocketAddr) -> Agent {
-        let mut flags = self.flags();
-        flags.extend(["--check".to_owned(), format!("http://{backend}/healthz")]);
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        Agent::start(ip, backend, &flags)
+    fn agent(&self, ip: &str, backend: SocketAddr) -> Member {
+        let flags = format!("{} --check http://{backend}/healthz", self.flags());
+        Member::start(ip, backend, &flags)
     }
 
     /// Waits until every proxy uses exactly these backends; says how long it took.
@@ -125,6 +113,26 @@ impl Proxies {
     }
 }
 
+/// An agent at an address of its own.
+struct Member {
+    agent: Agent,
+    backend: SocketAddr,
+    _port: Port,
+}
+
+impl Member {
+    /// At a free port of `ip`, for the service at `backend`, with more flags.
+    fn start(ip: &str, backend: SocketAddr, flags: &str) -> Self {
+        let port = Port::reserve(ip);
+        let flags = format!("--cluster web --address {} --backend {backend} {flags}", port.addr);
+        Self {
+            agent: Agent::start(&flags, &[]),
+            backend,
+            _port: port,
+        }
+    }
+}
+
 /// The backends that a proxy sends requests to.
 fn used(proxy: &Proxy) -> BTreeSet<String> {
     let status = proxy.status();
@@ -134,7 +142,7 @@ fn used(proxy: &Proxy) -> BTreeSet<String> {
         .collect()
 }
 
-fn names<'a>(agents: impl IntoIterator<Item = &'a Agent>) -> BTreeSet<String> {
+fn names<'a>(agents: impl IntoIterator<Item = &'a Member>) -> BTreeSet<String> {
     let agents = agents.into_iter();
     agents.map(|agent| agent.backend.to_string()).collect()
 }
@@ -175,7 +183,7 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
         |(i, backend): (usize, SocketAddr)| proxies.agent(&format!("127.0.2.{}", i + 1), backend);
     let addresses: Vec<SocketAddr> = addresses.collect();
     let numbered = || addresses.iter().copied().enumerate();
-    let mut agents: Vec<Agent> = numbered().take(20).map(start).collect();
+    let mut agents: Vec<Member> = numbered().take(20).map(start).collect();
     let took = proxies.wait_used("twenty agents", &names(&agents));
     println!("20 agents in use on 3 proxies after {took:?}, their health checks included");
 
@@ -189,19 +197,19 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
     println!("10 more in use after {took:?}");
     goes_on(&load, "thirty agents");
 
-    for agent in &agents[..10] {
-        agent.signal(Signal::TERM);
+    for member in &agents[..10] {
+        member.agent.signal(Signal::TERM);
     }
     let took = proxies.wait_used("ten drain", &names(&agents[10..]));
     println!("10 drains seen by all proxies after {took:?}");
-    for agent in &agents[..10] {
-        let status = agent.wait_exit(PATIENCE);
-        assert!(status.success(), "{status}: {}", agent.log());
+    for member in &agents[..10] {
+        let status = member.agent.wait_exit();
+        assert!(status.success(), "{status}: {}", member.agent.log());
     }
     goes_on(&load, "ten have left");
 
-    for (agent, backend) in agents[20..].iter().zip(&mortal) {
-        agent.kill();
+    for (member, backend) in agents[20..].iter().zip(&mortal) {
+        member.agent.kill();
         backend.kill();
     }
     let took = proxies.wait_used("ten are killed", &names(&agents[10..20]));
@@ -209,10 +217,10 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
     goes_on(&load, "ten are dead");
 
     mortal.iter().for_each(ChildBackend::up);
-    for agent in &mut agents[10..20] {
-        agent.kill();
+    for member in &agents[10..20] {
+        member.agent.kill();
     }
-    agents.iter_mut().for_each(Agent::restart);
+    agents.iter_mut().for_each(|member| member.agent.restart());
     let took = proxies.wait_used("all restart", &names(&agents));
     println!("30 restarted at the same addresses in use after {took:?}");
     goes_on(&load, "all are back");
@@ -326,13 +334,12 @@ fn other_keys_and_other_labels_never_mix() {
     let with_other_key = flags(&other_key);
     let mut with_other_label = flags(&our_key);
     with_other_label.extend(["--label", "other"].map(str::to_owned));
-    let _strangers: Vec<Agent> = [with_other_key, with_other_label]
+    let _strangers: Vec<Member> = [with_other_key, with_other_label]
         .iter()
         .zip(&strangers)
         .enumerate()
         .map(|(i, (flags, service))| {
-            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-            Agent::start(&format!("127.0.3.{}", i + 2), service.addr, &flags)
+            Member::start(&format!("127.0.3.{}", i + 2), service.addr, flags)
         })
         .collect();
     let proxy = &ours.all[0];
@@ -359,7 +366,7 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
     });
     proxy.signal(Signal::TERM);
     assert!(proxy.wait_exit(PATIENCE).success());
-    agent.kill();
+    agent.agent.kill();
     let dir = tempfile::tempdir().unwrap();
     let config = std::fs::read_to_string(proxy.config_path()).unwrap();
     let config = config.replace(

@@ -1,56 +1,38 @@
-//! `lbproxy agent` as a process, and the pieces that tests of the peer set share.
+//! The built program as an agent: started with flags, signalled, ended; told by its log.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::port::Port;
-use super::process::{PROGRAM, collect_lines};
-use super::wait::wait_for;
+use super::process::{PROGRAM, collect_lines, run};
+use super::wait::{PATIENCE, wait_for, wait_until};
 
-/// A running agent; killed when it goes out of scope.
+/// A running agent; killed when it goes out of scope, and what it supervises with it.
 pub struct Agent {
-    /// Where it gossips.
-    pub address: SocketAddr,
-    /// The service that it speaks for.
-    pub backend: SocketAddr,
-    flags: Vec<String>,
+    flags: String,
+    command: Vec<String>,
     child: Mutex<Child>,
     stderr: Arc<Mutex<Vec<String>>>,
-    _port: Port,
 }
 
 impl Agent {
-    /// Starts an agent at a free port of `ip` for the service at `backend`, with more `flags`.
-    pub fn start(ip: &str, backend: SocketAddr, flags: &[&str]) -> Self {
-        let port = Port::reserve(ip);
-        let mut all: Vec<String> = ["--address", &port.addr.to_string()]
-            .into_iter()
-            .chain(["--backend", &backend.to_string()])
-            .chain(flags.iter().copied())
-            .map(str::to_owned)
-            .collect();
-        if !flags.contains(&"--cluster") {
-            all.extend(["--cluster", "web"].map(str::to_owned));
-        }
-        let (child, stderr) = launch(&all);
+    /// Starts it with these flags, split at blanks, and the command that it supervises, if any.
+    pub fn start(flags: &str, command: &[&str]) -> Self {
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        let (child, stderr) = launch(flags, &command);
         Self {
-            address: port.addr,
-            backend,
-            flags: all,
+            flags: flags.to_owned(),
+            command,
             child: Mutex::new(child),
             stderr,
-            _port: port,
         }
     }
 
-    /// Starts it again at the same address, after its end.
+    /// Starts it again after its end, with the same flags.
     pub fn restart(&mut self) {
-        let (child, stderr) = launch(&self.flags);
+        let (child, stderr) = launch(&self.flags, &self.command);
         *self.child.lock().unwrap() = child;
         self.stderr = stderr;
     }
@@ -62,39 +44,52 @@ impl Agent {
         child.wait().unwrap();
     }
 
+    /// The events that it has written to stderr, and what the process it supervises has.
+    pub fn log(&self) -> String {
+        self.stderr.lock().unwrap().join("\n")
+    }
+
+    /// Waits until its log has this.
+    #[track_caller]
+    pub fn wait_log(&self, said: &str) {
+        wait_until(PATIENCE, &format!("the agent says {said:?}"), || {
+            self.log().contains(said)
+        });
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let child = self.child.lock().unwrap();
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        kill_process(Pid::from_child(&self.child.lock().unwrap()), signal).unwrap();
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub fn wait_exit(&self, timeout: Duration) -> ExitStatus {
-        wait_for(timeout, "the agent ends", || {
+    pub fn wait_exit(&self) -> ExitStatus {
+        wait_for(PATIENCE, "the agent ends", || {
             self.child.lock().unwrap().try_wait().unwrap()
         })
-    }
-
-    /// What it has written to stderr.
-    pub fn log(&self) -> String {
-        self.stderr.lock().unwrap().join("\n")
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if let Ok(mut child) = self.child.lock() {
-            let _ = child.kill();
-            let _ = child.wait();
+        let mut child = self.child.lock().unwrap_or_else(|e| e.into_inner());
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            let log = self.stderr.lock().unwrap_or_else(|e| e.into_inner());
+            eprintln!("--- the agent's log\n{}\n---", log.join("\n"));
         }
     }
 }
 
-fn launch(flags: &[String]) -> (Child, Arc<Mutex<Vec<String>>>) {
-    let mut child = Command::new(PROGRAM)
-        .arg("agent")
-        .args(flags)
+fn launch(flags: &str, command: &[String]) -> (Child, Arc<Mutex<Vec<String>>>) {
+    let mut agent = Command::new(PROGRAM);
+    agent.arg("agent").args(flags.split_whitespace());
+    if !command.is_empty() {
+        agent.arg("--").args(command);
+    }
+    let mut child = agent
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -106,12 +101,7 @@ fn launch(flags: &[String]) -> (Child, Arc<Mutex<Vec<String>>>) {
 
 /// Writes a new key to `path`, as `lbproxy key generate` prints it.
 pub fn write_key(path: &Path) {
-    let made = Command::new(PROGRAM)
-        .args(["key", "generate"])
-        .output()
-        .unwrap();
-    assert!(made.status.success());
-    replace(path, &made.stdout);
+    replace(path, &run(&["key", "generate"]).stdout);
 }
 
 /// Puts another file in place of `path`, by rename.

@@ -466,7 +466,8 @@ fn named<'a>(entries: &'a Value, key: &str, wanted: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {key} {wanted} in {entries:#}"))
 }
 
-pub(super) fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+/// The lines of a stream as they come; given back by the one that collects when all are read.
+pub fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     std::thread::spawn(move || {

@@ -1,0 +1,200 @@
+//! `lbproxy agent` by the real program: what it refuses, the process that it supervises, and its place in a peer set.
+//!
+//! Agents of one test have loopback addresses of their own (127.77.x.y), so that tests beside it do not meet them. What
+//! an agent sees of the others is told by its log.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+
+use rustix::process::Signal;
+use support::agent::Agent;
+use support::port::Port;
+use support::process::run;
+
+const JOINED: &str = "INFO joined the peer set others=1";
+
+/// A new key in this file.
+fn key(path: &Path) {
+    fs::write(path, run(&["key", "generate"]).stdout).unwrap();
+}
+
+/// Exit code and stderr of an agent with these flags behind those that it needs.
+#[track_caller]
+fn refused(flags: &str) -> (Option<i32>, String) {
+    let least = "agent --cluster web --backend 127.0.0.1:80 --address 127.77.0.1:7946";
+    let words: Vec<&str> = least.split(' ').chain(flags.split(' ')).collect();
+    let output = run(&words);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr)
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    for (flags, code, said) in [
+        ("--weight 1001", 2, "1001 is not in 0..=1000"),
+        ("--interval 1s", 2, "error: --interval without a check"),
+        (
+            "--config nowhere.toml",
+            1,
+            "error: nowhere.toml: cannot be read: ",
+        ),
+        (
+            "--key-file nowhere.key",
+            1,
+            "error: cannot read nowhere.key: ",
+        ),
+        (
+            "--token-file nowhere.token",
+            1,
+            "error: cannot read nowhere.token: ",
+        ),
+        (
+            "--key-file config/smallest.toml",
+            1,
+            "error: config/smallest.toml: it has more than one line",
+        ),
+    ] {
+        let (got, stderr) = refused(flags);
+        assert_eq!(got, Some(code), "{flags}: {stderr}");
+        assert!(stderr.contains(said), "{flags}: {stderr}");
+    }
+}
+
+#[test]
+fn what_a_token_does_not_permit_is_not_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (operator, token) = (path("operator"), path("agent.token"));
+    run(&["token", "operator", "--out", &operator]);
+    let operator = format!("{operator}.key");
+    let mut mint = vec!["token", "mint", "--key", &operator, "--cluster", "web"];
+    mint.extend("--cidr 127.0.0.0/8 --max-weight 5 --ttl 1d".split(' '));
+    fs::write(&token, run(&mint).stdout).unwrap();
+    let (code, stderr) = refused(&format!("--weight 6 --token-file {token}"));
+    let said =
+        "error: the token does not permit this service: the weight is above the token's largest";
+    assert_eq!((code, stderr.as_str()), (Some(1), said));
+}
+
+#[test]
+fn a_wrong_file_is_shown_with_its_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    fs::write(&path, "cluster = 'web'\nbackend = 'x'\naddres = 1\n").unwrap();
+    let output = run(&["agent", "--config", path.to_str().unwrap()]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for said in [
+        "agent.toml:2:11",
+        "agent.toml:3:1",
+        "did you mean `address`?",
+    ] {
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+}
+
+#[test]
+fn the_exit_code_of_what_runs_once() {
+    for (script, code) in [("exit 7", 7), ("kill -KILL $$", 137)] {
+        let agent = Agent::start(
+            "--cluster web --backend 127.0.0.1:80 --address 127.77.1.1:7946 --once",
+            &["sh", "-c", script],
+        );
+        assert_eq!(agent.wait_exit().code(), Some(code), "{}", agent.log());
+    }
+}
+
+#[test]
+fn sigterm_drains_and_ends_what_is_supervised() {
+    let port = Port::reserve("127.0.0.1");
+    let flags = format!(
+        "--cluster web --backend {} --check tcp://{} --interval 100ms --address 127.77.2.1:7946 --drain-delay 100ms",
+        port.addr, port.addr
+    );
+    let number = port.addr.port().to_string();
+    let server = [
+        "python3",
+        "-m",
+        "http.server",
+        "--bind",
+        "127.0.0.1",
+        &number,
+    ];
+    let agent = Agent::start(&flags, &server);
+    agent.wait_log("INFO announced state=ready");
+    TcpStream::connect(port.addr).unwrap();
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait_exit().code(), Some(0), "{}", agent.log());
+    agent.wait_log("INFO left");
+    let log = agent.log();
+    let at = |what: &str| log.find(what).unwrap_or_else(|| panic!("no {what}: {log}"));
+    let order = [
+        "state=draining",
+        "stopping the process",
+        "the process ended",
+        "INFO left",
+    ];
+    assert!(order.map(at).is_sorted(), "{log}");
+    TcpStream::connect(port.addr).unwrap_err();
+}
+
+#[test]
+fn two_meet_one_by_flags_and_one_by_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    key(&dir.path().join("gossip.key"));
+    let file = dir.path().join("agent.toml");
+    // The key lies beside the file.
+    let text = "cluster = 'web'\nbackend = '127.0.0.1:80'\naddress = '127.77.3.1:7946'\nkey_file = 'gossip.key'\n\
+                seeds = ['127.77.3.1:7946', '127.77.3.2:7946']\nlevel = 'debug'\ndrain_timeout = '0s'";
+    fs::write(&file, text).unwrap();
+    let first = Agent::start(&format!("--config {} --level info", file.display()), &[]);
+    let flags = format!(
+        "--cluster web --backend 127.0.0.1:81 --address 127.77.3.2:7946 --seeds 127.77.3.1:7946 --key-file {} \
+         --drain-timeout 0s",
+        dir.path().join("gossip.key").display()
+    );
+    let second = Agent::start(&flags, &[]);
+    // Its own address among its seeds does no harm.
+    first.wait_log("WARN the configuration has warnings");
+    first.wait_log(JOINED);
+    second.wait_log(JOINED);
+    second.signal(Signal::TERM);
+    assert_eq!(second.wait_exit().code(), Some(0), "{}", second.log());
+    first.wait_log("WARN no other member of the peer set answers any more");
+    assert!(!first.log().contains(" DEBUG "), "{}", first.log());
+}
+
+#[test]
+fn nobody_answers_to_another_key_until_it_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let (a, b) = (file("a.key"), file("b.key"));
+    key(&a);
+    key(&b);
+    let agent = |number: u8, other: u8, key: &Path| {
+        let flags = format!(
+            "--cluster web --backend 127.0.0.1:80 --address 127.77.4.{number}:7946 --seeds 127.77.4.{other}:7946 \
+             --key-file {}",
+            key.display()
+        );
+        Agent::start(&flags, &[])
+    };
+    let first = agent(1, 2, &a);
+    let second = agent(2, 1, &b);
+    second.wait_log("WARN no member answers yet");
+    assert!(!second.log().contains(JOINED), "{}", second.log());
+    // What is no key changes nothing; the other's is followed without a restart.
+    let broken = "WARN the files of keys and token have changed and are not used";
+    fs::write(&b, "junk").unwrap();
+    second.wait_log(broken);
+    fs::copy(&a, &b).unwrap();
+    second.wait_log("INFO the files of keys and token have changed and are used");
+    second.wait_log(JOINED);
+    first.wait_log(JOINED);
+    assert_eq!(second.log().matches(broken).count(), 1, "{}", second.log());
+}
