@@ -87,7 +87,11 @@ impl Proxies {
     /// Flags of an agent of this set.
     fn flags(&self) -> String {
         let seeds: Vec<String> = self.peers.iter().map(|p| p.addr.to_string()).collect();
-        let keys: Vec<String> = self.keys().iter().map(|k| k.display().to_string()).collect();
+        let keys: Vec<String> = self
+            .keys()
+            .iter()
+            .map(|k| k.display().to_string())
+            .collect();
         format!(
             "--seeds {} --key-file {} --interval 500ms --drain-timeout 2s",
             seeds.join(","),
@@ -124,7 +128,10 @@ impl Member {
     /// At a free port of `ip`, for the service at `backend`, with more flags.
     fn start(ip: &str, backend: SocketAddr, flags: &str) -> Self {
         let port = Port::reserve(ip);
-        let flags = format!("--cluster web --address {} --backend {backend} {flags}", port.addr);
+        let flags = format!(
+            "--cluster web --address {} --backend {backend} {flags}",
+            port.addr
+        );
         Self {
             agent: Agent::start(&flags, &[]),
             backend,
@@ -326,14 +333,9 @@ fn other_keys_and_other_labels_never_mix() {
     let other_key = ours.dir.path().join("other.key");
     write_key(&other_key);
     let our_key = ours.dir.path().join("a.key");
-    let flags = |key: &Path| -> Vec<String> {
-        ["--seeds", &seed, "--key-file", &key.display().to_string()]
-            .map(str::to_owned)
-            .into()
-    };
+    let flags = |key: &Path| format!("--seeds {seed} --key-file {}", key.display());
     let with_other_key = flags(&other_key);
-    let mut with_other_label = flags(&our_key);
-    with_other_label.extend(["--label", "other"].map(str::to_owned));
+    let with_other_label = flags(&our_key) + " --label other";
     let _strangers: Vec<Member> = [with_other_key, with_other_label]
         .iter()
         .zip(&strangers)
