@@ -395,6 +395,11 @@ impl Node {
         self.heard = true;
     }
 
+    /// Does as if this run had been challenged and nothing of it had been seen since.
+    pub(super) fn assume_contact(&mut self, run: &Identity) {
+        self.contacts.assume(run, self.io.now);
+    }
+
     pub(super) fn set_now(&mut self, now: Time) {
         self.io.now = now;
     }

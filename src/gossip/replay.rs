@@ -149,17 +149,26 @@ impl Contacts {
             return None;
         }
         let waiting = self.waiting.remove(&key)?;
+        self.admit(sender, sequence, now);
+        Some(waiting.body)
+    }
+
+    /// Knows a run that nothing was heard of yet, for simulations that begin in the middle.
+    pub(super) fn assume(&mut self, run: &Identity, now: Time) {
+        self.admit(run, 0, now);
+    }
+
+    fn admit(&mut self, run: &Identity, sequence: u64, now: Time) {
         self.make_room();
         self.known.insert(
-            key,
+            run.key(),
             Contact {
-                epoch: sender.epoch(),
+                epoch: run.epoch(),
                 highest: sequence,
                 window: 1,
                 seen: now,
             },
         );
-        Some(waiting.body)
     }
 
     /// How many wait for their echo.

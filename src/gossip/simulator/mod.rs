@@ -6,6 +6,7 @@
 
 mod network;
 pub mod scenarios;
+mod streams;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -18,18 +19,19 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::Time;
-use super::exchange::{Exchange, Progress};
 use super::identity::{Identity, Role};
 use super::keyring::{Keyring, SecretKey};
 use super::node::{Limits, Node, Settings};
 use super::record::{Record, ServiceState};
+use super::tuning::MAX_DATAGRAM;
 
 pub use network::{Network, Traffic};
+use streams::Stream;
 
-/// A connection that nobody answers is given up after.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(3);
 /// Datagrams that wait for a frozen node, at the most: about what a socket's buffer holds.
 const MOST_WAITING: usize = 500;
+/// Of every set, but where a scenario says something else.
+pub const LABEL: &str = "simulation";
 /// Milliseconds of the world at the start.
 const WORLD: u64 = 1_790_000_000_000;
 /// IP and UDP headers of a datagram.
@@ -90,13 +92,6 @@ struct Slot {
     traffic: Traffic,
 }
 
-struct Stream {
-    client: NodeId,
-    server: NodeId,
-    at_client: Exchange,
-    at_server: Exchange,
-}
-
 /// See the module.
 pub struct Simulation {
     now: Time,
@@ -107,9 +102,12 @@ pub struct Simulation {
     streams: HashMap<u64, Stream>,
     next_stream: u64,
     rng: StdRng,
-    keyring: Arc<Keyring>,
+    /// Every datagram that was sent since it began to be recorded, and to whom.
+    tape: Option<Vec<(NodeId, Vec<u8>)>>,
     /// What the network does.
     pub network: Network,
+    /// What nodes that are started from now on seal by.
+    pub keyring: Arc<Keyring>,
     /// Bounds of nodes that are started from now on.
     pub limits: Limits,
 }
@@ -118,9 +116,7 @@ impl Simulation {
     /// Nobody there.
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut key = [0; 32];
-        rng.fill_bytes(&mut key);
-        let keyring = Keyring::new(&[SecretKey::generate(&key)], "simulation", false);
+        let keyring = Keyring::new(&[secret_key(&mut rng)], LABEL, false);
         Self {
             now: Duration::ZERO,
             events: BinaryHeap::new(),
@@ -130,8 +126,9 @@ impl Simulation {
             streams: HashMap::new(),
             next_stream: 0,
             rng,
-            keyring: Arc::new(keyring),
+            tape: None,
             network: Network::default(),
+            keyring: Arc::new(keyring),
             limits: Limits {
                 members: 20_000,
                 ..Limits::default()
@@ -149,9 +146,19 @@ impl Simulation {
         self.rng.random_range(0..bound.max(1))
     }
 
-    /// The keyring that nodes are started with.
-    pub fn keyring(&self) -> Arc<Keyring> {
-        Arc::clone(&self.keyring)
+    /// A key that nobody has yet.
+    pub fn new_key(&mut self) -> SecretKey {
+        secret_key(&mut self.rng)
+    }
+
+    /// Records what is sent from now on.
+    pub fn start_tape(&mut self) {
+        self.tape = Some(Vec::new());
+    }
+
+    /// Ends the record: datagrams in order, with whom they were sent to.
+    pub fn take_tape(&mut self) -> Vec<(NodeId, Vec<u8>)> {
+        self.tape.take().unwrap_or_default()
     }
 
     /// Starts a node at the place's own address; an agent announces a service that is ready.
@@ -185,13 +192,14 @@ impl Simulation {
 
     /// Starts the node at a place anew, in run `epoch`: what it knew is gone.
     pub fn restart(&mut self, id: NodeId, role: Role, seeds: &[NodeId], epoch: u64) {
+        self.kill(id);
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let address = self.slots[id].address;
         let settings = Settings {
             identity: Identity::new(address, epoch, role),
             keyring: Arc::clone(&self.keyring),
-            label: "simulation".to_owned(),
+            label: LABEL.to_owned(),
             authority: None,
             credential: None,
             observed: false,
@@ -209,6 +217,7 @@ impl Simulation {
         slot.node = Some(node);
         slot.frozen = false;
         slot.waiting.clear();
+        slot.wake = None;
         self.settle(id);
     }
 
@@ -218,8 +227,10 @@ impl Simulation {
     }
 
     /// Makes all nodes that are there know each other and each proxy all announcements, as if they had been
-    /// together for long.
-    pub fn acquaint(&mut self) {
+    /// together for some time. With `contacts` each has also heard each other one, as after about as many seconds
+    /// as there are nodes. O(nodes³) steps, on all cores.
+    pub fn acquaint(&mut self, contacts: bool) {
+        let now = self.now;
         let all: Vec<Member<Identity>> = self
             .slots
             .iter()
@@ -232,20 +243,22 @@ impl Simulation {
             .filter_map(|slot| slot.node.as_ref())
             .flat_map(|node| node.records().iter().map(|(_, r)| Arc::clone(&r.bytes)))
             .collect();
-        let nobody = Identity::new(([192, 0, 2, 1], 9).into(), 0, Role::Agent);
-        for id in 0..self.slots.len() {
-            let Some(node) = &mut self.slots[id].node else {
-                continue;
-            };
-            node.set_now(self.now);
-            node.take_members(&nobody, false, all.clone());
-            if node.identity().role() == Role::Proxy {
-                for bytes in &records {
-                    node.take_record(bytes, Duration::ZERO, false);
-                }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = self.slots.len().div_ceil(cores).max(1);
+        std::thread::scope(|scope| {
+            for slots in self.slots.chunks_mut(share) {
+                let (all, records) = (&all, &records);
+                scope.spawn(move || {
+                    for node in slots.iter_mut().filter_map(|slot| slot.node.as_mut()) {
+                        node.set_now(now);
+                        introduce(node, all, records, contacts);
+                        node.exchange_ended(true, now);
+                        node.assume_heard();
+                    }
+                });
             }
-            node.exchange_ended(true, self.now);
-            node.assume_heard();
+        });
+        for id in 0..self.slots.len() {
             self.settle(id);
         }
     }
@@ -263,9 +276,11 @@ impl Simulation {
         done
     }
 
-    /// Ends a node without a word.
+    /// Ends a node without a word; its connections break.
     pub fn kill(&mut self, id: NodeId) {
-        self.slots[id].node = None;
+        if self.slots[id].node.take().is_some() {
+            self.break_streams(id);
+        }
     }
 
     /// Freezes a node for a time, as SIGSTOP does.
@@ -404,11 +419,19 @@ impl Simulation {
         let (packets, exchanges) = (node.take_packets(), node.take_exchanges());
         let deadline = node.next_deadline();
         for packet in packets {
+            assert!(
+                packet.bytes.len() <= MAX_DATAGRAM,
+                "node {id} sends a datagram of {} bytes",
+                packet.bytes.len()
+            );
             self.slots[id].traffic.sent += packet.bytes.len() as u64 + DATAGRAM_HEADERS;
             self.slots[id].traffic.datagrams += 1;
             let Some(to) = self.pick(packet.to) else {
                 continue;
             };
+            if let Some(tape) = &mut self.tape {
+                tape.push((to, packet.bytes.clone()));
+            }
             if let Some(delay) = self.network.carry(id, to, &mut self.rng) {
                 let bytes = packet.bytes;
                 self.schedule(delay, Event::Datagram { to, bytes });
@@ -437,124 +460,29 @@ impl Simulation {
         };
         Some(all[place])
     }
+}
 
-    fn begin_stream(&mut self, client: NodeId, address: SocketAddr) {
-        let now = self.now;
-        let stream = self.next_stream;
-        self.next_stream += 1;
-        let server = self.pick(address);
-        let Some(node) = &mut self.slots[client].node else {
-            return;
-        };
-        let (at_client, frame) = Exchange::client(node, address, now);
-        match server {
-            Some(server) if self.slots[server].node.is_some() => {
-                self.streams.insert(
-                    stream,
-                    Stream {
-                        client,
-                        server,
-                        at_client,
-                        at_server: Exchange::server(),
-                    },
-                );
-                // Hands are shaken first.
-                self.transmit(stream, false, vec![frame], 2);
-                self.schedule(STREAM_TIMEOUT, Event::GiveUp(stream));
-            }
-            // Refused at once where the host lives, and given up else: the slower of both.
-            _ => {
-                self.streams.insert(
-                    stream,
-                    Stream {
-                        client,
-                        server: client,
-                        at_client,
-                        at_server: Exchange::server(),
-                    },
-                );
-                self.schedule(STREAM_TIMEOUT, Event::GiveUp(stream));
-            }
-        }
+fn introduce(node: &mut Node, all: &[Member<Identity>], records: &[Arc<[u8]>], contacts: bool) {
+    let nobody = Identity::new(([192, 0, 2, 1], 9).into(), 0, Role::Agent);
+    node.take_members(&nobody, false, all.to_vec());
+    if contacts {
+        all.iter().for_each(|other| node.assume_contact(other.id()));
     }
-
-    fn transmit(&mut self, id: u64, to_client: bool, frames: Vec<Vec<u8>>, trips: u32) {
-        let Some(stream) = self.streams.get(&id) else {
-            return;
-        };
-        let (from, to) = match to_client {
-            true => (stream.server, stream.client),
-            false => (stream.client, stream.server),
-        };
-        let bytes: u64 = frames.iter().map(|frame| frame.len() as u64 + 4).sum();
-        // Headers of IP and TCP, and an acknowledgement for every other segment.
-        let headers = (bytes / 1_400 + 1) * 60;
-        self.slots[from].traffic.sent += bytes + headers;
-        self.slots[from].traffic.streamed += bytes + headers;
-        if !self.network.reaches(from, to) || !self.network.reaches(to, from) {
-            return;
-        }
-        let delay: Duration = (0..trips)
-            .map(|_| self.network.latency(&mut self.rng))
-            .sum();
-        let event = Event::Frames {
-            stream: id,
-            to_client,
-            frames,
-        };
-        self.schedule(delay, event);
-    }
-
-    fn deliver(&mut self, id: u64, to_client: bool, frames: Vec<Vec<u8>>) {
-        let now = self.now;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        let (receiver, exchange) = match to_client {
-            true => (stream.client, &mut stream.at_client),
-            false => (stream.server, &mut stream.at_server),
-        };
-        let slot = &mut self.slots[receiver];
-        if slot.frozen {
-            let event = Event::Frames {
-                stream: id,
-                to_client,
-                frames,
-            };
-            return self.schedule(Duration::from_millis(100), event);
-        }
-        let Some(node) = &mut slot.node else { return };
-        let mut out = Vec::new();
-        let mut done = false;
-        for mut frame in frames {
-            slot.traffic.received += frame.len() as u64 + 4;
-            match exchange.take(node, &mut frame, &mut out, now) {
-                Ok(progress) => done |= progress == Progress::Done,
-                Err(_) => return self.end_stream(id, false),
-            }
-        }
-        self.settle(receiver);
-        if !out.is_empty() {
-            self.transmit(id, !to_client, out, 1);
-        }
-        if done && to_client {
-            self.end_stream(id, true);
-        }
-    }
-
-    fn end_stream(&mut self, id: u64, succeeded: bool) {
-        let now = self.now;
-        let Some(stream) = self.streams.remove(&id) else {
-            return;
-        };
-        if let Some(node) = &mut self.slots[stream.client].node {
-            node.exchange_ended(succeeded, now);
-            self.settle(stream.client);
+    if node.identity().role() == Role::Proxy {
+        for bytes in records {
+            node.take_record(bytes, Duration::ZERO, false);
         }
     }
 }
 
-fn address_of(id: NodeId) -> SocketAddr {
+fn secret_key(rng: &mut StdRng) -> SecretKey {
+    let mut key = [0; 32];
+    rng.fill_bytes(&mut key);
+    SecretKey::generate(&key)
+}
+
+/// The own address of a place.
+pub fn address_of(id: NodeId) -> SocketAddr {
     let ip = Ipv4Addr::from(0x0a00_0001 + id as u32);
     (ip, 7946).into()
 }

@@ -1,0 +1,194 @@
+//! Faults of the network and of hosts: partitions, loss, one-way links, frozen processes.
+
+use std::time::Duration;
+
+use foca::State;
+
+use super::{NodeId, agents, agrees, any_agent, counted, downs, settled, until_agreed};
+use crate::gossip::simulator::Simulation;
+
+/// How long after a fault a set is watched.
+const WATCHED: Duration = Duration::from_secs(300);
+
+/// Two halves that did not reach each other.
+#[derive(Debug)]
+pub struct Partition {
+    /// From the end of the partition until all agree again, seconds.
+    pub healed: Option<f64>,
+}
+
+/// Half the nodes do not reach the other half for a time. Both have seeds and proxies.
+pub fn partition(nodes: usize, seed: u64, time: Duration) -> Partition {
+    let mut simulation = settled(nodes, seed, false);
+    simulation.run_for(Duration::from_secs(5));
+    simulation.network.parts = (0..nodes).map(|id| (id, (id % 2) as u8)).collect();
+    simulation.run_for(time);
+    simulation.network.parts.clear();
+    Partition {
+        healed: until_agreed(&mut simulation, WATCHED),
+    }
+}
+
+/// A network that lost datagrams.
+#[derive(Debug)]
+pub struct Loss {
+    /// Times that a node was thought down by another, though all were healthy.
+    pub false_downs: u64,
+    /// Hours of all nodes together.
+    pub node_hours: f64,
+    /// From the end of the loss until all agree, seconds.
+    pub healed: Option<f64>,
+}
+
+/// A share of datagrams is lost for a time.
+pub fn loss(nodes: usize, seed: u64, share: f64, time: Duration) -> Loss {
+    let mut simulation = settled(nodes, seed, false);
+    simulation.network.loss = share;
+    simulation.run_for(time);
+    let false_downs = downs(&simulation);
+    simulation.network.loss = 0.0;
+    Loss {
+        false_downs,
+        node_hours: nodes as f64 * time.as_secs_f64() / 3_600.0,
+        healed: until_agreed(&mut simulation, WATCHED),
+    }
+}
+
+/// A link that carried nothing in one direction.
+#[derive(Debug)]
+pub struct OneWay {
+    /// Times that a node was thought down by another.
+    pub false_downs: u64,
+    /// Until all agree while the link is still broken, seconds.
+    pub agreed: Option<f64>,
+}
+
+/// What one node sends to another does not arrive, for a time.
+pub fn one_way(nodes: usize, seed: u64, time: Duration) -> OneWay {
+    let mut simulation = settled(nodes, seed, false);
+    let (from, to) = (any_agent(&mut simulation), 0);
+    simulation.network.blocked.insert((from, to));
+    simulation.run_for(time);
+    OneWay {
+        false_downs: downs(&simulation),
+        agreed: until_agreed(&mut simulation, WATCHED),
+    }
+}
+
+/// Nodes that were stopped for a time again and again.
+#[derive(Debug, Default)]
+pub struct Frozen {
+    /// Times that a node that was not frozen came back in another run, since it was thought down.
+    pub healthy_downs: u64,
+    /// Times that a node was thought down, the frozen ones included.
+    pub downs: u64,
+    /// From waking until nobody suspects any more: of each node that was suspected when it woke, seconds.
+    pub refuted: Vec<f64>,
+    /// Nodes that were suspected for longer than that is watched.
+    pub missed: usize,
+    /// Hours of all nodes together.
+    pub node_hours: f64,
+}
+
+const ROUND: Duration = Duration::from_secs(20);
+
+/// One in twenty nodes, other ones each time, is frozen for `time` of every 20 s.
+pub fn frozen(nodes: usize, seed: u64, rounds: u32, time: Duration) -> Frozen {
+    let mut simulation = settled(nodes, seed, false);
+    simulation.run_for(Duration::from_secs(5));
+    let mut result = Frozen {
+        node_hours: nodes as f64 * (ROUND * rounds).as_secs_f64() / 3_600.0,
+        ..Frozen::default()
+    };
+    for _ in 0..rounds {
+        let round = simulation.now() + ROUND;
+        let mut frozen = agents(&simulation);
+        while frozen.len() > (nodes / 20).max(1) {
+            let place = simulation.random_below(frozen.len());
+            frozen.swap_remove(place);
+        }
+        for &id in &frozen {
+            simulation.freeze(id, time);
+        }
+        let rejoins = |simulation: &Simulation, healthy: bool| -> u64 {
+            let mut nodes = simulation.running();
+            nodes.retain(|id| frozen.contains(id) != healthy);
+            let nodes = nodes.iter().filter_map(|&id| simulation.node(id));
+            nodes.map(|node| node.counters().rejoins).sum()
+        };
+        let before = rejoins(&simulation, true);
+        simulation.run_for(time);
+        let woken = simulation.now();
+        let mut suspected = frozen.clone();
+        suspected.retain(|&id| is_suspected(&simulation, id));
+        simulation.run_until_so(ROUND - time, Duration::from_millis(20), |simulation| {
+            suspected.retain(|&id| {
+                let still = is_suspected(simulation, id);
+                if !still {
+                    let time = simulation.now() - woken;
+                    result.refuted.push(time.as_secs_f64());
+                }
+                still
+            });
+            suspected.is_empty()
+        });
+        result.missed += suspected.len();
+        simulation.run_until(round);
+        result.healthy_downs += rejoins(&simulation, true) - before;
+    }
+    result.downs = downs(&simulation);
+    result
+}
+
+/// Whether anybody thinks that a node is suspect or down.
+fn is_suspected(simulation: &Simulation, place: NodeId) -> bool {
+    let address = simulation.address(place);
+    let mut nodes = simulation.running().into_iter();
+    nodes.any(|id| {
+        let node = simulation.node(id);
+        let state = node.and_then(|node| node.state_of(address));
+        id != place && state.is_none_or(|(_, state)| state != State::Alive)
+    })
+}
+
+/// A set whose seeds are gone.
+#[derive(Debug)]
+pub struct SeedLoss {
+    /// Times that one of the others came back in another run.
+    pub rejoins: u64,
+    /// From the end of the seeds until the others agree, seconds.
+    pub agreed: Option<f64>,
+    /// From the start of a newcomer, who is told one live node among the dead ones, until all agree.
+    pub newcomer: Option<f64>,
+    /// Whether all agree some minutes after.
+    pub stays: bool,
+}
+
+/// All seeds are killed; minutes later somebody joins.
+pub fn seed_loss(nodes: usize, seed: u64) -> SeedLoss {
+    let mut simulation = settled(nodes, seed, false);
+    simulation.run_for(Duration::from_secs(5));
+    let live = any_live(&mut simulation);
+    for id in 0..3 {
+        simulation.kill(id);
+    }
+    let agreed = until_agreed(&mut simulation, WATCHED);
+    simulation.run_for(Duration::from_secs(120));
+    let role = super::role_of(0, nodes);
+    simulation.start(role, &[0, 1, 2, live]);
+    let newcomer = until_agreed(&mut simulation, WATCHED);
+    simulation.run_for(Duration::from_secs(120));
+    SeedLoss {
+        rejoins: counted(&simulation, |counters| counters.rejoins),
+        agreed,
+        newcomer,
+        stays: agrees(&simulation),
+    }
+}
+
+/// A node that is no seed.
+fn any_live(simulation: &mut Simulation) -> NodeId {
+    let mut others = simulation.running();
+    others.retain(|&id| id > 2);
+    others[simulation.random_below(others.len())]
+}

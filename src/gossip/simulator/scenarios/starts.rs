@@ -1,0 +1,187 @@
+//! How sets begin, and what operators do to them: all at once, in any order, new keys, two sets in one network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    NodeId, Simulation, agents, all_agree, counted, downs, populate, proxies_of, role_of, settled,
+    until_agreed, with_role,
+};
+use crate::gossip::identity::Role;
+use crate::gossip::keyring::{Keyring, Refusal, SecretKey};
+use crate::gossip::node::Dropped;
+use crate::gossip::simulator::LABEL;
+
+const AGREED_WITHIN: Duration = Duration::from_secs(300);
+const STEP: Duration = Duration::from_millis(50);
+
+/// A set that has just begun.
+#[derive(Debug)]
+pub struct Start {
+    /// Until every proxy has all members and all announcements, seconds.
+    pub proxies: Option<f64>,
+    /// Until all members agree.
+    pub all: Option<f64>,
+}
+
+/// Three nodes are there; all others start at the same moment.
+pub fn mass_join(nodes: usize, seed: u64) -> Start {
+    let mut simulation = Simulation::new(seed);
+    populate(&mut simulation, 3.min(nodes));
+    simulation.acquaint(false);
+    simulation.run_for(Duration::from_secs(5));
+    for id in 3..nodes {
+        simulation.start(role_of(id, nodes), &[0, 1, 2]);
+    }
+    wait(&mut simulation)
+}
+
+/// All nodes are killed, and start again within a second with what their files say: three seeds.
+pub fn mass_restart(nodes: usize, seed: u64) -> Start {
+    let mut simulation = settled(nodes, seed, false);
+    simulation.run_for(Duration::from_secs(30));
+    for id in 0..nodes {
+        simulation.kill(id);
+    }
+    simulation.run_for(Duration::from_secs(1));
+    let second = Duration::from_secs(1);
+    for id in 0..nodes {
+        let epoch = simulation.world();
+        simulation.restart(id, role_of(id, nodes), &[0, 1, 2], epoch);
+        simulation.run_for(second / nodes as u32);
+    }
+    wait(&mut simulation)
+}
+
+/// Only proxies, all at once.
+pub fn proxies_only(nodes: usize, seed: u64) -> Start {
+    let mut simulation = Simulation::new(seed);
+    for _ in 0..nodes {
+        simulation.start(Role::Proxy, &[0]);
+    }
+    wait(&mut simulation)
+}
+
+/// Agents are there for some time; then the first proxy starts, and knows one of them.
+pub fn proxy_last(nodes: usize, seed: u64) -> Start {
+    let mut simulation = Simulation::new(seed);
+    simulation.start(Role::Agent, &[]);
+    for _ in 2..nodes {
+        simulation.start(Role::Agent, &[0]);
+    }
+    simulation.acquaint(false);
+    simulation.run_for(Duration::from_secs(60));
+    let seed = simulation.random_below(nodes - 1);
+    simulation.start(Role::Proxy, &[seed]);
+    wait(&mut simulation)
+}
+
+fn wait(simulation: &mut Simulation) -> Start {
+    let (members, records) = (simulation.running().len(), agents(simulation).len());
+    let proxies = with_role(simulation, Role::Proxy);
+    let time = simulation.run_until_so(AGREED_WITHIN, STEP, |simulation| {
+        let mut proxies = proxies.iter().filter_map(|&id| simulation.node(id));
+        proxies.all(|node| node.active() == members && node.records().len() == records)
+    });
+    let time = time.map(|time| time.as_secs_f64());
+    let rest = until_agreed(simulation, AGREED_WITHIN);
+    Start {
+        proxies: time,
+        all: rest.map(|rest| rest + time.unwrap_or_default()),
+    }
+}
+
+/// Keys that were changed under way.
+#[derive(Debug)]
+pub struct Rotation {
+    /// Times that a node was thought down.
+    pub downs: u64,
+    /// Packets that a node could not open.
+    pub unopened: u64,
+    /// Exchanges that failed.
+    pub failed: u64,
+    /// Whether all agreed at the end.
+    pub agreed: bool,
+}
+
+/// The key is changed twice: on each node at another moment the new one is added, then used, then the old one
+/// removed.
+pub fn rotation(nodes: usize, seed: u64) -> Rotation {
+    let mut simulation = Simulation::new(seed);
+    let keys: Vec<SecretKey> = (0..3).map(|_| simulation.new_key()).collect();
+    simulation.keyring = ring(&keys[..1]);
+    populate(&mut simulation, nodes);
+    simulation.acquaint(false);
+    simulation.run_for(Duration::from_secs(5));
+    for pair in keys.windows(2) {
+        let (old, new) = (&pair[0], &pair[1]);
+        for keys in [vec![old, new], vec![new, old], vec![new]] {
+            let keys: Vec<SecretKey> = keys.into_iter().cloned().collect();
+            let ring = ring(&keys);
+            let mut order = simulation.running();
+            while !order.is_empty() {
+                let place = simulation.random_below(order.len());
+                let id = order.swap_remove(place);
+                simulation.with(id, |node, _| node.set_keyring(Arc::clone(&ring)));
+                simulation.run_for(Duration::from_secs(20) / nodes as u32);
+            }
+        }
+    }
+    let refused = |refusal: Refusal| {
+        counted(&simulation, |counters| {
+            counters.dropped(Dropped::Seal(refusal))
+        })
+    };
+    Rotation {
+        downs: downs(&simulation),
+        unopened: Refusal::ALL.into_iter().map(refused).sum(),
+        failed: counted(&simulation, |counters| counters.exchanges_failed),
+        agreed: super::agrees(&simulation),
+    }
+}
+
+fn ring(keys: &[SecretKey]) -> Arc<Keyring> {
+    Arc::new(Keyring::new(keys, LABEL, false))
+}
+
+/// Two sets in one network, the nodes of which are given each other's addresses.
+#[derive(Debug)]
+pub struct TwoSets {
+    /// Whether each knows its own members, and no others.
+    pub apart: bool,
+    /// Packets that were refused for their key.
+    pub refused: u64,
+}
+
+/// A second set, with another key or another label, whose nodes are told seeds of the first one too.
+pub fn two_sets(nodes: usize, seed: u64, other_key: bool) -> TwoSets {
+    let mut simulation = Simulation::new(seed);
+    let key = simulation.new_key();
+    let other = simulation.new_key();
+    let mut sets: [Vec<NodeId>; 2] = [Vec::new(), Vec::new()];
+    for (set, members) in sets.iter_mut().enumerate() {
+        simulation.keyring = match (set, other_key) {
+            (0, _) => ring(&[key.clone()]),
+            (_, true) => ring(&[other.clone()]),
+            (_, false) => Arc::new(Keyring::new(&[key.clone()], "another", false)),
+        };
+        for place in 0..nodes {
+            let own = members.first().copied();
+            let seeds: Vec<NodeId> = [Some(0), Some(1), own].into_iter().flatten().collect();
+            // Places 0 and 1 are in the first set; who names a place that is not there yet has no such seed.
+            let seeds: Vec<NodeId> = seeds
+                .into_iter()
+                .filter(|&seed| seed < set * nodes + place)
+                .collect();
+            members.push(simulation.start(role_of(place, nodes), &seeds));
+        }
+    }
+    debug_assert!(proxies_of(nodes) >= 2);
+    simulation.run_for(Duration::from_secs(180));
+    TwoSets {
+        apart: sets.iter().all(|set| all_agree(&simulation, set)),
+        refused: counted(&simulation, |counters| {
+            counters.dropped(Dropped::Seal(Refusal::UnknownKey))
+        }),
+    }
+}
