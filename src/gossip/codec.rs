@@ -8,7 +8,7 @@
 //! | 1 SWIM | what foca wrote: `incarnation (2) · receiver (27) · message`, then `count (2)` and members |
 //! | 2 challenge | `whom (27) · challenge (16)`: prove that you are this run, now |
 //! | 3 echo | `challenge (16)` |
-//! | 4 newer | `epoch (8)`: your address is known in this later run |
+//! | 4 newer | `about (8) · epoch (8)`: in place of your run `about` your address is known in `epoch`; if both are one, as down |
 //! | 5 records | `age ms (4) · length (2) · announcement`, one after the other |
 //!
 //! A member is `identity (27) · incarnation (2) · state (1)`.

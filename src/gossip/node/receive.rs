@@ -8,7 +8,7 @@ use foca::{Member, State};
 use super::super::Time;
 use super::super::codec::{
     self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, take, take_array,
-    take_identity, take_u16, take_u32,
+    take_identity, take_u16, take_u32, take_u64,
 };
 use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH, Role};
 use super::super::records::{RecordKey, RecordRefusal};
@@ -71,7 +71,11 @@ impl Node {
                 self.apply(&prefix, &body)
             }
             Kind::Newer => {
-                self.take_over(u64::from_be_bytes(exactly::<8>(rest)?));
+                let (about, known) = read_newer(rest)?;
+                // A word about another run answers what that one has sent, perhaps by the hand of a recorder.
+                if about == self.identity().epoch() {
+                    self.take_over(known);
+                }
                 Ok(())
             }
             Kind::Swim | Kind::Records => {
@@ -80,8 +84,7 @@ impl Node {
                     Verdict::Replayed => Err(Dropped::Replayed),
                     Verdict::Stale(known) => {
                         if self.corrections.take(now, CORRECTIONS) {
-                            let to = prefix.sender.address();
-                            self.io.send(to, Kind::Newer, &[&known.to_be_bytes()]);
+                            self.tell_newer(&prefix.sender, known);
                         }
                         Err(Dropped::Stale)
                     }
@@ -89,6 +92,12 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Tells a run that its address is known in another one, or in this very run as down.
+    fn tell_newer(&mut self, run: &Identity, known: u64) {
+        let rest: [&[u8]; 2] = [&run.epoch().to_be_bytes(), &known.to_be_bytes()];
+        self.io.send(run.address(), Kind::Newer, &rest);
     }
 
     fn challenge(&mut self, sender: Identity, body: &[u8], now: Time) -> Result<(), Dropped> {
@@ -441,8 +450,7 @@ impl Node {
                 {
                     taken.push(Member::new(id, incarnation, State::Suspect));
                     if self.corrections.take(now, CORRECTIONS) {
-                        let word = id.epoch().to_be_bytes();
-                        self.io.send(id.address(), Kind::Newer, &[&word]);
+                        self.tell_newer(&id, id.epoch());
                     }
                 }
                 Some(_) => taken.push(member),
@@ -492,6 +500,12 @@ fn exactly<const N: usize>(mut rest: &[u8]) -> Result<[u8; N], CodecError> {
     } else {
         Err(CodecError::Trailing)
     }
+}
+
+/// The run that a word is about, and the one that is known.
+fn read_newer(mut rest: &[u8]) -> Result<(u64, u64), CodecError> {
+    let about = take_u64(&mut rest)?;
+    Ok((about, u64::from_be_bytes(exactly(rest)?)))
 }
 
 /// Writes an announcement with its age.
