@@ -31,6 +31,9 @@ impl Node {
             self.io.counters.latest_timer = self.io.counters.latest_timer.max(late);
             match due {
                 Due::Swim(timer) => {
+                    if self.was_refuted(&timer) {
+                        continue;
+                    }
                     // An error is a probe that was cut short by a stall; foca goes on by itself.
                     let _ = self.swim.handle_timer(timer, &mut self.io);
                     self.after_swim();
@@ -57,6 +60,25 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether a timer would declare a member down that has contradicted. foca leaves it alive, and yet tells it
+    /// that it is down, so that it would begin another run for nothing.
+    fn was_refuted(&self, timer: &Timer<Identity>) -> bool {
+        let Timer::ChangeSuspectToDown {
+            member_id,
+            incarnation,
+            ..
+        } = timer
+        else {
+            return false;
+        };
+        let mut members = self.swim.iter_membership_state();
+        !members.any(|member| {
+            member.id() == member_id
+                && member.incarnation() == *incarnation
+                && member.state() == State::Suspect
+        })
     }
 
     /// Asks to be let in, until it knows the others and one of them has spoken to it.
