@@ -25,6 +25,11 @@ pub const PREFIX_LEN: usize = 1 + 8 + IDENTITY_LEN;
 /// Length of a challenge.
 pub const CHALLENGE_LEN: usize = 16;
 
+/// Tag of foca's gossip message.
+const GOSSIP: u8 = 8;
+/// State of a suspect member, its last byte.
+pub const SUSPECT: u8 = 1;
+
 /// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
@@ -138,7 +143,7 @@ pub fn take_member(bytes: &mut &[u8]) -> Result<Member<Identity>, CodecError> {
     let incarnation = take_u16(bytes)?;
     let state = match take_u8(bytes)? {
         0 => State::Alive,
-        1 => State::Suspect,
+        SUSPECT => State::Suspect,
         2 => State::Down,
         _ => return Err(CodecError::Value),
     };
@@ -151,9 +156,19 @@ pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
     out.put_u16(member.incarnation());
     out.put_u8(match member.state() {
         State::Alive => 0,
-        State::Suspect => 1,
+        State::Suspect => SUSPECT,
         State::Down => 2,
     });
+}
+
+/// Writes what follows the sender in a gossip message to `whom` that tells of one member. The sender's incarnation is
+/// the least, which says nothing.
+pub fn put_gossip(whom: &Identity, member: &Member<Identity>, out: &mut Vec<u8>) {
+    out.put_u16(0);
+    out.put_slice(whom.as_bytes());
+    out.put_u8(GOSSIP);
+    out.put_u16(1);
+    put_member(member, out);
 }
 
 /// Where the members of a SWIM message stand in what foca wrote: behind its header and their count. `None` if the
@@ -205,7 +220,7 @@ fn read_header(bytes: &mut &[u8]) -> Result<Header<Identity>, CodecError> {
         },
         6 => Message::Announce,
         7 => Message::Feed,
-        8 => Message::Gossip,
+        GOSSIP => Message::Gossip,
         9 => Message::TurnUndead,
         _ => return Err(CodecError::Value),
     };
@@ -239,7 +254,7 @@ fn header_parts(message: &Message<Identity>) -> (u8, Option<u8>, Option<&Identit
         } => (5, Some(*probe_number), Some(origin)),
         Message::Announce => (6, None, None),
         Message::Feed => (7, None, None),
-        Message::Gossip => (8, None, None),
+        Message::Gossip => (GOSSIP, None, None),
         Message::TurnUndead => (9, None, None),
         // Announcements have a datagram of their own.
         Message::Broadcast => (10, None, None),

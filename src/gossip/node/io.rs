@@ -217,6 +217,8 @@ pub(super) struct Io {
     pub counters: Counters,
     /// Nothing is sent.
     pub mute: bool,
+    /// Some member may be suspect.
+    pub suspecting: bool,
     sequence: u64,
     timers: BinaryHeap<Reverse<Timed>>,
     order: u64,
@@ -234,6 +236,7 @@ impl Io {
             notices: Vec::new(),
             counters: Counters::default(),
             mute: false,
+            suspecting: false,
             sequence: 0,
             timers: BinaryHeap::new(),
             order: 0,
@@ -312,6 +315,7 @@ impl foca::Runtime<Identity> for Io {
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+        self.suspecting |= matches!(event, Timer::ChangeSuspectToDown { .. });
         self.after(after, Due::Swim(event));
     }
 }

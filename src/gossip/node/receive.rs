@@ -7,8 +7,8 @@ use foca::{Member, State};
 
 use super::super::Time;
 use super::super::codec::{
-    self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, take, take_array,
-    take_identity, take_u16, take_u32, take_u64,
+    self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, SUSPECT, take,
+    take_array, take_identity, take_u16, take_u32, take_u64,
 };
 use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH, Role};
 use super::super::records::{RecordKey, RecordRefusal};
@@ -161,7 +161,7 @@ impl Node {
             &kept
         };
         if let Some((start, _)) = members {
-            self.look_for_own(&data[start..]);
+            self.look_at_told(&data[start..]);
         }
         let result = self.swim.handle_data(data, &mut self.io);
         drop(kept);
@@ -172,6 +172,7 @@ impl Node {
             .saturating_sub(known);
         self.budget.used = self.budget.used.saturating_add(new as u32);
         self.after_swim();
+        self.tell_suspect(sender);
         // What foca finds wrong beyond the layout has no other cause than a confused peer.
         result.map_err(|_| Dropped::Malformed)
     }
@@ -211,16 +212,34 @@ impl Node {
         kept
     }
 
-    /// Whether somebody speaks of a later run at the own address.
-    fn look_for_own(&mut self, members: &[u8]) {
+    /// Whether somebody speaks of a later run at the own address, or of suspects.
+    fn look_at_told(&mut self, members: &[u8]) {
         let own = self.identity().key();
         for bytes in members.chunks_exact(MEMBER_LEN) {
+            self.io.suspecting |= bytes[MEMBER_LEN - 1] == SUSPECT;
             if bytes.starts_with(&own)
                 && let Ok(member) = codec::take_member(&mut &*bytes)
                 && member.id().epoch() > self.identity().epoch()
             {
                 self.take_over(member.id().epoch());
             }
+        }
+    }
+
+    /// Tells a sender that it is suspect here, so that it can contradict in time: who was frozen hears of it from the
+    /// first that it answers (the buddy system of Lifeguard, section IV.C).
+    fn tell_suspect(&mut self, sender: &Identity) {
+        if !self.io.suspecting || self.leaving {
+            return;
+        }
+        let mut members = self.swim.iter_membership_state();
+        let suspect = members.find(|m| m.id() == sender && m.state() == State::Suspect);
+        if let Some(suspect) = suspect.cloned()
+            && self.corrections.take(self.io.now, CORRECTIONS)
+        {
+            let mut rest = Vec::with_capacity(2 + IDENTITY_LEN + 3 + MEMBER_LEN);
+            codec::put_gossip(sender, &suspect, &mut rest);
+            self.io.send(sender.address(), Kind::Swim, &[&rest]);
         }
     }
 
@@ -460,6 +479,7 @@ impl Node {
             .swim
             .apply_many(taken.into_iter(), !joining, &mut self.io);
         self.after_swim();
+        self.io.suspecting = true;
     }
 
     pub(super) fn random_below(&mut self, bound: u32) -> u32 {

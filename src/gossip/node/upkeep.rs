@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use foca::{State, Timer};
+use foca::{Member, State, Timer};
 use rand::RngExt;
 
 use super::super::Time;
@@ -183,6 +183,8 @@ impl Node {
     fn housekeep(&mut self, now: Time) {
         self.punctuality.look(now);
         self.retune();
+        let is_suspect = |member: &Member<Identity>| member.state() == State::Suspect;
+        self.io.suspecting &= self.swim.iter_members().any(is_suspect);
         if self.silent_until.is_some_and(|until| until <= now) {
             self.silent_until = None;
             self.io.mute = false;
