@@ -114,6 +114,10 @@ pub struct Node {
     takeovers: VecDeque<Time>,
     started: Time,
     rejoin_asked: Time,
+    /// Comparisons that are planned because much has changed.
+    again: u8,
+    /// Members that came, went or began another run since the last look.
+    churn: usize,
     /// Members that datagrams made known, words to old runs, challenges: each in this second.
     budget: Budget,
     corrections: Budget,
@@ -177,6 +181,8 @@ impl Node {
             takeovers: VecDeque::new(),
             started: now,
             rejoin_asked: now,
+            again: 0,
+            churn: 0,
             budget: Budget::default(),
             corrections: Budget::default(),
             challenges: Budget::default(),

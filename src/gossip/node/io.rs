@@ -168,6 +168,8 @@ pub(super) enum Due {
     Greet(Identity, u8),
     Join,
     Reconcile,
+    /// Compare states once more: with this member, or with any.
+    Again(Option<SocketAddr>),
     Housekeep,
 }
 

@@ -287,6 +287,7 @@ impl Node {
         while !self.io.notices.is_empty() {
             for notice in std::mem::take(&mut self.io.notices) {
                 self.dirty = true;
+                self.churn += 1;
                 match notice {
                     Notice::Up(member) => {
                         self.io.counters.ups += 1;
@@ -446,6 +447,7 @@ impl Node {
         let mut room = self.limits.members.saturating_sub(known.len());
         let (own, now) = (self.identity(), self.io.now);
         let mut taken = Vec::with_capacity(told.len());
+        let mut parted = false;
         for member in told {
             let id = *member.id();
             if id.key() == own.key() {
@@ -471,6 +473,7 @@ impl Node {
                     if self.corrections.take(now, CORRECTIONS) {
                         self.tell_newer(&id, id.epoch());
                     }
+                    parted = true;
                 }
                 Some(_) => taken.push(member),
             }
@@ -480,6 +483,10 @@ impl Node {
             .apply_many(taken.into_iter(), !joining, &mut self.io);
         self.after_swim();
         self.io.suspecting = true;
+        if parted {
+            // Both sides come back in other runs now, which each has yet to hear of from the other.
+            self.compare_again(2, Some(peer.address()));
+        }
     }
 
     pub(super) fn random_below(&mut self, bound: u32) -> u32 {

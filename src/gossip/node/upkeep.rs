@@ -19,6 +19,9 @@ const CALL_EVERY: Duration = Duration::from_millis(500);
 const SLOWEST_CALL: Duration = Duration::from_secs(5);
 /// Between two looks at seeds by a member that misses most of those that it knew.
 const REJOIN_EVERY: Duration = Duration::from_secs(15);
+/// Between two comparisons when much has changed at once: gossip then loses some of it, since who has begun another
+/// run is challenged by everybody before it is listened to.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How long an announcement may be there before its member is known, and after it went on in another run.
 const ORPHAN: Duration = Duration::from_secs(60);
 
@@ -53,6 +56,16 @@ impl Node {
                     self.io
                         .after(tuning::RECONCILE_EVERY.mul_f64(spread), Due::Reconcile);
                     self.reconcile();
+                }
+                Due::Again(member) => {
+                    self.again = self.again.saturating_sub(1);
+                    if self.again > 0 {
+                        self.io.after(AGAIN_AFTER, Due::Again(None));
+                    }
+                    match member {
+                        Some(member) => self.ask(member),
+                        None => self.reconcile(),
+                    }
                 }
                 Due::Housekeep => {
                     self.io.after(Duration::from_secs(1), Due::Housekeep);
@@ -144,7 +157,18 @@ impl Node {
             self.joined = true;
             self.io.after(Duration::ZERO, Due::Join);
             self.retune();
+            // Where many join at once the first one asked knew few of them.
+            self.compare_again(2, None);
         }
+    }
+
+    /// Plans so many comparisons more: the first one with a certain member, the others with any.
+    pub(super) fn compare_again(&mut self, times: u8, with: Option<SocketAddr>) {
+        if self.again == 0 {
+            let wait = AGAIN_AFTER.mul_f64(self.io.rng.random_range(0.5..1.5));
+            self.io.after(wait, Due::Again(with));
+        }
+        self.again = self.again.max(times);
     }
 
     /// Compares states with one other: with a proxy every other time, so that announcements are repaired; sometimes
@@ -183,6 +207,10 @@ impl Node {
     fn housekeep(&mut self, now: Time) {
         self.punctuality.look(now);
         self.retune();
+        let most = (self.active() / 16).max(3);
+        if std::mem::take(&mut self.churn) >= most {
+            self.compare_again(3, None);
+        }
         let is_suspect = |member: &Member<Identity>| member.state() == State::Suspect;
         self.io.suspecting &= self.swim.iter_members().any(is_suspect);
         if self.silent_until.is_some_and(|until| until <= now) {
