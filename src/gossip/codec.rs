@@ -25,8 +25,8 @@ pub const PREFIX_LEN: usize = 1 + 8 + IDENTITY_LEN;
 /// Length of a challenge.
 pub const CHALLENGE_LEN: usize = 16;
 
-/// Tag of foca's gossip message.
-const GOSSIP: u8 = 8;
+/// Tag of foca's ping.
+const PING: u8 = 0;
 /// State of a suspect member, its last byte.
 pub const SUSPECT: u8 = 1;
 
@@ -161,14 +161,15 @@ pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
     });
 }
 
-/// Writes what follows the sender in a gossip message to `whom` that tells of one member. The sender's incarnation is
-/// the least, which says nothing.
-pub fn put_gossip(whom: &Identity, member: &Member<Identity>, out: &mut Vec<u8>) {
+/// Writes what follows the sender in a ping that tells its receiver how it is known. The sender's incarnation is the
+/// least, which says nothing; the answer to the number is that of no probe.
+pub fn put_ping(receiver: &Member<Identity>, out: &mut Vec<u8>) {
     out.put_u16(0);
-    out.put_slice(whom.as_bytes());
-    out.put_u8(GOSSIP);
+    out.put_slice(receiver.id().as_bytes());
+    out.put_u8(PING);
+    out.put_u8(0);
     out.put_u16(1);
-    put_member(member, out);
+    put_member(receiver, out);
 }
 
 /// Where the members of a SWIM message stand in what foca wrote: behind its header and their count. `None` if the
@@ -200,7 +201,7 @@ fn read_header(bytes: &mut &[u8]) -> Result<Header<Identity>, CodecError> {
     let tag = take_u8(bytes)?;
     let probe_number = if tag <= 5 { take_u8(bytes)? } else { 0 };
     let message = match tag {
-        0 => Message::Ping(probe_number),
+        PING => Message::Ping(probe_number),
         1 => Message::Ack(probe_number),
         2 => Message::PingReq {
             target: take_identity(bytes)?,
@@ -220,7 +221,7 @@ fn read_header(bytes: &mut &[u8]) -> Result<Header<Identity>, CodecError> {
         },
         6 => Message::Announce,
         7 => Message::Feed,
-        GOSSIP => Message::Gossip,
+        8 => Message::Gossip,
         9 => Message::TurnUndead,
         _ => return Err(CodecError::Value),
     };
@@ -234,7 +235,7 @@ fn read_header(bytes: &mut &[u8]) -> Result<Header<Identity>, CodecError> {
 
 fn header_parts(message: &Message<Identity>) -> (u8, Option<u8>, Option<&Identity>) {
     match message {
-        Message::Ping(number) => (0, Some(*number), None),
+        Message::Ping(number) => (PING, Some(*number), None),
         Message::Ack(number) => (1, Some(*number), None),
         Message::PingReq {
             target,
@@ -254,7 +255,7 @@ fn header_parts(message: &Message<Identity>) -> (u8, Option<u8>, Option<&Identit
         } => (5, Some(*probe_number), Some(origin)),
         Message::Announce => (6, None, None),
         Message::Feed => (7, None, None),
-        Message::Gossip => (GOSSIP, None, None),
+        Message::Gossip => (8, None, None),
         Message::TurnUndead => (9, None, None),
         // Announcements have a datagram of their own.
         Message::Broadcast => (10, None, None),

@@ -166,6 +166,8 @@ pub(super) enum Due {
     Spread,
     /// The own announcement to a proxy that is new, so many times yet.
     Greet(Identity, u8),
+    /// The suspect is told that it is one, so many times yet.
+    Warn(Identity, u8),
     Join,
     Reconcile,
     /// Compare states once more: with this member, or with any.
@@ -199,6 +201,9 @@ impl Ord for Timed {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
 }
+
+/// A member that this one suspects is told so often, since rumours may miss it.
+const WARNINGS: u8 = 3;
 
 /// What foca told.
 #[derive(Debug)]
@@ -317,7 +322,10 @@ impl foca::Runtime<Identity> for Io {
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
-        self.suspecting |= matches!(event, Timer::ChangeSuspectToDown { .. });
+        if let Timer::ChangeSuspectToDown { member_id, .. } = event {
+            self.suspecting = true;
+            self.after(Duration::ZERO, Due::Warn(member_id, WARNINGS));
+        }
         self.after(after, Due::Swim(event));
     }
 }

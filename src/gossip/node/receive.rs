@@ -27,6 +27,8 @@ const TAKEOVERS: (usize, usize) = (5, 10);
 const MINUTE: Duration = Duration::from_secs(60);
 /// How long the member that gives way takes no part.
 const SILENCE: Duration = Duration::from_secs(300);
+/// Between two warnings of a suspect.
+const WARN_EVERY: Duration = Duration::from_millis(1_500);
 /// A new proxy is told of the own service so often.
 const GREETINGS: u8 = 3;
 
@@ -229,17 +231,38 @@ impl Node {
     /// Tells a sender that it is suspect here, so that it can contradict in time: who was frozen hears of it from the
     /// first that it answers (the buddy system of Lifeguard, section IV.C).
     fn tell_suspect(&mut self, sender: &Identity) {
-        if !self.io.suspecting || self.leaving {
-            return;
-        }
-        let mut members = self.swim.iter_membership_state();
-        let suspect = members.find(|m| m.id() == sender && m.state() == State::Suspect);
-        if let Some(suspect) = suspect.cloned()
+        if self.io.suspecting
+            && let Some(suspect) = self.as_suspect(sender)
             && self.corrections.take(self.io.now, CORRECTIONS)
         {
-            let mut rest = Vec::with_capacity(2 + IDENTITY_LEN + 3 + MEMBER_LEN);
-            codec::put_gossip(sender, &suspect, &mut rest);
-            self.io.send(sender.address(), Kind::Swim, &[&rest]);
+            self.ping_suspect(&suspect);
+        }
+    }
+
+    /// A member as it is known, if that is as suspect.
+    pub(super) fn as_suspect(&self, run: &Identity) -> Option<Member<Identity>> {
+        let mut members = self.swim.iter_membership_state();
+        let suspect = members.find(|m| m.id() == run && m.state() == State::Suspect);
+        suspect.cloned()
+    }
+
+    /// The answer comes in the incarnation that contradicts.
+    fn ping_suspect(&mut self, suspect: &Member<Identity>) {
+        if !self.leaving {
+            let mut rest = Vec::with_capacity(IDENTITY_LEN + MEMBER_LEN + 6);
+            codec::put_ping(suspect, &mut rest);
+            let to = suspect.id().address();
+            self.io.send(to, Kind::Swim, &[&rest]);
+        }
+    }
+
+    /// Tells a member that this one suspects, and does so again while it does not contradict.
+    pub(super) fn warn(&mut self, suspect: Identity, left: u8) {
+        if let Some(known) = self.as_suspect(&suspect) {
+            self.ping_suspect(&known);
+            if left > 1 {
+                self.io.after(WARN_EVERY, Due::Warn(suspect, left - 1));
+            }
         }
     }
 

@@ -50,6 +50,7 @@ impl Node {
                     self.spread();
                 }
                 Due::Greet(proxy, left) => self.greet(proxy, left),
+                Due::Warn(suspect, left) => self.warn(suspect, left),
                 Due::Join => self.call(),
                 Due::Reconcile => {
                     let spread = self.io.rng.random_range(0.8..1.2);
@@ -86,12 +87,8 @@ impl Node {
         else {
             return false;
         };
-        let mut members = self.swim.iter_membership_state();
-        !members.any(|member| {
-            member.id() == member_id
-                && member.incarnation() == *incarnation
-                && member.state() == State::Suspect
-        })
+        let known = self.as_suspect(member_id);
+        known.is_none_or(|known| known.incarnation() != *incarnation)
     }
 
     /// Asks to be let in, until it knows the others and one of them has spoken to it.
