@@ -382,9 +382,8 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
     again.wait_ready();
     let answer = support::client::get(again.addr("web"), "/");
     assert_eq!(answer.status, 200, "{}", again.log());
-    assert_eq!(
-        again.count("lbproxy_gossip_stale", &[]),
-        1,
-        "it says that the set is the last one"
-    );
+    wait_until(PATIENCE, "it says that the set is the last one", || {
+        let metrics = again.metrics();
+        metrics.has("lbproxy_gossip_stale", &[]) && metrics.count("lbproxy_gossip_stale", &[]) == 1
+    });
 }

@@ -98,7 +98,8 @@ struct Driver {
     /// Asked to say when all was told, and since when.
     waiting: Vec<(oneshot::Sender<()>, Time)>,
     published: Time,
-    reported: Time,
+    /// When figures are shown next.
+    report_at: Time,
     leaving: Option<Time>,
     conflict: bool,
     /// Until then a member that has taken another's place shows nothing, unless it has joined: what was seen before
@@ -128,7 +129,7 @@ impl Driver {
             commands: start.commands,
             waiting: Vec::new(),
             published: Duration::ZERO,
-            reported: Duration::ZERO,
+            report_at: Duration::ZERO,
             leaving: None,
             conflict: false,
             behind: None,
@@ -250,10 +251,10 @@ impl Driver {
             self.published = now;
             self.windows.set.send_replace(Arc::new(node.view(now)));
         }
-        if now - self.reported < REPORT_EVERY {
+        if now < self.report_at {
             return;
         }
-        self.reported = now;
+        self.report_at = now + REPORT_EVERY;
         if node.in_conflict() != self.conflict {
             self.conflict = node.in_conflict();
             if self.conflict {
@@ -281,7 +282,7 @@ impl Driver {
     /// When the next turn is due at the latest.
     fn next_deadline(&self, now: Time) -> Time {
         let node = self.shared.node.borrow();
-        let mut deadline = self.reported + REPORT_EVERY;
+        let mut deadline = self.report_at;
         if let Some(timer) = node.next_deadline() {
             deadline = deadline.min(timer);
         }
