@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod pattern;
 pub mod port;
 pub mod process;
+pub mod relay;
 mod serve;
 pub mod strict;
 pub mod tcp;
