@@ -1,7 +1,7 @@
 //! What depends on the number of members, and on whether this one keeps up.
 //!
-//! The figures are those of a LAN: a probe each second, half a second for a direct answer, suspicion of 3.6 s times the
-//! logarithm of the size. Under 47 members suspicion lasts 6 s, so that a member that was frozen for 5 s is in time to
+//! The figures are those of a LAN: a probe each second, half a second for a direct answer, suspicion of 3.2 s times the
+//! logarithm of the size. Under 75 members suspicion lasts 6 s, so that a member that was frozen for 5 s is in time to
 //! contradict. News is told on as often as memberlist does: four times for each digit of the size. A member whose own timers are late judges more slowly, up to eight times (after Lifeguard).
 
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -43,7 +43,7 @@ pub fn config(members: usize, patience: u32, packet: usize) -> Config {
         probe_rtt: Duration::from_millis(500),
         num_indirect_probes: NonZeroUsize::new(FANOUT).unwrap_or(NonZeroUsize::MIN),
         max_transmissions: transmissions(members),
-        suspect_to_down_after: Duration::from_secs_f64((3.6 * log).max(6.0)) * patience,
+        suspect_to_down_after: Duration::from_secs_f64((3.2 * log).max(6.0)) * patience,
         remove_down_after: Some(REMEMBER_DOWN),
         max_packet_size: NonZeroUsize::new(packet).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
@@ -113,9 +113,9 @@ mod tests {
             (1, 4, 6.0),
             (9, 4, 6.0),
             (10, 8, 6.0),
-            (100, 12, 7.2),
-            (1_000, 16, 10.8),
-            (10_000, 20, 14.4),
+            (100, 12, 6.4),
+            (1_000, 16, 9.6),
+            (10_000, 20, 12.8),
         ] {
             let config = config(members, 1, 1000);
             assert_eq!(config.max_transmissions.get(), times, "{members}");
