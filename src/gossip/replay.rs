@@ -131,7 +131,8 @@ impl Contacts {
         Some(challenge)
     }
 
-    /// Takes an echo: the body that waited for it, if it is the right one. The echo's own number opens the window.
+    /// Takes an echo: the body that waited for it, if it is the right one. The echo's own number opens the window, behind
+    /// which nothing is new.
     pub fn confirm(
         &mut self,
         sender: &Identity,
@@ -149,23 +150,24 @@ impl Contacts {
             return None;
         }
         let waiting = self.waiting.remove(&key)?;
-        self.admit(sender, sequence, now);
+        // What was numbered before may be a recorder's: only what comes after the echo is known to be new.
+        self.admit(sender, sequence, u64::MAX, now);
         Some(waiting.body)
     }
 
     /// Knows a run that nothing was heard of yet, for simulations that begin in the middle.
     pub(super) fn assume(&mut self, run: &Identity, now: Time) {
-        self.admit(run, 0, now);
+        self.admit(run, 0, 1, now);
     }
 
-    fn admit(&mut self, run: &Identity, sequence: u64, now: Time) {
+    fn admit(&mut self, run: &Identity, sequence: u64, window: u64, now: Time) {
         self.make_room();
         self.known.insert(
             run.key(),
             Contact {
                 epoch: run.epoch(),
                 highest: sequence,
-                window: 1,
+                window,
                 seen: now,
             },
         );
@@ -254,11 +256,11 @@ mod tests {
             (100, Verdict::Replayed),
             (101, Verdict::Fresh),
             (101, Verdict::Replayed),
-            (99, Verdict::Fresh),
             (99, Verdict::Replayed),
             (164, Verdict::Fresh),
             (101, Verdict::Replayed),
             (102, Verdict::Fresh),
+            (102, Verdict::Replayed),
             (100, Verdict::Replayed),
             (u64::MAX, Verdict::Fresh),
             (164, Verdict::Replayed),
