@@ -542,3 +542,6 @@ impl Node {
         hashes
     }
 }
+
+#[cfg(test)]
+mod tests;

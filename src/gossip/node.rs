@@ -38,9 +38,6 @@ use observe::Observer;
 pub use io::{Counters, Dropped, Packet};
 pub(super) use receive::{put_record, take_record};
 
-#[cfg(test)]
-mod tests;
-
 /// Kind of a sealed packet: a datagram.
 pub const DATAGRAM: u8 = 1;
 /// What foca may fill of a datagram: the rest is the seal, the kind and the sequence.
@@ -396,9 +393,11 @@ impl Node {
         Arc::clone(&self.io.keyring)
     }
 
-    /// Does as if somebody had spoken to this run.
-    pub(super) fn assume_heard(&mut self) {
-        self.heard = true;
+    /// Does as if it had joined long ago, and had been spoken to.
+    pub(super) fn assume_joined(&mut self) {
+        (self.joined, self.heard) = (true, true);
+        self.churn = 0;
+        self.retune();
     }
 
     /// Does as if this run had been challenged and nothing of it had been seen since.
@@ -428,3 +427,6 @@ impl Node {
         self.identity().role() == Role::Proxy
     }
 }
+
+#[cfg(test)]
+mod tests;

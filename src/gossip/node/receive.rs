@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Tells a run that its address is known in another one, or in this very run as down.
-    fn tell_newer(&mut self, run: &Identity, known: u64) {
+    pub(super) fn tell_newer(&mut self, run: &Identity, known: u64) {
         let rest: [&[u8]; 2] = [&run.epoch().to_be_bytes(), &known.to_be_bytes()];
         self.io.send(run.address(), Kind::Newer, &rest);
     }

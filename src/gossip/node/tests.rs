@@ -1,79 +1,221 @@
-//! A member by itself. How members get on is the simulator's.
+//! Two or three members by hand, datagram by datagram.
 
-use std::sync::Arc;
+mod credential;
 
+use super::super::keyring::{Refusal, SecretKey};
+use super::super::simulator::{address_of, record};
 use super::*;
-use crate::gossip::record::Announcement;
-use crate::gossip::token::{OperatorKey, mint};
+use foca::{Member, State};
 
-const CLUSTER: &str = "a-cluster-with-a-name-of-forty-characters";
+const NOW: Time = Duration::from_secs(100);
 
-fn credential(seed: u8, networks: u8) -> AgentCredential {
-    let operator = OperatorKey::generate(&[1; 32]);
-    let cidrs: Vec<_> = (0..networks)
-        .map(|i| format!("fd0{i}::1/128").parse().unwrap())
-        .collect();
-    mint(&operator, &[seed; 32], CLUSTER, &cidrs, 5, 1_000).unwrap()
+fn ring(label: &str) -> Arc<Keyring> {
+    let key = SecretKey::generate(&[7; 32]);
+    Arc::new(Keyring::new(&[key], label, false))
 }
 
-/// An agent whose record leaves room for a token with a few networks.
-fn agent(credential: AgentCredential) -> Node {
+fn run_of(place: usize, epoch: u64, role: Role) -> Node {
     let settings = Settings {
-        identity: Identity::new("127.0.0.1:1".parse().unwrap(), 1, Role::Agent),
-        keyring: Arc::new(Keyring::new(&[], "", false)),
-        label: String::new(),
+        identity: Identity::new(address_of(place), epoch, role),
+        keyring: ring("test"),
+        label: "test".to_owned(),
         authority: None,
-        credential: Some(credential),
-        observed: false,
-        limits: Limits::default(),
-        seed: [0; 32],
+        credential: None,
+        observed: true,
+        limits: Limits {
+            members: 50,
+            new_members: 10,
+            records: 50,
+        },
+        seed: [place as u8; 32],
     };
-    let mut node = Node::new(settings, Duration::ZERO);
-    let record = Record {
-        name: "n".repeat(64),
-        cluster: CLUSTER.to_owned(),
-        backend: "[fd00::1]:80".parse().unwrap(),
-        weight: 1,
-        zone: "z".repeat(32),
-        state: ServiceState::Ready,
-        build: "b".repeat(32),
-    };
-    node.announce(record, Duration::ZERO).unwrap();
-    node
+    Node::new(settings, NOW)
 }
 
-/// Version, token and signer's good signature of what it announces.
-fn announced(node: &Node, by: &AgentCredential) -> (u64, bool) {
-    let key = node.identity().key();
-    let (_, stored) = node.records().of(&key).next().unwrap();
-    let announcement = Announcement::decode(&stored.bytes).unwrap();
-    let signed = by.sign("", announcement.signed);
-    (announcement.version, announcement.signature == signed)
+/// Carries packets until nobody has any more.
+fn carry(nodes: &mut [Node]) {
+    loop {
+        let packets: Vec<Packet> = nodes.iter_mut().flat_map(Node::take_packets).collect();
+        if packets.is_empty() {
+            return;
+        }
+        for mut packet in packets {
+            let of = |node: &&mut Node| node.identity().address() == packet.to;
+            if let Some(node) = nodes.iter_mut().find(of) {
+                node.receive(&mut packet.bytes, NOW);
+            }
+        }
+    }
+}
+
+/// Two that know each other.
+fn acquainted() -> [Node; 2] {
+    let mut nodes = [run_of(0, 5, Role::Proxy), run_of(1, 5, Role::Agent)];
+    nodes[1].set_seeds(vec![address_of(0)], NOW);
+    nodes[1].run_timers(NOW);
+    carry(&mut nodes);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
+    assert_eq!(nodes[1].state_of(address_of(0)), Some((5, State::Alive)));
+    nodes
 }
 
 #[test]
-fn another_token_signs_what_is_announced_already() {
-    let mut node = agent(credential(2, 1));
-    assert_eq!(announced(&node, &credential(2, 1)), (1, true));
-    node.set_credential(Some(credential(2, 1)), Duration::ZERO)
-        .unwrap();
-    assert_eq!(announced(&node, &credential(2, 1)), (1, true), "the same");
-    node.set_credential(Some(credential(3, 2)), Duration::ZERO)
-        .unwrap();
-    assert_eq!(announced(&node, &credential(3, 2)), (2, true));
+fn nothing_of_an_unknown_run_is_applied_before_its_echo() {
+    let mut nodes = [run_of(0, 5, Role::Proxy), run_of(1, 5, Role::Agent)];
+    nodes[1].set_seeds(vec![address_of(0)], NOW);
+    nodes[1].run_timers(NOW);
+    let mut announce = nodes[1].take_packets();
+    let recorded = announce[0].bytes.clone();
+    nodes[0].receive(&mut announce[0].bytes, NOW);
+    assert_eq!(nodes[0].state_of(address_of(1)), None);
+    assert_eq!(nodes[0].counters().challenges, 1);
+    carry(&mut nodes);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
+    nodes[0].receive(&mut recorded.clone(), NOW);
+    assert_eq!(nodes[0].counters().dropped(Dropped::Replayed), 1);
+    assert!(
+        nodes[0].take_packets().is_empty(),
+        "a replay is not answered"
+    );
 }
 
 #[test]
-fn a_token_that_is_too_long_is_not_taken() {
-    let mut node = agent(credential(2, 1));
-    let refused = node.set_credential(Some(credential(3, 8)), Duration::ZERO);
-    assert!(matches!(refused, Err(RecordError::Size(_))), "{refused:?}");
-    assert_eq!(announced(&node, &credential(2, 1)), (1, true));
-    // And goes on by the one before.
-    let record = Record {
-        state: ServiceState::Draining,
-        ..node.own.as_ref().unwrap().record.clone()
+fn what_is_dropped_is_counted_by_reason() {
+    let mut node = run_of(0, 5, Role::Proxy);
+    let sealed = |label: &str, kind: u8, body: &[u8]| {
+        let mut bytes = Vec::new();
+        ring(label).seal(kind, &[], [1; 12], body, &mut bytes);
+        bytes
     };
-    node.announce(record, Duration::ZERO).unwrap();
-    assert_eq!(announced(&node, &credential(2, 1)), (2, true));
+    let own = {
+        let mut body = Vec::new();
+        super::super::codec::Prefix::write_start(super::super::codec::Kind::Swim, 1, &mut body);
+        body.extend_from_slice(node.identity().as_bytes());
+        sealed("test", DATAGRAM, &body)
+    };
+    let mut echo = Vec::new();
+    super::super::codec::Prefix::write_start(super::super::codec::Kind::Echo, 1, &mut echo);
+    echo.extend_from_slice(Identity::new(address_of(1), 5, Role::Agent).as_bytes());
+    echo.extend_from_slice(&[0; 16]);
+    for (mut packet, why) in [
+        (Vec::new(), Dropped::Seal(Refusal::Truncated)),
+        (vec![1; tuning::MAX_DATAGRAM + 1], Dropped::Oversized),
+        (vec![9; 99], Dropped::Seal(Refusal::Version)),
+        (
+            sealed("other", DATAGRAM, &[0; 50]),
+            Dropped::Seal(Refusal::UnknownKey),
+        ),
+        (
+            sealed("test", DATAGRAM + 1, &[0; 50]),
+            Dropped::Seal(Refusal::Kind),
+        ),
+        (sealed("test", DATAGRAM, &[]), Dropped::Malformed),
+        (sealed("test", DATAGRAM, &[77; 90]), Dropped::Malformed),
+        (own, Dropped::Own),
+        (sealed("test", DATAGRAM, &echo), Dropped::Echo),
+    ] {
+        let before = node.counters().dropped(why);
+        node.receive(&mut packet, NOW);
+        assert_eq!(node.counters().dropped(why), before + 1, "{why:?}");
+        assert!(node.take_packets().is_empty(), "{why:?} is answered");
+    }
+}
+
+#[test]
+fn only_a_word_about_the_present_run_is_listened_to() {
+    for (about, known, epoch) in [(4, 5, 5), (4, 9, 5), (5, 4, 5), (5, 5, 6), (5, 9, 10)] {
+        let mut nodes = [run_of(0, 5, Role::Proxy), run_of(1, 5, Role::Agent)];
+        let run = Identity::new(address_of(1), about, Role::Agent);
+        nodes[0].tell_newer(&run, known);
+        let mut packets = nodes[0].take_packets();
+        nodes[1].receive(&mut packets[0].bytes, NOW);
+        assert_eq!(nodes[1].identity().epoch(), epoch, "{about} {known}");
+    }
+}
+
+#[test]
+fn who_is_told_of_later_runs_again_and_again_gives_way_for_a_time() {
+    let mut node = run_of(0, 5, Role::Agent);
+    for turn in 0..5 {
+        node.take_over(node.identity().epoch());
+        assert!(!node.in_conflict(), "{turn}");
+    }
+    node.take_over(node.identity().epoch());
+    assert!(node.in_conflict());
+    node.take_packets();
+    node.run_timers(NOW + Duration::from_secs(299));
+    assert!(node.take_packets().is_empty(), "it says nothing");
+    node.run_timers(NOW + Duration::from_secs(302));
+    assert!(!node.in_conflict());
+}
+
+#[test]
+fn a_suspect_is_told_by_the_first_that_it_speaks_to_and_contradicts() {
+    let mut nodes = acquainted();
+    let suspect = Member::new(nodes[1].identity(), 0, State::Suspect);
+    let third = Identity::new(address_of(2), 5, Role::Agent);
+    nodes[0].take_members(&third, true, vec![suspect]);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Suspect)));
+    nodes[0].take_packets();
+    // It says anything, and does not know.
+    nodes[1].announce_to(address_of(0));
+    carry(&mut nodes);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
+    assert_eq!(nodes[1].identity().epoch(), 5, "in the same run");
+}
+
+#[test]
+fn members_are_bounded_by_datagrams_and_by_exchanges() {
+    let mut nodes = acquainted();
+    let invented = |range: std::ops::Range<usize>| -> Vec<Member<Identity>> {
+        let ids = range.map(|place| Identity::new(address_of(place), 1, Role::Agent));
+        ids.map(|id| Member::new(id, 0, State::Alive)).collect()
+    };
+    // The other one has room; a datagram carries some 30 of its news.
+    nodes[1].limits.members = 10_000;
+    let own = nodes[1].identity();
+    nodes[1].joined = true;
+    nodes[1].take_members(&own, true, invented(10..2_000));
+    for _ in 0..5 {
+        let _ = nodes[1].swim.gossip(&mut nodes[1].io);
+    }
+    carry(&mut nodes);
+    let known = nodes[0].members().count();
+    assert!(known <= 1 + 10, "{known} in one second");
+    nodes[0].take_members(&own, true, invented(10..2_000));
+    assert_eq!(nodes[0].members().count(), 50);
+    assert!(nodes[0].counters().dropped(Dropped::Limit) > 1_000);
+}
+
+#[test]
+fn what_is_announced_already_is_not_told_again() {
+    let mut nodes = acquainted();
+    let service = record(address_of(1), 3, ServiceState::Ready);
+    nodes[1].announce(service.clone(), NOW).unwrap();
+    nodes[1].spread();
+    carry(&mut nodes);
+    let version = |node: &Node| {
+        let mut all = node
+            .records()
+            .of(&Identity::new(address_of(1), 5, Role::Agent).key())
+            .map(|(_, s)| s.edition().version)
+            .collect::<Vec<_>>();
+        all.pop()
+    };
+    assert_eq!(version(&nodes[0]), Some(1));
+    nodes[1].announce(service, NOW).unwrap();
+    assert_eq!(version(&nodes[1]), Some(1));
+    nodes[1].leave(NOW);
+    carry(&mut nodes);
+    assert_eq!(version(&nodes[0]), Some(2));
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Down)));
+    let view = nodes[0].view(NOW);
+    let left = view
+        .members
+        .iter()
+        .find(|member| member.address == address_of(1));
+    assert_eq!(
+        left.map(|member| member.liveness),
+        Some(super::super::view::Liveness::Left)
+    );
 }

@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    fn announce_to(&mut self, address: SocketAddr) {
+    pub(super) fn announce_to(&mut self, address: SocketAddr) {
         // The receiver takes it whichever run it is in.
         let whom = Identity::new(address, 0, Role::Agent);
         let _ = self.swim.announce(whom, &mut self.io);
@@ -230,7 +230,7 @@ impl Node {
     }
 
     /// Adjusts foca to the size of the set.
-    fn retune(&mut self) {
+    pub(super) fn retune(&mut self) {
         let (size, patience) = (self.active(), self.punctuality.patience());
         let (tuned, was) = self.tuned;
         if patience == was && size.abs_diff(tuned) * 10 <= tuned {

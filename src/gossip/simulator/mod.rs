@@ -252,8 +252,7 @@ impl Simulation {
                     for node in slots.iter_mut().filter_map(|slot| slot.node.as_mut()) {
                         node.set_now(now);
                         introduce(node, all, records, contacts);
-                        node.exchange_ended(true, now);
-                        node.assume_heard();
+                        node.assume_joined();
                     }
                 });
             }
