@@ -1,19 +1,15 @@
-//! Files with a key in them: made for their owner alone and never over another, read within bounds.
-//!
-//! A key may be given by mistake where the path of its file belongs, and an error that repeated it would carry it into
-//! a log: no error here shows a path that looks like one.
+//! Files with a key in them, made: for their owner alone, and never over another. They are read by
+//! [`crate::discovery::gossip::secrets`].
 
-use std::fs::{File, OpenOptions, remove_file};
-use std::io::{Read, Write};
+use std::fs::{OpenOptions, remove_file};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use crate::gossip::text::holds_secret;
+use crate::discovery::gossip::secrets::shown;
 
-/// Longest file that is read, bytes: much longer than any key or token.
-const MAX_FILE: u64 = 4096;
 /// Mode of a file that only its owner reads.
 pub const PRIVATE: u32 = 0o600;
 /// Mode of a file that anybody may read.
@@ -44,33 +40,10 @@ pub fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", shown(path)))
 }
 
-/// The text of a file.
-pub fn read(path: &Path) -> anyhow::Result<String> {
-    let name = || format!("cannot read {}", shown(path));
-    let file = File::open(path).with_context(name)?;
-    let mut text = String::new();
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .with_context(name)?;
-    if text.len() as u64 > MAX_FILE {
-        bail!("{} is too large for a key", shown(path));
-    }
-    Ok(text)
-}
-
 /// Prints a line on standard output, alone.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
         .context("cannot write to standard output")
-}
-
-/// The path as an error may show it.
-pub fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    if holds_secret(&text) {
-        return "that file (a key or token was given, not the path of its file)".to_owned();
-    }
-    text
 }

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::secret;
+use crate::discovery::gossip::secrets;
 use crate::gossip::record::MAX_WEIGHT;
 use crate::gossip::token::{OperatorKey, mint};
 use crate::model::units::{parse_duration, show_duration};
@@ -89,11 +90,11 @@ fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<String> {
         .collect::<Result<_, _>>()?;
     let max_weight = weight(&wanted.max_weight)?;
     let expires = now + ttl(&wanted.ttl)?;
-    let text = secret::read(&wanted.key)?;
+    let text = secrets::read(&wanted.key)?;
     let operator = OperatorKey::parse(&text).with_context(|| {
         format!(
             "{} is no operator's private key",
-            secret::shown(&wanted.key)
+            secrets::shown(&wanted.key)
         )
     })?;
     let credential = mint(
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(token.expires(), NOW + 36 * 3600);
         let cidrs = ["10.1.0.0/16", "192.0.2.7/32"].map(|text| text.parse().unwrap());
         assert_eq!(token.cidrs(), cidrs);
-        let key = OperatorKey::parse(&secret::read(&wanted.key).unwrap()).unwrap();
+        let key = OperatorKey::parse(&secrets::read(&wanted.key).unwrap()).unwrap();
         let authority = Authority::new(key.public());
         assert_eq!(authority.verify_token(token, NOW), Ok(()));
     }
