@@ -19,7 +19,7 @@ use support::backend::Backend;
 use support::child::ChildBackend;
 use support::load::{Load, Running};
 use support::port::Port;
-use support::process::Proxy;
+use support::process::{Proxy, run};
 use support::wait::{PATIENCE, holds_for, wait_for, wait_until};
 use support::{alone, number_from_env, raise_descriptor_limit};
 
@@ -93,14 +93,17 @@ impl Proxies {
             .map(|k| k.display().to_string())
             .collect();
         format!(
-            "--seeds {} --key-file {} --interval 500ms --drain-timeout 2s",
+            "--seeds {} --key-file {} --drain-timeout 2s",
             seeds.join(","),
             keys.join(",")
         )
     }
 
     fn agent(&self, ip: &str, backend: SocketAddr) -> Member {
-        let flags = format!("{} --check http://{backend}/healthz", self.flags());
+        let flags = format!(
+            "{} --check http://{backend}/healthz --interval 500ms",
+            self.flags()
+        );
         Member::start(ip, backend, &flags)
     }
 
@@ -386,4 +389,73 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
         let metrics = again.metrics();
         metrics.has("lbproxy_gossip_stale", &[]) && metrics.count("lbproxy_gossip_stale", &[]) == 1
     });
+}
+
+#[test]
+fn with_an_operator_only_who_has_a_token_for_it_is_used() {
+    let _one = alone();
+    let mut proxies = Proxies::start(1);
+    let dir = proxies.dir.path();
+    let operator = dir.join("operator");
+    let made = run(&["token", "operator", "--out", operator.to_str().unwrap()]);
+    assert!(made.status.success(), "{made:?}");
+    let mint = |name: &str, flags: &[&str]| {
+        let key = dir.join("operator.key");
+        let mut words = vec!["token", "mint", "--key", key.to_str().unwrap()];
+        words.extend(flags);
+        let minted = run(&words);
+        assert!(minted.status.success(), "{minted:?}");
+        let path = dir.join(name);
+        std::fs::write(&path, minted.stdout).unwrap();
+        format!("--token-file {}", path.display())
+    };
+    let here = ["--cidr", "127.0.0.0/8", "--ttl", "1d", "--max-weight", "5"];
+    let with = |more: [&'static str; 2]| [&here[..], &more[..]].concat();
+    let right = mint("right", &with(["--cluster", "web"]));
+    let elsewhere = mint(
+        "elsewhere",
+        &[
+            "--cidr",
+            "10.0.0.0/8",
+            "--ttl",
+            "1d",
+            "--max-weight",
+            "5",
+            "--cluster",
+            "web",
+        ],
+    );
+    let services: Vec<Backend> = (0..4).map(|i| Backend::start(&format!("t{i}"))).collect();
+    let key = format!("token_key = \"{}\"\n", dir.join("operator.pub").display());
+    let config = proxies.config(0, &proxies.keys(), &key);
+    proxies.all[0].reload_ok(&config);
+    let member = |i: usize, flags: &str| {
+        let flags = format!("{} {flags}", proxies.flags());
+        Member::start(&format!("127.0.7.{}", i + 1), services[i].addr, &flags)
+    };
+    let permitted = member(0, &right);
+    let without = member(1, "");
+    for (agent, said) in [
+        (
+            member(2, &elsewhere),
+            "the address is in no network of the token",
+        ),
+        (
+            member(3, &format!("{right} --weight 6")),
+            "the weight is above the token's largest",
+        ),
+    ] {
+        assert_eq!(agent.agent.wait_exit().code(), Some(1));
+        assert!(agent.agent.log().contains(said), "{}", agent.agent.log());
+    }
+    proxies.wait_used("the one that is permitted", &names([&permitted]));
+    let proxy = &proxies.all[0];
+    let dropped = |reason| proxy.count("lbproxy_gossip_dropped_total", &[("reason", reason)]);
+    wait_until(PATIENCE, "who has none is refused", || dropped("token") > 0);
+    holds_for(Duration::from_secs(1), "it is not used", || {
+        used(proxy) == names([&permitted])
+    });
+    // Without the operator's key in the file everybody may, and what is known is judged anew.
+    proxies.all[0].reload_ok(&proxies.config(0, &proxies.keys(), ""));
+    proxies.wait_used("both", &names([&permitted, &without]));
 }

@@ -296,3 +296,215 @@ impl Rumours {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::identity::pack_address;
+    use crate::gossip::record::{Record, ServiceState};
+    use crate::gossip::token::{AgentCredential, OperatorKey, mint};
+
+    const NOW: Time = Duration::from_secs(50);
+    const EXPIRES: u64 = 10_000;
+
+    fn record(cluster: &str) -> Record {
+        Record {
+            name: "n".to_owned(),
+            cluster: cluster.to_owned(),
+            backend: "10.1.0.1:80".parse().unwrap(),
+            weight: 5,
+            zone: String::new(),
+            state: ServiceState::Ready,
+            build: String::new(),
+        }
+    }
+
+    fn member(last: u8) -> [u8; 18] {
+        pack_address(([10, 1, 0, last], 7946).into())
+    }
+
+    fn open(
+        records: &mut Records,
+        member: u8,
+        cluster: &str,
+        epoch: u64,
+        version: u64,
+    ) -> Result<bool, RecordRefusal> {
+        let bytes = record(cluster)
+            .encode(&self::member(member), epoch, version, &[])
+            .unwrap();
+        let rules = Rules {
+            authority: None,
+            label: "",
+            unix: 0,
+        };
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules);
+        taken.map(|key| key.is_some())
+    }
+
+    #[test]
+    fn the_newest_of_a_member_for_a_cluster_wins() {
+        let mut records = Records::new(10);
+        for (cluster, epoch, version, news) in [
+            ("a", 5, 5, true),
+            ("a", 5, 5, false),
+            ("a", 5, 4, false),
+            ("a", 4, 9, false),
+            ("a", 5, 6, true),
+            ("a", 6, 1, true),
+            ("b", 1, 1, true),
+        ] {
+            let taken = open(&mut records, 1, cluster, epoch, version);
+            assert_eq!(taken, Ok(news), "{cluster} {epoch} {version}");
+        }
+        assert_eq!((records.len(), records.of(&member(1)).count()), (2, 2));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let mut records = Records::new(6);
+        for cluster in ["a", "b", "c", "d"] {
+            assert_eq!(open(&mut records, 1, cluster, 1, 1), Ok(true));
+        }
+        let full = Err(RecordRefusal::Full);
+        assert_eq!(open(&mut records, 1, "e", 1, 1), full, "of one member");
+        assert_eq!(open(&mut records, 2, "a", 1, 1), Ok(true));
+        assert_eq!(open(&mut records, 3, "a", 1, 1), Ok(true));
+        assert_eq!(open(&mut records, 4, "a", 1, 1), full, "in all");
+        assert_eq!(
+            open(&mut records, 3, "a", 1, 2),
+            Ok(true),
+            "but a newer one"
+        );
+        assert!(records.retain(0, |who, _| *who == member(1)));
+        assert_eq!(records.len(), 4);
+    }
+
+    fn signed(credential: &AgentCredential, record: &Record, from: u8, label: &str) -> Vec<u8> {
+        let mut token = Vec::new();
+        credential.token().encode(&mut token);
+        let mut bytes = record.encode(&member(from), 1, 1, &token).unwrap();
+        let signature = credential.sign(label, &bytes);
+        bytes.extend_from_slice(&signature);
+        bytes
+    }
+
+    #[test]
+    fn with_an_operator_a_token_decides() {
+        let operator = OperatorKey::generate(&[1; 32]);
+        let other = OperatorKey::generate(&[2; 32]);
+        let cidrs = ["10.1.0.0/24".parse().unwrap()];
+        let of = |operator| mint(operator, &[3; 32], "web", &cidrs, 5, EXPIRES).unwrap();
+        let right = of(&operator);
+        let web = record("web");
+        let with = |change: fn(&mut Record)| {
+            let mut record = record("web");
+            change(&mut record);
+            record
+        };
+        let good = signed(&right, &web, 1, "set");
+        let mut forged = good.clone();
+        forged[30] ^= 1;
+        let mut elsewhere = web.encode(&pack_address("10.2.0.1:1".parse().unwrap()), 1, 1, &{
+            let mut token = Vec::new();
+            right.token().encode(&mut token);
+            token
+        });
+        if let Ok(bytes) = &mut elsewhere {
+            let signature = right.sign("set", bytes);
+            bytes.extend_from_slice(&signature);
+        }
+        let bare = web.encode(&member(1), 1, 1, &[]).unwrap();
+        use RecordRefusal::{NotPermitted, Token};
+        for (what, bytes, unix, expected) in [
+            ("as it should be", good.clone(), 0, Ok(true)),
+            (
+                "just expired, within the grace",
+                good.clone(),
+                EXPIRES + 300,
+                Ok(true),
+            ),
+            ("expired", good, EXPIRES + 301, Err(Token)),
+            ("no token", bare, 0, Err(Token)),
+            (
+                "another operator",
+                signed(&of(&other), &web, 1, "set"),
+                0,
+                Err(Token),
+            ),
+            (
+                "signed for another set",
+                signed(&right, &web, 1, "other"),
+                0,
+                Err(Token),
+            ),
+            ("changed", forged, 0, Err(Token)),
+            (
+                "another cluster",
+                signed(&right, &record("api"), 1, "set"),
+                0,
+                Err(NotPermitted),
+            ),
+            (
+                "another network",
+                signed(
+                    &right,
+                    &with(|r| r.backend = "10.2.0.1:80".parse().unwrap()),
+                    1,
+                    "set",
+                ),
+                0,
+                Err(NotPermitted),
+            ),
+            (
+                "a member elsewhere",
+                elsewhere.unwrap(),
+                0,
+                Err(NotPermitted),
+            ),
+            (
+                "too heavy",
+                signed(&right, &with(|r| r.weight = 6), 1, "set"),
+                0,
+                Err(NotPermitted),
+            ),
+        ] {
+            let authority = Authority::new(operator.public());
+            let rules = Rules {
+                authority: Some(&authority),
+                label: "set",
+                unix,
+            };
+            let mut records = Records::new(10);
+            let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules);
+            assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
+            if expected.is_ok() {
+                assert!(
+                    records.retain(EXPIRES + 301, |_, _| true),
+                    "it goes when it expires"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_told_is_told_first() {
+        let key = |last| RecordKey {
+            member: member(last),
+            cluster: 0,
+        };
+        let mut rumours = Rumours::default();
+        rumours.add(key(1), 2);
+        rumours.add(key(2), 3);
+        rumours.add(key(1), 1);
+        let mut told = Vec::new();
+        for _ in 0..5 {
+            rumours.tell(|key| {
+                told.push(key.member[15]);
+                true
+            });
+        }
+        assert_eq!(told, [2, 1, 2, 2], "what is told anew replaces what was");
+        assert!(rumours.is_empty());
+    }
+}
