@@ -394,7 +394,7 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
 #[test]
 fn with_an_operator_only_who_has_a_token_for_it_is_used() {
     let _one = alone();
-    let mut proxies = Proxies::start(1);
+    let proxies = Proxies::start(1);
     let dir = proxies.dir.path();
     let operator = dir.join("operator");
     let made = run(&["token", "operator", "--out", operator.to_str().unwrap()]);

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,12 +17,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tracing::{debug, error, info, warn};
 
-use super::member::{Command, MemberSettings, Secrets, Sockets, Windows};
+use super::member::{Command, MemberError, MemberSettings, Secrets, Sockets, Windows};
 use super::streams::Streams;
 use crate::discovery::dns::resolve;
 use crate::gossip::Time;
 use crate::gossip::identity::{Identity, Role};
 use crate::gossip::node::{Limits, Node, Settings};
+use crate::gossip::record::Record;
 use crate::gossip::tuning::MAX_DATAGRAM;
 use crate::gossip::view::Report;
 use crate::model::address::BackendAddress;
@@ -40,37 +42,65 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_millis(900);
 /// How long the first announcement may wait for a proxy to tell it to.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// From a failure to the next member.
+const BEGIN_ANEW: Duration = Duration::from_secs(1);
 /// Between two look-ups of the seeds' names, before and after the first one was found.
 const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
-/// What a thread begins with.
-pub(super) struct Start {
+/// What outlives a failure of the thread.
+pub(super) struct Seat {
     pub settings: MemberSettings,
-    pub secrets: Secrets,
-    pub sockets: Sockets,
     pub windows: Windows,
     pub commands: mpsc::UnboundedReceiver<Command>,
+    /// What was announced last.
+    pub announced: Option<Record>,
+    /// Whether an earlier member of this seat has failed.
+    pub failed: bool,
 }
 
-/// Drives a member until it has left.
-pub(super) fn run(start: Start) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// Drives a member until it has left. A bug in what it does with what others say ends the member, and another one
+/// begins in its place: what was published stands in the meantime.
+pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => {
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return error!(%error, "the gossip thread cannot start its runtime"),
+    };
+    let mut prepared = Some((secrets, sockets));
+    loop {
+        let attempt = match prepared.take() {
+            Some(prepared) => Ok(prepared),
+            None => prepare(&seat.settings),
+        };
+        let drive = |(secrets, sockets)| {
             let local = LocalSet::new();
-            local.block_on(&runtime, async {
-                match Driver::new(start) {
-                    Ok(driver) => driver.run().await,
-                    Err(error) => error!(%error, "the gossip sockets cannot be used"),
-                }
+            let ended = local.block_on(&runtime, async {
+                Driver::new(&mut seat, secrets, sockets)?.run().await;
+                Ok::<_, io::Error>(())
             });
-            // A look-up of a name may still hang in the system's resolver.
-            runtime.shutdown_background();
+            ended.map_err(MemberError::Thread)
+        };
+        match catch_unwind(AssertUnwindSafe(|| attempt.and_then(drive))) {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => error!(%error, "the gossip thread cannot go on, and tries again"),
+            Err(_) => error!("the gossip thread has failed, and begins anew"),
         }
-        Err(error) => error!(%error, "the gossip thread cannot start its runtime"),
+        seat.failed = true;
+        runtime.block_on(async { tokio::time::sleep(BEGIN_ANEW).await });
+        if seat.commands.is_closed() && seat.commands.is_empty() {
+            break;
+        }
     }
+    seat.windows.set.send_replace(Arc::default());
+    seat.windows.report.send_replace(None);
+    // A look-up of a name may still hang in the system's resolver.
+    runtime.shutdown_background();
+}
+
+fn prepare(settings: &MemberSettings) -> Result<(Secrets, Sockets), MemberError> {
+    Ok((settings.secrets()?, Sockets::bind(settings.address)?))
 }
 
 /// What the thread's tasks share.
@@ -87,13 +117,11 @@ impl Shared {
     }
 }
 
-struct Driver {
-    settings: MemberSettings,
+struct Driver<'a> {
+    seat: &'a mut Seat,
     shared: Rc<Shared>,
     datagrams: UdpSocket,
     streams: Streams,
-    windows: Windows,
-    commands: mpsc::UnboundedReceiver<Command>,
     seeds: Seeds,
     /// Asked to say when all was told, and since when.
     waiting: Vec<(oneshot::Sender<()>, Time)>,
@@ -110,30 +138,35 @@ struct Driver {
     buffer: Vec<u8>,
 }
 
-impl Driver {
-    fn new(start: Start) -> io::Result<Self> {
+impl<'a> Driver<'a> {
+    fn new(seat: &'a mut Seat, secrets: Secrets, sockets: Sockets) -> io::Result<Self> {
+        let settings = &seat.settings;
+        let mut node = node(settings, secrets, Duration::ZERO);
+        if let Some(record) = &seat.announced {
+            // It was within the limits when it was announced.
+            let _ = node.announce(record.clone(), Duration::ZERO);
+        }
         let shared = Rc::new(Shared {
-            node: RefCell::new(node(&start.settings, start.secrets, Duration::ZERO)),
+            node: RefCell::new(node),
             poke: Notify::new(),
             clock: Instant::now(),
         });
-        let (datagrams, listener) = start.sockets.register()?;
-        info!(address = %start.settings.address, advertise = %start.settings.advertise, label = start.settings.label, "gossip: listening");
+        let (datagrams, listener) = sockets.register()?;
+        info!(address = %settings.address, advertise = %settings.advertise, label = settings.label, "gossip: listening");
+        let unseen_until = if seat.failed { UNSEEN } else { Time::ZERO };
         Ok(Self {
-            seeds: Seeds::follow(&start.settings.seeds),
+            seeds: Seeds::follow(&settings.seeds),
             streams: Streams::start(Rc::clone(&shared), listener),
-            settings: start.settings,
+            seat,
             shared,
             datagrams,
-            windows: start.windows,
-            commands: start.commands,
             waiting: Vec::new(),
             published: Duration::ZERO,
             report_at: Duration::ZERO,
             leaving: None,
             conflict: false,
             behind: None,
-            unseen_until: Duration::ZERO,
+            unseen_until,
             // One byte more than fits tells what is too long.
             buffer: vec![0; MAX_DATAGRAM + 1],
         })
@@ -149,7 +182,7 @@ impl Driver {
             let deadline = self.next_deadline(now);
             tokio::select! {
                 biased;
-                command = self.commands.recv(), if self.leaving.is_none() => match command {
+                command = self.seat.commands.recv(), if self.leaving.is_none() => match command {
                     Some(command) => self.obey(command),
                     None => self.leave(),
                 },
@@ -166,8 +199,6 @@ impl Driver {
                 () = tokio::time::sleep(deadline.saturating_sub(now)) => {}
             }
         }
-        self.windows.set.send_replace(Arc::default());
-        self.windows.report.send_replace(None);
     }
 
     /// Reads, then runs timers, then sends.
@@ -249,7 +280,7 @@ impl Driver {
         let shows = node.has_joined() || now >= self.unseen_until;
         if shows && node.is_dirty() && now - self.published >= PUBLISH_EVERY {
             self.published = now;
-            self.windows.set.send_replace(Arc::new(node.view(now)));
+            self.seat.windows.set.send_replace(Arc::new(node.view(now)));
         }
         if now < self.report_at {
             return;
@@ -258,16 +289,16 @@ impl Driver {
         if node.in_conflict() != self.conflict {
             self.conflict = node.in_conflict();
             if self.conflict {
-                error!(address = %self.settings.advertise, "gossip: somebody else uses this address; this member takes no part for five minutes");
+                error!(address = %self.seat.settings.advertise, "gossip: somebody else uses this address; this member takes no part for five minutes");
             } else {
                 warn!("gossip: this member takes part again");
             }
         }
         let report = Report {
-            set: Arc::clone(&self.windows.set.borrow()),
+            set: Arc::clone(&self.seat.windows.set.borrow()),
             at: now,
-            address: self.settings.advertise,
-            label: self.settings.label.clone(),
+            address: self.seat.settings.advertise,
+            label: self.seat.settings.label.clone(),
             key_ids: node.key_ids(),
             counters: node.counters().clone(),
             lag: node.take_lag(),
@@ -276,7 +307,10 @@ impl Driver {
             conflict: self.conflict,
             rumours: node.rumours(),
         };
-        self.windows.report.send_replace(Some(Arc::new(report)));
+        self.seat
+            .windows
+            .report
+            .send_replace(Some(Arc::new(report)));
     }
 
     /// When the next turn is due at the latest.
@@ -299,9 +333,14 @@ impl Driver {
         let now = self.shared.now();
         match command {
             Command::Announce(record, answer) => {
-                let announced = self.shared.node.borrow_mut().announce(record, now);
+                let announced = self.shared.node.borrow_mut().announce(record.clone(), now);
+                if announced.is_ok() {
+                    self.seat.announced = Some(record);
+                }
                 let _ = answer.send(announced.map_err(|error| error.to_string()));
             }
+            #[cfg(test)]
+            Command::Fail => panic!("told to fail"),
             Command::Told(answer) => self.waiting.push((answer, now)),
             Command::Leave => self.leave(),
             Command::Change(settings, secrets, sockets) => self.change(*settings, secrets, sockets),
@@ -318,8 +357,8 @@ impl Driver {
 
     fn change(&mut self, settings: MemberSettings, secrets: Secrets, sockets: Option<Sockets>) {
         let now = self.shared.now();
-        let known = std::mem::replace(&mut self.settings, settings);
-        let settings = &self.settings;
+        let known = std::mem::replace(&mut self.seat.settings, settings);
+        let settings = &self.seat.settings;
         let same = known.advertise == settings.advertise
             && known.label == settings.label
             && known.role == settings.role;
@@ -334,16 +373,16 @@ impl Driver {
             // Another member: this one says goodbye, as far as one packet to some goes.
             self.shared.node.borrow_mut().leave(now);
             self.send();
-            *self.shared.node.borrow_mut() = node(&self.settings, secrets, now);
+            *self.shared.node.borrow_mut() = node(&self.seat.settings, secrets, now);
             self.unseen_until = now + UNSEEN;
         }
-        if !same || known.seeds != self.settings.seeds {
-            self.seeds = Seeds::follow(&self.settings.seeds);
+        if !same || known.seeds != self.seat.settings.seeds {
+            self.seeds = Seeds::follow(&self.seat.settings.seeds);
         }
         let Some(sockets) = sockets else { return };
         match sockets.register() {
             Ok((datagrams, listener)) => {
-                info!(address = %self.settings.address, "gossip: listening");
+                info!(address = %self.seat.settings.address, "gossip: listening");
                 self.datagrams = datagrams;
                 self.streams = Streams::start(Rc::clone(&self.shared), listener);
             }

@@ -105,6 +105,9 @@ pub(super) enum Command {
     Told(oneshot::Sender<()>),
     /// Say goodbye, and end.
     Leave,
+    /// Panic.
+    #[cfg(test)]
+    Fail,
 }
 
 /// What the world sees of a member; kept while members come and go by reloads.
@@ -191,17 +194,20 @@ impl Prepared {
             None => Sockets::bind(self.settings.address)?,
         };
         let settings = self.settings.clone();
-        let start = driver::Start {
-            settings: self.settings,
-            secrets: self.secrets,
-            sockets,
-            windows,
-            commands: received,
-        };
+        let (secrets, seat) = (
+            self.secrets,
+            driver::Seat {
+                settings: self.settings,
+                windows,
+                commands: received,
+                announced: None,
+                failed: false,
+            },
+        );
         std::thread::Builder::new()
             .name("gossip".to_owned())
             .spawn(move || {
-                driver::run(start);
+                driver::run(seat, secrets, sockets);
                 let _ = end.send(());
             })
             .map_err(MemberError::Thread)?;
@@ -266,7 +272,7 @@ impl RunningMember {
 
 impl Sockets {
     /// Binds UDP and TCP at `address`.
-    fn bind(address: SocketAddr) -> Result<Self, MemberError> {
+    pub(super) fn bind(address: SocketAddr) -> Result<Self, MemberError> {
         let failed = |protocol| {
             move |error| MemberError::Bind {
                 address,
@@ -311,4 +317,61 @@ fn bind_streams(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::gossip::record::ServiceState;
+
+    #[tokio::test]
+    async fn a_member_that_fails_begins_anew_and_announces_the_same() {
+        let address = UdpSocket::bind("127.88.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .unwrap();
+        let settings = MemberSettings {
+            address,
+            advertise: address,
+            seeds: Vec::new(),
+            label: String::new(),
+            key_files: Vec::new(),
+            accept_plaintext: false,
+            token_key: None,
+            token_file: None,
+            role: Role::Proxy,
+        };
+        let windows = Windows::default();
+        let member = Prepared::new(settings, None)
+            .unwrap()
+            .start(windows.clone())
+            .unwrap();
+        let record = Record {
+            name: String::new(),
+            cluster: "web".to_owned(),
+            backend: "10.0.0.1:80".parse().unwrap(),
+            weight: 1,
+            zone: String::new(),
+            state: ServiceState::Ready,
+            build: String::new(),
+        };
+        member.announce(record.clone()).await.unwrap().unwrap();
+        let mut sets = windows.set.subscribe();
+        let own = |set: &Arc<PeerSet>| {
+            let own = set.members.first().cloned();
+            own.filter(|own| own.records.iter().any(|r| *r.record == record))
+        };
+        let wait = Duration::from_secs(30);
+        let found = tokio::time::timeout(wait, sets.wait_for(|set| own(set).is_some())).await;
+        let first = own(&found.unwrap().unwrap()).unwrap();
+        member.tell(Command::Fail);
+        let found = tokio::time::timeout(wait, async {
+            let next = |set: &Arc<PeerSet>| own(set).is_some_and(|own| own.epoch > first.epoch);
+            sets.wait_for(next).await.map(|set| own(&set))
+        });
+        let second = found.await.unwrap().unwrap().unwrap();
+        assert_eq!(second.records[0].record, first.records[0].record);
+        member.leave().await;
+    }
 }
