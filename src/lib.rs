@@ -20,11 +20,11 @@
 //!
 //! The data plane is [`proxy`]: one thread and one runtime a worker, nothing shared on the path of a request but
 //! atomics that belong to a backend. The control plane is one ordinary runtime: [`config`] reads and watches the file,
-//! [`discovery`] resolves names, [`health`] checks backends, [`admin`] answers operators, [`logging`] writes; and
-//! [`control`] is the one writer of snapshots. Neither plane imports the other; [`app`] puts them together, [`cli`] is
-//! the command line. [`agent`] is the other life of the program: beside a service, it checks it and announces it to
-//! the peer set ([`gossip`]). Below both stand [`transport`] (sockets), [`telemetry`] (counters, metrics, the log's line) and
-//! [`model`] (the words that all use).
+//! [`discovery`] resolves names and follows the peer set ([`gossip`]) on a thread of its own, [`health`] checks
+//! backends, [`admin`] answers operators, [`logging`] writes; and [`control`] is the one writer of snapshots. Neither
+//! plane imports the other; [`app`] puts them together, [`cli`] is the command line. [`agent`] is the other life of
+//! the program: beside a service, it checks it and announces it to the peer set. Below both stand [`transport`]
+//! (sockets), [`telemetry`] (counters, metrics, the log's line) and [`model`] (the words that all use).
 
 pub mod admin;
 pub mod agent;
