@@ -25,6 +25,8 @@ const CHALLENGES: u32 = 2_000;
 /// first.
 const TAKEOVERS: (usize, usize) = (5, 10);
 const MINUTE: Duration = Duration::from_secs(60);
+/// The epoch after a takeover is one of so many.
+const EPOCHS: u32 = 1_000;
 /// How long the member that gives way takes no part.
 const SILENCE: Duration = Duration::from_secs(300);
 /// Between two warnings of a suspect.
@@ -266,7 +268,8 @@ impl Node {
         }
     }
 
-    /// A run of this address is known whose epoch is not below the own: the next epoch is taken.
+    /// A run of this address is known whose epoch is not below the own: one of the next is taken, by chance, since two
+    /// at one address would not be told apart in the same one.
     pub(in crate::gossip) fn take_over(&mut self, seen: u64) {
         let own = self.identity();
         if seen < own.epoch() || self.leaving || self.silent_until.is_some() {
@@ -277,18 +280,17 @@ impl Node {
         self.takeovers.retain(|&at| now.saturating_sub(at) < MINUTE);
         let young = now.saturating_sub(self.started) < MINUTE;
         let most = if young { TAKEOVERS.0 } else { TAKEOVERS.1 };
-        if self.takeovers.len() > most || seen >= MAX_EPOCH {
+        if self.takeovers.len() > most || seen > MAX_EPOCH - u64::from(EPOCHS) {
             self.takeovers.clear();
             self.silent_until = Some(now + SILENCE);
             self.io.mute = true;
             self.dirty = true;
             return;
         }
-        let _ = self
-            .swim
-            .change_identity(own.with_epoch(seen + 1), &mut self.io);
+        let next = own.with_epoch(seen + 1 + u64::from(self.random_below(EPOCHS)));
+        let _ = self.swim.change_identity(next, &mut self.io);
         self.after_swim();
-        self.in_new_run(own.with_epoch(seen + 1));
+        self.in_new_run(next);
     }
 
     /// Goes on in another run: what was said in the one before is said again.
