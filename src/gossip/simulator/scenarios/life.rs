@@ -17,6 +17,8 @@ const STEP: Duration = Duration::from_millis(20);
 /// What one life of a set was like; times in seconds.
 #[derive(Debug, Default, Clone)]
 pub struct Life {
+    /// Bytes that a node sent in a second of rest, while first contacts last.
+    pub rest: Vec<f64>,
     /// From a kill to each observer's Down.
     pub detection: Vec<f64>,
     /// From a change of a record to each proxy.
@@ -38,6 +40,7 @@ pub struct Life {
 impl Life {
     /// Adds another life.
     pub fn merge(&mut self, other: Self) {
+        self.rest.extend(other.rest);
         self.detection.extend(other.detection);
         self.change.extend(other.change);
         self.drain.extend(other.drain);
@@ -56,6 +59,8 @@ pub fn life(nodes: usize, seed: u64, rest: Duration, loss: f64) -> Life {
     let mut life = Life::default();
     let start = simulation.now();
     simulation.run_for(rest);
+    let bytes = sent(&simulation) as f64 / rest.as_secs_f64();
+    life.rest.push(bytes / nodes as f64);
     change_record(&mut simulation, &mut life);
     drain(&mut simulation, &mut life);
     for role in [Role::Agent, Role::Proxy] {

@@ -118,6 +118,16 @@ impl Row {
         }
     }
 
+    /// A time that may not have come to an end.
+    pub fn timed(what: &'static str, measured: Option<f64>, demanded: Option<f64>) -> Self {
+        Self {
+            what,
+            measured,
+            demanded,
+            digits: 1,
+        }
+    }
+
     /// Whether it is as demanded.
     pub fn is_met(&self) -> bool {
         match (self.measured, self.demanded) {
@@ -177,12 +187,16 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
             FALSE_DOWNS,
         ),
         Row::told("node-hours of that", life.node_hours),
+        Row::told(
+            "sent by a node while first contacts last, bytes/s",
+            quantile(&life.rest, 1.0),
+        ),
     ]
 }
 
 /// The table of these figures.
 pub fn table(title: &str, rows: &[Row]) -> String {
-    let mut out = format!("{title:<44} {:>10} {:>10}\n", "measured", "demanded");
+    let mut out = format!("{title:<50} {:>10} {:>10}\n", "measured", "demanded");
     for row in rows {
         let digits = row.digits;
         let text = |value: Option<f64>, none: &str| {
@@ -193,7 +207,7 @@ pub fn table(title: &str, rows: &[Row]) -> String {
         let verdict = if row.is_met() { "" } else { "  MISSED" };
         let what = row.what;
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{what:<44} {measured:>10} {demanded:>10}{verdict}");
+        let _ = writeln!(out, "{what:<50} {measured:>10} {demanded:>10}{verdict}");
     }
     out
 }
@@ -213,8 +227,7 @@ mod tests {
 
     #[test]
     fn a_table_says_what_is_missed() {
-        let mut never = Row::new("c", 0.0, 100.0);
-        never.measured = None;
+        let never = Row::timed("c", None, Some(100.0));
         let rows = [
             Row::new("a", 1.0, 1.0),
             Row::new("b", 1.01, 1.0),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    NodeId, Simulation, agents, all_agree, counted, downs, populate, proxies_of, role_of, settled,
+    NodeId, Simulation, agents, all_agree, counted, downs, populate, role_of, settled,
     until_agreed, with_role,
 };
 use crate::gossip::identity::Role;
@@ -161,22 +161,17 @@ pub fn two_sets(nodes: usize, seed: u64, other_key: bool) -> TwoSets {
     let mut sets: [Vec<NodeId>; 2] = [Vec::new(), Vec::new()];
     for (set, members) in sets.iter_mut().enumerate() {
         simulation.keyring = match (set, other_key) {
-            (0, _) => ring(&[key.clone()]),
-            (_, true) => ring(&[other.clone()]),
-            (_, false) => Arc::new(Keyring::new(&[key.clone()], "another", false)),
+            (0, _) => ring(std::slice::from_ref(&key)),
+            (_, true) => ring(std::slice::from_ref(&other)),
+            (_, false) => Arc::new(Keyring::new(std::slice::from_ref(&key), "another", false)),
         };
         for place in 0..nodes {
-            let own = members.first().copied();
-            let seeds: Vec<NodeId> = [Some(0), Some(1), own].into_iter().flatten().collect();
-            // Places 0 and 1 are in the first set; who names a place that is not there yet has no such seed.
-            let seeds: Vec<NodeId> = seeds
-                .into_iter()
-                .filter(|&seed| seed < set * nodes + place)
-                .collect();
+            // The first node of the first set, and that of the own one.
+            let seeds = [(set + place > 0).then_some(0), members.first().copied()];
+            let seeds: Vec<NodeId> = seeds.into_iter().flatten().collect();
             members.push(simulation.start(role_of(place, nodes), &seeds));
         }
     }
-    debug_assert!(proxies_of(nodes) >= 2);
     simulation.run_for(Duration::from_secs(180));
     TwoSets {
         apart: sets.iter().all(|set| all_agree(&simulation, set)),

@@ -1,0 +1,135 @@
+//! The figures of a simulated peer set beside the demands on one of its size.
+//!
+//! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]`: the product's own state machine in virtual
+//! time, see `lbproxy::gossip::simulator`. Memory grows with the square of the nodes and time with more: each node looks
+//! through its whole list of members for each one that it is told of. What tells every node of every other one (a
+//! partition that heals, all that start at once) is left out above 3,000 nodes unless `--long` is given: it takes hours.
+//! So is rest after the first contacts there; rest while they last is the bound of it.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lbproxy::gossip::simulator::scenarios::faults::partition;
+use lbproxy::gossip::simulator::scenarios::life::{Life, idle, life};
+use lbproxy::gossip::simulator::scenarios::report::{Row, demands_for, quantile, rows, table};
+use lbproxy::gossip::simulator::scenarios::starts::mass_join;
+
+/// Nodes up to which every scenario runs unasked.
+const QUICK: usize = 3_000;
+
+/// Simulates a gossip peer set and prints what is measured beside what is demanded.
+#[derive(Parser)]
+struct Options {
+    /// Members.
+    #[arg(long, default_value_t = 1_000)]
+    nodes: usize,
+    /// Lives with seeds 0, 1, …; the other scenarios run once.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Share of datagrams that are lost.
+    #[arg(long, default_value_t = 0.01)]
+    loss: f64,
+    /// Seconds that a set rests in a life.
+    #[arg(long, default_value_t = 20)]
+    rest: u64,
+    /// Every scenario, however many nodes.
+    #[arg(long)]
+    long: bool,
+    /// Given by cargo; without meaning.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    // `cargo test` runs this file without words, so that it does not rot.
+    if std::env::args().len() == 1 {
+        return run(&Options::parse_from(["gossip", "--nodes", "10"]));
+    }
+    run(&Options::parse())
+}
+
+fn run(options: &Options) -> ExitCode {
+    let &Options { nodes, loss, .. } = options;
+    if nodes < 5 || !(0.0..1.0).contains(&loss) {
+        eprintln!("gossip: at least 5 nodes, and a loss from 0 to below 1");
+        return ExitCode::FAILURE;
+    }
+    let start = Instant::now();
+    let demands = demands_for(nodes);
+    let mut whole = Life::default();
+    for seed in 0..options.seeds {
+        whole.merge(life(nodes, seed, Duration::from_secs(options.rest), loss));
+        progress(&format!("life {seed}"), start);
+    }
+    let mut rows = rows(&whole, demands);
+    let minute = Duration::from_secs(60);
+    if nodes <= QUICK || options.long {
+        let rest = idle(nodes, 0, minute, true);
+        progress("rest", start);
+        rows.push(Row::new(
+            "sent by a node at rest, bytes/s",
+            rest,
+            demands.idle,
+        ));
+        let heal = partition(nodes, 0, minute).healed;
+        progress("partition", start);
+        rows.push(Row::timed(
+            "all agree after a partition of 60 s, s",
+            heal,
+            Some(demands.heal),
+        ));
+        let join = mass_join(nodes, 0);
+        progress("mass join", start);
+        rows.push(Row::timed(
+            "all start at once: proxies have all, s",
+            join.proxies,
+            None,
+        ));
+        rows.push(Row::timed(
+            "all start at once: all agree, s",
+            join.all,
+            None,
+        ));
+    } else {
+        let bound = quantile(&whole.rest, 1.0);
+        rows.push(Row::new(
+            "the same as a bound at rest, bytes/s",
+            bound,
+            demands.idle,
+        ));
+    }
+    println!(
+        "{}",
+        table(&format!("{nodes} nodes, {} % loss", loss * 100.0), &rows)
+    );
+    println!(
+        "{:.0} s, {} MB at the most",
+        start.elapsed().as_secs_f64(),
+        peak_memory()
+    );
+    if rows.iter().all(Row::is_met) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn progress(what: &str, start: Instant) {
+    eprintln!(
+        "{what}: {:.0} s, {} MB",
+        start.elapsed().as_secs_f64(),
+        peak_memory()
+    );
+}
+
+/// Of this process, MB; 0 where the kernel does not tell.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kilobytes
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
