@@ -4,7 +4,7 @@
 //! time, see `lbproxy::gossip::simulator`. Memory grows with the square of the nodes and time with more: each node looks
 //! through its whole list of members for each one that it is told of. What tells every node of every other one (a
 //! partition that heals, all that start at once) is left out above 3,000 nodes unless `--long` is given: it takes hours.
-//! So is rest after the first contacts there; rest while they last is the bound of it.
+//! So is rest after the first contacts there: what a node sends just after the start is the bound of it.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_millis(20);
 /// What one life of a set was like; times in seconds.
 #[derive(Debug, Default, Clone)]
 pub struct Life {
-    /// Bytes that a node sent in a second of rest, while first contacts last.
+    /// Bytes that a node sent in a second of rest: just after the start, with greetings and first contacts.
     pub rest: Vec<f64>,
     /// From a kill to each observer's Down.
     pub detection: Vec<f64>,

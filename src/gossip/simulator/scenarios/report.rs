@@ -188,7 +188,7 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
         ),
         Row::told("node-hours of that", life.node_hours),
         Row::told(
-            "sent by a node while first contacts last, bytes/s",
+            "sent by a node just after the start, bytes/s",
             quantile(&life.rest, 1.0),
         ),
     ]
