@@ -68,6 +68,7 @@ fn set(members: &[(SocketAddr, Liveness, ServiceState)]) -> Arc<PeerSet> {
                 epoch: 1,
                 version: 1,
                 accepted: Duration::ZERO,
+                revoked: false,
             }],
         }
     };

@@ -195,6 +195,7 @@ pub(crate) mod tests {
             epoch: 70,
             version: 4,
             accepted: Duration::from_millis(98_500),
+            revoked: false,
         }
     }
 
@@ -316,6 +317,7 @@ pub(crate) mod tests {
             epoch: u64::MAX,
             version: u64::MAX,
             accepted: Duration::ZERO,
+            revoked: false,
         };
         let member = view::Member {
             address: "[fd00::8]:65535".parse().unwrap(),

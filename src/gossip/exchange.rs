@@ -280,6 +280,8 @@ impl Exchange {
                 }
             }
             (Stage::Answers | Stage::Wanted, RECORDS) => {
+                // The members come before what they announce.
+                self.take_members(node);
                 let joining = !node.has_joined();
                 while !body.is_empty() {
                     let (age, bytes) = take_record(&mut body)?;

@@ -115,7 +115,9 @@ impl foca::Identity for Identity {
     type Addr = Address;
 
     fn renew(&self) -> Option<Self> {
-        Some(self.with_epoch(self.epoch().checked_add(1)?))
+        // Above the largest one nobody would listen.
+        let next = self.epoch().checked_add(1).filter(|e| *e <= MAX_EPOCH)?;
+        Some(self.with_epoch(next))
     }
 
     fn addr(&self) -> Address {

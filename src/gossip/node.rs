@@ -105,6 +105,8 @@ pub struct Node {
     /// Somebody has spoken to this very run.
     heard: bool,
     join_tries: u32,
+    /// When it calls next; what else waits among the timers for that is void.
+    join_at: Option<Time>,
     leaving: bool,
     /// Takes no part until then, since somebody else has this address.
     silent_until: Option<Time>,
@@ -119,6 +121,7 @@ pub struct Node {
     budget: Budget,
     corrections: Budget,
     challenges: Budget,
+    warnings: Budget,
     /// The size and patience that foca was last configured for.
     tuned: (usize, u32),
     punctuality: Punctuality,
@@ -183,6 +186,8 @@ impl Node {
             budget: Budget::default(),
             corrections: Budget::default(),
             challenges: Budget::default(),
+            warnings: Budget::default(),
+            join_at: None,
             tuned: (1, 1),
             punctuality: Punctuality::default(),
             observer: settings.observed.then(Observer::default),
@@ -205,7 +210,7 @@ impl Node {
         self.seeds = seeds;
         self.seeds.retain(|seed| *seed != own);
         if !self.joined && self.join_tries == 0 && !self.seeds.is_empty() {
-            self.io.after(Duration::ZERO, Due::Join);
+            self.call_in(Duration::ZERO);
         }
     }
 
@@ -217,11 +222,16 @@ impl Node {
     /// Judges announcements by another operator's key from now on; what is known must stand the new judgement.
     pub fn set_authority(&mut self, authority: Option<Authority>, now: Time) {
         self.io.now = now;
-        self.authority = authority;
-        let kept = std::mem::replace(&mut self.records, Records::new(self.limits.records));
-        for (_, stored) in kept.iter() {
-            self.take_record(&stored.bytes, stored.age(now), false);
+        if self.authority == authority {
+            return;
         }
+        self.authority = authority;
+        let rules = Rules {
+            authority: self.authority.as_ref(),
+            label: &self.label,
+            unix: self.unix,
+        };
+        self.records.judge_again(&rules);
         self.dirty = true;
     }
 
@@ -344,6 +354,11 @@ impl Node {
     /// Ids of the keys, the one that seals first.
     pub fn key_ids(&self) -> Vec<String> {
         self.io.keyring.key_ids()
+    }
+
+    /// An exchange that another member asked for has come to nothing.
+    pub fn count_failed_exchange(&mut self) {
+        self.io.counters.exchanges_failed += 1;
     }
 
     /// News that is still to be told.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::codec::{CodecError, take, take_array, take_u8, take_u16, take_u64};
-use super::identity::{is_possible, pack_address, unpack_address};
+use super::identity::{MAX_EPOCH, is_possible, pack_address, unpack_address};
 
 /// Longest encoded announcement, bytes: record, token and signature together.
 pub const MAX_RECORD: usize = 512;
@@ -208,6 +208,9 @@ impl<'a> Announcement<'a> {
         }
         let member = take_array(&mut rest)?;
         let (epoch, version) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+        if epoch > MAX_EPOCH {
+            return Err(CodecError::Value);
+        }
         let state = *ServiceState::ALL
             .get(usize::from(take_u8(&mut rest)?))
             .ok_or(CodecError::Value)?;

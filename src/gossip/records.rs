@@ -17,6 +17,10 @@ use super::view::Announced;
 
 /// Clusters that one member speaks for, at the most.
 const MOST_CLUSTERS: usize = 4;
+/// How long an announcement is kept whose member is not known, or goes on in another run, or may not any more.
+const ORPHAN: Duration = Duration::from_secs(60);
+/// Of all places, one cluster has half at the most, and members that are not known have a tenth.
+const SHARES: (usize, usize) = (2, 10);
 
 /// A member's announcement for a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +45,8 @@ pub struct Edition {
 pub enum RecordRefusal {
     /// The bytes are none, or break a limit.
     Malformed,
+    /// It is of a later run than the one in which its member is known.
+    LaterRun,
     /// There is no place for one more.
     Full,
     /// A token is asked for, and it has none or a wrong one.
@@ -60,6 +66,8 @@ pub struct Stored {
     age: Duration,
     /// When its token expires, unix seconds.
     expires: Option<u64>,
+    /// Since when it is an orphan.
+    orphan: Option<Time>,
 }
 
 impl Stored {
@@ -78,7 +86,7 @@ impl Stored {
 }
 
 /// Who may announce what, and at what time of the world this is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
     /// The operator; absent: every member may.
     pub authority: Option<&'a Authority>,
@@ -92,7 +100,10 @@ pub struct Rules<'a> {
 #[derive(Debug)]
 pub struct Records {
     by_member: HashMap<[u8; 18], Vec<(u64, Stored)>>,
+    by_cluster: HashMap<u64, usize>,
     count: usize,
+    /// Of members that were not known when they came, or at the last sweep.
+    strangers: usize,
     most: usize,
 }
 
@@ -101,12 +112,15 @@ impl Records {
     pub fn new(most: usize) -> Self {
         Self {
             by_member: HashMap::new(),
+            by_cluster: HashMap::new(),
             count: 0,
+            strangers: 0,
             most,
         }
     }
 
-    /// Takes an announcement. Its key if it is news, `None` if it is known already.
+    /// Takes an announcement. Its key if it is news, `None` if it is known already. `run` tells in which run its member
+    /// is known: nobody announces for a later one, which would stand against all that the member itself says.
     ///
     /// # Errors
     /// Why it is refused.
@@ -116,6 +130,7 @@ impl Records {
         age: Duration,
         now: Time,
         rules: &Rules<'_>,
+        run: impl FnOnce(&[u8; 18]) -> Option<u64>,
     ) -> Result<Option<RecordKey>, RecordRefusal> {
         let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
         let key = RecordKey {
@@ -129,6 +144,10 @@ impl Records {
         if self.edition(&key).is_some_and(|known| known >= edition) {
             return Ok(None);
         }
+        let run = run(&key.member);
+        if run.is_some_and(|run| edition.epoch > run) {
+            return Err(RecordRefusal::LaterRun);
+        }
         let expires = permitted(&read, rules)?;
         let stored = Stored {
             bytes: bytes.into(),
@@ -137,10 +156,13 @@ impl Records {
                 epoch: read.epoch,
                 version: read.version,
                 accepted: now,
+                revoked: false,
             },
             age,
             expires,
+            orphan: None,
         };
+        let full = self.is_full(key.cluster, run.is_none());
         let known = self.by_member.get_mut(&key.member);
         let place = known
             .as_ref()
@@ -148,16 +170,27 @@ impl Records {
         match (known, place) {
             (Some(list), Some(place)) => list[place].1 = stored,
             (Some(list), None) if list.len() >= MOST_CLUSTERS => return Err(RecordRefusal::Full),
-            _ if self.count >= self.most => return Err(RecordRefusal::Full),
+            _ if full => return Err(RecordRefusal::Full),
             _ => {
                 self.by_member
                     .entry(key.member)
                     .or_default()
                     .push((key.cluster, stored));
                 self.count += 1;
+                *self.by_cluster.entry(key.cluster).or_default() += 1;
+                self.strangers += usize::from(run.is_none());
             }
         }
         Ok(Some(key))
+    }
+
+    /// Whether there is no place for one more of a cluster; less for members that are not known.
+    fn is_full(&self, cluster: u64, stranger: bool) -> bool {
+        let (of_cluster, of_strangers) = SHARES;
+        let in_cluster = self.by_cluster.get(&cluster).copied().unwrap_or_default();
+        self.count >= self.most
+            || in_cluster >= self.most.div_ceil(of_cluster)
+            || (stranger && self.strangers >= self.most.div_ceil(of_strangers))
     }
 
     /// An announcement.
@@ -206,20 +239,54 @@ impl Records {
         self.count == 0
     }
 
-    /// Drops what `keep` does not want, and what has an expired token. True if something went.
-    pub fn retain(&mut self, unix: u64, keep: impl Fn(&[u8; 18], &Stored) -> bool) -> bool {
-        let before = self.count;
+    /// Judges all of them by other rules: those that do not stand are revoked, and forgotten in a while.
+    pub fn judge_again(&mut self, rules: &Rules<'_>) {
+        for (_, stored) in self.by_member.values_mut().flatten() {
+            let read = Announcement::decode(&stored.bytes);
+            let judged = read.map(|read| permitted(&read, rules));
+            let stands = match judged {
+                Ok(Ok(expires)) => {
+                    stored.expires = expires;
+                    true
+                }
+                Ok(Err(_)) | Err(_) => false,
+            };
+            stored.announced.revoked = !stands;
+        }
+    }
+
+    /// Revokes those whose token has expired, and drops those that have been orphans for long: revoked, or of another
+    /// run than the one in which `run` knows their member. True if something has changed.
+    pub fn sweep(&mut self, now: Time, unix: u64, run: impl Fn(&[u8; 18]) -> Option<u64>) -> bool {
+        let mut changed = false;
+        self.strangers = 0;
+        self.by_cluster.clear();
+        self.count = 0;
         self.by_member.retain(|member, list| {
-            list.retain(|(_, stored)| {
-                let valid = stored
-                    .expires
-                    .is_none_or(|expires| unix <= expires.saturating_add(super::token::GRACE));
-                valid && keep(member, stored)
+            let run = run(member);
+            list.retain_mut(|(cluster, stored)| {
+                let expired = |expires: u64| unix > expires.saturating_add(super::token::GRACE);
+                let revoked = &mut stored.announced.revoked;
+                if !*revoked && stored.expires.is_some_and(expired) {
+                    (*revoked, changed) = (true, true);
+                }
+                if !*revoked && run == Some(stored.announced.epoch) {
+                    stored.orphan = None;
+                } else {
+                    let since = *stored.orphan.get_or_insert(now);
+                    if now.saturating_sub(since) >= ORPHAN {
+                        changed = true;
+                        return false;
+                    }
+                }
+                self.strangers += usize::from(run.is_none());
+                *self.by_cluster.entry(*cluster).or_default() += 1;
+                self.count += 1;
+                true
             });
             !list.is_empty()
         });
-        self.count = self.by_member.values().map(Vec::len).sum();
-        before != self.count
+        changed
     }
 }
 
@@ -338,7 +405,7 @@ mod tests {
             label: "",
             unix: 0,
         };
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(9));
         taken.map(|key| key.is_some())
     }
 
@@ -361,23 +428,65 @@ mod tests {
     }
 
     #[test]
+    fn nobody_announces_for_a_later_run() {
+        let mut records = Records::new(10);
+        assert_eq!(open(&mut records, 1, "a", 9, 1), Ok(true));
+        let later = Err(RecordRefusal::LaterRun);
+        assert_eq!(open(&mut records, 1, "a", 10, 1), later);
+        assert_eq!(open(&mut records, 1, "b", 10, 1), later);
+    }
+
+    #[test]
     fn there_is_room_for_so_many() {
-        let mut records = Records::new(6);
+        let mut records = Records::new(12);
         for cluster in ["a", "b", "c", "d"] {
             assert_eq!(open(&mut records, 1, cluster, 1, 1), Ok(true));
         }
         let full = Err(RecordRefusal::Full);
         assert_eq!(open(&mut records, 1, "e", 1, 1), full, "of one member");
-        assert_eq!(open(&mut records, 2, "a", 1, 1), Ok(true));
-        assert_eq!(open(&mut records, 3, "a", 1, 1), Ok(true));
-        assert_eq!(open(&mut records, 4, "a", 1, 1), full, "in all");
+        for member in 2..7 {
+            assert_eq!(open(&mut records, member, "a", 1, 1), Ok(true));
+        }
+        assert_eq!(open(&mut records, 7, "a", 1, 1), full, "of one cluster");
+        assert_eq!(open(&mut records, 7, "b", 1, 1), Ok(true), "not of others");
+        assert_eq!(open(&mut records, 7, "c", 1, 1), Ok(true));
+        assert_eq!(open(&mut records, 7, "d", 1, 1), Ok(true));
+        assert_eq!(open(&mut records, 8, "b", 1, 1), full, "in all");
         assert_eq!(
-            open(&mut records, 3, "a", 1, 2),
+            open(&mut records, 6, "a", 1, 2),
             Ok(true),
             "but a newer one"
         );
-        assert!(records.retain(0, |who, _| *who == member(1)));
-        assert_eq!(records.len(), 4);
+    }
+
+    #[test]
+    fn strangers_have_a_tenth_and_a_minute() {
+        let mut records = Records::new(20);
+        let rules = Rules {
+            authority: None,
+            label: "",
+            unix: 0,
+        };
+        let take = |records: &mut Records, last: u8| {
+            let bytes = record(&last.to_string())
+                .encode(&member(last), 1, 1, &[])
+                .unwrap();
+            records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None)
+        };
+        for last in 1..=2 {
+            assert!(take(&mut records, last).is_ok());
+        }
+        assert_eq!(take(&mut records, 3), Err(RecordRefusal::Full));
+        // The first becomes known, and then goes on in another run.
+        let known = |who: &[u8; 18]| (*who == member(1)).then_some(1);
+        let later = |who: &[u8; 18]| (*who == member(1)).then_some(2);
+        assert!(!records.sweep(NOW, 0, known), "there is time");
+        assert!(take(&mut records, 3).is_ok(), "one place is free");
+        assert!(records.sweep(NOW + ORPHAN, 0, known));
+        assert_eq!(records.len(), 2, "the second was an orphan for long");
+        assert!(records.sweep(NOW + ORPHAN * 2, 0, later));
+        assert_eq!(records.len(), 1, "the third too, and the first has time");
+        assert!(records.sweep(NOW + ORPHAN * 3, 0, later) && records.is_empty());
     }
 
     fn signed(credential: &AgentCredential, record: &Record, from: u8, label: &str) -> Vec<u8> {
@@ -476,13 +585,28 @@ mod tests {
                 unix,
             };
             let mut records = Records::new(10);
-            let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules);
+            let run = |_: &[u8; 18]| Some(1);
+            let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run);
             assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
+            let revoked =
+                |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
             if expected.is_ok() {
-                assert!(
-                    records.retain(EXPIRES + 301, |_, _| true),
-                    "it goes when it expires"
+                assert_eq!(revoked(&records), Some(false));
+                assert!(records.sweep(NOW, EXPIRES + 301, run));
+                assert_eq!(
+                    revoked(&records),
+                    Some(true),
+                    "it is revoked when it expires"
                 );
+                let others = Authority::new(other.public());
+                for (authority, expected) in [
+                    (Some(&authority), false),
+                    (Some(&others), true),
+                    (None, false),
+                ] {
+                    records.judge_again(&Rules { authority, ..rules });
+                    assert_eq!(revoked(&records), Some(expected));
+                }
             }
         }
     }

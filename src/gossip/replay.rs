@@ -45,7 +45,6 @@ struct Contact {
 
 #[derive(Debug)]
 struct Waiting {
-    sender: Identity,
     challenge: [u8; CHALLENGE_LEN],
     asked: Time,
     first: Time,
@@ -56,9 +55,10 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Contacts {
     known: HashMap<Key, Contact>,
-    waiting: HashMap<Key, Waiting>,
+    /// Each run by itself, so that what a recorder plays of an old one does not take the place of the live one.
+    waiting: HashMap<Identity, Waiting>,
     /// Keys of `waiting` by age; may hold some that are gone.
-    line: VecDeque<(Key, Time)>,
+    line: VecDeque<(Identity, Time)>,
     most: usize,
 }
 
@@ -99,10 +99,7 @@ impl Contacts {
         now: Time,
     ) -> Option<[u8; CHALLENGE_LEN]> {
         self.expire(now);
-        let key = sender.key();
-        if let Some(waiting) = self.waiting.get_mut(&key)
-            && waiting.sender == sender
-        {
+        if let Some(waiting) = self.waiting.get_mut(&sender) {
             waiting.body.clear();
             waiting.body.extend_from_slice(body);
             if now.saturating_sub(waiting.asked) < ASK_AGAIN {
@@ -118,16 +115,15 @@ impl Contacts {
             }
         }
         self.waiting.insert(
-            key,
+            sender,
             Waiting {
-                sender,
                 challenge,
                 asked: now,
                 first: now,
                 body: body.to_vec(),
             },
         );
-        self.line.push_back((key, now));
+        self.line.push_back((sender, now));
         Some(challenge)
     }
 
@@ -141,15 +137,14 @@ impl Contacts {
         now: Time,
     ) -> Option<Vec<u8>> {
         self.expire(now);
-        let key = sender.key();
         let right = self
             .waiting
-            .get(&key)
-            .is_some_and(|w| w.sender == *sender && w.challenge == *challenge);
+            .get(sender)
+            .is_some_and(|w| w.challenge == *challenge);
         if !right {
             return None;
         }
-        let waiting = self.waiting.remove(&key)?;
+        let waiting = self.waiting.remove(sender)?;
         // What was numbered before may be a recorder's: only what comes after the echo is known to be new.
         self.admit(sender, sequence, u64::MAX, now);
         Some(waiting.body)
@@ -173,6 +168,11 @@ impl Contacts {
         );
     }
 
+    /// The run in which a member has proved to be live.
+    pub fn run_of(&self, member: &Key) -> Option<u64> {
+        self.known.get(member).map(|contact| contact.epoch)
+    }
+
     /// How many wait for their echo.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -193,7 +193,7 @@ impl Contacts {
         }
     }
 
-    fn remove_waiting(&mut self, key: &Key, since: Time) {
+    fn remove_waiting(&mut self, key: &Identity, since: Time) {
         if self.waiting.get(key).is_some_and(|w| w.first == since) {
             self.waiting.remove(key);
         }

@@ -64,6 +64,8 @@ pub struct Announced {
     pub version: u64,
     /// When it was accepted here.
     pub accepted: Time,
+    /// Its token has expired, or the operator is another one now.
+    pub revoked: bool,
 }
 
 impl Announced {

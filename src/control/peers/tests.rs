@@ -62,6 +62,7 @@ fn member(backend: &str, liveness: Liveness, state: ServiceState) -> Member {
             epoch: 1,
             version: 1,
             accepted: Duration::ZERO,
+            revoked: false,
         }],
     }
 }

@@ -51,6 +51,8 @@ const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::f
 pub(super) struct Seat {
     pub settings: MemberSettings,
     pub windows: Windows,
+    /// By which it may show something there.
+    pub claim: u64,
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// What was announced last.
     pub announced: Option<Record>,
@@ -93,8 +95,10 @@ pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
             break;
         }
     }
-    seat.windows.set.send_replace(Arc::default());
-    seat.windows.report.send_replace(None);
+    if seat.windows.are_of(seat.claim) {
+        seat.windows.set.send_replace(Arc::default());
+        seat.windows.report.send_replace(None);
+    }
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
 }
@@ -275,6 +279,10 @@ impl<'a> Driver<'a> {
     }
 
     fn publish(&mut self) {
+        if !self.seat.windows.are_of(self.seat.claim) {
+            self.report_at = self.shared.now() + REPORT_EVERY;
+            return;
+        }
         let now = self.shared.now();
         let mut node = self.shared.node.borrow_mut();
         let shows = node.has_joined() || now >= self.unseen_until;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -117,6 +118,20 @@ pub struct Windows {
     pub set: Arc<watch::Sender<Arc<PeerSet>>>,
     /// Its figures, each second; `None` without a member.
     pub report: Arc<watch::Sender<Option<Arc<Report>>>>,
+    /// Which member looks out of them: the last that was started.
+    owner: Arc<AtomicU64>,
+}
+
+impl Windows {
+    /// They are a new member's from now on.
+    fn claim(&self) -> u64 {
+        self.owner.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether they still are.
+    pub(super) fn are_of(&self, claim: u64) -> bool {
+        self.owner.load(Ordering::Relaxed) == claim
+    }
 }
 
 impl Default for Windows {
@@ -124,6 +139,7 @@ impl Default for Windows {
         Self {
             set: Arc::new(watch::Sender::new(Arc::default())),
             report: Arc::new(watch::Sender::new(None)),
+            owner: Arc::default(),
         }
     }
 }
@@ -198,6 +214,7 @@ impl Prepared {
             self.secrets,
             driver::Seat {
                 settings: self.settings,
+                claim: windows.claim(),
                 windows,
                 commands: received,
                 announced: None,

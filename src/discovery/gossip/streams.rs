@@ -1,11 +1,14 @@
 //! Push-pull over TCP: a frame is its length (4 bytes, big-endian) and its bytes.
 //!
-//! A stream that is asked for must show in its first frame, within two seconds, that it has the key; until then it
-//! costs a few hundred bytes, and 64 of them at the most. Eight that have shown it go on at a time. All of an exchange
-//! ends within ten seconds.
+//! A stream that is asked for is a stranger until its second frame opens, within two seconds: the first may be
+//! somebody's who has recorded it, the second is sealed in the context of a number that was drawn for this stream. A
+//! stranger costs a few kilobytes; there are 128 at the most and 16 of one address, and the oldest gives way to the
+//! newest. Eight that are none exchange at a time. All of an exchange ends within ten seconds.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,11 +25,13 @@ use crate::gossip::exchange::{Exchange, ExchangeError, MAX_FRAME, Progress};
 /// From the first byte to the last.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-const HELLO_WITHIN: Duration = Duration::from_secs(2);
-/// Longest first frame, bytes.
+const STRANGE_FOR: Duration = Duration::from_secs(2);
+/// Longest first frame, and longest second, bytes.
 const MAX_HELLO: usize = 256;
-/// Streams that have not shown yet that they may speak.
-const MOST_STRANGERS: usize = 64;
+const MAX_SUMMARY: usize = 5 * 1024;
+/// Streams that have not shown yet that they may speak; in all, and of one address.
+const MOST_STRANGERS: usize = 128;
+const MOST_OF_ONE: usize = 16;
 /// Streams that exchange.
 const MOST_EXCHANGES: usize = 8;
 /// Own exchanges that wait or run.
@@ -123,11 +128,11 @@ async fn go_on(
 }
 
 async fn accept(shared: Rc<Shared>, listener: TcpListener) {
-    let strangers = Rc::new(Semaphore::new(MOST_STRANGERS));
     let exchanges = Rc::new(Semaphore::new(MOST_EXCHANGES));
+    let strangers = Rc::new(RefCell::new(Strangers::default()));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!(%error, "gossip: no stream accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -135,17 +140,57 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) {
             }
         };
         let (shared, exchanges) = (Rc::clone(&shared), Rc::clone(&exchanges));
-        let strangers = Rc::clone(&strangers);
-        spawn_local(async move {
-            // One more than there is room for is closed.
-            let Ok(place) = strangers.try_acquire() else {
-                return;
-            };
-            let answered = answer(&shared, stream, &exchanges, place).await;
+        let ip = from.ip();
+        let Some(place) = strangers.borrow_mut().enter(ip) else {
+            shared.node.borrow_mut().count_failed_exchange();
+            continue;
+        };
+        let known = Rc::clone(&strangers);
+        let task = spawn_local(async move {
+            let leave = || known.borrow_mut().leave(place);
+            let answered = answer(&shared, stream, &exchanges, leave).await;
+            known.borrow_mut().leave(place);
             if let Err(error) = answered {
-                debug!(%error, "gossip: an exchange that was asked for ended early");
+                shared.node.borrow_mut().count_failed_exchange();
+                debug!(%from, %error, "gossip: an exchange that was asked for ended early");
             }
         });
+        strangers.borrow_mut().give(place, task.abort_handle());
+    }
+}
+
+/// Streams that have not shown yet that they may speak, the oldest first.
+#[derive(Default)]
+struct Strangers {
+    next: u64,
+    here: VecDeque<(u64, IpAddr, Option<AbortHandle>)>,
+}
+
+impl Strangers {
+    /// A place for one more from `ip`, unless there are many from there; the oldest of all gives way if need be.
+    fn enter(&mut self, ip: IpAddr) -> Option<u64> {
+        if self.here.iter().filter(|(_, of, _)| *of == ip).count() >= MOST_OF_ONE {
+            return None;
+        }
+        if self.here.len() >= MOST_STRANGERS
+            && let Some((_, _, Some(oldest))) = self.here.pop_front()
+        {
+            oldest.abort();
+        }
+        self.next += 1;
+        self.here.push_back((self.next, ip, None));
+        Some(self.next)
+    }
+
+    fn give(&mut self, place: u64, task: AbortHandle) {
+        if let Some(entry) = self.here.iter_mut().find(|(of, _, _)| *of == place) {
+            entry.2 = Some(task);
+        }
+    }
+
+    /// It has shown that it may speak, or has gone.
+    fn leave(&mut self, place: u64) {
+        self.here.retain(|(of, _, _)| *of != place);
     }
 }
 
@@ -153,15 +198,25 @@ async fn answer(
     shared: &Shared,
     mut stream: TcpStream,
     exchanges: &Semaphore,
-    stranger: tokio::sync::SemaphorePermit<'_>,
+    no_stranger: impl FnOnce(),
 ) -> Result<(), StreamError> {
-    stream.set_nodelay(true)?;
     let mut exchange = Exchange::server();
-    let mut hello = timeout(HELLO_WITHIN, read(&mut stream, MAX_HELLO)).await??;
-    let mut out = Vec::new();
-    let now = shared.now();
-    exchange.take(&mut shared.node.borrow_mut(), &mut hello, &mut out, now)?;
-    drop(stranger);
+    let out = timeout(STRANGE_FOR, async {
+        stream.set_nodelay(true)?;
+        for most in [MAX_HELLO, MAX_SUMMARY] {
+            let mut frame = read(&mut stream, most).await?;
+            let mut out = Vec::new();
+            let now = shared.now();
+            exchange.take(&mut shared.node.borrow_mut(), &mut frame, &mut out, now)?;
+            if most == MAX_SUMMARY {
+                return Ok::<_, StreamError>(out);
+            }
+            write(&mut stream, &out).await?;
+        }
+        Ok(Vec::new())
+    })
+    .await??;
+    no_stranger();
     let Ok(_place) = exchanges.try_acquire() else {
         return Err(StreamError::Busy);
     };

@@ -1,7 +1,7 @@
 //! What foca and the rest of a member act through: packets out, timers, counters.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,6 +228,8 @@ pub(super) struct Io {
     pub suspecting: bool,
     sequence: u64,
     timers: BinaryHeap<Reverse<Timed>>,
+    /// Members that are down and when they are forgotten, the longest first.
+    pub gone: VecDeque<(Time, Identity)>,
     order: u64,
     body: Vec<u8>,
 }
@@ -246,6 +248,7 @@ impl Io {
             suspecting: false,
             sequence: 0,
             timers: BinaryHeap::new(),
+            gone: VecDeque::new(),
             order: 0,
             body: Vec::new(),
         }
@@ -262,6 +265,12 @@ impl Io {
 
     pub fn next_deadline(&self) -> Option<Time> {
         self.timers.peek().map(|Reverse(timed)| timed.at)
+    }
+
+    /// How many timers wait, those of members that are to be forgotten included.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.timers.len() + self.gone.len()
     }
 
     /// The next timer that is due, and how late it is.
@@ -322,6 +331,11 @@ impl foca::Runtime<Identity> for Io {
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+        if let Timer::RemoveDown(member) = event {
+            // All of them wait equally long, and a day is too long for the heap of timers.
+            self.gone.push_back((self.now + after, member));
+            return;
+        }
         if let Timer::ChangeSuspectToDown { member_id, .. } = event {
             self.suspecting = true;
             self.after(Duration::ZERO, Due::Warn(member_id, WARNINGS));

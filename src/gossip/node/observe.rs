@@ -104,8 +104,9 @@ fn show(node: &Node, id: &Identity, liveness: Liveness, changed: Time) -> Member
         .of(&id.key())
         .map(|(_, stored)| stored.announced.clone())
         .collect();
-    let newest = records.iter().max_by_key(|r| (r.epoch, r.version));
-    let has_left = newest.is_some_and(|r| r.state() == ServiceState::Left && r.epoch >= id.epoch());
+    // By its own word about each of its services: one of them alone may be a word of somebody who has a token for that.
+    let left = |r: &Announced| r.state() == ServiceState::Left && r.epoch == id.epoch();
+    let has_left = !records.is_empty() && records.iter().all(left);
     let told = records.iter().map(|r| r.accepted).max();
     Member {
         address: id.address(),

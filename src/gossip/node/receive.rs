@@ -105,11 +105,12 @@ impl Node {
     }
 
     fn challenge(&mut self, sender: Identity, body: &[u8], now: Time) -> Result<(), Dropped> {
-        if !self.challenges.take(now, CHALLENGES) {
-            return Err(Dropped::Limit);
-        }
         let challenge = self.random_bytes();
         if let Some(challenge) = self.contacts.wait_for(sender, body, challenge, now) {
+            // Only what is sent is paid for: a datagram that is played again and again costs a challenge now and then.
+            if !self.challenges.take(now, CHALLENGES) {
+                return Err(Dropped::Limit);
+            }
             self.io.counters.challenges += 1;
             let rest: [&[u8]; 2] = [sender.as_bytes(), &challenge];
             self.io.send(sender.address(), Kind::Challenge, &rest);
@@ -235,7 +236,7 @@ impl Node {
     fn tell_suspect(&mut self, sender: &Identity) {
         if self.io.suspecting
             && let Some(suspect) = self.as_suspect(sender)
-            && self.corrections.take(self.io.now, CORRECTIONS)
+            && self.warnings.take(self.io.now, CORRECTIONS)
         {
             self.ping_suspect(&suspect);
         }
@@ -298,7 +299,7 @@ impl Node {
         self.io.identity = identity;
         self.io.counters.rejoins += 1;
         self.heard = false;
-        self.io.after(Duration::ZERO, Due::Join);
+        self.call_in(Duration::ZERO);
         self.dirty = true;
         if let Some(own) = &self.own {
             let (record, version) = (own.record.clone(), own.version);
@@ -434,7 +435,16 @@ impl Node {
             label: &self.label,
             unix: self.unix,
         };
-        match self.records.accept(bytes, age, self.io.now, &rules) {
+        let (own, swim, contacts) = (self.io.identity, &self.swim, &self.contacts);
+        let run = |member: &[u8; 18]| {
+            if *member == own.key() {
+                return Some(own.epoch());
+            }
+            let mut members = swim.iter_membership_state();
+            let known = members.find(|m| m.id().as_bytes().starts_with(member));
+            known.map(|m| m.id().epoch()).max(contacts.run_of(member))
+        };
+        match self.records.accept(bytes, age, self.io.now, &rules, run) {
             Ok(Some(key)) => {
                 self.dirty = true;
                 self.io.counters.news += 1;
@@ -447,6 +457,7 @@ impl Node {
             Ok(None) => {}
             Err(refusal) => self.io.counters.drop(match refusal {
                 RecordRefusal::Malformed => Dropped::Malformed,
+                RecordRefusal::LaterRun => Dropped::Stale,
                 RecordRefusal::Full => Dropped::Limit,
                 RecordRefusal::Token => Dropped::Token,
                 RecordRefusal::NotPermitted => Dropped::NotPermitted,

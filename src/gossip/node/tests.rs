@@ -1,5 +1,6 @@
 //! Two or three members by hand, datagram by datagram.
 
+mod bounds;
 mod credential;
 
 use super::super::keyring::{Refusal, SecretKey};

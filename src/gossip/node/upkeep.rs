@@ -22,8 +22,6 @@ const REJOIN_EVERY: Duration = Duration::from_secs(15);
 /// Between two comparisons when much has changed at once: gossip then loses some of it, since who has begun another
 /// run is challenged by everybody before it is listened to.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// How long an announcement may be there before its member is known, and after it went on in another run.
-const ORPHAN: Duration = Duration::from_secs(60);
 
 impl Node {
     /// Runs the timers that are due.
@@ -51,7 +49,11 @@ impl Node {
                 }
                 Due::Greet(proxy, left) => self.greet(proxy, left),
                 Due::Warn(suspect, left) => self.warn(suspect, left),
-                Due::Join => self.call(),
+                Due::Join => {
+                    if self.join_at.take_if(|at| *at <= now).is_some() {
+                        self.call();
+                    }
+                }
                 Due::Reconcile => {
                     let spread = self.io.rng.random_range(0.8..1.2);
                     self.io
@@ -91,6 +93,15 @@ impl Node {
         known.is_none_or(|known| known.incarnation() != *incarnation)
     }
 
+    /// Plans the next call; an earlier one stands.
+    pub(super) fn call_in(&mut self, delay: Duration) {
+        let at = self.io.now + delay;
+        if self.join_at.is_none_or(|planned| planned > at) {
+            self.join_at = Some(at);
+            self.io.after(delay, Due::Join);
+        }
+    }
+
     /// Asks to be let in, until it knows the others and one of them has spoken to it.
     fn call(&mut self) {
         if self.leaving || (self.joined && self.heard) {
@@ -102,7 +113,7 @@ impl Node {
             (CALL_EVERY * 2u32.saturating_pow(self.join_tries.min(8))).min(SLOWEST_CALL)
         };
         let jitter = self.io.rng.random_range(0.8..1.2);
-        self.io.after(waiting.mul_f64(jitter), Due::Join);
+        self.call_in(waiting.mul_f64(jitter));
         if !self.joined {
             let next = self.join_tries as usize;
             self.join_tries = self.join_tries.saturating_add(1);
@@ -152,7 +163,7 @@ impl Node {
         self.io.counters.exchanges += 1;
         if !self.joined {
             self.joined = true;
-            self.io.after(Duration::ZERO, Due::Join);
+            self.call_in(Duration::ZERO);
             self.retune();
             // Where many join at once the first one asked knew few of them.
             self.compare_again(2, None);
@@ -217,7 +228,7 @@ impl Node {
             self.heard = false;
             self.join_tries = 0;
             self.dirty = true;
-            self.io.after(Duration::ZERO, Due::Join);
+            self.call_in(Duration::ZERO);
         }
         let known = self.swim.iter_membership_state().len();
         self.forget_some(known);
@@ -242,23 +253,21 @@ impl Node {
         let _ = self.swim.set_config(config);
     }
 
-    /// Forgets members that are down, any of them, while they leave no room for new ones.
+    /// Forgets members that have been down for long, and the longest of them earlier while they leave no room for new
+    /// ones.
     fn forget_some(&mut self, known: usize) {
-        let most = self.limits.members / 10 * 9;
-        if known <= most {
-            return;
-        }
-        let gone: Vec<Identity> = self
-            .swim
-            .iter_membership_state()
-            .filter(|member| member.state() == State::Down)
-            .take(known - most)
-            .map(|member| *member.id())
-            .collect();
-        for member in gone {
+        let mut over = known.saturating_sub(self.limits.members / 10 * 9);
+        while let Some(&(at, member)) = self.io.gone.front() {
+            if at > self.io.now && over == 0 && self.io.gone.len() <= self.limits.members {
+                break;
+            }
+            self.io.gone.pop_front();
+            // Nothing happens to one that is back.
             let _ = self
                 .swim
                 .handle_timer(Timer::RemoveDown(member), &mut self.io);
+            let left = self.swim.iter_membership_state().len();
+            over = left.saturating_sub(self.limits.members / 10 * 9);
         }
         self.after_swim();
     }
@@ -284,7 +293,7 @@ impl Node {
         }
     }
 
-    /// Drops announcements of members that are not known, and those of a run that has gone on without them.
+    /// Drops announcements of members that are not known, and those of another run than the one that is.
     fn drop_orphans(&mut self, now: Time) {
         if self.records.is_empty() {
             return;
@@ -296,12 +305,9 @@ impl Node {
             .map(|member| (member.id().key(), member.id().epoch()))
             .collect();
         epochs.insert(own.key(), own.epoch());
-        let went = self.records.retain(self.unix, |member, stored| {
-            let current = epochs
-                .get(member)
-                .is_some_and(|&epoch| stored.announced.epoch >= epoch);
-            current || now.saturating_sub(stored.announced.accepted) < ORPHAN
-        });
-        self.dirty |= went;
+        let swept = self
+            .records
+            .sweep(now, self.unix, |member| epochs.get(member).copied());
+        self.dirty |= swept;
     }
 }

@@ -26,11 +26,14 @@ pub(super) enum Word {
 }
 
 impl Word {
-    fn of(member: Liveness, state: ServiceState) -> Self {
-        match (member, state) {
-            (Liveness::Left, _) | (_, ServiceState::Left) => Self::Left,
+    /// An order is what the record itself says, or that it may not be announced any more: that its member has left
+    /// says no more of another record than that it is down.
+    fn of(member: Liveness, announced: &Announced) -> Self {
+        match (member, announced.state()) {
+            _ if announced.revoked => Self::Left,
+            (_, ServiceState::Left) => Self::Left,
             (_, ServiceState::Draining) => Self::Draining,
-            (Liveness::Down, _) => Self::Down,
+            (Liveness::Down | Liveness::Left, _) => Self::Down,
             (_, ServiceState::Ready) => Self::Ready,
             (_, ServiceState::Starting | ServiceState::Failing) => Self::Unfit,
         }
@@ -58,13 +61,13 @@ pub(super) fn proposals<'a>(
         .map(|wish| (wish.gossip, BTreeMap::new()))
         .collect();
     for member in &set.members {
-        for Announced {
-            record,
-            epoch,
-            version,
-            ..
-        } in &member.records
-        {
+        for announced in &member.records {
+            let Announced {
+                record,
+                epoch,
+                version,
+                ..
+            } = announced;
             let Some(all) = wanted.get_mut(record.cluster.as_str()) else {
                 continue;
             };
@@ -72,7 +75,7 @@ pub(super) fn proposals<'a>(
             let address = SocketAddr::new(backend.ip().to_canonical(), backend.port());
             let rank = (is_alive(member.liveness), *epoch, *version, member.address);
             if all.get(&address).is_none_or(|known| known.rank < rank) {
-                let word = Word::of(member.liveness, record.state);
+                let word = Word::of(member.liveness, announced);
                 all.insert(address, Proposal { record, word, rank });
             }
         }

@@ -74,6 +74,7 @@ fn set(peers: &[Peer]) -> PeerSet {
             epoch: peer.epoch,
             version: peer.version,
             accepted: Duration::ZERO,
+            revoked: false,
         }],
     };
     let this = Member {
@@ -246,7 +247,8 @@ fn what_becomes_of_one_that_is_in() {
             out,
             Some(Kind::Left),
         ),
-        (Some(left), true, Healthy, out, Some(Kind::Left)),
+        // That its member has left says no more of a record that does not than that it is down.
+        (Some(left), true, Healthy, doubted, Some(Kind::Down)),
         (Some(Peer::new(1, S::Failing)), true, Healthy, doubted, None),
         (Some(Peer::new(1, S::Failing)), true, Unknown, doubted, None),
         (
@@ -651,7 +653,7 @@ proptest! {
                 match word {
                     0 => continue,
                     1 => peer.liveness = Liveness::Down,
-                    2 => peer.liveness = Liveness::Left,
+                    2 => peer.record.state = ServiceState::Left,
                     3 => peer.liveness = Liveness::Suspect,
                     4 => peer.record.state = ServiceState::Draining,
                     5 => peer.record.state = ServiceState::Failing,

@@ -1,0 +1,143 @@
+//! What others may do to a member, and what grows.
+
+use super::*;
+use crate::gossip::identity::{MAX_EPOCH, pack_address};
+use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::token::{OperatorKey, mint};
+use crate::gossip::view::Liveness;
+use foca::Identity as _;
+
+/// An announcement for `cluster` in the name of `member`, by a holder of a token for that cluster.
+fn signed(cluster: &str, member: SocketAddr, epoch: u64, state: ServiceState) -> Vec<u8> {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let cidrs = ["10.0.0.0/8".parse().unwrap()];
+    let credential = mint(&operator, &[2; 32], cluster, &cidrs, 9, 10_000).unwrap();
+    let mut token = Vec::new();
+    credential.token().encode(&mut token);
+    let record = Record {
+        state,
+        cluster: cluster.to_owned(),
+        ..record(member, 1, state)
+    };
+    let mut bytes = record
+        .encode(&pack_address(member), epoch, 1, &token)
+        .unwrap();
+    let signature = credential.sign("test", &bytes);
+    bytes.extend_from_slice(&signature);
+    bytes
+}
+
+#[test]
+fn a_token_for_one_cluster_says_nothing_of_anothers() {
+    let mut nodes = acquainted();
+    let operator = OperatorKey::generate(&[1; 32]).public();
+    nodes[0].authority = Some(Authority::new(operator));
+    let victim = address_of(1);
+    nodes[0].take_record(
+        &signed("web", victim, 5, ServiceState::Ready),
+        Duration::ZERO,
+        true,
+    );
+    for epoch in [5, 6, MAX_EPOCH, u64::MAX] {
+        nodes[0].take_record(
+            &signed("other", victim, epoch, ServiceState::Left),
+            Duration::ZERO,
+            true,
+        );
+    }
+    let down = Member::new(nodes[1].identity(), 0, State::Down);
+    let told = std::iter::once(down);
+    nodes[0]
+        .swim
+        .apply_many(told, true, &mut nodes[0].io)
+        .unwrap();
+    nodes[0].after_swim();
+    let view = nodes[0].view(NOW);
+    let member = view.members.iter().find(|m| m.address == victim).unwrap();
+    assert_eq!(
+        member.liveness,
+        Liveness::Down,
+        "it has not left by its own word"
+    );
+    let epochs: Vec<u64> = member.records.iter().map(|r| r.epoch).collect();
+    assert_eq!(epochs, [5, 5], "nobody announces for a later run");
+}
+
+#[test]
+fn a_recorded_datagram_keeps_no_newcomer_out() {
+    let mut nodes = [
+        run_of(0, 5, Role::Proxy),
+        run_of(1, 5, Role::Agent),
+        run_of(2, 5, Role::Agent),
+    ];
+    nodes[2].set_seeds(vec![address_of(0)], NOW);
+    nodes[2].run_timers(NOW);
+    let recorded = nodes[2].take_packets()[0].bytes.clone();
+    for _ in 0..5_000 {
+        nodes[0].receive(&mut recorded.clone(), NOW);
+    }
+    assert_eq!(nodes[0].counters().challenges, 1);
+    nodes[0].take_packets();
+    nodes[1].set_seeds(vec![address_of(0)], NOW);
+    nodes[1].run_timers(NOW);
+    carry(&mut nodes[..2]);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
+}
+
+#[test]
+fn what_waits_is_bounded_by_the_members_and_not_by_time() {
+    let mut node = run_of(0, 5, Role::Proxy);
+    let run = |i: u32| {
+        let [_, a, b, c] = i.to_be_bytes();
+        Identity::new(([10, a + 1, b, c], 7).into(), 1, Role::Agent)
+    };
+    let mut most = 0;
+    for second in 0..300 {
+        let now = NOW + Duration::from_secs(u64::from(second));
+        node.set_now(now);
+        for state in [State::Alive, State::Down] {
+            let members = (0..40).map(|i| Member::new(run(second * 40 + i), 0, state));
+            node.swim.apply_many(members, true, &mut node.io).unwrap();
+        }
+        node.after_swim();
+        node.run_timers(now);
+        node.take_packets();
+        node.take_exchanges();
+        most = most.max(node.io.waiting());
+    }
+    assert!(node.members().count() <= 50, "{}", node.members().count());
+    assert!(most <= 200, "{most}");
+}
+
+#[test]
+fn who_is_thought_down_again_and_again_does_not_call_more_and_more() {
+    // Its streams arrive and its datagrams do not.
+    let mut node = run_of(1, 5, Role::Agent);
+    node.set_seeds(vec![address_of(0)], NOW);
+    let peer = Identity::new(address_of(0), 5, Role::Proxy);
+    let mut last_minute = 0;
+    for tick in 0..3 * 3_600u64 {
+        let now = NOW + Duration::from_millis(tick * 333);
+        node.run_timers(now);
+        if !node.take_exchanges().is_empty() {
+            let own = Member::new(node.identity(), 0, State::Down);
+            let told = vec![Member::new(peer, 0, State::Alive), own];
+            node.take_members(&peer, true, told);
+            node.exchange_ended(true, now);
+        }
+        let sent = node.take_packets().len();
+        if tick >= 3 * 3_540 {
+            last_minute += sent;
+        }
+    }
+    assert!(last_minute < 20 * 60, "{last_minute} datagrams in a minute");
+}
+
+#[test]
+fn no_run_is_beyond_what_others_take() {
+    let last = Identity::new(address_of(1), MAX_EPOCH, Role::Agent);
+    assert_eq!(last.renew(), None);
+    let before = last.with_epoch(MAX_EPOCH - 1);
+    assert_eq!(before.renew(), Some(last));
+    assert_eq!(Identity::from_bytes(last.as_bytes()), Some(last));
+}
