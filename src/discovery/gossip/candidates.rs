@@ -9,6 +9,8 @@
 //!   if the cluster has none. So an agent that restarts beside a healthy service takes nothing away.
 //! - down, or missing: lost. It is doubted and goes when our own check fails; in a cluster without one, when it refuses
 //!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`).
+//! - not announced by a member that is there: withdrawn, or no longer authorised. Out at once, if it was announced in
+//!   that run of the member; else (the member is known before its records) after 30 s, and until then it is lost.
 //! - refused (the file no longer allows it): out at once.
 //!
 //! Of several members that announce one address, one that lives comes before one that does not, then the newest record
@@ -44,6 +46,8 @@ pub struct Candidates {
     last_good: Option<LastGood>,
     /// When the set had another member first.
     met: Option<Duration>,
+    /// The moment of the last set, by its own clock.
+    seen_at: Duration,
     refusals: [u64; Refusal::ALL.len()],
     deadline: Option<Duration>,
 }
@@ -77,6 +81,8 @@ impl Candidates {
         let mut update = Update::default();
         self.deadline = None;
         self.meet(now, set);
+        // A member that begins anew has a new clock.
+        let anew = set.at < std::mem::replace(&mut self.seen_at, set.at);
         let before = self.clusters.len();
         self.clusters
             .retain(|name, _| rules.wishes.iter().any(|wish| wish.cluster == name));
@@ -92,6 +98,8 @@ impl Candidates {
             }
             let mut turn = Turn {
                 now,
+                set,
+                anew,
                 wish,
                 rules,
                 opinion,

@@ -32,6 +32,8 @@ pub enum Kind {
     Draining,
     /// Out: its agent has left in order.
     Left,
+    /// Out: its member is there, but no longer announces it, or may not any more.
+    Withdrawn,
     /// Out: its agent says that it fails (or starts), and no check of ours says otherwise.
     Failing,
     /// The set calls it down or forgot it: it is checked at once.
@@ -92,6 +94,9 @@ fn line(event: &Event) {
         Kind::Joined => info!(%cluster, %backend, "a backend joined by the peer set"),
         Kind::Draining => info!(%cluster, %backend, "a backend drains: its agent says so"),
         Kind::Left => info!(%cluster, %backend, "a backend left: its agent says so"),
+        Kind::Withdrawn => {
+            warn!(%cluster, %backend, "a backend is out: its member no longer announces it, or may not any more");
+        }
         Kind::Failing => {
             warn!(%cluster, %backend, "a backend is out: its agent says that it fails")
         }

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Update;
-use super::proposals::{Proposal, Proposals, Word};
+use super::proposals::{Proposal, Proposals, Word, is_alive};
 use crate::discovery::gossip::admission::{Refusal, Rules, Wish, admit};
 use crate::discovery::gossip::event::{Event, Kind};
 use crate::discovery::gossip::flaps::{Entry, Flaps};
 use crate::discovery::gossip::guard::{Guard, Verdict};
 use crate::discovery::gossip::{Candidate, MAX_CANDIDATES, Opinion};
+use crate::gossip::view::PeerSet;
 
-/// How long a lost candidate stays where no check could tell.
+/// How long a lost candidate stays where no check could tell, and one whose member lives in a run of which nothing was
+/// heard of it: a member is often known a moment before its records.
 const LOST: Duration = Duration::from_secs(30);
 /// Refused addresses of a cluster that are remembered, so that each is said once; more are refused in silence.
 const MOST_REFUSED: usize = 10_000;
@@ -20,6 +22,9 @@ const MOST_REFUSED: usize = 10_000;
 /// What the update of one cluster sees and tells.
 pub(super) struct Turn<'a> {
     pub(super) now: Duration,
+    pub(super) set: &'a PeerSet,
+    /// The set was built anew: who says nothing now may never have been heard.
+    pub(super) anew: bool,
     pub(super) wish: &'a Wish<'a>,
     pub(super) rules: &'a Rules<'a>,
     pub(super) opinion: &'a dyn Fn(&str, SocketAddr) -> Opinion,
@@ -35,6 +40,14 @@ impl Turn<'_> {
             backend,
             kind,
         });
+    }
+
+    /// The run of a member that is in the set. O(log members).
+    fn run_of(&self, member: SocketAddr) -> Option<u64> {
+        let members = &self.set.members;
+        let place = members.binary_search_by_key(&member, |member| member.address);
+        let member = &members[place.ok()?];
+        is_alive(member.liveness).then_some(member.epoch)
     }
 }
 
@@ -52,7 +65,11 @@ pub(super) struct Cluster {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) candidate: Candidate,
+    /// Of its member, in which it was announced; `None` once it was lost.
+    run: Option<u64>,
     lost: Option<Duration>,
+    /// Since when its member is in the set and does not announce it.
+    unsaid: Option<Duration>,
     /// It was said that its check passes though it is lost.
     vouched: bool,
 }
@@ -69,11 +86,7 @@ enum Fate {
 impl Cluster {
     /// With what was known last.
     pub(super) fn new(gossip: &str, last_good: Option<&Vec<Candidate>>) -> Self {
-        let known = |candidate: &Candidate| Known {
-            candidate: candidate.clone(),
-            lost: None,
-            vouched: false,
-        };
+        let known = |candidate: &Candidate| Known::new(candidate.clone(), None);
         Self {
             gossip: gossip.to_owned(),
             members: last_good
@@ -178,11 +191,7 @@ impl Cluster {
                 Entry::Held => {}
                 Entry::HoldBegins(time) => turn.say(address, Kind::HeldDown(time)),
                 Entry::Join => {
-                    let known = Known {
-                        candidate: proposal.candidate(address),
-                        lost: None,
-                        vouched: false,
-                    };
+                    let known = Known::new(proposal.candidate(address), Some(proposal.run()));
                     self.members.insert(address, known);
                     turn.update.changed = true;
                     turn.say(address, Kind::Joined);
@@ -214,16 +223,31 @@ impl Cluster {
         let ends = lost
             .map(|since| since + LOST)
             .filter(|_| !checked && hold.is_none());
+        let unsaid = self.members.values().filter_map(|known| known.unsaid);
         hold.into_iter()
             .chain(ends)
+            .chain(unsaid.map(|since| since + LOST))
             .chain(self.flaps.next_end(now))
             .min()
     }
 }
 
 impl Known {
+    fn new(candidate: Candidate, run: Option<u64>) -> Self {
+        Self {
+            candidate,
+            run,
+            lost: None,
+            unsaid: None,
+            vouched: false,
+        }
+    }
+
     fn judge(&mut self, proposal: Option<&Proposal<'_>>, turn: &mut Turn<'_>) -> Fate {
         let address = self.candidate.address;
+        if proposal.is_some() {
+            self.unsaid = None;
+        }
         match proposal.map(|proposal| (proposal.word, proposal)) {
             Some((Word::Draining, _)) => Fate::Goes(Kind::Draining),
             Some((Word::Left, _)) => Fate::Goes(Kind::Left),
@@ -243,14 +267,31 @@ impl Known {
                     Fate::Stays
                 }
             }
+            None if self.is_withdrawn(turn) => Fate::Goes(Kind::Withdrawn),
             Some((Word::Down, _)) | None if turn.stale => Fate::Stays,
             Some((Word::Down, _)) | None => self.is_lost(turn),
         }
     }
 
+    /// Nobody announces it: whether that is because its member does not, or may not any more. That is sure at once if
+    /// it was announced in the very run of the member that is there.
+    fn is_withdrawn(&mut self, turn: &Turn<'_>) -> bool {
+        let announced_in = self.run.take();
+        let Some(run) = self.candidate.member.and_then(|at| turn.run_of(at)) else {
+            self.unsaid = None;
+            return false;
+        };
+        if announced_in == Some(run) && !turn.anew {
+            return true;
+        }
+        let since = *self.unsaid.get_or_insert(turn.now);
+        since + LOST <= turn.now
+    }
+
     /// The set has it; takes over what its record says.
     fn found(&mut self, proposal: &Proposal<'_>, doubted: bool, turn: &mut Turn<'_>) {
         (self.lost, self.vouched) = (None, false);
+        self.run = Some(proposal.run());
         let next = proposal.candidate(self.candidate.address);
         turn.update.changed |=
             (next.weight, &next.zone) != (self.candidate.weight, &self.candidate.zone);
@@ -263,6 +304,7 @@ impl Known {
         let newly = self.lost.is_none();
         let since = *self.lost.get_or_insert(turn.now);
         self.candidate.doubted = true;
+        self.run = None;
         if opinion == Opinion::Failing || (!turn.wish.checked && since + LOST <= turn.now) {
             return Fate::Due;
         }

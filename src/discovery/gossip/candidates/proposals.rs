@@ -84,6 +84,11 @@ pub(super) fn proposals<'a>(
 }
 
 impl Proposal<'_> {
+    /// The run in which it is announced.
+    pub(super) fn run(&self) -> u64 {
+        self.rank.1
+    }
+
     /// The candidate that it makes at `address`.
     pub(super) fn candidate(&self, address: SocketAddr) -> Candidate {
         Candidate {

@@ -28,6 +28,8 @@ struct Peer {
     record: Record,
     epoch: u64,
     version: u64,
+    /// There is a record of it.
+    heard: bool,
 }
 
 impl Peer {
@@ -46,6 +48,7 @@ impl Peer {
             },
             epoch: 1,
             version: 1,
+            heard: true,
         }
     }
 
@@ -59,6 +62,15 @@ impl Peer {
             ..Self::ready(host)
         }
     }
+
+    /// In the set, but with no record.
+    fn unheard(host: u8, epoch: u64) -> Self {
+        Self {
+            epoch,
+            heard: false,
+            ..Self::ready(host)
+        }
+    }
 }
 
 /// This member, and those.
@@ -69,13 +81,13 @@ fn set(peers: &[Peer]) -> PeerSet {
         role: Role::Agent,
         liveness: peer.liveness,
         changed: Duration::ZERO,
-        records: vec![Announced {
+        records: Vec::from_iter(peer.heard.then(|| Announced {
             record: Arc::new(peer.record.clone()),
             epoch: peer.epoch,
             version: peer.version,
             accepted: Duration::ZERO,
             revoked: false,
-        }],
+        })),
     };
     let this = Member {
         address: "10.0.0.250:7946".parse().unwrap(),
@@ -85,12 +97,14 @@ fn set(peers: &[Peer]) -> PeerSet {
         changed: Duration::ZERO,
         records: Vec::new(),
     };
+    let mut members: Vec<Member> = std::iter::once(this)
+        .chain(peers.iter().map(member))
+        .collect();
+    members.sort_by_key(|member| member.address);
     PeerSet {
         version: 1,
         at: Duration::ZERO,
-        members: std::iter::once(this)
-            .chain(peers.iter().map(member))
-            .collect(),
+        members,
     }
 }
 
@@ -316,6 +330,70 @@ fn what_becomes_of_one_that_is_in() {
             again.iter().all(|&(_, kind)| kind == Kind::DownButPasses),
             "said twice: {again:?}"
         );
+    }
+}
+
+#[test]
+fn what_its_member_no_longer_announces_is_out_at_once() {
+    let mut elsewhere = Peer::ready(1);
+    elsewhere.record.cluster = "api".to_owned();
+    let mut moved = Peer::ready(1);
+    moved.record.backend = backend(7);
+    let suspect = Peer {
+        liveness: Liveness::Suspect,
+        ..Peer::unheard(1, 1)
+    };
+    for peer in [Peer::unheard(1, 1), suspect, elsewhere, moved] {
+        for checked in [false, true] {
+            let mut bench = Bench::new(checked);
+            bench.update(0, &[Peer::ready(1), Peer::ready(2)]);
+            bench.think(1, Opinion::Healthy);
+            let (changed, events) = bench.update(1, &[peer.clone(), Peer::ready(2)]);
+            assert!(changed, "{:?}", peer.record);
+            assert_eq!(events[0], (1, Kind::Withdrawn));
+            assert!(!bench.hosts().contains(&1), "{:?}", peer.record);
+        }
+    }
+    let mut bench = Bench::new(true);
+    let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
+    bench.update(0, &all);
+    let unheard: Vec<Peer> = (1..=5).map(|host| Peer::unheard(host, 1)).collect();
+    bench.update(1, &unheard);
+    assert!(bench.hosts().is_empty(), "no guard holds what may not be");
+}
+
+#[test]
+fn a_member_may_be_known_a_moment_before_its_record() {
+    let first = |bench: &mut Bench| {
+        bench.update(0, &[Peer::ready(1)]);
+        bench.think(1, Opinion::Healthy);
+    };
+    // It was gone and is back; it began another run; the set was built anew.
+    for case in ["back", "run", "anew"] {
+        let mut bench = Bench::new(true);
+        first(&mut bench);
+        let mut epoch = 1;
+        match case {
+            "back" => drop(bench.update(1, &[])),
+            "run" => epoch = 2,
+            _ => bench.candidates.seen_at = s(1),
+        }
+        let unheard = [Peer::unheard(1, epoch)];
+        bench.update(2, &unheard);
+        assert_eq!(bench.members(), [(1, true)], "{case}");
+        assert_eq!(bench.candidates.next_deadline(), Some(s(32)), "{case}");
+        let heard = Peer {
+            epoch,
+            ..Peer::ready(1)
+        };
+        assert_eq!(bench.update(31, &[heard]).1, [(1, Kind::Back)], "{case}");
+        assert_eq!(bench.candidates.next_deadline(), None, "{case}");
+        let unheard = [Peer::unheard(1, epoch + 1)];
+        bench.update(40, &unheard);
+        bench.update(69, &unheard);
+        assert_eq!(bench.members(), [(1, true)], "{case}");
+        let (changed, events) = bench.update(70, &unheard);
+        assert_eq!((changed, events), (true, vec![(1, Kind::Withdrawn)]));
     }
 }
 
@@ -631,7 +709,7 @@ fn a_cluster_that_discovers_no_more_or_another_name_starts_anew() {
 
 /// What the set says of a host, and what the proxy thinks of it.
 fn words() -> impl Strategy<Value = (u8, u8, u8)> {
-    (0u8..9, 0u8..3, 1u8..4)
+    (0u8..10, 0u8..3, 1u8..4)
 }
 
 proptest! {
@@ -646,7 +724,7 @@ proptest! {
         for (hosts, step) in turns {
             now += step;
             let mut peers = Vec::new();
-            let mut ordered = Vec::new();
+            let (mut ordered, mut unheard) = (Vec::new(), Vec::new());
             for (host, &(word, opinion, epoch)) in (1u8..).zip(&hosts) {
                 let mut peer = Peer::ready(host);
                 (peer.epoch, peer.version) = (epoch.into(), now);
@@ -658,6 +736,10 @@ proptest! {
                     4 => peer.record.state = ServiceState::Draining,
                     5 => peer.record.state = ServiceState::Failing,
                     6 => peer.record.state = ServiceState::Starting,
+                    7 => {
+                        peer.heard = false;
+                        unheard.push(host);
+                    }
                     _ => {}
                 }
                 if matches!(word, 2 | 4) {
@@ -671,7 +753,7 @@ proptest! {
             let after = bench.hosts();
             for host in &before {
                 let healthy = bench.opinions.get(&backend(*host)) == Some(&Opinion::Healthy);
-                if healthy && !ordered.contains(host) {
+                if healthy && !ordered.contains(host) && !unheard.contains(host) {
                     prop_assert!(after.contains(host), "{host} is gone");
                 }
             }
