@@ -17,6 +17,8 @@ use crate::snapshot::{Cluster, Snapshot};
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 /// The same for one that joins by the peer set, and whose traffic waits for it.
 const JOINS_WITHIN: Duration = Duration::from_millis(100);
+/// Between two of its probes until the first verdict, or the interval, if that is shorter.
+const JOINS_EVERY: Duration = Duration::from_millis(500);
 /// Share of the interval by which a probe may come early or late, so that probes do not fire together.
 const JITTER: f64 = 0.05;
 
@@ -234,7 +236,12 @@ impl Rounds {
         changed(&mut self.clusters, member);
         if let Some(check) = member.check() {
             let spread = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-            let next = began + check.interval.mul_f64(spread);
+            let every = if member.joins() {
+                check.interval.min(JOINS_EVERY)
+            } else {
+                check.interval
+            };
+            let next = began + every.mul_f64(spread);
             self.agenda.set(id, next.max(now));
         }
     }

@@ -259,19 +259,21 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
     bad.1.code.store(500, Ordering::SeqCst);
     let endpoints = [&good, &bad, &refused].map(|server| joining(server.0));
     let [g, b, r] = endpoints.each_ref().map(|e| e.backend.clone());
-    let task = Task::start(vec![checked(Vec::new(), http_check(HARDLY_EVER))]);
-    let cluster = checked(endpoints.into(), http_check(HARDLY_EVER));
+    let mut patient = http_check(HARDLY_EVER);
+    patient.rise = 1_000_000;
+    let task = Task::start(vec![checked(Vec::new(), patient.clone())]);
+    let cluster = checked(endpoints.into(), patient);
     task.publish(vec![cluster.clone()]);
     // Soon, though the next turn is an hour away.
     eventually("a first pass", || {
         [&good, &refused]
             .iter()
-            .all(|server| server.1.answers.load(Ordering::SeqCst) == 1)
+            .all(|server| server.1.answers.load(Ordering::SeqCst) >= 1)
     })
     .await;
     eventually("a first failure", || b.health() == CHECK_DOWN).await;
     eventually("says why", || reason(&b) == "check failed: status 500").await;
-    assert_eq!(g.health(), CHECK_DOWN | JOINING, "rise is 2");
+    assert_eq!(g.health(), CHECK_DOWN | JOINING, "rise is far");
     assert_eq!(lines.count("backend is up"), 0);
     assert_eq!(lines.count("backend is down"), 1, "only the failure");
     task.refuse(&r);
@@ -286,6 +288,21 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
         1,
         "when all that have a verdict are down, and not before"
     );
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_joins_does_not_wait_for_the_interval() {
+    let (address, status) = server().await;
+    let e = joining(address);
+    let b = e.backend.clone();
+    let task = Task::start(vec![checked(Vec::new(), http_check(HARDLY_EVER))]);
+    task.publish(vec![checked(vec![e], http_check(HARDLY_EVER))]);
+    eventually("up after `rise` probes", || b.is_healthy()).await;
+    // A server counts an answer after it was sent.
+    eventually("probed", || status.answers.load(Ordering::SeqCst) >= 2).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(status.answers.load(Ordering::SeqCst), 2, "and then it does");
     task.stop().await;
 }
 
