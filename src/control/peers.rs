@@ -7,7 +7,7 @@
 //! here; those on a backend that the file names too are not, since its check is the file's business.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::own::LocalAddresses;
-use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
+use crate::config::schema::{
+    AdminAddress, BackendConfig, ClusterConfig, Config, GossipConfig, Origin,
+};
 use crate::discovery::gossip::candidates::{Candidates, LastGood};
 use crate::discovery::gossip::members_file::{self, Wanted};
 use crate::discovery::gossip::{Opinion, Refusal, Rules, Wish, log};
@@ -142,7 +144,7 @@ impl Peers {
         }
         let gossip = config.gossip.as_ref();
         let wishes: Vec<Wish<'_>> = gossip.map_or_else(Vec::new, |_| wishes(config));
-        let listeners: Vec<SocketAddr> = sockets.iter().map(|s| s.local_addr()).collect();
+        let listeners = listening(config, sockets);
         let advertised = gossip.map(|gossip| gossip.advertise.ip().to_canonical());
         let rules = Rules {
             wishes: &wishes,
@@ -282,6 +284,24 @@ fn wishes(config: &Config) -> Vec<Wish<'_>> {
                 checked: cluster.check.is_some(),
             })
         })
+        .collect()
+}
+
+/// Wherever this proxy can be spoken to.
+fn listening(config: &Config, sockets: &[Arc<BoundSockets>]) -> Vec<SocketAddr> {
+    let admin = match &config.admin {
+        Some(AdminAddress::Tcp(address)) => {
+            let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            Some(SocketAddr::new(address.ip().unwrap_or(all), address.port()))
+        }
+        Some(AdminAddress::Unix(_)) | None => None,
+    };
+    let gossip = config.gossip.as_ref();
+    let gossip = gossip.map(|gossip| [gossip.address, gossip.advertise]);
+    let sockets = sockets.iter().map(|socket| socket.local_addr());
+    sockets
+        .chain(admin)
+        .chain(gossip.into_iter().flatten())
         .collect()
 }
 

@@ -352,3 +352,28 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     assert_eq!(next.backends()[3], row("10.0.0.4:80", 2, JOINS));
     assert_eq!(next.backends()[..3], used);
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
+    for admin in ["127.0.0.1:9900", ":9900"] {
+        let mut file = Config::clone(&config(&format!("admin.address = \"{admin}\"\n{FILE}")));
+        let gossip = file.gossip.as_mut().unwrap();
+        gossip.address = "0.0.0.0:7946".parse().unwrap();
+        gossip.advertise = "10.0.0.7:7947".parse().unwrap();
+        let mut bench = Bench::new(Arc::new(file));
+        let own = [
+            "127.0.0.1:8080",
+            "127.0.0.1:9900",
+            "127.0.0.1:7946",
+            "10.0.0.7:7947",
+        ];
+        bench.take(ready(&own)).await;
+        let refused = bench.peers.process.peer_set.refused();
+        assert_eq!(
+            refused[Refusal::OwnListener.index()],
+            ("own_listener", 4),
+            "{admin}"
+        );
+        assert_eq!(bench.backends(), [row("10.0.0.1:80", 1, 0)], "{admin}");
+    }
+}
