@@ -2,23 +2,23 @@
 //!
 //! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Beside the announcements this follows
 //! the files of its keys and its token ([`Announcer::tend`]), so that a rotation needs no restart of what the agent
-//! supervises: what cannot be read is told once, and what was read before stays. And it tells of the company it is in:
-//! others found, all lost, nobody there yet.
+//! supervises: what cannot be read is told once, and what was read before stays. And it tells of the company it is in
+//! ([`company`]).
 
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::Instant;
 use tracing::{info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Announcer;
 use crate::config::schema::AgentConfig;
 use crate::config::watch::{read_now, read_settled, watch};
+use crate::discovery::gossip::company;
 use crate::discovery::gossip::member::{
     MemberError, MemberSettings, Prepared, RunningMember, Windows,
 };
@@ -26,11 +26,6 @@ use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{MAX_NAME, Record, ServiceState};
 use crate::gossip::token::{GRACE, TokenError};
-use crate::gossip::view::{Liveness, Report};
-
-/// How long nobody may be there before that is told, and told again.
-const NOBODY_FIRST: Duration = Duration::from_secs(5);
-const NOBODY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a service cannot be announced.
 #[derive(Debug, thiserror::Error)]
@@ -135,31 +130,6 @@ impl PeerAnnouncer {
             }
         }
     }
-
-    async fn tell_of_company(&self) -> Infallible {
-        let mut reports = self.windows.report.subscribe();
-        let began = Instant::now();
-        let mut company = Company::default();
-        loop {
-            if reports.changed().await.is_err() {
-                // Not while the windows are here.
-                return std::future::pending().await;
-            }
-            let Some(report) = reports.borrow_and_update().clone() else {
-                continue;
-            };
-            let (others, tries) = (others(&report), report.counters.exchanges_failed);
-            match company.look(began.elapsed(), others, tries) {
-                Some(Word::Joined) => info!(others, "joined the peer set"),
-                Some(Word::Lost) => warn!("no other member of the peer set answers any more"),
-                Some(Word::Nobody { tries }) => warn!(
-                    tries,
-                    "no member answers yet; one with another key or label never does"
-                ),
-                None => {}
-            }
-        }
-    }
 }
 
 impl Announcer for PeerAnnouncer {
@@ -178,7 +148,7 @@ impl Announcer for PeerAnnouncer {
     async fn tend(&self) -> Infallible {
         tokio::select! {
             never = self.follow_files() => never,
-            never = self.tell_of_company() => never,
+            never = company::follow(self.windows.report.subscribe()) => never,
         }
     }
 
@@ -228,101 +198,9 @@ fn as_name(text: &str) -> String {
     name
 }
 
-/// How many other members answer.
-fn others(report: &Report) -> usize {
-    let answers = |liveness| matches!(liveness, Liveness::Alive | Liveness::Suspect);
-    let members = report.set.members.iter();
-    members
-        .filter(|member| member.address != report.address && answers(member.liveness))
-        .count()
-}
-
-/// What there is to say of the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// The first is there, or there again.
-    Joined,
-    /// The last is gone.
-    Lost,
-    /// Still none, after so many tries.
-    Nobody { tries: u64 },
-}
-
-/// Whether there are others, and what was said of it. Pure.
-#[derive(Debug, Default)]
-struct Company {
-    there: bool,
-    /// When it was last said that nobody is there.
-    said: Option<Duration>,
-    /// Tries before the others were lost.
-    before: u64,
-}
-
-impl Company {
-    /// Takes in the number of others and of tries that failed since the start. A member without seeds tries nothing:
-    /// it waits for others, and that is no news.
-    fn look(&mut self, now: Duration, others: usize, failed: u64) -> Option<Word> {
-        match (self.there, others > 0) {
-            (false, true) => {
-                self.there = true;
-                Some(Word::Joined)
-            }
-            (true, false) => {
-                *self = Self {
-                    there: false,
-                    said: Some(now),
-                    before: failed,
-                };
-                Some(Word::Lost)
-            }
-            (true, true) => None,
-            (false, false) => {
-                let due = self.said.map_or(NOBODY_FIRST, |said| said + NOBODY_AGAIN);
-                let tries = failed - self.before;
-                if now < due || tries == 0 {
-                    return None;
-                }
-                self.said = Some(now);
-                Some(Word::Nobody { tries })
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Word::{Joined, Lost, Nobody};
     use super::*;
-
-    #[test]
-    fn each_change_is_told_once_and_solitude_each_minute() {
-        let mut company = Company::default();
-        for (second, others, failed, word) in [
-            (1, 0, 1, None),
-            (4, 0, 3, None),
-            (5, 0, 4, Some(Nobody { tries: 4 })),
-            (6, 0, 5, None),
-            (64, 0, 16, None),
-            (65, 0, 17, Some(Nobody { tries: 17 })),
-            (66, 1, 17, Some(Joined)),
-            (67, 2, 17, None),
-            (300, 1, 18, None),
-            (301, 0, 20, Some(Lost)),
-            (302, 0, 21, None),
-            (361, 0, 25, Some(Nobody { tries: 5 })),
-            (362, 3, 25, Some(Joined)),
-        ] {
-            let said = company.look(Duration::from_secs(second), others, failed);
-            assert_eq!(said, word, "at {second} s");
-        }
-    }
-
-    #[test]
-    fn who_asks_nobody_misses_nobody() {
-        let mut company = Company::default();
-        assert_eq!(company.look(Duration::from_secs(100), 0, 0), None);
-        assert_eq!(company.look(Duration::from_secs(101), 1, 0), Some(Joined));
-    }
 
     #[test]
     fn host_names_are_names() {

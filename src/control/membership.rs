@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::schema::GossipConfig;
 use crate::config::watch::watch;
+use crate::discovery::gossip::company;
 use crate::discovery::gossip::member::{
     MemberError, MemberSettings, Prepared, RunningMember, Windows,
 };
@@ -27,6 +28,8 @@ pub struct Membership {
     path: PathBuf,
     windows: Windows,
     running: Option<RunningMember>,
+    /// Tells of the company it is in.
+    company: Option<AbortHandle>,
     /// A file with a secret may have changed.
     touched: Arc<Notify>,
     watches: Vec<AbortHandle>,
@@ -50,6 +53,7 @@ impl Membership {
             path: path.to_owned(),
             windows,
             running: None,
+            company: None,
             touched: Arc::default(),
             watches: Vec::new(),
             fingerprints: Vec::new(),
@@ -76,10 +80,15 @@ impl Membership {
     pub fn switch(&mut self, next: Next) -> Result<(), MemberError> {
         match (next, &mut self.running) {
             // Dropped, it says goodbye on its own thread.
-            (Next::None, running) => *running = None,
+            (Next::None, running) => {
+                *running = None;
+                self.stop_telling();
+            }
             (Next::Member(prepared), Some(running)) => running.apply(*prepared),
             (Next::Member(prepared), running) => {
+                let reports = self.windows.report.subscribe();
                 *running = Some(prepared.start(self.windows.clone())?);
+                self.company = Some(tokio::spawn(company::follow(reports)).abort_handle());
             }
         }
         self.follow_files();
@@ -113,10 +122,17 @@ impl Membership {
     }
 
     /// Says goodbye to the peer set, if there is one.
-    pub async fn leave(self) {
+    pub async fn leave(mut self) {
+        self.stop_telling();
         self.watches.iter().for_each(AbortHandle::abort);
         if let Some(running) = self.running {
             running.leave().await;
+        }
+    }
+
+    fn stop_telling(&mut self) {
+        if let Some(company) = self.company.take() {
+            company.abort();
         }
     }
 
@@ -150,5 +166,60 @@ fn settings(path: &Path, gossip: &GossipConfig) -> MemberSettings {
         token_key: gossip.token_key.as_ref().map(|file| directory.join(file)),
         token_file: None,
         role: Role::Proxy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::address::BackendAddress;
+    use crate::telemetry::capture::Capture;
+
+    fn member(address: SocketAddr, seeds: &[SocketAddr]) -> Membership {
+        let gossip = GossipConfig {
+            address,
+            advertise: address,
+            seeds: seeds.iter().map(|&seed| BackendAddress::Ip(seed)).collect(),
+            label: String::new(),
+            key_files: Vec::new(),
+            token_key: None,
+            allow_cidrs: Vec::new(),
+            insecure_plaintext: true,
+            members_file: None,
+        };
+        let mut membership = Membership::new(Path::new("lb.toml"), Windows::default());
+        let next = membership.prepare(Some(&gossip)).unwrap();
+        membership.switch(next).unwrap();
+        membership
+    }
+
+    async fn said(lines: &Capture, text: &str) {
+        let waiting = async {
+            while lines.count(text) == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(ended.is_ok(), "never: {text}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_tells_of_its_company() {
+        let lines = Capture::begin();
+        let address = |host: u8| {
+            let bound = UdpSocket::bind((std::net::Ipv4Addr::new(127, 88, 1, host), 0));
+            bound.and_then(|socket| socket.local_addr()).unwrap()
+        };
+        let (first, second) = (address(1), address(2));
+        let membership = member(first, &[second]);
+        said(&lines, "no member answers yet").await;
+        let other = member(second, &[first]);
+        said(&lines, "joined the peer set others=1").await;
+        other.leave().await;
+        said(&lines, "no other member of the peer set answers any more").await;
+        membership.leave().await;
     }
 }

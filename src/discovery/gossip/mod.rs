@@ -7,6 +7,7 @@
 
 mod admission;
 pub mod candidates;
+pub mod company;
 mod driver;
 mod event;
 mod flaps;
