@@ -28,6 +28,7 @@ use crate::config::diagnostics::render;
 use crate::config::load::load_agent;
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::MAX_WEIGHT;
+use crate::gossip::text::redacted;
 use crate::logging::events::EventLog;
 use crate::model::address::BackendAddress;
 use crate::model::settings::LogLevel;
@@ -178,7 +179,7 @@ fn serve(settings: &Settings, warnings: &str) -> anyhow::Result<u8> {
 
 /// The configuration in a file, and its warnings as they are shown; or all that is wrong with it.
 fn from_file(path: &Path) -> Result<(AgentConfig, String), String> {
-    let name = path.display().to_string();
+    let name = redacted(&path.display().to_string()).into_owned();
     let bytes = read(path).map_err(|error| format!("error: {name}: cannot be read: {error}"))?;
     let loaded = load_agent(&bytes);
     let text = String::from_utf8_lossy(&bytes);

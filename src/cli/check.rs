@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
 use crate::config::load::{Loaded, MAX_FILE, is_agent, load_agent, load_bytes};
 use crate::config::schema::{AgentConfig, Config};
+use crate::gossip::text::redacted;
 
 /// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
 /// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
@@ -36,7 +37,7 @@ struct Report {
 }
 
 fn report(path: &Path, json: bool, colour: bool) -> Report {
-    let name = path.display().to_string();
+    let name = redacted(&path.display().to_string()).into_owned();
     let (bytes, (contents, diagnostics)) = match read(path) {
         Ok(bytes) => {
             let checked = check(&bytes);
@@ -239,6 +240,35 @@ mod tests {
         assert!(!report.valid && report.err.is_empty());
         assert_eq!(value["valid"], false);
         assert_eq!(value["errors"][1]["column"], 11);
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_path_is_not_shown() {
+        let secret = "Jx7fZm9vYmFyJx7fZm9vYmFyJx7fZm9vYmFyJx7fZm9v";
+        let key = format!("lbproxy-key-1.{secret}");
+        for text in [
+            format!("{VALID}[gossip]\naddress = '127.0.0.1:7946'\nkey_files = \"{key}\"\n"),
+            format!("{VALID}[gossip]\nkey_file = \"{key}\"\n"),
+            format!("{VALID}[gossip]\nlabel = \"{key}{key}\"\nseeds = ['{key}', 3]\n"),
+            format!("{key}\n"),
+            format!("cluster = 'web'\nbackend = '{key}'\nkey_files = {key}\n"),
+            format!("cluster = 'web'\nbackend = 1\n\"{key}\" = 1\n"),
+        ] {
+            for json in [false, true] {
+                let Report { out, err, valid } = on(text.as_bytes(), json);
+                assert!(!valid, "{text}");
+                assert!(!(out.clone() + &err).contains(&secret[..8]), "{out}{err}");
+                assert!(json || err.contains("lbproxy-key-1.…"), "{out}{err}");
+            }
+        }
+        for json in [false, true] {
+            let Report { out, err, .. } = report(Path::new(&key), json, false);
+            let all = out + &err;
+            assert!(
+                all.contains("lbproxy-key-1.…") && !all.contains(secret),
+                "{all}"
+            );
+        }
     }
 
     #[test]

@@ -14,6 +14,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::gossip::text::secrets;
+
+/// Letters of a secret that are nearly one: the shortest whole one has 43.
+const WHOLE: usize = 32;
+
 /// A Layer-4 and Layer-7 load-balancing proxy.
 #[derive(Debug, Parser)]
 #[command(
@@ -67,6 +72,14 @@ enum Command {
 /// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong; with
 /// `agent --once` that of the service.
 pub fn main() -> ExitCode {
+    // Before clap sees them, whose errors repeat what they are about.
+    if std::env::args_os().any(|argument| gives_secret(&argument.to_string_lossy())) {
+        eprintln!(
+            "error: a key or token was given as an argument: every user of the machine can read it, and it must be \
+             replaced; give the path of its file"
+        );
+        return ExitCode::from(2);
+    }
     let arguments = Arguments::parse();
     match (arguments.command, arguments.config) {
         (Some(Command::Check { file, json }), _) => check::run(&file, json),
@@ -81,6 +94,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether a key or token stands in an argument, and not only a path that is called like one.
+fn gives_secret(argument: &str) -> bool {
+    let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    secrets(argument)
+        .map(|range| argument[range].bytes())
+        .any(|bytes| bytes.take_while(letter).count() >= WHOLE)
+}
+
 /// The exit code; what went wrong goes to stderr.
 fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
@@ -88,6 +109,30 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_from_paths() {
+        let secret = "Jx7fZm9vYmFy_x7fZm9vYmFy-x7fZm9vYmFyJx7fZm9";
+        for (argument, gives) in [
+            (format!("lbproxy-key-1.{secret}"), true),
+            (
+                format!("--seeds=a:1,lbproxy-token-1.{secret}{secret}"),
+                true,
+            ),
+            (format!("lbproxy-operator-1.{}", &secret[..40]), true),
+            (format!("lbproxy-operator-public-1.{secret}"), false),
+            (format!("keys/lbproxy-key-1.d/{secret}"), false),
+            ("lbproxy-key-1.txt".to_owned(), false),
+            (secret.to_owned(), false),
+        ] {
+            assert_eq!(gives_secret(&argument), gives, "{argument}");
         }
     }
 }

@@ -5,7 +5,9 @@
 //! leaked secrets can find it. Base64 is RFC 4648 section 5 without padding, and strict: each value has one text.
 //! Errors never show any part of what was read.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -19,6 +21,11 @@ pub(super) const OPERATOR: &str = "lbproxy-operator-1.";
 pub(super) const OPERATOR_PUBLIC: &str = "lbproxy-operator-public-1.";
 /// Of an agent's credential.
 pub(super) const TOKEN: &str = "lbproxy-token-1.";
+
+/// The kinds that nobody may see.
+const SECRETS: [&str; 3] = [KEY, OPERATOR, TOKEN];
+/// What is shown for what a secret's prefix is followed by.
+pub const REDACTED: char = '…';
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -52,9 +59,41 @@ pub enum TextError {
 /// Whether a secret stands in this text, such as a key that was given in the place of its file's path. Nothing that
 /// holds one may be shown.
 pub fn holds_secret(text: &str) -> bool {
-    [KEY, OPERATOR, TOKEN]
-        .iter()
-        .any(|kind| text.contains(kind))
+    SECRETS.iter().any(|kind| text.contains(kind))
+}
+
+/// Where the secret parts of a text are: what follows the prefix of a kind, to the end of the word. A word ends at
+/// white space, a quotation mark, a comma or a closing bracket, so that a key with a slip in it is still one.
+pub fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = &text[from..];
+            let begins = |kind: &&str| rest.find(*kind).map(|at| from + at + kind.len());
+            let start = SECRETS.iter().filter_map(begins).min()?;
+            let ends =
+                |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ']' | ')');
+            from = text[start..].find(ends).map_or(text.len(), |at| start + at);
+            if start < from {
+                return Some(start..from);
+            }
+        }
+    })
+}
+
+/// The text as it may be shown: of a secret only its kind is left, `lbproxy-key-1.…`.
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut at = 0;
+    for secret in secrets(text) {
+        shown.push_str(&text[at..secret.start]);
+        shown.push(REDACTED);
+        at = secret.end;
+    }
+    match at {
+        0 => Cow::Borrowed(text),
+        _ => Cow::Owned(shown + &text[at..]),
+    }
 }
 
 /// The bytes behind the prefix in a text of one line; white space around it is nothing.
@@ -209,6 +248,30 @@ mod tests {
             assert_eq!(holds_secret(text), secret, "{text}");
         }
         assert_eq!(format!("{:?}", Secret([7; 32])), "(secret)");
+        for (text, shown) in [
+            ("no key", "no key"),
+            ("", ""),
+            (
+                "begins with `lbproxy-key-1.`",
+                "begins with `lbproxy-key-1.`",
+            ),
+            ("lbproxy-key-1.AAAA", "lbproxy-key-1.…"),
+            (
+                "[\"lbproxy-key-1.AA+é=\", 'lbproxy-token-1.B-_B'] # lbproxy-operator-1.CC it is",
+                "[\"lbproxy-key-1.…\", 'lbproxy-token-1.…'] # lbproxy-operator-1.… it is",
+            ),
+            (
+                "lbproxy-key-1. lbproxy-key-1.A",
+                "lbproxy-key-1. lbproxy-key-1.…",
+            ),
+            ("lbproxy-key-1.lbproxy-key-1.A,B", "lbproxy-key-1.…,B"),
+            (
+                "lbproxy-operator-public-1.AAAA",
+                "lbproxy-operator-public-1.AAAA",
+            ),
+        ] {
+            assert_eq!(redacted(text), shown, "{text}");
+        }
     }
 
     proptest! {

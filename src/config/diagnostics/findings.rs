@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::{Diagnostic, Related, Severity, counted};
+use crate::gossip::text::redacted;
 
 /// Findings of one severity that are kept; the rest is counted, so that a hostile file cannot fill the memory.
 const MAX_KEPT: usize = 1000;
@@ -165,7 +166,8 @@ pub(super) fn is_treacherous(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Bounded, and harmless to a terminal.
+/// Bounded, harmless to a terminal, and without the secret part of a key or token: it may stand where the path of its
+/// file belongs.
 pub(in crate::config) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
     for (count, c) in text.chars().enumerate() {
@@ -179,7 +181,7 @@ pub(in crate::config) fn clean(text: &str) -> String {
             cleaned.push(c);
         }
     }
-    cleaned
+    redacted(&cleaned).into_owned()
 }
 
 /// Lines and columns (in characters, both from 1) of sorted byte offsets, in one walk: O(text + offsets).
@@ -242,6 +244,8 @@ mod tests {
             "a\\u{1b}[31m\\u{9b}\\u{202e}"
         );
         assert_eq!(clean(&"é".repeat(1000)).chars().count(), MAX_TEXT + 1);
+        let key = format!("lbproxy-key-1.{}", "A".repeat(80));
+        assert_eq!(clean(&quoted(&key)), "\"lbproxy-key-1.…\"");
         assert_eq!(quoted(&"é".repeat(1000)).chars().count(), MAX_QUOTED + 3);
     }
 

@@ -6,6 +6,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::findings::{clean, is_treacherous};
 use super::{Diagnostic, Severity};
+use crate::gossip::text::{REDACTED, secrets};
 
 /// Diagnostics that are shown; the rest is counted.
 const MAX_SHOWN: usize = 100;
@@ -16,7 +17,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The diagnostics of `text`, which came from `file_name`, with colours for a terminal or plain. Empty if there
 /// are none. At most 100 are shown, errors before warnings, in the order of their places. No control byte of the
-/// text or the name gets through.
+/// text or the name gets through, and no key or token that stands where the path of its file belongs.
 pub fn render(file_name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour {
         Renderer::styled().hyperlink(false)
@@ -121,7 +122,38 @@ fn window(text: &str, span: &Range<usize>) -> Window {
             span.end = line.len();
         }
     }
-    Window { line, span, cut }
+    redact(Window { line, span, cut })
+}
+
+/// Without the secret parts of keys and tokens. A span that touches one points at what is shown for it.
+fn redact(window: Window) -> Window {
+    let Window {
+        line: text,
+        span: Range { mut start, mut end },
+        cut,
+    } = window;
+    let mut line = String::with_capacity(text.len());
+    let mut at = 0;
+    let (old_start, old_end) = (start, end);
+    for secret in secrets(&text) {
+        line.push_str(&text[at..secret.start]);
+        let (from, to) = (line.len(), line.len() + REDACTED.len_utf8());
+        line.push(REDACTED);
+        let moved = |offset: usize, within| match offset {
+            _ if offset <= secret.start => None,
+            _ if offset < secret.end => Some(within),
+            _ => Some(to + (offset - secret.end)),
+        };
+        start = moved(old_start, from).unwrap_or(start);
+        end = moved(old_end, to).unwrap_or(end);
+        at = secret.end;
+    }
+    line.push_str(&text[at..]);
+    Window {
+        line,
+        span: start..end,
+        cut,
+    }
 }
 
 fn visible(c: char) -> char {
@@ -206,6 +238,30 @@ mod tests {
         assert_eq!(shown("a = {\n b = 1 }", 4..14), ("a = {".to_owned(), 4..5));
         assert_eq!(shown("a =\r\n", 3..3), ("a =".to_owned(), 3..3));
         assert_eq!(shown("\u{feff}a = 1", 3..4), ("a = 1".to_owned(), 0..1));
+    }
+
+    #[test]
+    fn of_a_key_only_its_kind_is_shown() {
+        let key = "lbproxy-key-1.Jx7f";
+        let text = format!("k = \"{key}\" # {key} !");
+        let at = |needle: &str| text.find(needle).unwrap();
+        let shown = |span: Range<usize>| {
+            let Window { line, span, .. } = window(&text, &span);
+            assert_eq!(line, "k = \"lbproxy-key-1.…\" # lbproxy-key-1.… !");
+            line[span].to_owned()
+        };
+        for (span, expected) in [
+            (0..1, "k"),
+            (4..at(" #"), "\"lbproxy-key-1.…\""),
+            (5..at("\" #"), "lbproxy-key-1.…"),
+            (at("Jx")..at("Jx") + 2, "…"),
+            (at("x7")..at("x7") + 2, "…"),
+            (at("#")..at("#") + 1, "#"),
+            (at("!")..at("!") + 1, "!"),
+            (0..text.len(), "k = \"lbproxy-key-1.…\" # lbproxy-key-1.… !"),
+        ] {
+            assert_eq!(shown(span.clone()), expected, "{span:?}");
+        }
     }
 
     #[test]
