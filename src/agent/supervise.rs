@@ -5,6 +5,9 @@
 //! There every status is taken (`waitpid(-1)`), elsewhere only that of the process, so that nothing is taken from
 //! others in this program. A process is signalled only while its status is not taken, so its id cannot be another's.
 //!
+//! What a process leaves behind in its group ends with it: a child that still held its port would keep the next start,
+//! or who comes after the agent, from it. (What leads a group of its own, as a daemon does, is let go.)
+//!
 //! The delay is 1 s, doubles up to 30 s with each end, and is 1 s again after a process that ran for 60 s. Whether a
 //! process ends well or badly does not matter: a service is there to stay.
 
@@ -14,8 +17,8 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, child_subreaper, getpid, kill_process,
-    kill_process_group, wait, waitpid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, child_subreaper, getpid,
+    kill_process, kill_process_group, wait, waitid, waitpid,
 };
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
@@ -210,10 +213,15 @@ impl Supervisor {
         Change::Ended(exit)
     }
 
-    /// Takes the status of `mine` if it has ended, and of everybody else if that falls to us.
+    /// Takes the status of `mine` if it has ended, after what is left of its group was killed; and of everybody else
+    /// if that falls to us.
     fn reap(&self, mine: Option<Pid>) -> Option<Exit> {
+        let ended = mine.filter(|pid| Self::has_ended(*pid));
+        if let Some(pid) = ended {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         if !self.adopts {
-            return Self::taken(waitpid(Some(mine?), WaitOptions::NOHANG)).map(|(_, exit)| exit);
+            return Self::taken(waitpid(Some(ended?), WaitOptions::NOHANG)).map(|(_, exit)| exit);
         }
         let mut found = None;
         while let Some((pid, exit)) = Self::taken(wait(WaitOptions::NOHANG)) {
@@ -221,7 +229,18 @@ impl Supervisor {
                 found = Some(exit);
             }
         }
+        if let (Some(pid), None, Some(_)) = (mine, ended, &found) {
+            // It ended since the look above. Who is left of the group keeps its id from being given to another.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         found
+    }
+
+    /// Whether there is a status to take.
+    fn has_ended(pid: Pid) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that it is no child any more, which the taking shall tell.
+        !matches!(waitid(WaitId::Pid(pid), look), Ok(None))
     }
 
     fn taken(result: rustix::io::Result<Option<(Pid, WaitStatus)>>) -> Option<(Pid, Exit)> {

@@ -255,6 +255,29 @@ fn a_process_that_ends_is_started_again() {
 }
 
 #[test]
+fn what_a_process_leaves_behind_ends_with_it() {
+    // The first life ends by itself, the second by an order.
+    let scene = Scene::new(
+        "sleep 7777 & echo left-$! >>$J; [ $(grep -c left- $J) = 1 ] && exit 1; trap 'exit 0' TERM; \
+         while :; do sleep 0.02; done",
+    );
+    let children = |lines: &[String]| -> Vec<String> {
+        let child = lines.iter().filter_map(|line| line.strip_prefix("left-"));
+        child.map(str::to_owned).collect()
+    };
+    let (code, lines) = scene.play(async {
+        let second = |lines: &[String]| children(lines).len() == 2;
+        scene.journal.wait("second life", second).await;
+        let both = children(&scene.journal.read());
+        wait_until(|| is_dead(&both[0]));
+        assert!(!is_dead(&both[1]));
+        scene.send(Signal::TERM).await;
+    });
+    assert_eq!(code, 0);
+    wait_until(|| is_dead(&children(&lines)[1]));
+}
+
+#[test]
 fn other_signals_are_passed_on() {
     let scene = Scene::new(&format!(
         "for s in HUP QUIT USR1 USR2 WINCH; do trap \"echo $s >>$J\" $s; done; trap 'exit 0' TERM; {WAITS}"

@@ -114,6 +114,14 @@ fn a_process_does_not_outlive_its_agent() {
 }
 
 #[test]
+fn what_is_adopted_of_an_ended_process_is_killed() {
+    let mut agent = Agent::start("sleep 7777 >/dev/null & echo orphan $!; exit 5");
+    let orphan = agent.hear("orphan ");
+    assert_eq!(agent.process.wait().unwrap().code(), Some(5));
+    wait_until(|| is_dead(&orphan));
+}
+
+#[test]
 fn orphans_are_reaped() {
     // The inner shell leaves a process behind that waits for a pipe to be closed, and so for us.
     let folder = tempfile::tempdir().unwrap();
