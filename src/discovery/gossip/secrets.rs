@@ -3,8 +3,9 @@
 //! A key may be given by mistake where the path of its file belongs, and an error that repeated it would carry it into
 //! a log: no error here shows a path that looks like one, and none shows what a file holds.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::gossip::keyring::{Keyring, SecretKey};
@@ -38,22 +39,32 @@ pub enum SecretError {
 /// The text of a file.
 ///
 /// # Errors
-/// If it cannot be read, is no text, or is much too long.
+/// If it cannot be read, is no regular file (a pipe would be waited for, a device has no end), is no text, or is much
+/// too long.
 pub fn read(path: &Path) -> Result<String, SecretError> {
     let failed = |error| SecretError::Read {
         path: shown(path),
         error,
     };
-    let file = File::open(path).map_err(failed)?;
+    let content = |error: &str| SecretError::Content {
+        path: shown(path),
+        error: error.to_owned(),
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        // A pipe that nobody writes to would hold up the opening itself.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(content("it is no regular file"));
+    }
     let mut text = String::new();
     file.take(MAX_FILE + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
     if text.len() as u64 > MAX_FILE {
-        return Err(SecretError::Content {
-            path: shown(path),
-            error: "it is too large for a key".to_owned(),
-        });
+        return Err(content("it is too large for a key"));
     }
     Ok(text)
 }
@@ -107,4 +118,31 @@ pub fn shown(path: &Path) -> String {
         return "that file (a key or token was given, not the path of its file)".to_owned();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), 0o600.into()).unwrap();
+        std::fs::write(path("large"), vec![b'x'; 5000]).unwrap();
+        std::fs::write(path("key"), "text").unwrap();
+        std::os::unix::fs::symlink(path("key"), path("link")).unwrap();
+        assert_eq!(read(&path("link")).unwrap(), "text");
+        for (path, said) in [
+            (path("pipe"), "pipe: it is no regular file"),
+            ("/dev/zero".into(), "/dev/zero: it is no regular file"),
+            ("/dev/null".into(), "/dev/null: it is no regular file"),
+            (folder.path().into(), ": it is no regular file"),
+            (path("large"), "large: it is too large for a key"),
+            (path("none"), "No such file"),
+        ] {
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 }
