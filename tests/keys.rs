@@ -119,6 +119,23 @@ fn a_token_is_minted_by_the_operator_that_proxies_know() {
 }
 
 #[test]
+fn a_token_in_a_file_is_its_owners_and_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (operator, token) = (path("operator"), path("agent.token"));
+    printed(&run(&["token", "operator", "--out", &operator]));
+    let operator = format!("{operator}.key");
+    let arguments = mint(&operator, &["--cidr", "10.1.0.0/16", "--out", &token]);
+    assert_eq!(printed(&run(&arguments)), "");
+    let minted = std::fs::read_to_string(&token).unwrap();
+    assert!(minted.ends_with('\n') && AgentCredential::parse(&minted).is_ok());
+    assert_eq!(mode(Path::new(&token)), 0o600);
+    let error = refused(&run(&arguments));
+    assert!(error.contains("agent.token: File exists"), "{error}");
+    assert_eq!(std::fs::read_to_string(&token).unwrap(), minted);
+}
+
+#[test]
 fn no_error_shows_a_secret() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {

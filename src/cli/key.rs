@@ -27,8 +27,5 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
 
 fn generate(out: Option<&Path>) -> anyhow::Result<()> {
     let text = SecretKey::generate(&secret::random()?).to_text();
-    match out {
-        Some(path) => secret::create(path, secret::PRIVATE, &text),
-        None => secret::print(&text),
-    }
+    secret::put(out, &text)
 }

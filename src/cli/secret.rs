@@ -40,8 +40,16 @@ pub fn create(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", shown(path)))
 }
 
+/// Puts a secret into this new file, or on standard output without one.
+pub fn put(out: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    match out {
+        Some(path) => create(path, PRIVATE, text),
+        None => print(text),
+    }
+}
+
 /// Prints a line on standard output, alone.
-pub fn print(text: &str) -> anyhow::Result<()> {
+fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())

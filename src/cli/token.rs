@@ -29,7 +29,7 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         out: PathBuf,
     },
-    /// A new token for an agent, on standard output: a secret, that goes into a file of the agent's.
+    /// A new token for an agent, on standard output or in a file: a secret of the agent's.
     Mint(Mint),
 }
 
@@ -42,7 +42,7 @@ pub struct Mint {
     /// The cluster that the agent announces backends for.
     #[arg(long, value_name = "NAME")]
     cluster: String,
-    /// Where its backends may live: a network such as 10.1.0.0/16, or an address; up to 8 times.
+    /// Where its backends, and the agent itself, may live: a network such as 10.1.0.0/16, or an address; up to 8 times.
     #[arg(long = "cidr", value_name = "NETWORK", required = true)]
     cidrs: Vec<String>,
     /// The most that a backend may weigh, 1 to 1000.
@@ -51,6 +51,9 @@ pub struct Mint {
     /// How long it is good, such as 30d or 12h; at most 3650d.
     #[arg(long, value_name = "DURATION")]
     ttl: String,
+    /// Write it to this new file instead, which only its owner can read.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Does it.
@@ -60,7 +63,8 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Mint(wanted) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.context("the clock stands before 1970")?;
-            secret::print(&minted(wanted, now.as_secs(), &secret::random()?)?)
+            let text = minted(wanted, now.as_secs(), &secret::random()?)?;
+            secret::put(wanted.out.as_deref(), &text)
         }
     }
 }
@@ -159,6 +163,7 @@ mod tests {
             cidrs: vec!["10.1.0.0/16".to_owned(), "192.0.2.7".to_owned()],
             max_weight: "200".to_owned(),
             ttl: "1d12h".to_owned(),
+            out: None,
         };
         (folder, mint)
     }
@@ -188,6 +193,7 @@ mod tests {
                 cidrs: good.cidrs.clone(),
                 max_weight: good.max_weight.clone(),
                 ttl: good.ttl.clone(),
+                out: None,
             };
             change(&mut wanted);
             let error = minted(&wanted, NOW, &[5; 32]).unwrap_err();
@@ -222,7 +228,7 @@ mod tests {
                 |w| w.key = w.key.with_extension("pub"),
                 "is no operator's private key: it does not begin with `lbproxy-operator-1.`",
             ),
-            (|w| w.key = "/dev/zero".into(), "too large for a key"),
+            (|w| w.key = "/dev/zero".into(), "it is no regular file"),
             (
                 |w| w.key = "lbproxy-operator-1.AAAA".into(),
                 "cannot read that file (a key or token was given, not the path of its file)",
