@@ -11,6 +11,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 
+use lbproxy::gossip::token::{OperatorKey, mint};
 use rustix::process::Signal;
 use support::agent::Agent;
 use support::port::Port;
@@ -78,7 +79,34 @@ fn what_a_token_does_not_permit_is_not_announced() {
     let (code, stderr) = refused(&format!("--weight 6 --token-file {token}"));
     let said =
         "error: the token does not permit this service: the weight is above the token's largest";
-    assert_eq!((code, stderr.as_str()), (Some(1), said));
+    assert_eq!((code, stderr.trim_end()), (Some(1), said));
+    // Nor what stands elsewhere than its backend.
+    let elsewhere = format!("--advertise 10.9.8.7:7946 --token-file {token}");
+    let (code, stderr) = refused(&elsewhere);
+    let said = "error: the token does not permit the agent's own address 10.9.8.7, where others reach it: ";
+    assert_eq!(
+        (code, stderr.starts_with(said)),
+        (Some(1), true),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_token_that_has_expired_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let operator = OperatorKey::generate(&[7; 32]);
+    let cidrs = ["127.0.0.0/8".parse().unwrap()];
+    let token = mint(&operator, &[8; 32], "web", &cidrs, 5, 1_700_000_000).unwrap();
+    let file = dir.path().join("agent.token");
+    fs::write(&file, token.to_text()).unwrap();
+    let agent = Agent::start(
+        &format!(
+            "--cluster web --backend 127.0.0.1:80 --address 127.77.5.1:7946 --token-file {}",
+            file.display()
+        ),
+        &[],
+    );
+    agent.wait_log("WARN the token has expired: proxies that ask for one will refuse this service");
 }
 
 #[test]

@@ -3,21 +3,23 @@
 //! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Beside the announcements this follows
 //! the files of its keys and its token ([`Announcer::tend`]), so that a rotation needs no restart of what the agent
 //! supervises: what cannot be read is told once, and what was read before stays. And it tells of the company it is in
-//! ([`company`]).
+//! ([`company`]) and of a token that expires.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch::Receiver, watch::Sender};
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
 use tracing::{info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Announcer;
 use crate::config::schema::AgentConfig;
-use crate::config::watch::{read_now, read_settled, watch};
+use crate::config::watch::{read_settled, watch};
 use crate::discovery::gossip::company;
 use crate::discovery::gossip::member::{
     MemberError, MemberSettings, Prepared, RunningMember, Windows,
@@ -26,6 +28,9 @@ use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{MAX_NAME, Record, ServiceState};
 use crate::gossip::token::{GRACE, TokenError};
+
+/// Longest time between two looks at the wall clock, which may be set.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// Why a service cannot be announced.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,9 @@ pub enum StartError {
     /// Every proxy that asks for a token would refuse it.
     #[error("the token does not permit this service: {0}")]
     Token(TokenError),
+    /// The same, since the agent stands elsewhere.
+    #[error("the token does not permit the agent's own address {0}, where others reach it: {1}")]
+    Place(IpAddr, TokenError),
     /// It is no record.
     #[error("the service cannot be announced: {0}")]
     Record(String),
@@ -55,6 +63,8 @@ pub struct PeerAnnouncer {
     record: Record,
     /// What the files held before they were read.
     held: Vec<Option<u64>>,
+    /// When the token that is used expires, Unix seconds.
+    expires: Sender<Option<u64>>,
 }
 
 impl PeerAnnouncer {
@@ -76,8 +86,12 @@ impl PeerAnnouncer {
             role: Role::Agent,
         };
         let record = record(config);
-        permits(&settings, &record)?;
-        let read = |file: &PathBuf| read_now(file).ok().map(|text| xxh3_64(&text));
+        let expires = permits(&settings, &record)?;
+        let read = |file: &PathBuf| {
+            secrets::read(file)
+                .ok()
+                .map(|text| xxh3_64(text.as_bytes()))
+        };
         let held = settings.files().map(read).collect();
         let windows = Windows::default();
         let announcer = Self {
@@ -85,6 +99,7 @@ impl PeerAnnouncer {
             windows,
             record,
             held,
+            expires: Sender::new(expires),
         };
         let taken = announcer.member.announce(announcer.record.clone());
         match taken.blocking_recv() {
@@ -115,12 +130,13 @@ impl PeerAnnouncer {
             held = now;
             let (settings, record) = (self.member.settings().clone(), self.record.clone());
             let secrets = spawn_blocking(move || {
-                permits(&settings, &record)?;
-                Ok::<_, StartError>(settings.secrets()?)
+                let expires = permits(&settings, &record)?;
+                Ok::<_, StartError>((settings.secrets()?, expires))
             });
             match secrets.await {
-                Ok(Ok(secrets)) => {
+                Ok(Ok((secrets, expires))) => {
                     self.member.renew(secrets);
+                    self.expires.send_replace(expires);
                     info!("the files of keys and token have changed and are used");
                 }
                 Ok(Err(error)) => {
@@ -128,6 +144,18 @@ impl PeerAnnouncer {
                 }
                 Err(error) => warn!(%error, "the files of keys and token cannot be read"),
             }
+        }
+    }
+
+    /// Warns once of each token that expires. More is not for the agent to do: its clock may be wrong, and it is the
+    /// proxies' that counts.
+    async fn tell_of_expiry(&self) -> Infallible {
+        let mut token = self.expires.subscribe();
+        loop {
+            expiry(&mut token, unix_now).await;
+            warn!("the token has expired: proxies that ask for one will refuse this service");
+            // The sender is here.
+            let _ = token.changed().await;
         }
     }
 }
@@ -149,6 +177,7 @@ impl Announcer for PeerAnnouncer {
         tokio::select! {
             never = self.follow_files() => never,
             never = company::follow(self.windows.report.subscribe()) => never,
+            never = self.tell_of_expiry() => never,
         }
     }
 
@@ -157,22 +186,44 @@ impl Announcer for PeerAnnouncer {
     }
 }
 
-/// Whether the token, if there is one, is for this service. That it has expired is only warned of: this machine's clock may be
-/// wrong, and it is the proxies' that counts.
-fn permits(settings: &MemberSettings, record: &Record) -> Result<(), StartError> {
+/// Whether the token, if there is one, is for this service and this agent, as proxies ask; and when it expires.
+fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<u64>, StartError> {
     let Some(file) = &settings.token_file else {
-        return Ok(());
+        return Ok(None);
     };
     let credential = secrets::credential(file)?;
     let token = credential.token();
-    token
-        .permits(&record.cluster, record.backend.ip(), record.weight)
-        .map_err(StartError::Token)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    if now.is_ok_and(|now| now.as_secs() > token.expires().saturating_add(GRACE)) {
-        warn!("the token has expired: proxies that ask for one will refuse this service");
+    let permits = |ip| token.permits(&record.cluster, ip, record.weight);
+    permits(record.backend.ip()).map_err(StartError::Token)?;
+    let own = settings.advertise.ip();
+    permits(own).map_err(|error| StartError::Place(own, error))?;
+    Ok(Some(token.expires()))
+}
+
+/// Waits until the token, or one that takes its place in the meantime, has expired by the clock `now`.
+async fn expiry(token: &mut Receiver<Option<u64>>, now: impl Fn() -> u64) {
+    loop {
+        let expires = *token.borrow_and_update();
+        let left = expires.map(|at| {
+            at.saturating_add(GRACE)
+                .saturating_add(1)
+                .saturating_sub(now())
+        });
+        if left == Some(0) {
+            return;
+        }
+        let look = left.map(|seconds| CLOCK_LOOK.min(Duration::from_secs(seconds)));
+        tokio::select! {
+            _ = token.changed() => {}
+            () = sleep(look.unwrap_or_default()), if look.is_some() => {}
+        }
     }
-    Ok(())
+}
+
+/// Seconds since 1970; 0 before.
+fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }
 
 fn record(config: &AgentConfig) -> Record {
@@ -200,7 +251,41 @@ fn as_name(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_expires_by_the_clock_unless_it_is_replaced() {
+        let began = Instant::now();
+        let now = || 1000 + began.elapsed().as_secs();
+        let sender = Sender::new(Some(2000));
+        let mut token = sender.subscribe();
+        let replaced = async {
+            sleep(Duration::from_secs(1200)).await;
+            sender.send_replace(Some(3000));
+        };
+        tokio::join!(expiry(&mut token, now), replaced);
+        assert_eq!(now(), 3000 + GRACE + 1);
+        // One that has expired already.
+        sender.send_replace(Some(5));
+        expiry(&mut token, now).await;
+        assert_eq!(now(), 3000 + GRACE + 1);
+        // The clock was set.
+        sender.send_replace(Some(1_000_000));
+        let set = || now() + 1_000_000 * u64::from(began.elapsed() > Duration::from_secs(5000));
+        expiry(&mut token, set).await;
+        assert!(now() <= 1000 + 5000 + CLOCK_LOOK.as_secs() + 1, "{}", now());
+        // None, and then one.
+        sender.send_replace(None);
+        let at = now();
+        let replaced = async {
+            sleep(Duration::from_secs(10_000)).await;
+            sender.send_replace(Some(5));
+        };
+        tokio::join!(expiry(&mut token, now), replaced);
+        assert_eq!(now(), at + 10_000);
+    }
 
     #[test]
     fn host_names_are_names() {
