@@ -68,8 +68,6 @@ pub(super) struct Known {
     /// Of its member, in which it was announced; `None` once it was lost.
     run: Option<u64>,
     lost: Option<Duration>,
-    /// Since when its member is in the set and does not announce it.
-    unsaid: Option<Duration>,
     /// It was said that its check passes though it is lost.
     vouched: bool,
 }
@@ -223,10 +221,8 @@ impl Cluster {
         let ends = lost
             .map(|since| since + LOST)
             .filter(|_| !checked && hold.is_none());
-        let unsaid = self.members.values().filter_map(|known| known.unsaid);
         hold.into_iter()
             .chain(ends)
-            .chain(unsaid.map(|since| since + LOST))
             .chain(self.flaps.next_end(now))
             .min()
     }
@@ -238,16 +234,12 @@ impl Known {
             candidate,
             run,
             lost: None,
-            unsaid: None,
             vouched: false,
         }
     }
 
     fn judge(&mut self, proposal: Option<&Proposal<'_>>, turn: &mut Turn<'_>) -> Fate {
         let address = self.candidate.address;
-        if proposal.is_some() {
-            self.unsaid = None;
-        }
         match proposal.map(|proposal| (proposal.word, proposal)) {
             Some((Word::Draining, _)) => Fate::Goes(Kind::Draining),
             Some((Word::Left, _)) => Fate::Goes(Kind::Left),
@@ -273,19 +265,13 @@ impl Known {
         }
     }
 
-    /// Nobody announces it: whether that is because its member does not, or may not any more. That is sure at once if
-    /// it was announced in the very run of the member that is there.
+    /// Nobody announces it: whether that is because its member does not any more. That is sure if it was announced in
+    /// the very run of the member that is there; in another run it may only be late, or somebody has lied about the run,
+    /// so that it counts as lost.
     fn is_withdrawn(&mut self, turn: &Turn<'_>) -> bool {
         let announced_in = self.run.take();
-        let Some(run) = self.candidate.member.and_then(|at| turn.run_of(at)) else {
-            self.unsaid = None;
-            return false;
-        };
-        if announced_in == Some(run) && !turn.anew {
-            return true;
-        }
-        let since = *self.unsaid.get_or_insert(turn.now);
-        since + LOST <= turn.now
+        let run = self.candidate.member.and_then(|at| turn.run_of(at));
+        run.is_some() && announced_in == run && !turn.anew
     }
 
     /// The set has it; takes over what its record says.
