@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Those that are heard. SIGQUIT and SIGWINCH are how some servers are told to end in order.
-const HEARD: [(SignalKind, Signal); 7] = [
+pub(super) const HEARD: [(SignalKind, Signal); 7] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
     (SignalKind::hangup(), Signal::HUP),

@@ -16,16 +16,22 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 
+use super::signals::HEARD;
+
 /// Starts `command` (a program and its arguments). Who calls it reaps it.
 pub(super) fn spawn(command: &[OsString]) -> io::Result<Pid> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let agent = getpid();
     let mut command = Command::new(program);
     command.args(arguments).process_group(0);
-    // SAFETY: the closure runs in the child of a fork, where only async-signal-safe calls are sound: it makes two
-    // system calls (prctl, getppid), takes no lock and allocates nothing, its errors included (an error number, a kind).
+    // SAFETY: the closure runs in the child of a fork, where only async-signal-safe calls are sound: signal(2), prctl(2)
+    // and getppid(2) are, it takes no lock and allocates nothing, its errors included (an error number, a kind).
     unsafe {
         command.pre_exec(move || {
+            // What was ignored when the agent was started, as in a background job, would never reach the process.
+            for (_, signal) in HEARD {
+                libc::signal(signal.as_raw(), libc::SIG_DFL);
+            }
             set_parent_process_death_signal(Some(Signal::TERM))?;
             // The agent may have died before the call above.
             if getppid() == Some(agent) {
