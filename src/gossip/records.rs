@@ -264,13 +264,19 @@ impl Records {
         self.count = 0;
         self.by_member.retain(|member, list| {
             let run = run(member);
+            // What it says in the run that is there is all that it says; until then what it said before stands.
+            let current = |(_, stored): &(u64, Stored)| run == Some(stored.announced.epoch);
+            let has_spoken = list.iter().any(current);
             list.retain_mut(|(cluster, stored)| {
                 let expired = |expires: u64| unix > expires.saturating_add(super::token::GRACE);
                 let revoked = &mut stored.announced.revoked;
                 if !*revoked && stored.expires.is_some_and(expired) {
                     (*revoked, changed) = (true, true);
                 }
-                if !*revoked && run == Some(stored.announced.epoch) {
+                if !*revoked
+                    && run.is_some()
+                    && (!has_spoken || run == Some(stored.announced.epoch))
+                {
                     stored.orphan = None;
                 } else {
                     let since = *stored.orphan.get_or_insert(now);
@@ -485,8 +491,22 @@ mod tests {
         assert!(records.sweep(NOW + ORPHAN, 0, known));
         assert_eq!(records.len(), 2, "the second was an orphan for long");
         assert!(records.sweep(NOW + ORPHAN * 2, 0, later));
-        assert_eq!(records.len(), 1, "the third too, and the first has time");
-        assert!(records.sweep(NOW + ORPHAN * 3, 0, later) && records.is_empty());
+        assert!(!records.sweep(NOW + ORPHAN * 3, 0, later));
+        assert_eq!(
+            records.len(),
+            1,
+            "the third too; the first stands until its member speaks in the run that is there"
+        );
+        let anew = record("b").encode(&member(1), 2, 1, &[]).unwrap();
+        let run = |_: &[u8; 18]| Some(2);
+        assert!(
+            records
+                .accept(&anew, Duration::ZERO, NOW, &rules, run)
+                .is_ok()
+        );
+        assert!(!records.sweep(NOW + ORPHAN * 4, 0, later));
+        assert!(records.sweep(NOW + ORPHAN * 5, 0, later));
+        assert_eq!(records.len(), 1, "and then goes");
     }
 
     fn signed(credential: &AgentCredential, record: &Record, from: u8, label: &str) -> Vec<u8> {
