@@ -512,7 +512,10 @@ timeouts = {{ response = "5m", idle = "2s" }}
     assert_eq!(seen.errors, [""; 0]);
     let first = &rounds[0];
     for later in &rounds[1..] {
-        let most = first.peak + first.peak / 10;
+        // How much of its 64 KiB a slow reader holds depends on the machine's speed at that moment; all that they may
+        // hold is no growth.
+        let readers = 72 * 1_500;
+        let most = (first.peak + first.peak / 10).max(readers + 40 * 1_024);
         assert!(
             later.peak <= most,
             "{} KiB grew to {} KiB",
