@@ -74,6 +74,8 @@ impl ChildBackend {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let listening = lines.any(|line| line.is_ok_and(|l| l == "listening"));
         assert!(listening, "the child backend did not start");
+        // The test runner in the child says after a minute that its test still runs, and would die of a closed pipe.
+        std::thread::spawn(move || lines.for_each(drop));
         *self.child.lock().unwrap() = Some(child);
     }
 
