@@ -10,6 +10,7 @@
 //!
 //! Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (arXiv 1707.00788).
 
+mod agenda;
 pub mod codec;
 pub mod exchange;
 pub mod identity;
@@ -18,6 +19,7 @@ pub mod node;
 pub mod record;
 pub mod records;
 pub mod replay;
+mod rumours;
 pub mod simulator;
 pub mod text;
 pub mod token;

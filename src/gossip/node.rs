@@ -8,6 +8,7 @@
 //! What is done with a datagram: unseal, judge by the replay window (an unknown run is challenged first), limit, and
 //! then foca or the store of announcements.
 
+mod announcing;
 mod io;
 mod observe;
 mod receive;
@@ -27,16 +28,17 @@ use super::codec::WireCodec;
 use super::identity::{Identity, Role, pack_address};
 use super::keyring::{Keyring, OVERHEAD};
 use super::record::{Record, RecordError, ServiceState};
-use super::records::{Records, Rules, Rumours};
+use super::records::{Records, Rules};
 use super::replay::Contacts;
+use super::rumours::Rumours;
 use super::token::{AgentCredential, Authority};
 use super::tuning::{self, Punctuality};
 use super::view::PeerSet;
 use io::{Due, Io};
 use observe::Observer;
 
+pub(super) use announcing::{put_record, take_record};
 pub use io::{Counters, Dropped, Packet};
-pub(super) use receive::{put_record, take_record};
 
 /// Kind of a sealed packet: a datagram.
 pub const DATAGRAM: u8 = 1;
@@ -291,7 +293,6 @@ impl Node {
             bytes.extend_from_slice(&signature);
         }
         self.own = Some(Own { record, version });
-        // By its own operator's rules too: an agent that may not announce hears it from `own_refused`.
         self.take_record(&bytes, Duration::ZERO, true);
         Ok(())
     }

@@ -9,8 +9,9 @@
 //!   if the cluster has none. So an agent that restarts beside a healthy service takes nothing away.
 //! - down, or missing: lost. It is doubted and goes when our own check fails; in a cluster without one, when it refuses
 //!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`).
-//! - not announced by a member that is there: withdrawn, or no longer authorised. Out at once, if it was announced in
-//!   that run of the member; else (the member is known before its records) after 30 s, and until then it is lost.
+//! - not announced by a member that is there: withdrawn. Out at once, if it was announced in that run of the member; in
+//!   another run, of which a record may only be late, it is lost. Revoked (its token has expired, the operator is
+//!   another one): out at once.
 //! - refused (the file no longer allows it): out at once.
 //!
 //! Of several members that announce one address, one that lives comes before one that does not, then the newest record

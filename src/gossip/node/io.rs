@@ -1,7 +1,6 @@
 //! What foca and the rest of a member act through: packets out, timers, counters.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::super::Time;
+use super::super::agenda::Agenda;
 use super::super::codec::{Kind, Prefix};
 use super::super::identity::Identity;
 use super::super::keyring::{Keyring, Refusal};
@@ -175,33 +175,6 @@ pub(super) enum Due {
     Housekeep,
 }
 
-#[derive(Debug)]
-struct Timed {
-    at: Time,
-    order: u64,
-    due: Due,
-}
-
-impl PartialEq for Timed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Timed {}
-
-impl PartialOrd for Timed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Timed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// A member that this one suspects is told so often, since rumours may miss it.
 const WARNINGS: u8 = 3;
 
@@ -227,10 +200,9 @@ pub(super) struct Io {
     /// Some member may be suspect.
     pub suspecting: bool,
     sequence: u64,
-    timers: BinaryHeap<Reverse<Timed>>,
+    timers: Agenda<Due>,
     /// Members that are down and when they are forgotten, the longest first.
     pub gone: VecDeque<(Time, Identity)>,
-    order: u64,
     body: Vec<u8>,
 }
 
@@ -247,24 +219,18 @@ impl Io {
             mute: false,
             suspecting: false,
             sequence: 0,
-            timers: BinaryHeap::new(),
+            timers: Agenda::default(),
             gone: VecDeque::new(),
-            order: 0,
             body: Vec::new(),
         }
     }
 
     pub fn after(&mut self, delay: Duration, due: Due) {
-        self.order += 1;
-        self.timers.push(Reverse(Timed {
-            at: self.now + delay,
-            order: self.order,
-            due,
-        }));
+        self.timers.plan(self.now + delay, due);
     }
 
     pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.peek().map(|Reverse(timed)| timed.at)
+        self.timers.next()
     }
 
     /// How many timers wait, those of members that are to be forgotten included.
@@ -275,11 +241,8 @@ impl Io {
 
     /// The next timer that is due, and how late it is.
     pub fn pop_due(&mut self) -> Option<(Due, Duration)> {
-        if self.next_deadline()? > self.now {
-            return None;
-        }
-        let Reverse(timed) = self.timers.pop()?;
-        Some((timed.due, self.now - timed.at))
+        let (at, due) = self.timers.pop(self.now)?;
+        Some((due, self.now - at))
     }
 
     /// Sends a datagram of a kind of our own.

@@ -7,13 +7,12 @@ use foca::{Member, State};
 
 use super::super::Time;
 use super::super::codec::{
-    self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, SUSPECT, take,
-    take_array, take_identity, take_u16, take_u32, take_u64,
+    self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, SUSPECT, take_array,
+    take_identity, take_u64,
 };
-use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH, Role};
-use super::super::records::{RecordKey, RecordRefusal};
+use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH};
 use super::super::replay::Verdict;
-use super::super::tuning::{self, MAX_DATAGRAM};
+use super::super::tuning::MAX_DATAGRAM;
 use super::io::{Due, Notice};
 use super::{Budget, DATAGRAM, Dropped, Node};
 
@@ -31,8 +30,6 @@ const EPOCHS: u32 = 1_000;
 const SILENCE: Duration = Duration::from_secs(300);
 /// Between two warnings of a suspect.
 const WARN_EVERY: Duration = Duration::from_millis(1_500);
-/// A new proxy is told of the own service so often.
-const GREETINGS: u8 = 3;
 
 impl Node {
     /// Takes a datagram as it came from the network; it is opened in place.
@@ -330,141 +327,6 @@ impl Node {
         }
     }
 
-    /// A member is active in this run. A renamed one counts only if it was active before: else it is told as up too.
-    fn meet(&mut self, member: Identity, renamed: bool) {
-        if member.key() == self.identity().key() {
-            return;
-        }
-        let place = self
-            .proxies
-            .iter()
-            .position(|known| known.key() == member.key());
-        if member.role() == Role::Agent {
-            // It was a proxy in the run before.
-            place.map(|place| self.proxies.swap_remove(place));
-            return;
-        }
-        match place {
-            Some(place) if self.proxies[place] != member => self.proxies[place] = member,
-            None if !renamed => self.proxies.push(member),
-            _ => return,
-        }
-        if self.own.is_some() {
-            self.greet_later(member, GREETINGS);
-        }
-    }
-
-    /// Plans to tell a proxy of the own service: the more members, the longer they wait, so that it is not flooded.
-    fn greet_later(&mut self, proxy: Identity, left: u8) {
-        let within = (self.active() as f64 / 2_000.0).clamp(0.05, 5.0);
-        let wait = if left == GREETINGS { 0.0 } else { 1.0 };
-        let random = f64::from(self.random_below(1_000)) / 1_000.0;
-        let delay = Duration::from_secs_f64(wait + within * random);
-        self.io.after(delay, Due::Greet(proxy, left));
-    }
-
-    pub(super) fn greet(&mut self, proxy: Identity, left: u8) {
-        if self.own.is_none() || !self.proxies.contains(&proxy) {
-            return;
-        }
-        let key = self.identity().key();
-        let keys: Vec<RecordKey> = self.records.of(&key).map(|(key, _)| key).collect();
-        self.send_records(&proxy, &mut keys.into_iter());
-        if left > 1 {
-            self.greet_later(proxy, left - 1);
-        }
-    }
-
-    /// Tells news to some proxies.
-    pub(super) fn spread(&mut self) {
-        if self.proxies.is_empty() {
-            // Proxies that come are greeted, and ask each other.
-            self.rumours.clear();
-        }
-        for _ in 0..tuning::FANOUT.min(self.proxies.len()) {
-            if self.rumours.is_empty() {
-                break;
-            }
-            let place = self.random_below(self.proxies.len() as u32) as usize;
-            let proxy = self.proxies[place];
-            let mut told = Vec::new();
-            let mut room = MAX_DATAGRAM - super::OVERHEAD - PREFIX_LEN;
-            let records = &self.records;
-            self.rumours.tell(|key| {
-                let Some(stored) = records.get(key) else {
-                    return true;
-                };
-                let length = stored.bytes.len() + 6;
-                let fits = length <= room;
-                if fits {
-                    room -= length;
-                    told.push(*key);
-                }
-                fits
-            });
-            self.send_records(&proxy, &mut told.into_iter());
-        }
-    }
-
-    fn send_records(&mut self, to: &Identity, keys: &mut dyn Iterator<Item = RecordKey>) {
-        let mut body = Vec::with_capacity(MAX_DATAGRAM);
-        for key in keys {
-            if let Some(stored) = self.records.get(&key) {
-                put_record(&stored.bytes, stored.age(self.io.now), &mut body);
-            }
-        }
-        if !body.is_empty() {
-            self.io.send(to.address(), Kind::Records, &[&body]);
-        }
-    }
-
-    fn apply_records(&mut self, mut rest: &[u8]) -> Result<(), Dropped> {
-        while !rest.is_empty() {
-            let (age, bytes) = take_record(&mut rest)?;
-            if self.keeps_all() {
-                self.take_record(bytes, age, true);
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes an announcement that was told; news is told on if `tell` says so.
-    pub(in crate::gossip) fn take_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
-        let rules = super::Rules {
-            authority: self.authority.as_ref(),
-            label: &self.label,
-            unix: self.unix,
-        };
-        let (own, swim, contacts) = (self.io.identity, &self.swim, &self.contacts);
-        let run = |member: &[u8; 18]| {
-            if *member == own.key() {
-                return Some(own.epoch());
-            }
-            let mut members = swim.iter_membership_state();
-            let known = members.find(|m| m.id().as_bytes().starts_with(member));
-            known.map(|m| m.id().epoch()).max(contacts.run_of(member))
-        };
-        match self.records.accept(bytes, age, self.io.now, &rules, run) {
-            Ok(Some(key)) => {
-                self.dirty = true;
-                self.io.counters.news += 1;
-                self.io.counters.news_age += age;
-                if tell && !self.proxies.is_empty() {
-                    let times = tuning::transmissions(self.proxies.len() + 1);
-                    self.rumours.add(key, times.get());
-                }
-            }
-            Ok(None) => {}
-            Err(refusal) => self.io.counters.drop(match refusal {
-                RecordRefusal::Malformed => Dropped::Malformed,
-                RecordRefusal::LaterRun => Dropped::Stale,
-                RecordRefusal::Full => Dropped::Limit,
-                RecordRefusal::Token => Dropped::Token,
-                RecordRefusal::NotPermitted => Dropped::NotPermitted,
-            }),
-        }
-    }
-
     /// Takes members that another one knows. Its word about itself counts only if it was found where it says
     /// (`believed`); else a datagram's challenge must show that. What is down there and active here is suspect, and is
     /// told, so that it comes back in another run if it lives.
@@ -569,22 +431,4 @@ fn exactly<const N: usize>(mut rest: &[u8]) -> Result<[u8; N], CodecError> {
 fn read_newer(mut rest: &[u8]) -> Result<(u64, u64), CodecError> {
     let about = take_u64(&mut rest)?;
     Ok((about, u64::from_be_bytes(exactly(rest)?)))
-}
-
-/// Writes an announcement with its age.
-pub(in crate::gossip) fn put_record(bytes: &[u8], age: Duration, out: &mut Vec<u8>) {
-    let age = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&age.to_be_bytes());
-    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-/// Takes an announcement with its age.
-pub(in crate::gossip) fn take_record<'a>(
-    rest: &mut &'a [u8],
-) -> Result<(Duration, &'a [u8]), CodecError> {
-    let age = Duration::from_millis(u64::from(take_u32(rest)?));
-    let length = take_u16(rest)?;
-    let bytes = take(rest, usize::from(length))?;
-    Ok((age, bytes))
 }

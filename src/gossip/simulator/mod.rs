@@ -8,8 +8,7 @@ mod network;
 pub mod scenarios;
 mod streams;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::Time;
+use super::agenda::Agenda;
 use super::identity::{Identity, Role};
 use super::keyring::{Keyring, SecretKey};
 use super::node::{Limits, Node, Settings};
@@ -56,32 +56,6 @@ enum Event {
     Thaw(NodeId),
 }
 
-struct Scheduled {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 struct Slot {
     node: Option<Node>,
     address: SocketAddr,
@@ -95,8 +69,7 @@ struct Slot {
 /// See the module.
 pub struct Simulation {
     now: Time,
-    events: BinaryHeap<Reverse<Scheduled>>,
-    order: u64,
+    events: Agenda<Event>,
     slots: Vec<Slot>,
     by_address: HashMap<SocketAddr, Vec<NodeId>>,
     streams: HashMap<u64, Stream>,
@@ -119,8 +92,7 @@ impl Simulation {
         let keyring = Keyring::new(&[secret_key(&mut rng)], LABEL, false);
         Self {
             now: Duration::ZERO,
-            events: BinaryHeap::new(),
-            order: 0,
+            events: Agenda::default(),
             slots: Vec::new(),
             by_address: HashMap::new(),
             streams: HashMap::new(),
@@ -317,14 +289,9 @@ impl Simulation {
 
     /// Lets time pass until `end`.
     pub fn run_until(&mut self, end: Time) {
-        while let Some(Reverse(next)) = self.events.peek()
-            && next.at <= end
-        {
-            let Some(Reverse(next)) = self.events.pop() else {
-                break;
-            };
-            self.now = next.at;
-            self.happen(next.event);
+        while let Some((at, event)) = self.events.pop(end) {
+            self.now = at;
+            self.happen(event);
         }
         self.now = end;
     }
@@ -349,12 +316,7 @@ impl Simulation {
     }
 
     fn schedule(&mut self, delay: Duration, event: Event) {
-        self.order += 1;
-        self.events.push(Reverse(Scheduled {
-            at: self.now + delay,
-            order: self.order,
-            event,
-        }));
+        self.events.plan(self.now + delay, event);
     }
 
     fn happen(&mut self, event: Event) {

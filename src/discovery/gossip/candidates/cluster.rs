@@ -13,8 +13,7 @@ use crate::discovery::gossip::guard::{Guard, Verdict};
 use crate::discovery::gossip::{Candidate, MAX_CANDIDATES, Opinion};
 use crate::gossip::view::PeerSet;
 
-/// How long a lost candidate stays where no check could tell, and one whose member lives in a run of which nothing was
-/// heard of it: a member is often known a moment before its records.
+/// How long a lost candidate stays where no check could tell.
 const LOST: Duration = Duration::from_secs(30);
 /// Refused addresses of a cluster that are remembered, so that each is said once; more are refused in silence.
 const MOST_REFUSED: usize = 10_000;

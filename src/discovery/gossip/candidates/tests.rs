@@ -1,4 +1,5 @@
-//! A table of small histories, one rule each; and that no rumour takes a healthy candidate away.
+//! A table of small histories, one rule each; and that no rumour takes a healthy candidate away. One room, since all of
+//! them are played on the same bench.
 
 use ipnet::IpNet;
 use proptest::prelude::*;

@@ -1,0 +1,259 @@
+//! What is accepted, by whom, and for how long.
+
+use super::*;
+use crate::gossip::identity::pack_address;
+use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::token::{AgentCredential, OperatorKey, mint};
+
+const NOW: Time = Duration::from_secs(50);
+const EXPIRES: u64 = 10_000;
+
+fn record(cluster: &str) -> Record {
+    Record {
+        name: "n".to_owned(),
+        cluster: cluster.to_owned(),
+        backend: "10.1.0.1:80".parse().unwrap(),
+        weight: 5,
+        zone: String::new(),
+        state: ServiceState::Ready,
+        build: String::new(),
+    }
+}
+
+fn member(last: u8) -> [u8; 18] {
+    pack_address(([10, 1, 0, last], 7946).into())
+}
+
+fn open(
+    records: &mut Records,
+    member: u8,
+    cluster: &str,
+    epoch: u64,
+    version: u64,
+) -> Result<bool, RecordRefusal> {
+    let bytes = record(cluster)
+        .encode(&self::member(member), epoch, version, &[])
+        .unwrap();
+    let rules = Rules {
+        authority: None,
+        label: "",
+        unix: 0,
+    };
+    let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(9));
+    taken.map(|key| key.is_some())
+}
+
+#[test]
+fn the_newest_of_a_member_for_a_cluster_wins() {
+    let mut records = Records::new(10);
+    for (cluster, epoch, version, news) in [
+        ("a", 5, 5, true),
+        ("a", 5, 5, false),
+        ("a", 5, 4, false),
+        ("a", 4, 9, false),
+        ("a", 5, 6, true),
+        ("a", 6, 1, true),
+        ("b", 1, 1, true),
+    ] {
+        let taken = open(&mut records, 1, cluster, epoch, version);
+        assert_eq!(taken, Ok(news), "{cluster} {epoch} {version}");
+    }
+    assert_eq!((records.len(), records.of(&member(1)).count()), (2, 2));
+}
+
+#[test]
+fn nobody_announces_for_a_later_run() {
+    let mut records = Records::new(10);
+    assert_eq!(open(&mut records, 1, "a", 9, 1), Ok(true));
+    let later = Err(RecordRefusal::LaterRun);
+    assert_eq!(open(&mut records, 1, "a", 10, 1), later);
+    assert_eq!(open(&mut records, 1, "b", 10, 1), later);
+}
+
+#[test]
+fn there_is_room_for_so_many() {
+    let mut records = Records::new(12);
+    for cluster in ["a", "b", "c", "d"] {
+        assert_eq!(open(&mut records, 1, cluster, 1, 1), Ok(true));
+    }
+    let full = Err(RecordRefusal::Full);
+    assert_eq!(open(&mut records, 1, "e", 1, 1), full, "of one member");
+    for member in 2..7 {
+        assert_eq!(open(&mut records, member, "a", 1, 1), Ok(true));
+    }
+    assert_eq!(open(&mut records, 7, "a", 1, 1), full, "of one cluster");
+    assert_eq!(open(&mut records, 7, "b", 1, 1), Ok(true), "not of others");
+    assert_eq!(open(&mut records, 7, "c", 1, 1), Ok(true));
+    assert_eq!(open(&mut records, 7, "d", 1, 1), Ok(true));
+    assert_eq!(open(&mut records, 8, "b", 1, 1), full, "in all");
+    assert_eq!(
+        open(&mut records, 6, "a", 1, 2),
+        Ok(true),
+        "but a newer one"
+    );
+}
+
+#[test]
+fn strangers_have_a_tenth_and_a_minute() {
+    let mut records = Records::new(20);
+    let rules = Rules {
+        authority: None,
+        label: "",
+        unix: 0,
+    };
+    let take = |records: &mut Records, last: u8| {
+        let bytes = record(&last.to_string())
+            .encode(&member(last), 1, 1, &[])
+            .unwrap();
+        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None)
+    };
+    for last in 1..=2 {
+        assert!(take(&mut records, last).is_ok());
+    }
+    assert_eq!(take(&mut records, 3), Err(RecordRefusal::Full));
+    // The first becomes known, and then goes on in another run.
+    let known = |who: &[u8; 18]| (*who == member(1)).then_some(1);
+    let later = |who: &[u8; 18]| (*who == member(1)).then_some(2);
+    assert!(!records.sweep(NOW, 0, known), "there is time");
+    assert!(take(&mut records, 3).is_ok(), "one place is free");
+    assert!(records.sweep(NOW + ORPHAN, 0, known));
+    assert_eq!(records.len(), 2, "the second was an orphan for long");
+    assert!(records.sweep(NOW + ORPHAN * 2, 0, later));
+    assert!(!records.sweep(NOW + ORPHAN * 3, 0, later));
+    assert_eq!(
+        records.len(),
+        1,
+        "the third too; the first stands until its member speaks in the run that is there"
+    );
+    let anew = record("b").encode(&member(1), 2, 1, &[]).unwrap();
+    let run = |_: &[u8; 18]| Some(2);
+    assert!(
+        records
+            .accept(&anew, Duration::ZERO, NOW, &rules, run)
+            .is_ok()
+    );
+    assert!(!records.sweep(NOW + ORPHAN * 4, 0, later));
+    assert!(records.sweep(NOW + ORPHAN * 5, 0, later));
+    assert_eq!(records.len(), 1, "and then goes");
+}
+
+fn signed(credential: &AgentCredential, record: &Record, from: u8, label: &str) -> Vec<u8> {
+    let mut token = Vec::new();
+    credential.token().encode(&mut token);
+    let mut bytes = record.encode(&member(from), 1, 1, &token).unwrap();
+    let signature = credential.sign(label, &bytes);
+    bytes.extend_from_slice(&signature);
+    bytes
+}
+
+#[test]
+fn with_an_operator_a_token_decides() {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let other = OperatorKey::generate(&[2; 32]);
+    let cidrs = ["10.1.0.0/24".parse().unwrap()];
+    let of = |operator| mint(operator, &[3; 32], "web", &cidrs, 5, EXPIRES).unwrap();
+    let right = of(&operator);
+    let web = record("web");
+    let with = |change: fn(&mut Record)| {
+        let mut record = record("web");
+        change(&mut record);
+        record
+    };
+    let good = signed(&right, &web, 1, "set");
+    let mut forged = good.clone();
+    forged[30] ^= 1;
+    let mut elsewhere = web.encode(&pack_address("10.2.0.1:1".parse().unwrap()), 1, 1, &{
+        let mut token = Vec::new();
+        right.token().encode(&mut token);
+        token
+    });
+    if let Ok(bytes) = &mut elsewhere {
+        let signature = right.sign("set", bytes);
+        bytes.extend_from_slice(&signature);
+    }
+    let bare = web.encode(&member(1), 1, 1, &[]).unwrap();
+    use RecordRefusal::{NotPermitted, Token};
+    for (what, bytes, unix, expected) in [
+        ("as it should be", good.clone(), 0, Ok(true)),
+        (
+            "just expired, within the grace",
+            good.clone(),
+            EXPIRES + 300,
+            Ok(true),
+        ),
+        ("expired", good, EXPIRES + 301, Err(Token)),
+        ("no token", bare, 0, Err(Token)),
+        (
+            "another operator",
+            signed(&of(&other), &web, 1, "set"),
+            0,
+            Err(Token),
+        ),
+        (
+            "signed for another set",
+            signed(&right, &web, 1, "other"),
+            0,
+            Err(Token),
+        ),
+        ("changed", forged, 0, Err(Token)),
+        (
+            "another cluster",
+            signed(&right, &record("api"), 1, "set"),
+            0,
+            Err(NotPermitted),
+        ),
+        (
+            "another network",
+            signed(
+                &right,
+                &with(|r| r.backend = "10.2.0.1:80".parse().unwrap()),
+                1,
+                "set",
+            ),
+            0,
+            Err(NotPermitted),
+        ),
+        (
+            "a member elsewhere",
+            elsewhere.unwrap(),
+            0,
+            Err(NotPermitted),
+        ),
+        (
+            "too heavy",
+            signed(&right, &with(|r| r.weight = 6), 1, "set"),
+            0,
+            Err(NotPermitted),
+        ),
+    ] {
+        let authority = Authority::new(operator.public());
+        let rules = Rules {
+            authority: Some(&authority),
+            label: "set",
+            unix,
+        };
+        let mut records = Records::new(10);
+        let run = |_: &[u8; 18]| Some(1);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run);
+        assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
+        let revoked = |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
+        if expected.is_ok() {
+            assert_eq!(revoked(&records), Some(false));
+            assert!(records.sweep(NOW, EXPIRES + 301, run));
+            assert_eq!(
+                revoked(&records),
+                Some(true),
+                "it is revoked when it expires"
+            );
+            let others = Authority::new(other.public());
+            for (authority, expected) in [
+                (Some(&authority), false),
+                (Some(&others), true),
+                (None, false),
+            ] {
+                records.judge_again(&Rules { authority, ..rules });
+                assert_eq!(revoked(&records), Some(expected));
+            }
+        }
+    }
+}
