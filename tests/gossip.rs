@@ -456,7 +456,13 @@ fn with_an_operator_only_who_has_a_token_for_it_is_used() {
     holds_for(Duration::from_secs(1), "it is not used", || {
         used(proxy) == names([&permitted])
     });
-    // Without the operator's key in the file everybody may, and what is known is judged anew.
+    // What is known is judged anew by another operator's key, and without one everybody may.
+    let other = dir.join("other");
+    let made = run(&["token", "operator", "--out", other.to_str().unwrap()]);
+    assert!(made.status.success(), "{made:?}");
+    let key = key.replace("operator.pub", "other.pub");
+    proxies.all[0].reload_ok(&proxies.config(0, &proxies.keys(), &key));
+    proxies.wait_used("nobody", &BTreeSet::new());
     proxies.all[0].reload_ok(&proxies.config(0, &proxies.keys(), ""));
     proxies.wait_used("both", &names([&permitted, &without]));
 }

@@ -31,6 +31,8 @@ struct Peer {
     version: u64,
     /// There is a record of it.
     heard: bool,
+    /// It may not be announced any more.
+    revoked: bool,
 }
 
 impl Peer {
@@ -50,6 +52,7 @@ impl Peer {
             epoch: 1,
             version: 1,
             heard: true,
+            revoked: false,
         }
     }
 
@@ -87,7 +90,7 @@ fn set(peers: &[Peer]) -> PeerSet {
             epoch: peer.epoch,
             version: peer.version,
             accepted: Duration::ZERO,
-            revoked: false,
+            revoked: peer.revoked,
         })),
     };
     let this = Member {
@@ -361,6 +364,23 @@ fn what_its_member_no_longer_announces_is_out_at_once() {
     let unheard: Vec<Peer> = (1..=5).map(|host| Peer::unheard(host, 1)).collect();
     bench.update(1, &unheard);
     assert!(bench.hosts().is_empty(), "no guard holds what may not be");
+}
+
+#[test]
+fn what_may_not_be_announced_any_more_is_out_at_once_whatever_its_check_says() {
+    for checked in [true, false] {
+        let mut bench = Bench::new(checked);
+        bench.update(0, &[Peer::ready(1)]);
+        bench.think(1, Opinion::Healthy);
+        let revoked = Peer {
+            revoked: true,
+            ..Peer::ready(1)
+        };
+        let (changed, events) = bench.update(1, std::slice::from_ref(&revoked));
+        assert_eq!((changed, events), (true, vec![(1, Kind::Left)]));
+        bench.update(2, &[revoked]);
+        assert_eq!(bench.members(), [], "and does not come in again");
+    }
 }
 
 #[test]
