@@ -46,6 +46,58 @@ impl Field {
     }
 }
 
+/// Field lines that go on, copied into a head: neighbours that stand in their buffer just as they would be written, and
+/// most do, in one piece.
+pub struct Copying<'b> {
+    buffer: &'b [u8],
+    /// The piece that is still to be copied.
+    start: usize,
+    end: usize,
+}
+
+impl<'b> Copying<'b> {
+    /// Nothing yet of the fields in `buffer`.
+    pub fn of(buffer: &'b [u8]) -> Self {
+        Self {
+            buffer,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// The next field that goes on. [`Self::flush`] must follow before anything else is written.
+    pub fn push(&mut self, out: &mut Vec<u8>, field: &Field) {
+        let (start, end) = (
+            field.start as usize,
+            (field.value_start + field.value_len) as usize,
+        );
+        if start != self.end {
+            self.flush(out);
+            self.start = start;
+        }
+        let colon = start + field.name_len as usize;
+        let is_plain = self.buffer[colon..].starts_with(b": ")
+            && field.value_start as usize == colon + 2
+            && self.buffer[end..].starts_with(b"\r\n");
+        if is_plain {
+            self.end = end + 2;
+            return;
+        }
+        self.end = start;
+        self.flush(out);
+        out.extend_from_slice(field.name_in(self.buffer));
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value_in(self.buffer));
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes what is still to be written.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.buffer[self.start..self.end]);
+        self.start = self.end;
+    }
+}
+
 /// A line without its CRLF, and where the next one begins.
 pub(super) struct Line {
     pub(super) end: usize,
@@ -218,6 +270,32 @@ mod tests {
         let expected = [("A", "b"), ("c-d", "x  y"), ("empty", "")];
         assert_eq!(pairs, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!(parse("\r\n").unwrap().unwrap(), []);
+    }
+
+    #[test]
+    fn copied_fields_are_written_strictly() {
+        let text = b"A: b\r\nC: d\r\ne:f\r\nG:\th\r\nI:  j\r\nK: l \r\nM:\r\nN: o\r\nP: q\r\n\r\n";
+        let lines = [
+            "A: b", "C: d", "e: f", "G: h", "I: j", "K: l", "M: ", "N: o", "P: q",
+        ];
+        let mut found = Vec::new();
+        fields(text, 0, 10, &mut found).unwrap().unwrap();
+        // Every choice of fields that go on.
+        for chosen in 0_u32..1 << found.len() {
+            let goes_on = |place: usize| chosen & (1 << place) != 0;
+            let (mut out, mut copying) = (Vec::new(), Copying::of(text));
+            for (place, field) in found.iter().enumerate() {
+                if goes_on(place) {
+                    copying.push(&mut out, field);
+                }
+            }
+            copying.flush(&mut out);
+            let expected: String = (0..lines.len())
+                .filter(|place| goes_on(*place))
+                .map(|place| format!("{}\r\n", lines[place]))
+                .collect();
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "{chosen:b}");
+        }
     }
 
     #[test]

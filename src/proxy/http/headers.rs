@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::seen::Seen;
 use crate::http1::connection::UPGRADE_PROTOCOLS;
 use crate::http1::field::{FieldName, list};
-use crate::http1::head::Field;
+use crate::http1::head::{Copying, Field};
 use crate::http1::response::ResponseHead;
 use crate::http1::{Framing, Version};
 
@@ -46,29 +46,28 @@ pub fn write_request(
     let mut chain: &[u8] = b"";
     let mut proto: &[u8] = b"http";
     let mut host = head.host.unwrap_or(b"");
+    let mut copying = Copying::of(buffer);
     for field in fields {
         let value = field.value_in(buffer);
         match field.name {
-            FieldName::Other if !field.nominated => {
-                extend(out, &[field.name_in(buffer), b": ", value, b"\r\n"]);
-            }
+            FieldName::Other if !field.nominated => copying.push(out, field),
             FieldName::Upgrade if head.wants_upgrade => {
-                extend(out, &[b"Upgrade: ", value, b"\r\n"])
+                copying.flush(out);
+                extend(out, &[b"Upgrade: ", value, b"\r\n"]);
             }
             FieldName::ForwardedFor if trusted => {
                 // Several fields are one list (RFC 9110 5.2); the first is kept for the end, the others go as they are.
                 if chain.is_empty() {
                     chain = value;
                 } else {
+                    copying.flush(out);
                     extend(out, &[b"X-Forwarded-For: ", chain, b"\r\n"]);
                     chain = value;
                 }
             }
             FieldName::ForwardedProto if trusted && is_scheme(value) => proto = value,
             FieldName::ForwardedHost if trusted && !value.is_empty() => host = value,
-            FieldName::OtherForwarding if trusted => {
-                extend(out, &[field.name_in(buffer), b": ", value, b"\r\n"]);
-            }
+            FieldName::OtherForwarding if trusted => copying.push(out, field),
             FieldName::ForwardedFor
             | FieldName::ForwardedProto
             | FieldName::ForwardedHost
@@ -78,6 +77,7 @@ pub fn write_request(
             _ => {}
         }
     }
+    copying.flush(out);
     out.extend_from_slice(b"X-Forwarded-For: ");
     if !chain.is_empty() {
         extend(out, &[chain, b", "]);
@@ -109,13 +109,18 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
         let _ = write!(out, "{address}");
         return;
     };
-    let mut digits = itoa::Buffer::new();
-    for (place, octet) in v4.octets().into_iter().enumerate() {
-        if place > 0 {
-            out.push(b'.');
+    let (mut text, mut end) = ([b'.'; 16], 0);
+    for octet in v4.octets() {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| digit + b'0');
+        let skipped = usize::from(octet < 100) + usize::from(octet < 10);
+        for digit in &digits[skipped..] {
+            text[end] = *digit;
+            end += 1;
         }
-        out.extend_from_slice(digits.format(octet).as_bytes());
+        // The dot is there.
+        end += 1;
     }
+    out.extend_from_slice(&text[..end - 1]);
 }
 
 /// Whether the Upgrade fields of a 101 name protocols, and only such as the forwarded `request` head offered
@@ -175,8 +180,8 @@ pub fn write_response(
             b"\r\n",
         ],
     );
+    let mut copying = Copying::of(buffer);
     for field in fields {
-        let value = field.value_in(buffer);
         let goes_on = match field.name {
             FieldName::Connection
             | FieldName::ContentLength
@@ -187,9 +192,10 @@ pub fn write_response(
             _ => !field.nominated,
         };
         if goes_on {
-            extend(out, &[field.name_in(buffer), b": ", value, b"\r\n"]);
+            copying.push(out, field);
         }
     }
+    copying.flush(out);
     write_framing(out, framing, described_length(head));
     match persistence {
         Persistence::Keep => {}
