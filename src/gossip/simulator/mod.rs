@@ -101,8 +101,10 @@ impl Simulation {
             tape: None,
             network: Network::default(),
             keyring: Arc::new(keyring),
+            // More than the largest set has, all in one cluster.
             limits: Limits {
                 members: 20_000,
+                records: 40_000,
                 ..Limits::default()
             },
         }
