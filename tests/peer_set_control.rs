@@ -204,13 +204,15 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
 
     // The service dies with its agent: one failed probe is enough, long before its turn.
     drop(served);
-    peer_sets.send_replace(set(&[doubted]));
-    eventually("its check fails", || backends() == [row(fixed)]).await;
+    let other = (two, Alive, Ready);
+    peer_sets.send_replace(set(&[doubted, other]));
+    let kept = [row(fixed), row(two)];
+    eventually("its check fails", || backends() == kept).await;
 
     // It comes back, and a file that discovers no more takes it away.
     let _served = TcpListener::bind(one).await.unwrap();
-    peer_sets.send_replace(set(&[alive]));
-    eventually("it is back", || backends() == left).await;
+    peer_sets.send_replace(set(&[alive, other]));
+    eventually("it is back", || backends() == expected).await;
     reload.notify_one();
     eventually("the file rules", || backends() == [row(fixed)]).await;
 

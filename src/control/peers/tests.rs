@@ -242,17 +242,19 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
 #[tokio::test(start_paused = true)]
 async fn without_a_check_they_are_in_at_once_and_go_in_time() {
     let mut bench = Bench::new(config(&FILE.replace("check = { tcp = true }", "")));
-    bench.take(ready(&["10.0.0.2:80"])).await;
+    let all = || ready(&["10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
+    let others = || ready(&["10.0.0.3:80", "10.0.0.4:80"]);
+    bench.take(all()).await;
     assert_eq!(bench.backends()[1], row("10.0.0.2:80", 2, 0));
-    assert!(!bench.take(set(Vec::new())).await);
+    assert!(!bench.take(others()).await);
     let lost = Instant::now();
     bench.wait().await;
     assert!(bench.look(), "nothing but time woke it");
     assert_eq!(lost.elapsed().as_secs(), 30);
 
     bench.build();
-    bench.take(ready(&["10.0.0.2:80"])).await;
-    bench.take(set(Vec::new())).await;
+    bench.take(all()).await;
+    bench.take(others()).await;
     bench.backend("10.0.0.2:80").report_refused();
     let refused = Instant::now();
     bench.wait().await;

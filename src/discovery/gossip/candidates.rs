@@ -8,7 +8,8 @@
 //! - `starting`, `failing`: does not come in. One that is in is doubted; it goes when our own check fails, or at once
 //!   if the cluster has none. So an agent that restarts beside a healthy service takes nothing away.
 //! - down, or missing: lost. It is doubted and goes when our own check fails; in a cluster without one, when it refuses
-//!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`).
+//!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`): in a cluster without a check
+//!   for as long as nobody else is in the set, or nobody would be left, since the set's word alone is no reason for that.
 //! - not announced by a member that is there: withdrawn. Out at once, if it was announced in that run of the member; in
 //!   another run, of which a record may only be late, it is lost. Revoked (its token has expired, the operator is
 //!   another one): out at once.
@@ -47,6 +48,8 @@ pub struct Candidates {
     last_good: Option<LastGood>,
     /// When the set had another member first.
     met: Option<Duration>,
+    /// Nobody else is in the set.
+    alone: bool,
     /// The moment of the last set, by its own clock.
     seen_at: Duration,
     refusals: [u64; Refusal::ALL.len()],
@@ -81,7 +84,10 @@ impl Candidates {
     ) -> Update {
         let mut update = Update::default();
         self.deadline = None;
-        self.meet(now, set);
+        let lives = |member: &&Member| is_alive(member.liveness);
+        // This member is one of them.
+        self.alone = set.members.iter().filter(lives).count() < 2;
+        self.meet(now);
         // A member that begins anew has a new clock.
         let anew = set.at < std::mem::replace(&mut self.seen_at, set.at);
         let before = self.clusters.len();
@@ -101,6 +107,7 @@ impl Candidates {
                 now,
                 set,
                 anew,
+                alone: self.alone,
                 wish,
                 rules,
                 opinion,
@@ -116,13 +123,11 @@ impl Candidates {
     }
 
     /// Lets go of the last good set when the real one is whole.
-    fn meet(&mut self, now: Duration, set: &PeerSet) {
+    fn meet(&mut self, now: Duration) {
         if self.last_good.is_none() {
             return;
         }
-        let lives = |member: &&Member| is_alive(member.liveness);
-        // This member is one of them.
-        if set.members.iter().filter(lives).count() < 2 {
+        if self.alone {
             self.met = None;
             return;
         }

@@ -46,10 +46,10 @@ pub enum Kind {
     Removed,
     /// It came back too often, so it stays out for so long.
     HeldDown(Duration),
-    /// Too many would go at once, so they stay.
+    /// Too many are lost at once, so they stay.
     MassRemovalHeld {
-        /// Those that would go.
-        due: usize,
+        /// Those that are lost.
+        lost: usize,
         /// All.
         of: usize,
     },
@@ -108,13 +108,13 @@ fn line(event: &Event) {
         }
         Kind::Back => info!(%cluster, %backend, "the peer set knows a backend alive again"),
         Kind::Removed => {
-            warn!(%cluster, %backend, "a backend is out: down by the peer set and by its check, or for too long");
+            warn!(%cluster, %backend, "a backend is out: down by the peer set, and it fails or has been lost for too long");
         }
         Kind::HeldDown(time) => {
             warn!(%cluster, %backend, ?time, "a backend came and went too often: it is held down");
         }
-        Kind::MassRemovalHeld { due, of } => warn!(
-            %cluster, due, of, "the peer set lost too many backends at once: they stay, and checks decide"
+        Kind::MassRemovalHeld { lost, of } => warn!(
+            %cluster, lost, of, "the peer set lost too many backends at once: they stay for now"
         ),
         Kind::MassRemovalOver => {
             info!(%cluster, "the peer set has found the backends that it lost")

@@ -9,7 +9,7 @@ use super::proposals::{Proposal, Proposals, Word, is_alive};
 use crate::discovery::gossip::admission::{Refusal, Rules, Wish, admit};
 use crate::discovery::gossip::event::{Event, Kind};
 use crate::discovery::gossip::flaps::{Entry, Flaps};
-use crate::discovery::gossip::guard::{Guard, Verdict};
+use crate::discovery::gossip::guard::{Guard, Losses, Verdict};
 use crate::discovery::gossip::{Candidate, MAX_CANDIDATES, Opinion};
 use crate::gossip::view::PeerSet;
 
@@ -24,6 +24,8 @@ pub(super) struct Turn<'a> {
     pub(super) set: &'a PeerSet,
     /// The set was built anew: who says nothing now may never have been heard.
     pub(super) anew: bool,
+    /// Nobody but this proxy is in the set: it is the one that is cut off.
+    pub(super) alone: bool,
     pub(super) wish: &'a Wish<'a>,
     pub(super) rules: &'a Rules<'a>,
     pub(super) opinion: &'a dyn Fn(&str, SocketAddr) -> Opinion,
@@ -75,8 +77,14 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Stays,
+    /// It is lost, and stays for now, though no check of ours speaks for it.
+    Missed,
     /// It is lost, and nothing but the guard holds it.
-    Due,
+    Due {
+        kind: Kind,
+        /// Nothing of our own speaks against it.
+        hearsay: bool,
+    },
     Goes(Kind),
 }
 
@@ -131,25 +139,44 @@ impl Cluster {
     }
 
     fn judge_members(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
-        let (mut due, mut gone, mut lost) = (Vec::new(), Vec::new(), 0);
+        let (mut due, mut gone) = (Vec::new(), Vec::new());
+        let (mut lost, mut missed, mut hearsay) = (0, 0, 0);
         for (&address, known) in &mut self.members {
             let proposal = proposals.get(&address);
+            let mut is_due = false;
             match known.judge(proposal, turn) {
                 Fate::Stays => {}
-                Fate::Due => due.push(address),
+                Fate::Missed => missed += 1,
+                Fate::Due { kind, hearsay: h } => {
+                    due.push((address, kind, h));
+                    hearsay += usize::from(h);
+                    is_due = true;
+                }
                 Fate::Goes(kind) => gone.push((address, kind)),
             }
-            lost += usize::from(known.lost.is_some());
+            lost += usize::from(is_due || known.lost.is_some());
         }
         let members = self.members.len() - gone.len();
-        match self.guard.judge(turn.now, members, lost, due.len()) {
-            Verdict::Go => gone.extend(due.iter().map(|&address| (address, Kind::Removed))),
+        let all_are_due = !turn.wish.checked && due.len() == members;
+        let losses = Losses {
+            members,
+            lost,
+            unvouched: missed + due.len(),
+            due: due.len(),
+            endless: !turn.wish.checked && (turn.alone || (all_are_due && hearsay == members)),
+        };
+        match self.guard.judge(turn.now, losses) {
+            Verdict::Go => {
+                // The set's word alone never takes out the last one.
+                due.retain(|&(.., hearsay)| !(all_are_due && hearsay));
+                gone.extend(due.iter().map(|&(address, kind, _)| (address, kind)));
+            }
             Verdict::HoldBegins => {
                 let held = Kind::MassRemovalHeld {
-                    due: due.len(),
+                    lost: losses.unvouched,
                     of: members,
                 };
-                turn.say(due[0], held);
+                turn.say(due[0].0, held);
             }
             Verdict::HoldEnds => {
                 if let Some(&first) = self.members.keys().next() {
@@ -220,8 +247,10 @@ impl Cluster {
         let ends = lost
             .map(|since| since + LOST)
             .filter(|_| !checked && hold.is_none());
+        // What is held beyond its time waits for the set.
         hold.into_iter()
             .chain(ends)
+            .filter(|&at| at > now)
             .chain(self.flaps.next_end(now))
             .min()
     }
@@ -290,8 +319,12 @@ impl Known {
         let since = *self.lost.get_or_insert(turn.now);
         self.candidate.doubted = true;
         self.run = None;
-        if opinion == Opinion::Failing || (!turn.wish.checked && since + LOST <= turn.now) {
-            return Fate::Due;
+        let is_failing = opinion == Opinion::Failing;
+        if is_failing || (!turn.wish.checked && since + LOST <= turn.now) {
+            return Fate::Due {
+                kind: Kind::Removed,
+                hearsay: !is_failing,
+            };
         }
         if newly {
             turn.say(address, Kind::Down);
@@ -299,6 +332,9 @@ impl Known {
             self.vouched = true;
             turn.say(address, Kind::DownButPasses);
         }
-        Fate::Stays
+        match opinion {
+            Opinion::Healthy => Fate::Stays,
+            Opinion::Failing | Opinion::Unknown => Fate::Missed,
+        }
     }
 }

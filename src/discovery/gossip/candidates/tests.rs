@@ -17,6 +17,9 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+const DOWN: Kind = Kind::Down;
+const DOWN_UNCHECKED: Kind = Kind::Down;
+
 fn backend(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 80))
 }
@@ -266,7 +269,7 @@ fn what_becomes_of_one_that_is_in() {
             Some(Kind::Left),
         ),
         // That its member has left says no more of a record that does not than that it is down.
-        (Some(left), true, Healthy, doubted, Some(Kind::Down)),
+        (Some(left), true, Healthy, doubted, Some(DOWN)),
         (Some(Peer::new(1, S::Failing)), true, Healthy, doubted, None),
         (Some(Peer::new(1, S::Failing)), true, Unknown, doubted, None),
         (
@@ -290,20 +293,14 @@ fn what_becomes_of_one_that_is_in() {
             doubted,
             None,
         ),
-        (
-            Some(Peer::down(1)),
-            true,
-            Healthy,
-            doubted,
-            Some(Kind::Down),
-        ),
+        (Some(Peer::down(1)), true, Healthy, doubted, Some(DOWN)),
         (Some(Peer::down(1)), true, Failing, out, Some(Kind::Removed)),
         (
             Some(Peer::down(1)),
             false,
             Unknown,
             doubted,
-            Some(Kind::Down),
+            Some(DOWN_UNCHECKED),
         ),
         (
             Some(Peer::down(1)),
@@ -312,18 +309,23 @@ fn what_becomes_of_one_that_is_in() {
             out,
             Some(Kind::Removed),
         ),
-        (None, true, Healthy, doubted, Some(Kind::Down)),
+        (None, true, Healthy, doubted, Some(DOWN)),
         (None, true, Failing, out, Some(Kind::Removed)),
-        (None, false, Unknown, doubted, Some(Kind::Down)),
+        (None, false, Unknown, doubted, Some(DOWN_UNCHECKED)),
     ];
+    // Others stand beside it, so that the guard has nothing to say.
+    let beside = [Peer::ready(2), Peer::ready(3)];
     for (peer, checked, opinion, expected, event) in cases {
         let mut bench = Bench::new(checked);
-        bench.update(0, &[Peer::ready(1)]);
+        bench.update(0, &[&[Peer::ready(1)], &beside[..]].concat());
         bench.think(1, opinion);
-        let peers: Vec<Peer> = peer.into_iter().collect();
+        let peers: Vec<Peer> = peer.into_iter().chain(beside.clone()).collect();
         let said: Vec<_> = bench.update(1, &peers).1.into_iter().map(|e| e.1).collect();
         let shown = peers.first().map(|p| (p.liveness, p.record.state));
-        assert_eq!(bench.members(), expected, "{shown:?} {checked} {opinion:?}");
+        let members = bench.members();
+        let (found, others) = members.split_at(members.len() - 2);
+        assert_eq!(found, expected, "{shown:?} {checked} {opinion:?}");
+        assert_eq!(others, [(2, false), (3, false)]);
         assert_eq!(
             said,
             event.into_iter().collect::<Vec<_>>(),
@@ -385,8 +387,9 @@ fn what_may_not_be_announced_any_more_is_out_at_once_whatever_its_check_says() {
 
 #[test]
 fn a_member_may_be_known_a_moment_before_its_record() {
+    let with = |peer: Peer| [peer, Peer::ready(2)];
     let first = |bench: &mut Bench| {
-        bench.update(0, &[Peer::ready(1)]);
+        bench.update(0, &with(Peer::ready(1)));
         bench.think(1, Opinion::Healthy);
     };
     // It was gone and is back; it began another run; the set was built anew.
@@ -395,23 +398,27 @@ fn a_member_may_be_known_a_moment_before_its_record() {
         first(&mut bench);
         let mut epoch = 1;
         match case {
-            "back" => drop(bench.update(1, &[])),
+            "back" => drop(bench.update(1, &[Peer::ready(2)])),
             "run" => epoch = 2,
             _ => bench.candidates.seen_at = s(1),
         }
-        let unheard = [Peer::unheard(1, epoch)];
+        let unheard = with(Peer::unheard(1, epoch));
         bench.update(2, &unheard);
-        assert_eq!(bench.members(), [(1, true)], "{case}");
+        assert_eq!(bench.members(), [(1, true), (2, false)], "{case}");
         let heard = Peer {
             epoch,
             ..Peer::ready(1)
         };
-        assert_eq!(bench.update(31, &[heard]).1, [(1, Kind::Back)], "{case}");
+        assert_eq!(
+            bench.update(31, &with(heard)).1,
+            [(1, Kind::Back)],
+            "{case}"
+        );
         // However long it says nothing in another run: as long as the check passes it stays.
-        let unheard = [Peer::unheard(1, epoch + 1)];
+        let unheard = with(Peer::unheard(1, epoch + 1));
         bench.update(40, &unheard);
         bench.update(4_000, &unheard);
-        assert_eq!(bench.members(), [(1, true)], "{case}");
+        assert_eq!(bench.members(), [(1, true), (2, false)], "{case}");
         bench.think(1, Opinion::Failing);
         let events = bench.update(4_001, &unheard).1;
         assert_eq!(events, [(1, Kind::Removed)], "{case}");
@@ -438,7 +445,7 @@ fn a_check_that_passes_is_believed_and_said_once() {
     let mut bench = Bench::new(true);
     bench.update(0, &[Peer::ready(1)]);
     bench.think(1, Opinion::Healthy);
-    assert_eq!(bench.update(1, &[]).1, [(1, Kind::Down)]);
+    assert_eq!(bench.update(1, &[]).1, [(1, DOWN)]);
     bench.think(1, Opinion::Unknown);
     assert_eq!(bench.update(2, &[]).1, [], "the check runs");
     bench.think(1, Opinion::Healthy);
@@ -460,7 +467,7 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     for host in 1..=5 {
         bench.think(host, Opinion::Failing);
     }
-    let held = Kind::MassRemovalHeld { due: 5, of: 5 };
+    let held = Kind::MassRemovalHeld { lost: 5, of: 5 };
     assert_eq!(bench.update(10, &[]), (false, vec![(1, held)]));
     assert_eq!(bench.candidates.next_deadline(), Some(s(310)));
     let drained = [Peer::new(1, ServiceState::Draining)];
@@ -482,11 +489,83 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     let mut bench = Bench::new(false);
     bench.update(0, &all);
     bench.update(1, &[]);
-    let held = Kind::MassRemovalHeld { due: 5, of: 5 };
+    let held = Kind::MassRemovalHeld { lost: 5, of: 5 };
     assert_eq!(bench.update(31, &[]).1, [(1, held)]);
     let (changed, events) = bench.update(60, &all);
     assert_eq!((changed, events.len()), (false, 6), "{events:?}");
     assert_eq!(events[5].1, Kind::MassRemovalOver);
+}
+
+#[test]
+fn a_proxy_that_is_cut_off_keeps_every_cluster_without_a_check() {
+    for count in [1, 2, 3, 8] {
+        let mut bench = Bench::new(false);
+        let all: Vec<Peer> = (1..=count).map(Peer::ready).collect();
+        bench.update(0, &all);
+        let mut peers = all.clone();
+        // It finds them down one by one.
+        for (second, peer) in (9..).zip(&mut peers.clone()) {
+            let place = peers.iter().position(|p| p.address == peer.address);
+            peers[place.unwrap()].liveness = Liveness::Down;
+            bench.update(second, &peers);
+        }
+        let mut held = 0;
+        for second in (20..60).chain([339, 400, 100_000]) {
+            let (changed, events) = bench.update(second, &peers);
+            assert!(!changed, "{count} at {second} s: {events:?}");
+            held += events.len();
+            let deadline = bench.candidates.next_deadline();
+            assert!(deadline.is_none_or(|at| at > s(second)), "{deadline:?}");
+        }
+        assert_eq!(held, 1, "said once");
+        assert_eq!(bench.hosts().len(), all.len());
+        // Whoever says so itself goes all the same.
+        peers[0] = Peer::new(1, ServiceState::Draining);
+        assert_eq!(bench.update(100_001, &peers).1[0], (1, Kind::Draining));
+    }
+}
+
+#[test]
+fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
+    let company = Peer::unheard(100, 1);
+    let beside = |peers: &[Peer]| [peers, &[company.clone()]].concat();
+    let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
+    let mut bench = Bench::new(false);
+    bench.update(0, &beside(&all));
+    let two = beside(&all[..2]);
+    bench.update(1, &two);
+    let held = Kind::MassRemovalHeld { lost: 3, of: 5 };
+    assert_eq!(bench.update(31, &two).1, [(3, held)]);
+    assert_eq!(bench.update(330, &two).1, []);
+    assert_eq!(bench.candidates.next_deadline(), Some(s(331)));
+    assert_eq!(bench.update(331, &two).1.len(), 3);
+    assert_eq!(bench.hosts(), [1, 2]);
+
+    bench.update(400, &beside(&[]));
+    let held = Kind::MassRemovalHeld { lost: 2, of: 2 };
+    assert_eq!(bench.update(430, &beside(&[])).1, [(1, held)]);
+    assert_eq!(bench.update(100_000, &beside(&[])), (false, vec![]));
+    bench.think(1, Opinion::Failing);
+    assert_eq!(
+        bench.update(100_001, &beside(&[])).1,
+        [(1, Kind::Removed)],
+        "live connections are refused"
+    );
+    assert_eq!(bench.hosts(), [2]);
+}
+
+#[test]
+fn a_mass_removal_is_held_whole_though_one_check_answers_before_the_others() {
+    let mut bench = Bench::new(true);
+    bench.update(0, &[Peer::ready(1), Peer::ready(2), Peer::ready(3)]);
+    let one = [Peer::ready(1)];
+    bench.update(1, &one);
+    bench.think(2, Opinion::Failing);
+    let held = Kind::MassRemovalHeld { lost: 2, of: 3 };
+    assert_eq!(bench.update(2, &one), (false, vec![(2, held)]));
+    bench.think(3, Opinion::Failing);
+    assert_eq!(bench.update(3, &one), (false, vec![]));
+    assert_eq!(bench.hosts(), [1, 2, 3]);
 }
 
 #[test]
