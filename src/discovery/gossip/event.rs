@@ -36,8 +36,11 @@ pub enum Kind {
     Withdrawn,
     /// Out: its agent says that it fails (or starts), and no check of ours says otherwise.
     Failing,
-    /// The set calls it down or forgot it: it is checked at once.
-    Down,
+    /// The set calls it down or forgot it.
+    Down {
+        /// There is a check, which is made at once.
+        checked: bool,
+    },
     /// Down by the set's word, but its check passes, so it stays.
     DownButPasses,
     /// The set knows it alive again.
@@ -100,8 +103,11 @@ fn line(event: &Event) {
         Kind::Failing => {
             warn!(%cluster, %backend, "a backend is out: its agent says that it fails")
         }
-        Kind::Down => {
+        Kind::Down { checked: true } => {
             warn!(%cluster, %backend, "the peer set says that a backend is down: it is checked at once");
+        }
+        Kind::Down { checked: false } => {
+            warn!(%cluster, %backend, "the peer set says that a backend is down: without a check it stays for 30 s");
         }
         Kind::DownButPasses => {
             warn!(%cluster, %backend, "the peer set says that a backend is down, but its check passes: it stays");
@@ -143,5 +149,22 @@ mod tests {
         log(&events);
         assert_eq!(lines.count("joined by the peer set"), MOST_LINES);
         assert_eq!(lines.count("more=980"), 1);
+    }
+
+    #[test]
+    fn a_check_is_only_spoken_of_where_there_is_one() {
+        let lines = Capture::begin();
+        for checked in [true, false] {
+            log(&[Event {
+                cluster: "web".to_owned(),
+                backend: SocketAddr::from(([10, 0, 0, 1], 80)),
+                kind: Kind::Down { checked },
+            }]);
+            assert_eq!(
+                lines.count("says that a backend is down"),
+                1 + usize::from(!checked)
+            );
+        }
+        assert_eq!(lines.count("it is checked at once"), 1);
     }
 }

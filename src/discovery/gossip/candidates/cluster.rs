@@ -327,7 +327,8 @@ impl Known {
             };
         }
         if newly {
-            turn.say(address, Kind::Down);
+            let checked = turn.wish.checked;
+            turn.say(address, Kind::Down { checked });
         } else if opinion == Opinion::Healthy && !self.vouched {
             self.vouched = true;
             turn.say(address, Kind::DownButPasses);

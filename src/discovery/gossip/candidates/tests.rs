@@ -17,8 +17,8 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const DOWN: Kind = Kind::Down;
-const DOWN_UNCHECKED: Kind = Kind::Down;
+const DOWN: Kind = Kind::Down { checked: true };
+const DOWN_UNCHECKED: Kind = Kind::Down { checked: false };
 
 fn backend(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 80))
