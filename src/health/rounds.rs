@@ -268,6 +268,10 @@ impl Rounds {
                 (true, false) => warn!(
                     cluster = %name, of, "panic: no backend is healthy, so all are used"
                 ),
+                // All are gone, or their first verdict is still to come.
+                (false, _) if of + healthy.backups_in_all == 0 => warn!(
+                    cluster = %name, "panic is over: no backend is left that takes traffic"
+                ),
                 (false, _) => info!(
                     cluster = %name, healthy = up, of, "panic is over: enough backends are healthy again"
                 ),

@@ -474,6 +474,23 @@ async fn transitions_and_panics_are_logged_once() {
     task.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_loses_its_last_backend_in_a_panic_is_not_well_again() {
+    let lines = Capture::begin();
+    let e = endpoint("web", "10.0.0.1:80");
+    let b = e.backend.clone();
+    let c = Arc::new(cluster("web", vec![e]));
+    let task = Task::start(vec![c.clone()]);
+    task.refuse(&b);
+    eventually("panic", || lines.count("so all are used") == 1).await;
+    let mut next = rechecked(&c, None);
+    next.endpoints = Vec::new();
+    task.publish(vec![Arc::new(next)]);
+    eventually("said", || lines.count("no backend is left") == 1).await;
+    assert_eq!(lines.count("healthy again"), 0);
+    task.stop().await;
+}
+
 #[tokio::test]
 async fn ten_thousand_backends_are_probed() {
     // Bound but not listening, so that every connection is refused at once.

@@ -297,6 +297,34 @@ async fn a_doubt_is_handed_over_and_its_answer_decides() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn agents_that_say_that_all_fail_have_it_checked_at_once_and_leave_a_panic_to_serve() {
+    let mut bench = Bench::new(config(FILE));
+    let found = ["10.0.0.2:80", "10.0.0.3:80"];
+    bench.take(ready(&found)).await;
+    for backend in found {
+        bench.backend(backend).clear_health(JOINS);
+    }
+    let failing = |b: &&str| member(b, Liveness::Alive, ServiceState::Failing);
+    let failing = set(found.iter().map(failing).collect());
+    assert!(!bench.take(Arc::clone(&failing)).await);
+    timeout(Duration::ZERO, bench.reports.notified())
+        .await
+        .expect("the health checks are woken");
+    for backend in found {
+        assert!(bench.backend(backend).take_doubt(), "{backend}");
+    }
+    for (backend, _, _) in bench.backends() {
+        bench.backend(&backend).set_health(CHECK_DOWN);
+    }
+    bench.wait().await;
+    assert!(!bench.look(), "they stay");
+    assert!(!bench.take(failing).await);
+    assert_eq!(bench.backends().len(), 3);
+    let (_, snapshot) = bench.built.as_ref().unwrap();
+    assert!(snapshot.clusters[0].in_panic());
+}
+
+#[tokio::test(start_paused = true)]
 async fn changes_come_together_and_the_end_of_the_source_ends_nothing() {
     let mut bench = Bench::new(config(FILE));
     let start = Instant::now();

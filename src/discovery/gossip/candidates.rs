@@ -5,8 +5,9 @@
 //! - `ready`: it comes in, unless it is refused, held down (`flaps`) or the cluster is full. Weight and zone
 //!   apply at once. `suspect` changes nothing.
 //! - `draining`, `left`: out at once, by the agent's own order.
-//! - `starting`, `failing`: does not come in. One that is in is doubted; it goes when our own check fails, or at once
-//!   if the cluster has none. So an agent that restarts beside a healthy service takes nothing away.
+//! - `starting`, `failing`: does not come in. One that is in is doubted and stays: if our own check fails too, the health
+//!   checks hold it down at once, and a panic covers it as any other backend. So an agent that restarts beside a healthy
+//!   service takes nothing away. In a cluster without a check it is lost, and goes at once.
 //! - down, or missing: lost. It is doubted and goes when our own check fails; in a cluster without one, when it refuses
 //!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`): in a cluster without a check
 //!   for as long as nobody else is in the set, or nobody would be left, since the set's word alone is no reason for that.

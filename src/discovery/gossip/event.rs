@@ -34,7 +34,7 @@ pub enum Kind {
     Left,
     /// Out: its member is there, but no longer announces it, or may not any more.
     Withdrawn,
-    /// Out: its agent says that it fails (or starts), and no check of ours says otherwise.
+    /// Out: its agent says that it fails (or starts), and there is no check of ours that could say otherwise.
     Failing,
     /// The set calls it down or forgot it.
     Down {
@@ -101,7 +101,7 @@ fn line(event: &Event) {
             warn!(%cluster, %backend, "a backend is out: its member no longer announces it, or may not any more");
         }
         Kind::Failing => {
-            warn!(%cluster, %backend, "a backend is out: its agent says that it fails")
+            warn!(%cluster, %backend, "a backend is out: its agent says that it fails, and it has no check")
         }
         Kind::Down { checked: true } => {
             warn!(%cluster, %backend, "the peer set says that a backend is down: it is checked at once");

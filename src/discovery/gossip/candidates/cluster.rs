@@ -280,11 +280,13 @@ impl Known {
             }
             Some((Word::Unfit, proposal)) => {
                 self.found(proposal, true, turn);
+                if turn.wish.checked {
+                    return Fate::Stays;
+                }
                 let opinion = (turn.opinion)(turn.wish.cluster, address);
-                if !turn.wish.checked || opinion == Opinion::Failing {
-                    Fate::Goes(Kind::Failing)
-                } else {
-                    Fate::Stays
+                Fate::Due {
+                    kind: Kind::Failing,
+                    hearsay: opinion != Opinion::Failing,
                 }
             }
             None if self.is_withdrawn(turn) => Fate::Goes(Kind::Withdrawn),

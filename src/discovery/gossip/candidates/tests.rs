@@ -272,13 +272,7 @@ fn what_becomes_of_one_that_is_in() {
         (Some(left), true, Healthy, doubted, Some(DOWN)),
         (Some(Peer::new(1, S::Failing)), true, Healthy, doubted, None),
         (Some(Peer::new(1, S::Failing)), true, Unknown, doubted, None),
-        (
-            Some(Peer::new(1, S::Failing)),
-            true,
-            Failing,
-            out,
-            Some(Kind::Failing),
-        ),
+        (Some(Peer::new(1, S::Failing)), true, Failing, doubted, None),
         (
             Some(Peer::new(1, S::Failing)),
             false,
@@ -528,7 +522,7 @@ fn a_proxy_that_is_cut_off_keeps_every_cluster_without_a_check() {
 #[test]
 fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     let company = Peer::unheard(100, 1);
-    let beside = |peers: &[Peer]| [peers, &[company.clone()]].concat();
+    let beside = |peers: &[Peer]| [peers, std::slice::from_ref(&company)].concat();
     let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
     let mut bench = Bench::new(false);
     bench.update(0, &beside(&all));
@@ -566,6 +560,36 @@ fn a_mass_removal_is_held_whole_though_one_check_answers_before_the_others() {
     bench.think(3, Opinion::Failing);
     assert_eq!(bench.update(3, &one), (false, vec![]));
     assert_eq!(bench.hosts(), [1, 2, 3]);
+}
+
+#[test]
+fn agents_that_say_that_all_services_fail_empty_no_cluster() {
+    let all = |state| -> Vec<Peer> { (1..=5).map(|host| Peer::new(host, state)).collect() };
+    let (ready, failing) = (all(ServiceState::Ready), all(ServiceState::Failing));
+    let mut bench = Bench::new(true);
+    bench.update(0, &ready);
+    for host in 1..=5 {
+        bench.think(host, Opinion::Failing);
+    }
+    // The health checks hold them down, so that a panic covers them.
+    assert_eq!(bench.update(1, &failing), (false, vec![]));
+    assert!(bench.members().iter().all(|&(_, doubted)| doubted));
+    assert_eq!(bench.update(100_000, &failing), (false, vec![]));
+    assert_eq!(bench.hosts().len(), 5);
+
+    let mut bench = Bench::new(false);
+    bench.update(0, &ready);
+    let two = [&failing[..2], &ready[2..]].concat();
+    assert_eq!(
+        bench.update(1, &two).1,
+        [(1, Kind::Failing), (2, Kind::Failing)]
+    );
+    let held = Kind::MassRemovalHeld { lost: 3, of: 3 };
+    assert_eq!(bench.update(2, &failing), (false, vec![(3, held)]));
+    assert_eq!(bench.update(100_000, &failing), (false, vec![]));
+    let (_, events) = bench.update(100_001, &ready);
+    assert_eq!(events[0], (3, Kind::MassRemovalOver));
+    assert_eq!(bench.hosts(), [1, 2, 3, 4, 5]);
 }
 
 #[test]
