@@ -68,7 +68,8 @@ fn set(members: &[(SocketAddr, Liveness, ServiceState)]) -> Arc<PeerSet> {
                 epoch: 1,
                 version: 1,
                 accepted: Duration::ZERO,
-                revoked: false,
+                expires: None,
+                revoked: None,
             }],
         }
     };

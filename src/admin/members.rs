@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gossip::Time;
 use crate::gossip::identity::Role;
-use crate::gossip::view::{self, Liveness, Report};
+use crate::gossip::view::{self, Liveness, Report, Revocation};
 
 /// Where it is found.
 pub const PATH: &str = "/api/v1/members";
@@ -80,6 +80,12 @@ pub struct Record<'a> {
     pub version: u64,
     /// Since it was accepted here.
     pub seconds_ago: f64,
+    /// When its token expires, unix seconds; absent where no token is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// expired or not_permitted: why it does not count any more; absent while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Cow<'a, str>>,
 }
 
 impl<'a> Members<'a> {
@@ -125,6 +131,8 @@ fn record(announced: &view::Announced, at: Time) -> Record<'_> {
         epoch: announced.epoch,
         version: announced.version,
         seconds_ago: ago(at, announced.accepted),
+        expires: announced.expires,
+        revoked: announced.revoked.map(|why| Cow::from(why.as_str())),
     }
 }
 
@@ -158,6 +166,13 @@ impl<'a> Gossip<'a> {
 /// How many members there are in each state.
 pub(super) fn by_state(report: &Report) -> [(&'static str, u64); Liveness::ALL.len()] {
     Liveness::ALL.map(|state| (state.as_str(), count(report, |m| m.liveness == state)))
+}
+
+/// The earliest expiry of a token, unix seconds, among the records that count and those that have expired.
+pub(super) fn first_expiry(report: &Report) -> Option<u64> {
+    let records = report.set.members.iter().flat_map(|m| &m.records);
+    let permitted = records.filter(|r| r.revoked != Some(Revocation::NotPermitted));
+    permitted.filter_map(|record| record.expires).min()
 }
 
 fn count(report: &Report, like: impl Fn(&view::Member) -> bool) -> u64 {
@@ -195,7 +210,8 @@ pub(crate) mod tests {
             epoch: 70,
             version: 4,
             accepted: Duration::from_millis(98_500),
-            revoked: false,
+            expires: None,
+            revoked: None,
         }
     }
 
@@ -303,6 +319,38 @@ pub(crate) mod tests {
         assert_eq!(status, expected, "and else the same");
     }
 
+    /// The report with tokens: one that has expired, one that is good, one that is not permitted.
+    pub(crate) fn with_tokens(expires: [u64; 3]) -> Report {
+        let mut report = report();
+        let mut set = view::PeerSet::clone(&report.set);
+        let records = set.members.iter_mut().flat_map(|m| &mut m.records);
+        let revoked = [
+            Some(Revocation::Expired),
+            None,
+            Some(Revocation::NotPermitted),
+        ];
+        for ((record, expires), revoked) in records.zip(expires).zip(revoked) {
+            (record.expires, record.revoked) = (Some(expires), revoked);
+        }
+        report.set = Arc::new(set);
+        report
+    }
+
+    #[test]
+    fn tokens_and_what_may_not_be_announced_any_more() {
+        let report = with_tokens([300, 200, 100]);
+        let members = serde_json::to_value(Members::of(&report, false)).unwrap();
+        let seen = |member: usize, record: usize| {
+            let record = &members["members"][member]["records"][record];
+            (record["expires"].clone(), record["revoked"].clone())
+        };
+        assert_eq!(seen(1, 0), (json!(300), json!("expired")));
+        assert_eq!(seen(2, 0), (json!(100), json!("not_permitted")));
+        assert_eq!(seen(2, 1), (json!(200), json!(null)));
+        assert_eq!(first_expiry(&report), Some(200));
+        assert_eq!(first_expiry(&self::report()), None);
+    }
+
     #[test]
     fn a_full_set_is_some_megabytes() {
         let mut report = report();
@@ -317,7 +365,8 @@ pub(crate) mod tests {
             epoch: u64::MAX,
             version: u64::MAX,
             accepted: Duration::ZERO,
-            revoked: false,
+            expires: Some(u64::MAX),
+            revoked: Some(Revocation::NotPermitted),
         };
         let member = view::Member {
             address: "[fd00::8]:65535".parse().unwrap(),

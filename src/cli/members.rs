@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use hyper::StatusCode;
@@ -25,10 +25,12 @@ mod tests;
 /// Longest text in a cell, characters: as long as the longest name.
 const MAX_CELL: usize = crate::gossip::record::MAX_NAME;
 
-const HEADS: [&str; 11] = [
+const HEADS: [&str; 12] = [
     "MEMBER", "ROLE", "STATE", "EPOCH", "SINCE", "CLUSTER", "BACKEND", "WEIGHT", "ZONE", "SERVICE",
-    "VERSION",
+    "VERSION", "EXPIRES",
 ];
+/// The last second of the year 9999.
+const LAST_DATE: u64 = 253_402_300_799;
 
 /// Prints the peer set: a table, or with `json` the answer as it came.
 pub fn run(file: &Path, json: bool) -> ExitCode {
@@ -145,9 +147,23 @@ fn row(member: &Member<'_>, record: Option<&Record<'_>>) -> [String; HEADS.len()
         of(|r| r.backend.to_string()),
         of(|r| r.weight.to_string()),
         of(|r| plain(&r.zone)),
-        of(|r| plain(&r.state)),
+        of(service),
         of(|r| r.version.to_string()),
+        of(|r| r.expires.map_or_else(|| "-".to_owned(), date)),
     ]
+}
+
+/// How a service is, and whether that counts.
+fn service(record: &Record<'_>) -> String {
+    match &record.revoked {
+        Some(why) => format!("{} ({})", plain(&record.state), plain(why)),
+        None => plain(&record.state),
+    }
+}
+
+fn date(unix: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix.min(LAST_DATE));
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// A text as a terminal may have it.

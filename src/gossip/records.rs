@@ -12,12 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Time;
 use super::identity::unpack_address;
 use super::record::Announcement;
-use super::token::{Authority, Token};
-use super::view::Announced;
+use super::token::{Authority, GRACE, Token};
+use super::view::{Announced, Revocation};
 
 /// Clusters that one member speaks for, at the most.
 const MOST_CLUSTERS: usize = 4;
-/// How long an announcement is kept whose member is not known, or goes on in another run, or may not any more.
+/// How long an announcement is kept whose member is not known, or goes on in another run. One that may not be announced
+/// any more has its place as before, so that it can be seen.
 const ORPHAN: Duration = Duration::from_secs(60);
 /// Of all places, one cluster has half at the most, and members that are not known have a tenth.
 const SHARES: (usize, usize) = (2, 10);
@@ -64,8 +65,6 @@ pub struct Stored {
     pub announced: Announced,
     /// How old it was when it was accepted.
     age: Duration,
-    /// When its token expires, unix seconds.
-    expires: Option<u64>,
     /// Since when it is an orphan.
     orphan: Option<Time>,
 }
@@ -156,10 +155,10 @@ impl Records {
                 epoch: read.epoch,
                 version: read.version,
                 accepted: now,
-                revoked: false,
+                expires,
+                revoked: None,
             },
             age,
-            expires,
             orphan: None,
         };
         let full = self.is_full(key.cluster, run.is_none());
@@ -239,24 +238,25 @@ impl Records {
         self.count == 0
     }
 
-    /// Judges all of them by other rules: those that do not stand are revoked, and forgotten in a while.
+    /// Judges all of them by other rules: those that do not stand are revoked. That a token has expired is said only of
+    /// what the rules permit else.
     pub fn judge_again(&mut self, rules: &Rules<'_>) {
+        let timeless = Rules { unix: 0, ..*rules };
         for (_, stored) in self.by_member.values_mut().flatten() {
             let read = Announcement::decode(&stored.bytes);
-            let judged = read.map(|read| permitted(&read, rules));
-            let stands = match judged {
+            let judged = read.map(|read| permitted(&read, &timeless));
+            stored.announced.revoked = match judged {
                 Ok(Ok(expires)) => {
-                    stored.expires = expires;
-                    true
+                    stored.announced.expires = expires;
+                    has_expired(expires, rules.unix).then_some(Revocation::Expired)
                 }
-                Ok(Err(_)) | Err(_) => false,
+                Ok(Err(_)) | Err(_) => Some(Revocation::NotPermitted),
             };
-            stored.announced.revoked = !stands;
         }
     }
 
-    /// Revokes those whose token has expired, and drops those that have been orphans for long: revoked, or of another
-    /// run than the one in which `run` knows their member. True if something has changed.
+    /// Revokes those whose token has expired, and drops those that have been orphans for long: of another run than the
+    /// one in which `run` knows their member. True if something has changed.
     pub fn sweep(&mut self, now: Time, unix: u64, run: impl Fn(&[u8; 18]) -> Option<u64>) -> bool {
         let mut changed = false;
         self.strangers = 0;
@@ -268,15 +268,11 @@ impl Records {
             let current = |(_, stored): &(u64, Stored)| run == Some(stored.announced.epoch);
             let has_spoken = list.iter().any(current);
             list.retain_mut(|(cluster, stored)| {
-                let expired = |expires: u64| unix > expires.saturating_add(super::token::GRACE);
-                let revoked = &mut stored.announced.revoked;
-                if !*revoked && stored.expires.is_some_and(expired) {
-                    (*revoked, changed) = (true, true);
+                let announced = &mut stored.announced;
+                if announced.revoked.is_none() && has_expired(announced.expires, unix) {
+                    (announced.revoked, changed) = (Some(Revocation::Expired), true);
                 }
-                if !*revoked
-                    && run.is_some()
-                    && (!has_spoken || run == Some(stored.announced.epoch))
-                {
+                if run.is_some() && (!has_spoken || run == Some(announced.epoch)) {
                     stored.orphan = None;
                 } else {
                     let since = *stored.orphan.get_or_insert(now);
@@ -294,6 +290,10 @@ impl Records {
         });
         changed
     }
+}
+
+fn has_expired(expires: Option<u64>, unix: u64) -> bool {
+    expires.is_some_and(|expires| unix > expires.saturating_add(GRACE))
 }
 
 fn permitted(read: &Announcement<'_>, rules: &Rules<'_>) -> Result<Option<u64>, RecordRefusal> {

@@ -64,8 +64,29 @@ pub struct Announced {
     pub version: u64,
     /// When it was accepted here.
     pub accepted: Time,
-    /// Its token has expired, or the operator is another one now.
-    pub revoked: bool,
+    /// When its token expires, unix seconds; `None` where none is asked for.
+    pub expires: Option<u64>,
+    /// Why it does not count any more; `None` while it does.
+    pub revoked: Option<Revocation>,
+}
+
+/// Why a record that was accepted may not be announced any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    /// Its token has expired.
+    Expired,
+    /// The token key is another one now, and does not permit it.
+    NotPermitted,
+}
+
+impl Revocation {
+    /// Word of status and log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NotPermitted => "not_permitted",
+        }
+    }
 }
 
 impl Announced {

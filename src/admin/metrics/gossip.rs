@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::admin::members::{by_state, is_sealed};
+use crate::admin::members::{by_state, first_expiry, is_sealed};
 use crate::gossip::node::Dropped;
 use crate::gossip::view::Report;
 use crate::telemetry::exposition::{Families, Series};
@@ -13,6 +14,17 @@ use super::put_counted;
 
 /// Writes them; O(members).
 pub(super) fn write(
+    report: Option<&Report>,
+    used: &PeerSetMetrics,
+    f: &mut Families<'_>,
+) -> fmt::Result {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    write_at(now.map_or(0.0, |now| now.as_secs_f64()), report, used, f)
+}
+
+/// Writes them at `now`, unix seconds.
+fn write_at(
+    now: f64,
     report: Option<&Report>,
     used: &PeerSetMetrics,
     f: &mut Families<'_>,
@@ -29,6 +41,12 @@ pub(super) fn write(
         s.put(&[], count as u64)
     });
     f.gauge("lbproxy_gossip_records", help, records)?;
+    let help = "Until the first token of an announced service expires, negative once one has; none without tokens.";
+    let expiry = shown(report, |s, r| match first_expiry(r) {
+        Some(expires) => s.put_float(&[], expires as f64 - now),
+        None => Ok(()),
+    });
+    f.gauge("lbproxy_gossip_token_expiry_seconds", help, expiry)?;
 
     let help = "Datagrams that came, dropped ones included (in), and that were sent (out).";
     let packets = shown(report, |s, r| {
@@ -145,7 +163,7 @@ fn shown(
 
 #[cfg(test)]
 mod tests {
-    use crate::admin::members::tests::report;
+    use crate::admin::members::tests::{report, with_tokens};
     use crate::telemetry::exposition::{Format, encode};
     use crate::telemetry::metrics::PeerSetMetrics;
 
@@ -154,7 +172,7 @@ mod tests {
         let used = PeerSetMetrics::default();
         used.set_refused([("loopback", 2)]);
         let text = encode(Format::Text, move |f| {
-            super::write(report.as_ref(), &used, f)
+            super::write_at(1_000.0, report.as_ref(), &used, f)
         })
         .unwrap();
         text.split_inclusive('\n')
@@ -169,6 +187,7 @@ lbproxy_gossip_members{state="down"} 1
 lbproxy_gossip_members{state="left"} 1
 # TYPE lbproxy_gossip_records gauge
 lbproxy_gossip_records 3
+# TYPE lbproxy_gossip_token_expiry_seconds gauge
 # TYPE lbproxy_gossip_packets_total counter
 lbproxy_gossip_packets_total{direction="in"} 20
 lbproxy_gossip_packets_total{direction="out"} 10
@@ -212,6 +231,15 @@ lbproxy_gossip_sealed 1
     #[test]
     fn golden() {
         assert_eq!(text(Some(report())), GOLDEN);
+    }
+
+    #[test]
+    fn the_first_token_to_expire_counts() {
+        for (expires, left) in [([1_060, 1_100, 1], "60.0"), ([2_000, 970, 1], "-30.0")] {
+            let text = text(Some(with_tokens(expires)));
+            let line = format!("\nlbproxy_gossip_token_expiry_seconds {left}\n");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 
     #[test]

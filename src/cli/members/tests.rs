@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::*;
-use crate::admin::members::tests::report;
+use crate::admin::members::tests::{report, with_tokens};
 use crate::admin::{AdminState, Started, bind, serve};
 use crate::gossip::view::Report;
 use crate::snapshot::fixture::{WORKERS, snapshot};
@@ -29,14 +29,37 @@ fn the_table() {
     set.members[2].changed_seconds_ago = 0.4;
     let expected = "\
 peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, joined
-MEMBER          ROLE   STATE    EPOCH  SINCE  CLUSTER  BACKEND      WEIGHT  ZONE  SERVICE   VERSION
-10.0.0.5:7946   proxy  alive    70     1m1s   -        -            -       -     -         -
-10.0.0.7:7946   agent  left     70     1m1s   web      10.0.0.7:80  3       -     left      4
-10.0.0.8:7946   agent  suspect  70     0s     api      10.0.0.8:81  3       a     ready     4
-10.0.0.8:7946   agent  suspect  70     0s     web      10.0.0.8:80  3       a     draining  4
-[fd00::9]:7946  agent  down     70     1m1s   -        -            -       -     -         -
+MEMBER          ROLE   STATE    EPOCH  SINCE  CLUSTER  BACKEND      WEIGHT  ZONE  SERVICE   VERSION  EXPIRES
+10.0.0.5:7946   proxy  alive    70     1m1s   -        -            -       -     -         -        -
+10.0.0.7:7946   agent  left     70     1m1s   web      10.0.0.7:80  3       -     left      4        -
+10.0.0.8:7946   agent  suspect  70     0s     api      10.0.0.8:81  3       a     ready     4        -
+10.0.0.8:7946   agent  suspect  70     0s     web      10.0.0.8:80  3       a     draining  4        -
+[fd00::9]:7946  agent  down     70     1m1s   -        -            -       -     -         -        -
 ";
     assert_eq!(table(&set), expected);
+
+    let report = with_tokens([1, 1_000_000_000, u64::MAX]);
+    let text = table(&Members::of(&report, false));
+    for (member, end) in [
+        (
+            "10.0.0.7:7946 ",
+            "left (expired)         4        1970-01-01T00:00:01Z",
+        ),
+        (
+            "10.0.0.8:7946   agent  suspect  70     1m1s   web",
+            "draining               4        2001-09-09T01:46:40Z",
+        ),
+        (
+            "10.0.0.8:7946   agent  suspect  70     1m1s   api",
+            "ready (not_permitted)  4        9999-12-31T23:59:59Z",
+        ),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(member));
+        assert!(
+            line.is_some_and(|line| line.ends_with(end)),
+            "{end}\n{text}"
+        );
+    }
 }
 
 #[test]

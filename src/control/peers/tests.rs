@@ -62,7 +62,8 @@ fn member(backend: &str, liveness: Liveness, state: ServiceState) -> Member {
             epoch: 1,
             version: 1,
             accepted: Duration::ZERO,
-            revoked: false,
+            expires: None,
+            revoked: None,
         }],
     }
 }

@@ -12,11 +12,12 @@
 //!   connections or after 30 s. The guard against a mass removal may hold it back (`guard`): in a cluster without a check
 //!   for as long as nobody else is in the set, or nobody would be left, since the set's word alone is no reason for that.
 //! - not announced by a member that is there: withdrawn. Out at once, if it was announced in that run of the member; in
-//!   another run, of which a record may only be late, it is lost. Revoked (its token has expired, the operator is
-//!   another one): out at once.
+//!   another run, of which a record may only be late, it is lost.
+//! - expired: lost, and goes whatever our own check says. Not permitted any more, since the token key has changed: out at
+//!   once.
 //! - refused (the file no longer allows it): out at once.
 //!
-//! Of several members that announce one address, one that lives comes before one that does not, then the newest record
+//! Of several members that announce one address, one that lives and may comes before one that does not, then the newest record
 //! (epoch, version), then the higher member address. The last good set ([`Candidates::with_last_good`]) stays as it is
 //! until the set has had another member for 5 s, in which a joiner learns all the others; what it does not know by
 //! then is lost like any other.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Refusal;
+use crate::gossip::view::Revocation;
 
 /// Lines of one kind that one update may write; a last one counts the rest.
 const MOST_LINES: usize = 20;
@@ -32,8 +33,10 @@ pub enum Kind {
     Draining,
     /// Out: its agent has left in order.
     Left,
-    /// Out: its member is there, but no longer announces it, or may not any more.
+    /// Out: its member is there, but no longer announces it.
     Withdrawn,
+    /// Out: its member may not announce it any more.
+    Revoked(Revocation),
     /// Out: its agent says that it fails (or starts), and there is no check of ours that could say otherwise.
     Failing,
     /// The set calls it down or forgot it.
@@ -55,6 +58,8 @@ pub enum Kind {
         lost: usize,
         /// All.
         of: usize,
+        /// Those that are lost because their tokens have expired.
+        expired: usize,
     },
     /// All of those are back.
     MassRemovalOver,
@@ -98,7 +103,13 @@ fn line(event: &Event) {
         Kind::Draining => info!(%cluster, %backend, "a backend drains: its agent says so"),
         Kind::Left => info!(%cluster, %backend, "a backend left: its agent says so"),
         Kind::Withdrawn => {
-            warn!(%cluster, %backend, "a backend is out: its member no longer announces it, or may not any more");
+            warn!(%cluster, %backend, "a backend is out: its member no longer announces it");
+        }
+        Kind::Revoked(Revocation::Expired) => {
+            warn!(%cluster, %backend, "a backend is out: the token of its agent has expired");
+        }
+        Kind::Revoked(Revocation::NotPermitted) => {
+            warn!(%cluster, %backend, "a backend is out: the token key does not permit it any more");
         }
         Kind::Failing => {
             warn!(%cluster, %backend, "a backend is out: its agent says that it fails, and it has no check")
@@ -119,8 +130,9 @@ fn line(event: &Event) {
         Kind::HeldDown(time) => {
             warn!(%cluster, %backend, ?time, "a backend came and went too often: it is held down");
         }
-        Kind::MassRemovalHeld { lost, of } => warn!(
-            %cluster, lost, of, "the peer set lost too many backends at once: they stay for now"
+        Kind::MassRemovalHeld { lost, of, expired } => warn!(
+            %cluster, lost, of, expired_tokens = expired,
+            "the peer set lost too many backends at once: they stay for now"
         ),
         Kind::MassRemovalOver => {
             info!(%cluster, "the peer set has found the backends that it lost")

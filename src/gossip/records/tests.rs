@@ -238,22 +238,41 @@ fn with_an_operator_a_token_decides() {
         assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
         let revoked = |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
         if expected.is_ok() {
-            assert_eq!(revoked(&records), Some(false));
+            let expires = |records: &Records| records.iter().next()?.1.announced.expires;
+            assert_eq!(
+                (revoked(&records), expires(&records)),
+                (Some(None), Some(EXPIRES))
+            );
             assert!(records.sweep(NOW, EXPIRES + 301, run));
+            let expired = Some(Some(Revocation::Expired));
+            assert_eq!(revoked(&records), expired, "it is revoked when it expires");
+            assert!(!records.sweep(NOW + ORPHAN * 2, EXPIRES + 400, run));
             assert_eq!(
                 revoked(&records),
-                Some(true),
-                "it is revoked when it expires"
+                expired,
+                "and can be seen for as long as its member is there"
             );
+            let forbidden = Some(Some(Revocation::NotPermitted));
             let others = Authority::new(other.public());
-            for (authority, expected) in [
-                (Some(&authority), false),
-                (Some(&others), true),
-                (None, false),
+            for (authority, unix, expected) in [
+                (Some(&authority), unix, Some(None)),
+                (Some(&authority), EXPIRES + 301, expired),
+                (Some(&others), unix, forbidden),
+                (Some(&others), EXPIRES + 301, forbidden),
+                (None, EXPIRES + 301, Some(None)),
             ] {
-                records.judge_again(&Rules { authority, ..rules });
-                assert_eq!(revoked(&records), Some(expected));
+                records.judge_again(&Rules {
+                    authority,
+                    unix,
+                    ..rules
+                });
+                assert_eq!(revoked(&records), expected);
             }
+            assert_eq!(
+                expires(&records),
+                None,
+                "without an operator no token counts"
+            );
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::discovery::gossip::event::{Event, Kind};
 use crate::discovery::gossip::flaps::{Entry, Flaps};
 use crate::discovery::gossip::guard::{Guard, Losses, Verdict};
 use crate::discovery::gossip::{Candidate, MAX_CANDIDATES, Opinion};
-use crate::gossip::view::PeerSet;
+use crate::gossip::view::{PeerSet, Revocation};
 
 /// How long a lost candidate stays where no check could tell.
 const LOST: Duration = Duration::from_secs(30);
@@ -71,6 +71,8 @@ pub(super) struct Known {
     lost: Option<Duration>,
     /// It was said that its check passes though it is lost.
     vouched: bool,
+    /// Its token has expired, and nothing better was heard since.
+    expired: bool,
 }
 
 /// What becomes of a candidate that is in.
@@ -140,7 +142,7 @@ impl Cluster {
 
     fn judge_members(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
         let (mut due, mut gone) = (Vec::new(), Vec::new());
-        let (mut lost, mut missed, mut hearsay) = (0, 0, 0);
+        let (mut lost, mut missed, mut hearsay, mut expired) = (0, 0, 0, 0);
         for (&address, known) in &mut self.members {
             let proposal = proposals.get(&address);
             let mut is_due = false;
@@ -154,6 +156,7 @@ impl Cluster {
                 }
                 Fate::Goes(kind) => gone.push((address, kind)),
             }
+            expired += usize::from(known.expired);
             lost += usize::from(is_due || known.lost.is_some());
         }
         let members = self.members.len() - gone.len();
@@ -175,6 +178,7 @@ impl Cluster {
                 let held = Kind::MassRemovalHeld {
                     lost: losses.unvouched,
                     of: members,
+                    expired,
                 };
                 turn.say(due[0].0, held);
             }
@@ -263,6 +267,7 @@ impl Known {
             run,
             lost: None,
             vouched: false,
+            expired: false,
         }
     }
 
@@ -271,6 +276,10 @@ impl Known {
         match proposal.map(|proposal| (proposal.word, proposal)) {
             Some((Word::Draining, _)) => Fate::Goes(Kind::Draining),
             Some((Word::Left, _)) => Fate::Goes(Kind::Left),
+            Some((Word::Revoked(why @ Revocation::NotPermitted), _)) => {
+                Fate::Goes(Kind::Revoked(why))
+            }
+            Some((Word::Revoked(Revocation::Expired), _)) => self.has_expired(),
             Some((Word::Ready, proposal)) => {
                 if self.lost.is_some() {
                     turn.say(address, Kind::Back);
@@ -289,6 +298,7 @@ impl Known {
                     hearsay: opinion != Opinion::Failing,
                 }
             }
+            Some((Word::Down, _)) | None if self.expired => self.has_expired(),
             None if self.is_withdrawn(turn) => Fate::Goes(Kind::Withdrawn),
             Some((Word::Down, _)) | None if turn.stale => Fate::Stays,
             Some((Word::Down, _)) | None => self.is_lost(turn),
@@ -306,12 +316,21 @@ impl Known {
 
     /// The set has it; takes over what its record says.
     fn found(&mut self, proposal: &Proposal<'_>, doubted: bool, turn: &mut Turn<'_>) {
-        (self.lost, self.vouched) = (None, false);
+        (self.lost, self.vouched, self.expired) = (None, false, false);
         self.run = Some(proposal.run());
         let next = proposal.candidate(self.candidate.address);
         turn.update.changed |=
             (next.weight, &next.zone) != (self.candidate.weight, &self.candidate.zone);
         self.candidate = Candidate { doubted, ..next };
+    }
+
+    /// No order of its agent, which may only have a new token too late, so it is a loss; but no check speaks for it.
+    fn has_expired(&mut self) -> Fate {
+        self.expired = true;
+        Fate::Due {
+            kind: Kind::Revoked(Revocation::Expired),
+            hearsay: false,
+        }
     }
 
     fn is_lost(&mut self, turn: &mut Turn<'_>) -> Fate {

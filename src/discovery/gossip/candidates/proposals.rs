@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::discovery::gossip::{Candidate, Rules};
 use crate::gossip::record::{MAX_WEIGHT, Record, ServiceState};
-use crate::gossip::view::{Announced, Liveness, PeerSet};
+use crate::gossip::view::{Announced, Liveness, PeerSet, Revocation};
 
 /// Whether a member is in the set.
 pub(super) fn is_alive(liveness: Liveness) -> bool {
@@ -23,16 +23,18 @@ pub(super) enum Word {
     Draining,
     Left,
     Down,
+    /// It may not be announced any more.
+    Revoked(Revocation),
 }
 
 impl Word {
-    /// An order is what the record itself says, or that it may not be announced any more: that its member has left
-    /// says no more of another record than that it is down.
+    /// An order is what the record itself says: that its member has left says no more of another record than that it is
+    /// down.
     fn of(member: Liveness, announced: &Announced) -> Self {
         match (member, announced.state()) {
-            _ if announced.revoked => Self::Left,
             (_, ServiceState::Left) => Self::Left,
             (_, ServiceState::Draining) => Self::Draining,
+            _ if let Some(why) = announced.revoked => Self::Revoked(why),
             (Liveness::Down | Liveness::Left, _) => Self::Down,
             (_, ServiceState::Ready) => Self::Ready,
             (_, ServiceState::Starting | ServiceState::Failing) => Self::Unfit,
@@ -44,7 +46,7 @@ impl Word {
 pub(super) struct Proposal<'a> {
     record: &'a Record,
     pub(super) word: Word,
-    /// Higher wins: lives, epoch, version, member.
+    /// Higher wins: lives and may be announced, epoch, version, member.
     rank: (bool, u64, u64, SocketAddr),
 }
 
@@ -73,7 +75,8 @@ pub(super) fn proposals<'a>(
             };
             let backend = record.backend;
             let address = SocketAddr::new(backend.ip().to_canonical(), backend.port());
-            let rank = (is_alive(member.liveness), *epoch, *version, member.address);
+            let stands = is_alive(member.liveness) && announced.revoked.is_none();
+            let rank = (stands, *epoch, *version, member.address);
             if all.get(&address).is_none_or(|known| known.rank < rank) {
                 let word = Word::of(member.liveness, announced);
                 all.insert(address, Proposal { record, word, rank });

@@ -11,7 +11,7 @@ use super::*;
 use crate::discovery::gossip::{Kind, MAX_CANDIDATES, Wish};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{Record, ServiceState};
-use crate::gossip::view::{Announced, Liveness};
+use crate::gossip::view::{Announced, Liveness, Revocation};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -34,8 +34,7 @@ struct Peer {
     version: u64,
     /// There is a record of it.
     heard: bool,
-    /// It may not be announced any more.
-    revoked: bool,
+    revoked: Option<Revocation>,
 }
 
 impl Peer {
@@ -55,7 +54,7 @@ impl Peer {
             epoch: 1,
             version: 1,
             heard: true,
-            revoked: false,
+            revoked: None,
         }
     }
 
@@ -93,6 +92,7 @@ fn set(peers: &[Peer]) -> PeerSet {
             epoch: peer.epoch,
             version: peer.version,
             accepted: Duration::ZERO,
+            expires: None,
             revoked: peer.revoked,
         })),
     };
@@ -363,19 +363,66 @@ fn what_its_member_no_longer_announces_is_out_at_once() {
 }
 
 #[test]
-fn what_may_not_be_announced_any_more_is_out_at_once_whatever_its_check_says() {
+fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
+    use Revocation::{Expired, NotPermitted};
+    let all: Vec<Peer> = (1..=4).map(Peer::ready).collect();
+    let with = |count: usize, why| {
+        let mut peers = all.clone();
+        for peer in &mut peers[..count] {
+            peer.revoked = Some(why);
+        }
+        peers
+    };
     for checked in [true, false] {
-        let mut bench = Bench::new(checked);
-        bench.update(0, &[Peer::ready(1)]);
-        bench.think(1, Opinion::Healthy);
-        let revoked = Peer {
-            revoked: true,
-            ..Peer::ready(1)
+        let bench = || {
+            let mut bench = Bench::new(checked);
+            bench.update(0, &all);
+            for host in 1..=4 {
+                bench.think(host, Opinion::Healthy);
+            }
+            bench
         };
-        let (changed, events) = bench.update(1, std::slice::from_ref(&revoked));
-        assert_eq!((changed, events), (true, vec![(1, Kind::Left)]));
-        bench.update(2, &[revoked]);
-        assert_eq!(bench.members(), [], "and does not come in again");
+        // The rules have changed: at once, however many.
+        for count in [1, 4] {
+            let (mut bench, revoked) = (bench(), with(count, NotPermitted));
+            let (changed, events) = bench.update(1, &revoked);
+            let out = |host: usize| (host as u8, Kind::Revoked(NotPermitted));
+            assert_eq!(
+                (changed, events),
+                (true, (1..=count).map(out).collect::<Vec<_>>())
+            );
+            bench.update(2, &revoked);
+            assert_eq!(bench.hosts().len(), 4 - count, "and does not come in again");
+        }
+        // A token has expired: at once too, but not more than half of them.
+        let mut bench = bench();
+        let out = (1, Kind::Revoked(Expired));
+        assert_eq!(bench.update(1, &with(1, Expired)).1, [out]);
+        bench.update(20, &with(1, Expired));
+        assert_eq!(bench.hosts(), [2, 3, 4], "and does not come in again");
+        let held = Kind::MassRemovalHeld {
+            lost: 3,
+            of: 3,
+            expired: 3,
+        };
+        assert_eq!(
+            bench.update(30, &with(4, Expired)),
+            (false, vec![(2, held)])
+        );
+        // It is no better if its agent is gone, or its record.
+        let mut gone = with(4, Expired);
+        gone[1].heard = false;
+        (gone[2].liveness, gone[2].revoked) = (Liveness::Down, None);
+        assert_eq!(bench.update(329, &gone), (false, vec![]));
+        let (_, events) = bench.update(330, &gone);
+        let out = |host| (host, Kind::Revoked(Expired));
+        assert_eq!(events, [out(2), out(3), out(4)]);
+        // With a new token it is as any other.
+        assert_eq!(bench.update(400, &all).1.len(), 4);
+        bench.update(401, &with(3, Expired));
+        let (changed, events) = bench.update(402, &all);
+        assert_eq!((changed, events.len()), (false, 1), "{events:?}");
+        assert_eq!(events[0].1, Kind::MassRemovalOver);
     }
 }
 
@@ -461,7 +508,11 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     for host in 1..=5 {
         bench.think(host, Opinion::Failing);
     }
-    let held = Kind::MassRemovalHeld { lost: 5, of: 5 };
+    let held = Kind::MassRemovalHeld {
+        lost: 5,
+        of: 5,
+        expired: 0,
+    };
     assert_eq!(bench.update(10, &[]), (false, vec![(1, held)]));
     assert_eq!(bench.candidates.next_deadline(), Some(s(310)));
     let drained = [Peer::new(1, ServiceState::Draining)];
@@ -483,7 +534,11 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     let mut bench = Bench::new(false);
     bench.update(0, &all);
     bench.update(1, &[]);
-    let held = Kind::MassRemovalHeld { lost: 5, of: 5 };
+    let held = Kind::MassRemovalHeld {
+        lost: 5,
+        of: 5,
+        expired: 0,
+    };
     assert_eq!(bench.update(31, &[]).1, [(1, held)]);
     let (changed, events) = bench.update(60, &all);
     assert_eq!((changed, events.len()), (false, 6), "{events:?}");
@@ -528,7 +583,11 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     bench.update(0, &beside(&all));
     let two = beside(&all[..2]);
     bench.update(1, &two);
-    let held = Kind::MassRemovalHeld { lost: 3, of: 5 };
+    let held = Kind::MassRemovalHeld {
+        lost: 3,
+        of: 5,
+        expired: 0,
+    };
     assert_eq!(bench.update(31, &two).1, [(3, held)]);
     assert_eq!(bench.update(330, &two).1, []);
     assert_eq!(bench.candidates.next_deadline(), Some(s(331)));
@@ -536,7 +595,11 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     assert_eq!(bench.hosts(), [1, 2]);
 
     bench.update(400, &beside(&[]));
-    let held = Kind::MassRemovalHeld { lost: 2, of: 2 };
+    let held = Kind::MassRemovalHeld {
+        lost: 2,
+        of: 2,
+        expired: 0,
+    };
     assert_eq!(bench.update(430, &beside(&[])).1, [(1, held)]);
     assert_eq!(bench.update(100_000, &beside(&[])), (false, vec![]));
     bench.think(1, Opinion::Failing);
@@ -555,7 +618,11 @@ fn a_mass_removal_is_held_whole_though_one_check_answers_before_the_others() {
     let one = [Peer::ready(1)];
     bench.update(1, &one);
     bench.think(2, Opinion::Failing);
-    let held = Kind::MassRemovalHeld { lost: 2, of: 3 };
+    let held = Kind::MassRemovalHeld {
+        lost: 2,
+        of: 3,
+        expired: 0,
+    };
     assert_eq!(bench.update(2, &one), (false, vec![(2, held)]));
     bench.think(3, Opinion::Failing);
     assert_eq!(bench.update(3, &one), (false, vec![]));
@@ -584,7 +651,11 @@ fn agents_that_say_that_all_services_fail_empty_no_cluster() {
         bench.update(1, &two).1,
         [(1, Kind::Failing), (2, Kind::Failing)]
     );
-    let held = Kind::MassRemovalHeld { lost: 3, of: 3 };
+    let held = Kind::MassRemovalHeld {
+        lost: 3,
+        of: 3,
+        expired: 0,
+    };
     assert_eq!(bench.update(2, &failing), (false, vec![(3, held)]));
     assert_eq!(bench.update(100_000, &failing), (false, vec![]));
     let (_, events) = bench.update(100_001, &ready);
@@ -646,6 +717,10 @@ fn of_two_that_announce_one_address_one_counts() {
             ..peer
         }
     };
+    let expired = Peer {
+        revoked: Some(Revocation::Expired),
+        ..at(3, 9, 9, S::Ready, 9)
+    };
     let dead = Peer {
         liveness: Liveness::Down,
         ..at(3, 9, 9, S::Ready, 9)
@@ -668,6 +743,7 @@ fn of_two_that_announce_one_address_one_counts() {
             None,
         ),
         ([dead, at(2, 2, 4, S::Ready, 2)], Some((2, 2))),
+        ([expired, at(2, 2, 4, S::Ready, 2)], Some((2, 2))),
     ] {
         let mut reversed = peers.clone();
         reversed.reverse();
