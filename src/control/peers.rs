@@ -61,6 +61,8 @@ pub struct Peers {
     reports: Arc<Notify>,
     local: LocalAddresses,
     keep: watch::Sender<Wanted>,
+    /// What is kept.
+    kept: LastGood,
     /// Something changed since the set was kept.
     unkept: bool,
     process: Arc<ProcessMetrics>,
@@ -90,7 +92,7 @@ impl Peers {
             path: path.to_owned(),
             source,
             set: Arc::default(),
-            candidates: Candidates::with_last_good(last_good),
+            candidates: Candidates::with_last_good(last_good.clone()),
             began: now,
             looked: None,
             due: false,
@@ -99,6 +101,7 @@ impl Peers {
             reports,
             local: LocalAddresses::default(),
             keep,
+            kept: last_good,
             unkept: false,
             process,
         }
@@ -166,16 +169,25 @@ impl Peers {
         self.hand_over_doubts(config, registry);
         self.show();
         self.unkept |= update.changed;
-        if let Some(gossip) = gossip
-            && self.unkept
-            && !self.candidates.is_stale()
-        {
-            self.unkept = false;
-            let path = members_path(&self.path, gossip);
-            self.keep
-                .send_replace(Some((path, self.candidates.to_last_good())));
-        }
+        self.keep_last_good(gossip);
         update.changed
+    }
+
+    /// Has a good state written, if there is a new one.
+    fn keep_last_good(&mut self, gossip: Option<&GossipConfig>) {
+        let Some(gossip) = gossip.filter(|_| self.unkept) else {
+            return;
+        };
+        let Some(next) = self.candidates.to_last_good(&self.kept) else {
+            return;
+        };
+        // What is held back is kept when it is good again, which need be no change.
+        self.unkept = self.candidates.is_troubled();
+        if next != self.kept {
+            self.kept.clone_from(&next);
+            let path = members_path(&self.path, gossip);
+            self.keep.send_replace(Some((path, next)));
+        }
     }
 
     /// The file's configuration with the candidates as further backends.

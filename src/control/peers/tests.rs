@@ -385,6 +385,43 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bad_state_is_not_written() {
+    let mut bench = Bench::new(config(FILE));
+    let all = || ready(&["10.0.0.2:80", "10.0.0.3:80"]);
+    bench.take(all()).await;
+    let count = |bench: &Bench| -> usize {
+        let wanted = bench.peers.keep.borrow();
+        wanted.as_ref().map_or(0, |(_, kept)| kept["web"].len())
+    };
+    assert_eq!(count(&bench), 2);
+    let mut mistaken = Config::clone(&bench.file);
+    mistaken.gossip.as_mut().unwrap().allow_cidrs.clear();
+    let right = std::mem::replace(&mut bench.file, Arc::new(mistaken));
+    assert!(bench.look(), "nobody is allowed");
+    bench.build();
+    assert_eq!((bench.backends().len(), count(&bench)), (1, 2));
+    bench.file = right;
+    assert!(bench.look());
+    bench.build();
+    // It is alone, and all fail.
+    bench.take(set(Vec::new())).await;
+    for backend in ["10.0.0.2:80", "10.0.0.3:80"] {
+        bench.backend(backend).clear_health(JOINS);
+        bench.backend(backend).set_health(CHECK_DOWN);
+    }
+    bench.wait().await;
+    bench.look();
+    bench.wait().await;
+    assert!(bench.look(), "the hold is over");
+    bench.build();
+    assert_eq!((bench.backends().len(), count(&bench)), (1, 2));
+    bench
+        .take(ready(&["10.0.0.2:80", "10.0.0.4:80", "10.0.0.5:80"]))
+        .await;
+    assert_eq!(count(&bench), 3, "and a good one is");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
     for admin in ["127.0.0.1:9900", ":9900"] {
         let mut file = Config::clone(&config(&format!("admin.address = \"{admin}\"\n{FILE}")));

@@ -167,19 +167,39 @@ impl Candidates {
             .map(|name| (name.as_str(), self.of(name)))
     }
 
-    /// What is worth keeping for a start without peers.
-    pub fn to_last_good(&self) -> LastGood {
-        let mut by_name: BTreeMap<String, BTreeMap<SocketAddr, Candidate>> = BTreeMap::new();
+    /// What is worth keeping for a start without peers, where `before` is kept already; `None` while the set is not to be
+    /// trusted: the last good one stands in for it, or this proxy is alone. Of a cluster that is held, or empty otherwise
+    /// than by its members' own order, what is kept stays.
+    pub fn to_last_good(&self, before: &LastGood) -> Option<LastGood> {
+        if self.is_stale() || self.alone {
+            return None;
+        }
+        let mut by_name: BTreeMap<&str, (bool, BTreeMap<SocketAddr, Candidate>)> = BTreeMap::new();
         for cluster in self.clusters.values() {
-            let all = by_name.entry(cluster.gossip.clone()).or_default();
+            let (good, all) = by_name
+                .entry(&cluster.gossip)
+                .or_insert((true, BTreeMap::new()));
+            *good &= cluster.is_good();
             for (address, known) in &cluster.members {
-                all.insert(*address, known.candidate.clone());
+                let kept = Candidate {
+                    member: None,
+                    doubted: false,
+                    ..known.candidate.clone()
+                };
+                all.insert(*address, kept);
             }
         }
-        by_name
-            .into_iter()
-            .map(|(name, all)| (name, all.into_values().collect()))
-            .collect()
+        let worth = |(name, (good, all)): (&str, (bool, BTreeMap<_, _>))| {
+            let kept = before.get(name).filter(|kept| !good && !kept.is_empty());
+            let all = kept.map_or_else(|| all.into_values().collect(), Vec::clone);
+            (name.to_owned(), all)
+        };
+        Some(by_name.into_iter().map(worth).collect())
+    }
+
+    /// Whether some cluster is not as it would be kept.
+    pub fn is_troubled(&self) -> bool {
+        !self.clusters.values().all(Cluster::is_good)
     }
 
     /// Records that were refused, by [`Refusal::index`]; each counts once while it is.

@@ -2,7 +2,7 @@
 //!
 //! JSON: `{"version":1,"written":"…","members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`; no keys, no
 //! tokens. It is written whole beside the old one and renamed over it, so a reader sees one or the other; mode 0640.
-//! It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
+//! What is not good (`Candidates::to_last_good`) never comes here. It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -60,6 +60,8 @@ pub(super) struct Cluster {
     flaps: Flaps,
     guard: Guard,
     refused: BTreeMap<SocketAddr, Refusal>,
+    /// Those that went last did so by their own order.
+    orderly: bool,
 }
 
 /// A candidate that is in.
@@ -107,8 +109,13 @@ impl Cluster {
 
     /// Takes in what the set says now.
     pub(super) fn update(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
+        let before = self.members.len();
         let refused = self.refuse(proposals, turn);
-        self.judge_members(proposals, turn);
+        let all_were_allowed = self.members.len() == before;
+        let by_order = self.judge_members(proposals, turn);
+        if self.members.len() < before {
+            self.orderly = all_were_allowed && by_order;
+        }
         self.let_in(proposals, refused, turn);
         self.flaps.forget_quiet(turn.now);
     }
@@ -140,7 +147,8 @@ impl Cluster {
         refused
     }
 
-    fn judge_members(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) {
+    /// Decides who goes; says whether all who do have it so by their own order.
+    fn judge_members(&mut self, proposals: &Proposals<'_>, turn: &mut Turn<'_>) -> bool {
         let (mut due, mut gone) = (Vec::new(), Vec::new());
         let (mut lost, mut missed, mut hearsay, mut expired) = (0, 0, 0, 0);
         for (&address, known) in &mut self.members {
@@ -189,12 +197,20 @@ impl Cluster {
             }
             Verdict::Held => {}
         }
+        let ordered = |(_, kind): &(_, Kind)| matches!(kind, Kind::Draining | Kind::Left);
+        let by_order = gone.iter().all(ordered);
         for (address, kind) in gone {
             self.members.remove(&address);
             self.flaps.left(address, turn.now);
             turn.update.changed = true;
             turn.say(address, kind);
         }
+        by_order
+    }
+
+    /// Whether what it has now is worth keeping: nobody is held, and if nobody is left, that is by their own order.
+    pub(super) fn is_good(&self) -> bool {
+        self.guard.held_until().is_none() && (!self.members.is_empty() || self.orderly)
     }
 
     /// Lets in those that are ready, as far as there is room.
