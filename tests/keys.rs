@@ -10,7 +10,8 @@ use std::process::Output;
 
 use lbproxy::gossip::keyring::SecretKey;
 use lbproxy::gossip::token::{AgentCredential, Authority, OperatorPublic};
-use support::process::run;
+use support::process::{Proxy, Reload, run};
+use support::wait::{PATIENCE, wait_until};
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
@@ -133,6 +134,41 @@ fn a_token_in_a_file_is_its_owners_and_never_replaced() {
     let error = refused(&run(&arguments));
     assert!(error.contains("agent.token: File exists"), "{error}");
     assert_eq!(std::fs::read_to_string(&token).unwrap(), minted);
+}
+
+#[test]
+fn what_cannot_start_is_not_valid_and_not_loaded() {
+    let config = |keys: &str| {
+        format!(
+            "[[listener]]\naddress = '127.0.0.1:0'\ncluster = 'web'\n[cluster.web]\nbackends = ['127.0.0.1:9']\n\
+             [gossip]\naddress = '127.87.1.1:7946'\n{keys}\n"
+        )
+    };
+    let proxy = Proxy::start(&config(""));
+    std::fs::write(proxy.dir().join("operator.pub"), "junk").unwrap();
+    let path = proxy.dir().join("other.toml");
+    for (keys, said) in [
+        ("key_files = ['none.key']", "none.key: No such file"),
+        (
+            "token_key = 'operator.pub'",
+            "operator.pub: it does not begin with",
+        ),
+    ] {
+        std::fs::write(&path, config(keys)).unwrap();
+        let path = path.to_str().unwrap();
+        for arguments in [["check", path], ["--config", path]] {
+            let output = run(&arguments);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+            assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+            assert!(stderr.contains("other.toml:8:"), "{arguments:?}: {stderr}");
+        }
+        assert_eq!(proxy.reload(&config(keys)), Reload::Rejected);
+        wait_until(PATIENCE, "the reload's log", || {
+            let log = proxy.log();
+            log.contains(said) && log.contains("lb.toml:8:")
+        });
+    }
 }
 
 #[test]

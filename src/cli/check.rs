@@ -1,5 +1,5 @@
 //! `lbproxy check FILE`: all errors and warnings of a file, a proxy's or an agent's. Binds no socket and changes
-//! nothing.
+//! nothing; the files with secrets that it names are read, as at a start.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
-use crate::config::load::{Loaded, MAX_FILE, is_agent, load_agent, load_bytes};
+use crate::config::load::{MAX_FILE, is_agent, load_agent, load_bytes};
 use crate::config::schema::{AgentConfig, Config};
+use crate::control::look_at_secrets;
 use crate::gossip::text::redacted;
 
 /// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
@@ -40,7 +41,7 @@ fn report(path: &Path, json: bool, colour: bool) -> Report {
     let name = redacted(&path.display().to_string()).into_owned();
     let (bytes, (contents, diagnostics)) = match read(path) {
         Ok(bytes) => {
-            let checked = check(&bytes);
+            let checked = check(path, &bytes);
             (bytes, checked)
         }
         Err(error) if json => (Vec::new(), (None, vec![unreadable(&error)])),
@@ -72,16 +73,20 @@ fn report(path: &Path, json: bool, colour: bool) -> Report {
     Report { out, err, valid }
 }
 
-/// What a valid file holds, and what there is to say of it.
-fn check(bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
-    fn told<T>(loaded: Loaded<T>, contents: fn(&T) -> String) -> (Option<String>, Vec<Diagnostic>) {
-        (loaded.config.as_ref().map(contents), loaded.diagnostics)
-    }
+/// What a valid file holds, and what there is to say of it and of the secrets that it names.
+fn check(path: &Path, bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
     match is_agent(bytes) {
-        true => told(load_agent(bytes), |config: &AgentConfig| {
-            format!("agent of {:?} at {}", config.cluster, config.backend)
-        }),
-        false => told(load_bytes(bytes), contents),
+        true => {
+            let loaded = look_at_secrets(path, bytes, load_agent(bytes));
+            let contents = |config: &AgentConfig| {
+                format!("agent of {:?} at {}", config.cluster, config.backend)
+            };
+            (loaded.config.as_ref().map(contents), loaded.diagnostics)
+        }
+        false => {
+            let loaded = look_at_secrets(path, bytes, load_bytes(bytes));
+            (loaded.config.as_ref().map(contents), loaded.diagnostics)
+        }
     }
 }
 
@@ -135,6 +140,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::gossip::keyring::SecretKey;
 
     /// The report on a file called `lb.toml` with this content.
     fn on(content: &[u8], json: bool) -> Report {
@@ -268,6 +274,70 @@ mod tests {
                 all.contains("lbproxy-key-1.…") && !all.contains(secret),
                 "{all}"
             );
+        }
+    }
+
+    #[test]
+    fn files_with_secrets_are_read_beside_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SecretKey::generate(&[7; 32]).to_text();
+        std::fs::write(folder.path().join("good.key"), &key).unwrap();
+        std::fs::write(folder.path().join("cut.key"), &key[..40]).unwrap();
+        let seen = |text: &str| {
+            let path = folder.path().join("lb.toml");
+            std::fs::write(&path, text).unwrap();
+            let Report { out, err, valid } = report(&path, false, false);
+            assert!(!(out.clone() + &err).contains(&key[14..20]), "{out}{err}");
+            (
+                valid,
+                (out + &err).replace(&format!("{}/", folder.path().display()), ""),
+            )
+        };
+        let proxy = |keys: &str| format!("{VALID}[gossip]\naddress = '127.0.0.1:7946'\n{keys}\n");
+        let agent = |keys: &str| {
+            format!(
+                "cluster = 'web'\nbackend = '10.0.0.7:80'\naddress = '127.0.0.1:7946'\n{keys}\n"
+            )
+        };
+        assert!(seen(&proxy("key_files = ['good.key']")).0);
+        assert!(seen(&agent("key_file = 'good.key'")).0);
+        for (text, said) in [
+            (
+                proxy("key_files = ['good.key', 'nokey', 'cut.key']"),
+                &[
+                    "cannot read nokey: No such file",
+                    "lb.toml:8:26\n",
+                    "lb.toml:8:35\n",
+                ][..],
+            ),
+            (
+                proxy("token_key = 'good.key'"),
+                &[
+                    "good.key: it does not begin with",
+                    "lb.toml:8:13\n",
+                    "of an operator's public key",
+                ],
+            ),
+            // All at once.
+            (
+                format!("workers = 0\n{}", proxy("key_files = ['nokey']")),
+                &["cannot read nokey", "lb.toml:1:11\n", "not valid, 2 errors"],
+            ),
+            (
+                agent("key_file = 'nokey'\ntoken_file = 'good.key'"),
+                &[
+                    "cannot read nokey",
+                    "lb.toml:4:12\n",
+                    "good.key: it",
+                    "lb.toml:5:14\n",
+                ],
+            ),
+        ] {
+            let (valid, all) = seen(&text);
+            assert!(!valid, "{text}");
+            for said in said {
+                assert!(all.contains(said), "{said:?} is not in {all}");
+            }
         }
     }
 

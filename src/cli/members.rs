@@ -14,7 +14,7 @@ use hyper::StatusCode;
 use crate::admin::members::{Member, Members, NO_GOSSIP, PATH, Record};
 use crate::config::load::is_agent;
 use crate::config::watch::read_now;
-use crate::control::read_config;
+use crate::control::read_alone;
 use crate::model::settings::AdminAddress;
 use crate::model::units::show_duration;
 
@@ -34,8 +34,8 @@ const LAST_DATE: u64 = 253_402_300_799;
 
 /// Prints the peer set: a table, or with `json` the answer as it came.
 pub fn run(file: &Path, json: bool) -> ExitCode {
-    match read_config(file) {
-        Ok((config, ..)) => super::ended(show(file, config.admin.as_ref(), json)),
+    match read_alone(file) {
+        Ok(config) => super::ended(show(file, config.admin.as_ref(), json)),
         Err(_) if read_now(file).is_ok_and(|text| is_agent(&text)) => super::ended(Err(anyhow!(
             "{} is the file of an agent; give that of a proxy, which can be asked",
             file.display()

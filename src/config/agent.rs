@@ -3,8 +3,8 @@
 //! `from_str` and the like, and the whole through [`AgentConfig::validate`]; the reader of the file takes the same
 //! way and knows the place of each value besides. `[gossip]` of a proxy obeys the same rules.
 //!
-//! Limits of texts are those of a record on the wire ([`crate::gossip::record`]). No file is opened here: whether a
-//! key can be read is found where it is read.
+//! Limits of texts are those of a record on the wire ([`crate::gossip::record`]). No file is opened here
+//! (see [`super::secrets`]).
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use super::diagnostics::findings::{Finding, Findings};
 use super::diagnostics::suggest::Suggester;
 use super::reader::{self, Reader};
 use super::schema::{AgentConfig, Config};
+use super::secrets::SecretFile;
 use super::{relations, suspicions, syntax};
 
 /// Largest file that is read, in bytes.
@@ -20,6 +21,8 @@ pub struct Loaded<T = Config> {
     pub config: Option<T>,
     /// Errors and warnings in the order of their places; of each at most 1000, and one that counts the rest.
     pub diagnostics: Vec<Diagnostic>,
+    /// Files with secrets that the text names, in its order; none if it is no TOML.
+    pub secrets: Vec<SecretFile>,
 }
 
 /// Reads `text`. Touches no file and no socket. Costs about the time of parsing it as TOML.
@@ -70,15 +73,20 @@ fn read<T>(
         findings: Findings::default(),
         suggester: Suggester::default(),
         whole: parsed.errors.is_empty(),
+        secrets: Vec::new(),
     };
     let config = make(&mut reader, &parsed.root);
-    let findings = match reader.whole {
-        true => reader.findings,
-        false => syntax::merge(text, &parsed.errors, reader.findings),
+    let (findings, secrets) = match reader.whole {
+        true => (reader.findings, reader.secrets),
+        false => (
+            syntax::merge(text, &parsed.errors, reader.findings),
+            Vec::new(),
+        ),
     };
     Loaded {
         config: (findings.errors() == 0).then_some(config),
         diagnostics: findings.into_diagnostics(text),
+        secrets,
     }
 }
 
@@ -119,5 +127,6 @@ fn refuse<T>(diagnostics: Vec<Diagnostic>) -> Loaded<T> {
     Loaded {
         config: None,
         diagnostics,
+        secrets: Vec::new(),
     }
 }

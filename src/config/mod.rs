@@ -4,8 +4,8 @@
 //! The way of a text: TOML with places (`syntax`), typed readers that collect every error (`reader`, with the
 //! table of known keys in `keys`), then the relations between parts (`relations`) and what is legal but surely a
 //! mistake (`suspicions`, `shadow`). Pure: no file is opened and no socket bound, so that `check` and a live reload
-//! run the same code. The file of an agent goes the same way, with its rules in [`agent`]. No part panics or loses its
-//! bound on any text.
+//! run the same code; what is found in the files that the text names comes in from outside ([`secrets`]). The file of an
+//! agent goes the same way, with its rules in [`agent`]. No part panics or loses its bound on any text.
 
 pub mod agent;
 pub mod compile;
@@ -15,6 +15,7 @@ pub mod load;
 mod reader;
 mod relations;
 pub mod schema;
+pub mod secrets;
 mod shadow;
 mod suspicions;
 mod syntax;

@@ -14,6 +14,7 @@ use crate::config::agent::{name, reachable_address, word};
 use crate::config::diagnostics::findings::Finding;
 use crate::config::keys;
 use crate::config::schema::{AgentConfig, LocalCheck};
+use crate::config::secrets::SecretKind;
 use crate::gossip::record::MAX_WEIGHT;
 
 /// Reads a whole file.
@@ -47,7 +48,7 @@ pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) 
         seeds: peer.seeds,
         label: peer.label,
         key_files: key_file(r, table.get("key_file")),
-        token_file: r.path(table.get("token_file")),
+        token_file: r.secret(table.get("token_file"), SecretKind::Token),
         insecure_plaintext: plaintext(r, &table, "key_file"),
         drain_timeout: r
             .duration(table.get("drain_timeout"), FROM_ZERO)
@@ -64,7 +65,7 @@ fn key_file(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
     let Some(slot) = slot else { return Vec::new() };
     let mut files = match slot.value.get_ref() {
         DeValue::Array(_) => key_files(r, Some(slot)),
-        _ => r.path(Some(slot)).into_iter().collect(),
+        _ => r.secret(Some(slot), SecretKind::Key).into_iter().collect(),
     };
     if files.is_empty() {
         // A wrong one, which was told, is not one that is left out.

@@ -14,6 +14,7 @@ use crate::config::agent::{self, Keys, Problem};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::GossipConfig;
+use crate::config::secrets::SecretKind;
 use crate::model::address::BackendAddress;
 
 /// Keys of a ring: more than two are only there while one takes the place of another.
@@ -54,7 +55,7 @@ pub(super) fn gossip(
     let cidrs = table.get("allow_cidrs");
     let config = GossipConfig {
         key_files: key_files(r, table.get("key_files")),
-        token_key: r.path(table.get("token_key")),
+        token_key: r.secret(table.get("token_key"), SecretKind::Operator),
         allow_cidrs: networks(
             r,
             cidrs,
@@ -161,7 +162,7 @@ pub(super) fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathB
         slot,
         "an array of files, such as [\"gossip.key\"]",
         |r, slot| {
-            let file = r.path(Some(slot))?;
+            let file = r.secret(Some(slot), SecretKind::Key)?;
             let shown = quoted(&file.display().to_string());
             once(r, &mut known, file, slot, &format!("key file {shown}"))
         },

@@ -26,6 +26,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostics::findings::{Finding, Findings, quoted};
 use super::diagnostics::suggest::{Suggester, one_of};
 use super::keys::{self, Section};
+use super::secrets::SecretFile;
 
 pub(super) use agent::agent;
 pub(super) use check::PERIOD;
@@ -48,6 +49,8 @@ pub(super) struct Reader<'t> {
     pub suggester: Suggester,
     /// Whether the text was TOML; if not, what seems to be missing may only be hidden.
     pub whole: bool,
+    /// Files with secrets that were named so far.
+    pub secrets: Vec<SecretFile>,
 }
 
 /// A value and the name under which messages speak of it.

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{Reader, Slot};
+use super::{MAX_KEYS, Reader, Slot};
 use crate::config::agent;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::diagnostics::suggest::one_of;
+use crate::config::secrets::{SecretFile, SecretKind};
 use crate::model::units::{parse_duration, parse_size, show_duration, show_size};
 
 const MS: Duration = Duration::from_millis(1);
@@ -20,6 +21,9 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 pub(super) const TIMEOUT: RangeInclusive<Duration> = MS..=YEAR;
 /// Spans of time where zero means at once.
 pub(in crate::config) const FROM_ZERO: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+
+/// Files with secrets that are noted: more than this are refused as too many keys.
+const MAX_SECRETS: usize = MAX_KEYS + 1;
 
 const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
 
@@ -72,6 +76,17 @@ impl Reader<'_> {
     /// Of a file, which need not exist.
     pub(super) fn path(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
         self.parsed(slot, "the path of a file", agent::file)
+    }
+
+    /// Of a file with a secret, which is noted to be looked at.
+    pub(super) fn secret(&mut self, slot: Option<Slot<'_>>, kind: SecretKind) -> Option<PathBuf> {
+        let path = self.path(slot)?;
+        let place = slot?.place();
+        if self.secrets.len() < MAX_SECRETS {
+            let path = path.clone();
+            self.secrets.push(SecretFile { kind, path, place });
+        }
+        Some(path)
     }
 
     /// A word of a closed set.

@@ -22,6 +22,7 @@ fn said(text: &str) -> String {
     let Loaded {
         config,
         diagnostics,
+        ..
     } = load_agent(text.as_bytes());
     let lines: Vec<String> = diagnostics.iter().map(shown).collect();
     assert_eq!(

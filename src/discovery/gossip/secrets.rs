@@ -80,9 +80,17 @@ pub fn keyring(
 ) -> Result<Keyring, SecretError> {
     let keys = files
         .iter()
-        .map(|path| parsed(path, SecretKey::parse))
+        .map(|path| key(path))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Keyring::new(&keys, label, accept_plaintext))
+}
+
+/// The key in a file.
+///
+/// # Errors
+/// If the file holds none.
+pub fn key(file: &Path) -> Result<SecretKey, SecretError> {
+    parsed(file, SecretKey::parse)
 }
 
 /// The operator whose tokens count.
