@@ -36,7 +36,7 @@ pub struct Members<'a> {
     pub conflict: bool,
     /// Whether the last good set, from disk, still stands in for this one.
     pub stale: bool,
-    /// All of them, this proxy included, sorted by address.
+    /// All of them, this proxy included, sorted by address; empty while its own member is starting.
     pub members: Vec<Member<'a>>,
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use hyper::StatusCode;
+use tokio::time::{Instant, sleep};
 
 use crate::admin::members::{Member, Members, NO_GOSSIP, PATH, Record};
 use crate::config::load::is_agent;
@@ -24,6 +25,10 @@ mod tests;
 
 /// Longest text in a cell, characters: as long as the longest name.
 const MAX_CELL: usize = crate::gossip::record::MAX_NAME;
+
+/// How long a member may take to start before its empty set is shown, and between two looks.
+const STARTING: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(50);
 
 const HEADS: [&str; 12] = [
     "MEMBER", "ROLE", "STATE", "EPOCH", "SINCE", "CLUSTER", "BACKEND", "WEIGHT", "ZONE", "SERVICE",
@@ -59,8 +64,7 @@ fn show(file: &Path, admin: Option<&AdminAddress>, json: bool) -> anyhow::Result
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let answer = runtime.block_on(ask::get(admin, PATH))?;
-    let text = printed(answer, json).with_context(|| ask::shown(admin))?;
+    let text = runtime.block_on(answer(admin, json))?;
     match io::stdout().write_all(&text) {
         // Who reads the first lines only has what was asked for.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -68,8 +72,24 @@ fn show(file: &Path, admin: Option<&AdminAddress>, json: bool) -> anyhow::Result
     }
 }
 
-/// What an answer is to be printed as.
-fn printed((status, mut body): (StatusCode, Vec<u8>), json: bool) -> anyhow::Result<Vec<u8>> {
+/// What is to be printed. A set in which the proxy itself is not yet is asked for again: its member is starting.
+async fn answer(admin: &AdminAddress, json: bool) -> anyhow::Result<Vec<u8>> {
+    let until = Instant::now() + STARTING;
+    loop {
+        let answer = ask::get(admin, PATH).await?;
+        let (text, starting) = printed(answer, json).with_context(|| ask::shown(admin))?;
+        if !starting || Instant::now() >= until {
+            return Ok(text);
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// What an answer is to be printed as, and whether the member is starting.
+fn printed(
+    (status, mut body): (StatusCode, Vec<u8>),
+    json: bool,
+) -> anyhow::Result<(Vec<u8>, bool)> {
     if status == StatusCode::NOT_FOUND && body == NO_GOSSIP.as_bytes() {
         bail!("the proxy has no [gossip], so it is in no peer set");
     }
@@ -80,11 +100,13 @@ fn printed((status, mut body): (StatusCode, Vec<u8>), json: bool) -> anyhow::Res
     let members = members.with_context(|| {
         format!("status {status} and no list of members: no lbproxy, or one of another version")
     })?;
+    let starting = members.members.is_empty();
     if !json {
-        return Ok(table(&members).into_bytes());
+        return Ok((table(&members).into_bytes(), starting));
     }
+    drop(members);
     body.push(b'\n');
-    Ok(body)
+    Ok((body, starting))
 }
 
 /// A line on the set and one for each service, or for each member that announces none.
@@ -123,6 +145,7 @@ fn summary(set: &Members<'_>) -> String {
     let part = match (set.conflict, set.joined) {
         (true, _) => "IN CONFLICT: somebody else uses this address",
         (false, true) => "joined",
+        (false, false) if set.members.is_empty() => "starting",
         (false, false) => "not joined yet",
     };
     let stale = if set.stale {

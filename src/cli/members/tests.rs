@@ -136,11 +136,8 @@ fn tcp(address: &str) -> AdminAddress {
 
 /// What is printed after asking at `address`, or the error.
 async fn asked(address: &AdminAddress, json: bool) -> Result<String, String> {
-    let printed = match ask::get(address, PATH).await {
-        Ok(answer) => printed(answer, json),
-        Err(error) => Err(error),
-    };
-    printed
+    answer(address, json)
+        .await
         .map(|text| String::from_utf8(text).unwrap())
         .map_err(|error| format!("{error:#}"))
 }
@@ -165,7 +162,7 @@ async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
     let (address, _alone) = server(&tcp("127.0.0.1:0"), None);
     assert_eq!(
         asked(&tcp(&address), true).await.unwrap_err(),
-        "the proxy has no [gossip], so it is in no peer set"
+        format!("{address}: the proxy has no [gossip], so it is in no peer set")
     );
 }
 
@@ -188,6 +185,35 @@ async fn stranger(answer: Vec<u8>, times: usize) -> AdminAddress {
         let _ = socket.read_u8().await;
     });
     AdminAddress::Tcp(address.into())
+}
+
+#[tokio::test]
+async fn a_member_that_starts_is_waited_for() {
+    let mut starting = report();
+    (starting.set, starting.joined) = (Arc::default(), false);
+    let ask = tcp("127.0.0.1:0");
+    let (address, _server) = server(&ask, Some(starting));
+    let answer_to = ask::get(&tcp(&address), PATH).await.unwrap();
+    let (text, waits) = printed(answer_to.clone(), false).unwrap();
+    let said = "peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, starting\n";
+    assert!(waits && text.starts_with(said.as_bytes()));
+
+    // One that answers so the first time, and with the set the second time.
+    let whole = serde_json::to_vec(&Members::of(&report(), false)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp(&listener.local_addr().unwrap().to_string());
+    let twice = async {
+        for body in [answer_to.1, whole] {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let answer = [head.as_bytes(), &body].concat();
+            socket.write_all(&answer).await.unwrap();
+            // Until the client has heard it.
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    let (text, ()) = tokio::join!(asked(&address, false), twice);
+    assert_eq!(text.unwrap(), table(&Members::of(&report(), false)));
 }
 
 #[tokio::test]
@@ -235,7 +261,7 @@ async fn an_answer_without_an_end_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_does_not_answer_is_given_up() {
-    let before = tokio::time::Instant::now();
+    let before = Instant::now();
     let address = stranger(Vec::new(), 0).await;
     let error = asked(&address, false).await.unwrap_err();
     assert_eq!(

@@ -97,7 +97,7 @@ pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
     }
     if seat.windows.are_of(seat.claim) {
         seat.windows.set.send_replace(Arc::default());
-        seat.windows.report.send_replace(None);
+        seat.windows.show(seat.claim, None);
     }
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
@@ -129,7 +129,8 @@ struct Driver<'a> {
     seeds: Seeds,
     /// Asked to say when all was told, and since when.
     waiting: Vec<(oneshot::Sender<()>, Time)>,
-    published: Time,
+    /// When the set was; never yet, and then at once.
+    published: Option<Time>,
     /// When figures are shown next.
     report_at: Time,
     leaving: Option<Time>,
@@ -165,7 +166,7 @@ impl<'a> Driver<'a> {
             shared,
             datagrams,
             waiting: Vec::new(),
-            published: Duration::ZERO,
+            published: None,
             report_at: Duration::ZERO,
             leaving: None,
             conflict: false,
@@ -286,8 +287,9 @@ impl<'a> Driver<'a> {
         let now = self.shared.now();
         let mut node = self.shared.node.borrow_mut();
         let shows = node.has_joined() || now >= self.unseen_until;
-        if shows && node.is_dirty() && now - self.published >= PUBLISH_EVERY {
-            self.published = now;
+        let rested = self.published.is_none_or(|at| now - at >= PUBLISH_EVERY);
+        if shows && node.is_dirty() && rested {
+            self.published = Some(now);
             self.seat.windows.set.send_replace(Arc::new(node.view(now)));
         }
         if now < self.report_at {
@@ -315,10 +317,7 @@ impl<'a> Driver<'a> {
             conflict: self.conflict,
             rumours: node.rumours(),
         };
-        self.seat
-            .windows
-            .report
-            .send_replace(Some(Arc::new(report)));
+        self.seat.windows.show(self.seat.claim, Some(report));
     }
 
     /// When the next turn is due at the latest.
@@ -329,7 +328,8 @@ impl<'a> Driver<'a> {
             deadline = deadline.min(timer);
         }
         if node.is_dirty() {
-            deadline = deadline.min((self.published + PUBLISH_EVERY).max(now + PUBLISH_EVERY / 10));
+            let due = self.published.map_or(now, |at| at + PUBLISH_EVERY);
+            deadline = deadline.min(due.max(now + PUBLISH_EVERY / 10));
         }
         if !self.waiting.is_empty() {
             deadline = deadline.min(now + Duration::from_millis(20));

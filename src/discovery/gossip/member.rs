@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,6 +18,7 @@ use super::driver;
 use super::secrets::{self, SecretError};
 use crate::gossip::identity::Role;
 use crate::gossip::keyring::Keyring;
+use crate::gossip::node::Counters;
 use crate::gossip::record::Record;
 use crate::gossip::token::{AgentCredential, Authority};
 use crate::gossip::view::{PeerSet, Report};
@@ -116,16 +118,34 @@ pub(super) enum Command {
 pub struct Windows {
     /// The set, on each change.
     pub set: Arc<watch::Sender<Arc<PeerSet>>>,
-    /// Its figures, each second; `None` without a member.
+    /// Its figures, each second; `None` without a member. Until its thread has begun it has nobody in its set, not even
+    /// itself.
     pub report: Arc<watch::Sender<Option<Arc<Report>>>>,
     /// Which member looks out of them: the last that was started.
     owner: Arc<AtomicU64>,
 }
 
 impl Windows {
-    /// They are a new member's from now on.
-    fn claim(&self) -> u64 {
-        self.owner.fetch_add(1, Ordering::Relaxed) + 1
+    /// They are a new member's from now on, and show `first`: whoever looks sees at once that there is a member. Who
+    /// owns them changes while the report is locked, so that the member before can neither overwrite nor clear it.
+    fn claim(&self, first: Report) -> u64 {
+        let mut claim = 0;
+        self.report.send_modify(|report| {
+            claim = self.owner.fetch_add(1, Ordering::Relaxed) + 1;
+            *report = Some(Arc::new(first));
+        });
+        claim
+    }
+
+    /// Shows a report, or that there is none, if they still are this member's.
+    pub(super) fn show(&self, claim: u64, next: Option<Report>) {
+        self.report.send_if_modified(|report| {
+            let own = self.are_of(claim);
+            if own {
+                *report = next.map(Arc::new);
+            }
+            own
+        });
     }
 
     /// Whether they still are.
@@ -210,11 +230,24 @@ impl Prepared {
             None => Sockets::bind(self.settings.address)?,
         };
         let settings = self.settings.clone();
+        let starting = Report {
+            set: Arc::default(),
+            at: Duration::ZERO,
+            address: settings.advertise,
+            label: settings.label.clone(),
+            key_ids: self.secrets.keyring.key_ids(),
+            counters: Counters::default(),
+            lag: Duration::ZERO,
+            patience: 1,
+            joined: false,
+            conflict: false,
+            rumours: 0,
+        };
         let (secrets, seat) = (
             self.secrets,
             driver::Seat {
                 settings: self.settings,
-                claim: windows.claim(),
+                claim: windows.claim(starting),
                 windows,
                 commands: received,
                 announced: None,
@@ -338,27 +371,57 @@ fn bind_streams(address: SocketAddr) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::gossip::record::ServiceState;
 
-    #[tokio::test]
-    async fn a_member_that_fails_begins_anew_and_announces_the_same() {
-        let address = UdpSocket::bind("127.88.0.1:0")
+    /// Of a proxy at a free port of this address.
+    fn settings(host: &str) -> MemberSettings {
+        let address = UdpSocket::bind((host, 0))
             .and_then(|socket| socket.local_addr())
             .unwrap();
-        let settings = MemberSettings {
+        MemberSettings {
             address,
             advertise: address,
             seeds: Vec::new(),
-            label: String::new(),
+            label: "set".to_owned(),
             key_files: Vec::new(),
             accept_plaintext: false,
             token_key: None,
             token_file: None,
             role: Role::Proxy,
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_a_report_from_the_first_moment_to_the_last() {
+        let windows = Windows::default();
+        let mut reports = windows.report.subscribe();
+        let begin = |settings| {
+            let member = Prepared::new(settings, None).unwrap();
+            let member = member.start(windows.clone()).unwrap();
+            assert!(windows.report.borrow().is_some());
+            member
         };
+        let member = begin(settings("127.88.0.2"));
+        let first = reports.borrow_and_update().clone().unwrap();
+        assert_eq!((first.label.as_str(), first.joined), ("set", false));
+        // The first word of its thread has the member itself.
+        let own = reports.wait_for(|r| r.as_ref().is_some_and(|r| !r.set.members.is_empty()));
+        tokio::time::timeout(Duration::from_secs(30), own)
+            .await
+            .unwrap()
+            .unwrap();
+        // One that ends clears nothing of another that has begun.
+        let next = begin(settings("127.88.0.3"));
+        member.leave().await;
+        assert!(windows.report.borrow().is_some());
+        next.leave().await;
+        assert!(windows.report.borrow().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_member_that_fails_begins_anew_and_announces_the_same() {
+        let settings = settings("127.88.0.1");
         let windows = Windows::default();
         let member = Prepared::new(settings, None)
             .unwrap()
