@@ -7,8 +7,9 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lbproxy::gossip::token::{OperatorKey, mint};
@@ -194,6 +195,34 @@ fn two_meet_one_by_flags_and_one_by_a_file() {
     assert_eq!(second.wait_exit().code(), Some(0), "{}", second.log());
     first.wait_log("WARN no other member of the peer set answers any more");
     assert!(!first.log().contains(" DEBUG "), "{}", first.log());
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gossip.key");
+    key(&path);
+    let mode = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    mode(0o640);
+    let flags = format!(
+        "--cluster web --backend 127.0.0.1:80 --address 127.77.6.1:7946 --key-file {}",
+        path.display()
+    );
+    let agent = Agent::start(&flags, &[]);
+    agent.wait_log("INFO announced");
+    assert!(!agent.log().contains("has mode"), "{}", agent.log());
+    // Its place is taken by one of mode 0664.
+    let new = dir.path().join("new");
+    key(&new);
+    fs::set_permissions(&new, Permissions::from_mode(0o664)).unwrap();
+    fs::rename(&new, &path).unwrap();
+    agent.wait_log("INFO the files of keys and token have changed and are used");
+    let said = "gossip.key has mode 0664, so everybody on this machine can read it, and others than its owner can \
+                change it: chmod 600 ";
+    let before = agent.log().matches(said).count();
+    assert_eq!(before, 1, "{}", agent.log());
+    drop(agent);
+    Agent::start(&flags, &[]).wait_log(said);
 }
 
 #[test]

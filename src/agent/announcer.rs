@@ -87,6 +87,7 @@ impl PeerAnnouncer {
         };
         let record = record(config);
         let expires = permits(&settings, &record)?;
+        settings.warn_of_exposed();
         let read = |file: &PathBuf| {
             secrets::read(file)
                 .ok()
@@ -131,7 +132,9 @@ impl PeerAnnouncer {
             let (settings, record) = (self.member.settings().clone(), self.record.clone());
             let secrets = spawn_blocking(move || {
                 let expires = permits(&settings, &record)?;
-                Ok::<_, StartError>((settings.secrets()?, expires))
+                let secrets = settings.secrets()?;
+                settings.warn_of_exposed();
+                Ok::<_, StartError>((secrets, expires))
             });
             match secrets.await {
                 Ok(Ok((secrets, expires))) => {

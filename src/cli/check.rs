@@ -137,6 +137,9 @@ fn summary(diagnostics: &[Diagnostic]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -281,8 +284,14 @@ mod tests {
     fn files_with_secrets_are_read_beside_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let key = SecretKey::generate(&[7; 32]).to_text();
-        std::fs::write(folder.path().join("good.key"), &key).unwrap();
-        std::fs::write(folder.path().join("cut.key"), &key[..40]).unwrap();
+        let write = |name: &str, text: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        write("good.key", &key, 0o600);
+        write("cut.key", &key[..40], 0o600);
+        write("open.key", &key, 0o644);
         let seen = |text: &str| {
             let path = folder.path().join("lb.toml");
             std::fs::write(&path, text).unwrap();
@@ -299,8 +308,24 @@ mod tests {
                 "cluster = 'web'\nbackend = '10.0.0.7:80'\naddress = '127.0.0.1:7946'\n{keys}\n"
             )
         };
-        assert!(seen(&proxy("key_files = ['good.key']")).0);
-        assert!(seen(&agent("key_file = 'good.key'")).0);
+        assert!(
+            !seen(&proxy("key_files = ['good.key']"))
+                .1
+                .contains("has mode")
+        );
+        for text in [
+            proxy("key_files = ['open.key']"),
+            agent("key_file = 'open.key'"),
+        ] {
+            let (valid, all) = seen(&text);
+            let said =
+                "warning: open.key has mode 0644, so everybody on this machine can read it\n";
+            assert!(valid && all.contains(said), "{all}");
+            assert!(
+                all.contains("= help: chmod 600 open.key, or 640 with a group"),
+                "{all}"
+            );
+        }
         for (text, said) in [
             (
                 proxy("key_files = ['good.key', 'nokey', 'cut.key']"),

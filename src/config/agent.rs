@@ -178,7 +178,7 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
         add(
             &format!("`address` is not loopback, and there is no `{name}`"),
             format!("expected `{name}`, since whoever reaches the address could speak for every member"),
-            "make a key with: lbproxy key generate > gossip.key; or, in a network without strangers, set \
+            "make a key with: lbproxy key generate --out gossip.key; or, in a network without strangers, set \
              `insecure_plaintext`"
                 .to_owned(),
         );

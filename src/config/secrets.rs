@@ -44,17 +44,29 @@ pub struct SecretFile {
 }
 
 impl<T> Loaded<T> {
-    /// With what `look` has to say against each of the files; any word is an error. `text` is the one that was loaded.
+    /// With what `look` has to say of each of the files: an error; or a warning, and how to put it right. `text` is the
+    /// one that was loaded.
     pub fn look_at_secrets(
         mut self,
         text: &[u8],
-        look: impl Fn(&SecretFile) -> Result<(), String>,
+        look: impl Fn(&SecretFile) -> Result<Option<(String, String)>, String>,
     ) -> Self {
         let mut findings = Findings::default();
         for file in &self.secrets {
-            if let Err(message) = look(file) {
-                let finding = Finding::error(file.place.clone(), message);
-                findings.add(finding.label(file.kind.expected()));
+            let place = file.place.clone();
+            match look(file) {
+                Ok(None) => {}
+                Ok(Some((message, help))) => {
+                    let finding = Finding::warning(place, message);
+                    findings.add(
+                        finding
+                            .label("expected a file for those who need it")
+                            .help(help),
+                    );
+                }
+                Err(message) => {
+                    findings.add(Finding::error(place, message).label(file.kind.expected()));
+                }
             }
         }
         if findings.errors() > 0 {

@@ -26,7 +26,9 @@ pub fn look_at_secrets<T>(path: &Path, text: &[u8], loaded: Loaded<T>) -> Loaded
             SecretKind::Operator => secrets::authority(&file).map(drop),
             SecretKind::Token => secrets::credential(&file).map(drop),
         };
-        read.map_err(|error| error.to_string())
+        read.map_err(|error| error.to_string())?;
+        let exposed = secrets::exposed(&file, *kind == SecretKind::Operator);
+        Ok(exposed.map(|exposed| (exposed.what, exposed.remedy)))
     })
 }
 

@@ -112,6 +112,7 @@ impl Membership {
         match Prepared::new(running.settings().clone(), Some(running)) {
             Ok(prepared) => {
                 running.apply(prepared);
+                running.settings().warn_of_exposed();
                 info!("gossip: the key files have changed and are applied");
             }
             Err(error) => {

@@ -124,7 +124,7 @@ fn an_advertised_default_follows_the_address() {
 #[test]
 fn what_does_not_fit_together() {
     let no_key = "--address is not loopback, and there is no --key-file: expected --key-file, since whoever \
-                  reaches the address could speak for every member; make a key with: lbproxy key generate > \
+                  reaches the address could speak for every member; make a key with: lbproxy key generate --out \
                   gossip.key; or, in a network without strangers, set --insecure-plaintext";
     for (line, said) in [
         ("--weight 1", "--cluster is required without --config"),

@@ -266,7 +266,7 @@ fn checks() {
 fn flags_obey_the_rules_of_the_file() {
     assert_eq!(least().validate(), Ok(()));
     let key = "`address` is not loopback, and there is no `key_file`: expected `key_file`, since whoever reaches the \
-               address could speak for every member; make a key with: lbproxy key generate > gossip.key; or, in a \
+               address could speak for every member; make a key with: lbproxy key generate --out gossip.key; or, in a \
                network without strangers, set `insecure_plaintext`";
     let one_machine =
         "expected the address of one machine, neither unspecified nor multicast nor broadcast";

@@ -244,7 +244,7 @@ fn without_a_key() {
     };
     let refused = "5:11 error: `address` is not loopback, and there is no `key_files` | \
          expected `key_files`, since whoever reaches the address could speak for every member | \
-         make a key with: lbproxy key generate > gossip.key; or, in a network without strangers, set \
+         make a key with: lbproxy key generate --out gossip.key; or, in a network without strangers, set \
          `insecure_plaintext`";
     for (lines, expected) in [
         ("'10.0.0.5:7946'", refused),

@@ -188,6 +188,17 @@ impl MemberSettings {
         })
     }
 
+    /// Warns of each file that others than those it is for can read or change.
+    pub fn warn_of_exposed(&self) {
+        let private = self.key_files.iter().chain(&self.token_file);
+        let files = private.map(|file| (file, false));
+        for (file, public) in files.chain(self.token_key.iter().map(|file| (file, true))) {
+            if let Some(exposed) = secrets::exposed(file, public) {
+                warn!("{exposed}");
+            }
+        }
+    }
+
     /// Files whose change asks for a look at them.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let others = self.token_key.iter().chain(&self.token_file);

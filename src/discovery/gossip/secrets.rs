@@ -3,9 +3,10 @@
 //! A key may be given by mistake where the path of its file belongs, and an error that repeated it would carry it into
 //! a log: no error here shows a path that looks like one, and none shows what a file holds.
 
-use std::fs::OpenOptions;
+use std::fmt;
+use std::fs::{OpenOptions, metadata};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::gossip::keyring::{Keyring, SecretKey};
@@ -119,6 +120,48 @@ fn parsed<T, E: ToString>(
     })
 }
 
+/// A file that others than those it is for can read or change. A word of warning and no more: what mounts secrets, as
+/// Kubernetes does, often gives them mode 0644 where nobody else is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// Who can do what.
+    pub what: String,
+    /// How to put it right.
+    pub remedy: String,
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.remedy)
+    }
+}
+
+/// Whether a file is exposed; `public` is one that anybody may read.
+pub fn exposed(path: &Path, public: bool) -> Option<Exposed> {
+    let mode = metadata(path).ok()?.mode() & 0o7777;
+    let what = exposes(mode, public)?;
+    let path = shown(path);
+    Some(Exposed {
+        what: format!("{path} has mode {mode:04o}, so {what}"),
+        remedy: match public {
+            true => format!("chmod 644 {path}"),
+            false => format!("chmod 600 {path}, or 640 with a group of those who read it"),
+        },
+    })
+}
+
+/// What a mode lets others do. A group that reads is one that was made for that.
+fn exposes(mode: u32, public: bool) -> Option<&'static str> {
+    match (mode & 0o004 != 0 && !public, mode & 0o022 != 0) {
+        (false, false) => None,
+        (true, false) => Some("everybody on this machine can read it"),
+        (false, true) => Some("others than its owner can change it"),
+        (true, true) => {
+            Some("everybody on this machine can read it, and others than its owner can change it")
+        }
+    }
+}
+
 /// The path as an error may show it.
 pub fn shown(path: &Path) -> String {
     let text = path.display().to_string();
@@ -131,6 +174,30 @@ pub fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modes() {
+        const READ: Option<&str> = Some("everybody on this machine can read it");
+        const CHANGE: Option<&str> = Some("others than its owner can change it");
+        for (mode, private, public) in [
+            (0o600, None, None),
+            (0o400, None, None),
+            (0o640, None, None),
+            (0o440, None, None),
+            (0o750, None, None),
+            (0o644, READ, None),
+            (0o604, READ, None),
+            (0o620, CHANGE, CHANGE),
+            (0o660, CHANGE, CHANGE),
+            (0o602, CHANGE, CHANGE),
+        ] {
+            assert_eq!(exposes(mode, false), private, "{mode:o}");
+            assert_eq!(exposes(mode, true), public, "{mode:o}");
+        }
+        assert_eq!(exposes(0o664, true), CHANGE);
+        let both = exposes(0o666, false).unwrap();
+        assert!(both.contains(READ.unwrap()) && both.contains(CHANGE.unwrap()));
+    }
 
     #[test]
     fn only_regular_files_are_read() {
