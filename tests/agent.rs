@@ -11,6 +11,7 @@ use std::fs::{self, Permissions};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lbproxy::gossip::token::{OperatorKey, mint};
 use rustix::process::Signal;
@@ -108,6 +109,26 @@ fn a_token_that_has_expired_is_warned_of() {
         &[],
     );
     agent.wait_log("WARN the token has expired: proxies that ask for one will refuse this service");
+}
+
+#[test]
+fn a_token_that_will_expire_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let operator = OperatorKey::generate(&[7; 32]);
+    let cidrs = ["127.0.0.0/8".parse().unwrap()];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let token = mint(&operator, &[8; 32], "web", &cidrs, 5, now.as_secs() + 5).unwrap();
+    let file = dir.path().join("agent.token");
+    fs::write(&file, token.to_text()).unwrap();
+    let agent = Agent::start(
+        &format!(
+            "--cluster web --backend 127.0.0.1:80 --address 127.77.5.2:7946 --token-file {}",
+            file.display()
+        ),
+        &[],
+    );
+    agent.wait_log("WARN the token expires soon: mint another one and put it in its file");
+    assert!(!agent.log().contains("has expired"), "{}", agent.log());
 }
 
 #[test]

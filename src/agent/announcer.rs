@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch::Receiver, watch::Sender};
+use tokio::sync::{Notify, watch::Sender};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -28,9 +28,12 @@ use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{MAX_NAME, Record, ServiceState};
 use crate::gossip::token::{GRACE, TokenError};
+use crate::model::units::show_duration;
 
 /// Longest time between two looks at the wall clock, which may be set.
 const CLOCK_LOOK: Duration = Duration::from_secs(60);
+/// At the most so many seconds before a token expires the first word is said of it.
+const EARLY: u64 = 86_400;
 
 /// Why a service cannot be announced.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +66,8 @@ pub struct PeerAnnouncer {
     record: Record,
     /// What the files held before they were read.
     held: Vec<Option<u64>>,
-    /// When the token that is used expires, Unix seconds.
-    expires: Sender<Option<u64>>,
+    /// Of the token that is used.
+    lease: Sender<Option<Lease>>,
 }
 
 impl PeerAnnouncer {
@@ -86,7 +89,7 @@ impl PeerAnnouncer {
             role: Role::Agent,
         };
         let record = record(config);
-        let expires = permits(&settings, &record)?;
+        let lease = permits(&settings, &record)?;
         settings.warn_of_exposed();
         let read = |file: &PathBuf| {
             secrets::read(file)
@@ -100,7 +103,7 @@ impl PeerAnnouncer {
             windows,
             record,
             held,
-            expires: Sender::new(expires),
+            lease: Sender::new(lease),
         };
         let taken = announcer.member.announce(announcer.record.clone());
         match taken.blocking_recv() {
@@ -131,15 +134,23 @@ impl PeerAnnouncer {
             held = now;
             let (settings, record) = (self.member.settings().clone(), self.record.clone());
             let secrets = spawn_blocking(move || {
-                let expires = permits(&settings, &record)?;
+                let lease = permits(&settings, &record)?;
                 let secrets = settings.secrets()?;
                 settings.warn_of_exposed();
-                Ok::<_, StartError>((secrets, expires))
+                Ok::<_, StartError>((secrets, lease))
             });
             match secrets.await {
-                Ok(Ok((secrets, expires))) => {
+                Ok(Ok((secrets, lease))) => {
                     self.member.renew(secrets);
-                    self.expires.send_replace(expires);
+                    self.lease.send_if_modified(|current| {
+                        // The same token, beside another key: what was said of it stands.
+                        let expires = |lease: &Option<Lease>| lease.map(|lease| lease.expires);
+                        let other = expires(current) != expires(&lease);
+                        if other {
+                            *current = lease;
+                        }
+                        other
+                    });
                     info!("the files of keys and token have changed and are used");
                 }
                 Ok(Err(error)) => {
@@ -150,15 +161,19 @@ impl PeerAnnouncer {
         }
     }
 
-    /// Warns once of each token that expires. More is not for the agent to do: its clock may be wrong, and it is the
-    /// proxies' that counts.
+    /// Warns of each token before it expires, and when it has. More is not for the agent to do: its clock may be wrong,
+    /// and it is the proxies' that counts.
     async fn tell_of_expiry(&self) -> Infallible {
-        let mut token = self.expires.subscribe();
         loop {
-            expiry(&mut token, unix_now).await;
-            warn!("the token has expired: proxies that ask for one will refuse this service");
-            // The sender is here.
-            let _ = token.changed().await;
+            match next_word(&self.lease, unix_now).await {
+                Word::Soon { left } => warn!(
+                    expires_in = show_duration(Duration::from_secs(left)),
+                    "the token expires soon: mint another one and put it in its file, which is read again"
+                ),
+                Word::Expired => warn!(
+                    "the token has expired: proxies that ask for one will refuse this service"
+                ),
+            }
         }
     }
 }
@@ -189,8 +204,8 @@ impl Announcer for PeerAnnouncer {
     }
 }
 
-/// Whether the token, if there is one, is for this service and this agent, as proxies ask; and when it expires.
-fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<u64>, StartError> {
+/// Whether the token, if there is one, is for this service and this agent, as proxies ask; and its lease from now on.
+fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<Lease>, StartError> {
     let Some(file) = &settings.token_file else {
         return Ok(None);
     };
@@ -200,24 +215,77 @@ fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<u64>, St
     permits(record.backend.ip()).map_err(StartError::Token)?;
     let own = settings.advertise.ip();
     permits(own).map_err(|error| StartError::Place(own, error))?;
-    Ok(Some(token.expires()))
+    Ok(Some(Lease {
+        expires: token.expires(),
+        taken: unix_now(),
+        said: None,
+    }))
 }
 
-/// Waits until the token, or one that takes its place in the meantime, has expired by the clock `now`.
-async fn expiry(token: &mut Receiver<Option<u64>>, now: impl Fn() -> u64) {
-    loop {
-        let expires = *token.borrow_and_update();
-        let left = expires.map(|at| {
-            at.saturating_add(GRACE)
-                .saturating_add(1)
-                .saturating_sub(now())
-        });
-        if left == Some(0) {
-            return;
+/// A token in use. Times are Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lease {
+    expires: u64,
+    /// When it was taken into use.
+    taken: u64,
+    /// What was said of it.
+    said: Option<Word>,
+}
+
+/// What there is to say of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// So many seconds are left.
+    Soon { left: u64 },
+    /// It is of no use to anybody any more.
+    Expired,
+}
+
+impl Lease {
+    /// The next word on the token, and in how many seconds it is due; `None` when all is said. The first is due when a
+    /// fifth of the life that it had when it was taken is left, or a day; the other when the grace of those who judge it
+    /// is over too.
+    fn next(&self, now: u64) -> Option<(Word, u64)> {
+        let over = self.expires.saturating_add(GRACE).saturating_add(1);
+        if now >= over && self.said != Some(Word::Expired) {
+            return Some((Word::Expired, 0));
         }
-        let look = left.map(|seconds| CLOCK_LOOK.min(Duration::from_secs(seconds)));
+        match self.said {
+            None => {
+                let life = self.expires.saturating_sub(self.taken);
+                let soon = self.expires - EARLY.min(life / 5);
+                let left = self.expires.saturating_sub(now.max(soon));
+                Some((Word::Soon { left }, soon.saturating_sub(now)))
+            }
+            Some(Word::Soon { .. }) => Some((Word::Expired, over - now)),
+            Some(Word::Expired) => None,
+        }
+    }
+}
+
+/// Waits until there is something to say of the token, or of one that takes its place in the meantime, by the clock
+/// `now`; notes that it is said.
+async fn next_word(lease: &Sender<Option<Lease>>, now: impl Fn() -> u64) -> Word {
+    let mut changes = lease.subscribe();
+    loop {
+        let current = *changes.borrow_and_update();
+        let due = current.and_then(|lease| lease.next(now()));
+        let look = match due {
+            Some((word, 0)) => {
+                lease.send_if_modified(|lease| {
+                    // Another token that came this moment has a word of its own to wait for.
+                    if *lease == current {
+                        lease.iter_mut().for_each(|lease| lease.said = Some(word));
+                    }
+                    false
+                });
+                return word;
+            }
+            Some((_, seconds)) => Some(CLOCK_LOOK.min(Duration::from_secs(seconds))),
+            None => None,
+        };
         tokio::select! {
-            _ = token.changed() => {}
+            _ = changes.changed() => {}
             () = sleep(look.unwrap_or_default()), if look.is_some() => {}
         }
     }
@@ -258,36 +326,88 @@ mod tests {
 
     use super::*;
 
+    fn lease(taken: u64, expires: u64) -> Lease {
+        Lease {
+            expires,
+            taken,
+            said: None,
+        }
+    }
+
+    #[test]
+    fn when_to_warn_next() {
+        const DAY: u64 = 86_400;
+        let soon = |left| Some(Word::Soon { left });
+        let over = Some(Word::Expired);
+        for (expires, said, now, next) in [
+            // A life of 1000 s from 1000 on: a fifth of it.
+            (2000, None, 1000, Some((soon(200), 800))),
+            (2000, None, 1799, Some((soon(200), 1))),
+            (2000, None, 1800, Some((soon(200), 0))),
+            (2000, None, 1900, Some((soon(100), 0))),
+            (2000, soon(200), 1800, Some((over, 200 + GRACE + 1))),
+            (2000, soon(200), 2000 + GRACE, Some((over, 1))),
+            (2000, soon(200), 2001 + GRACE, Some((over, 0))),
+            (2000, over, 2001 + GRACE, None),
+            // The clock went back meanwhile.
+            (2000, over, 1000, None),
+            (2000, soon(200), 1000, Some((over, 1001 + GRACE))),
+            // Of a long one a day.
+            (1000 + 30 * DAY, None, 1000, Some((soon(DAY), 29 * DAY))),
+            (1000 + 5 * DAY, None, 1000, Some((soon(DAY), 4 * DAY))),
+            (
+                1000 + 4 * DAY,
+                None,
+                1000,
+                Some((soon(DAY * 4 / 5), DAY * 16 / 5)),
+            ),
+            // One that is within the grace, and one that is not, when it is taken.
+            (990, None, 1000, Some((soon(0), 0))),
+            (5, None, 1000, Some((over, 0))),
+            (0, None, 0, Some((soon(0), 0))),
+            (
+                u64::MAX,
+                None,
+                1000,
+                Some((soon(DAY), u64::MAX - DAY - 1000)),
+            ),
+        ] {
+            let lease = Lease {
+                said,
+                ..lease(1000.min(now), expires)
+            };
+            let next = next.map(|(word, due)| (word.unwrap(), due));
+            assert_eq!(lease.next(now), next, "{lease:?} at {now}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_token_expires_by_the_clock_unless_it_is_replaced() {
+    async fn a_token_is_told_of_by_the_clock_unless_it_is_replaced() {
         let began = Instant::now();
         let now = || 1000 + began.elapsed().as_secs();
-        let sender = Sender::new(Some(2000));
-        let mut token = sender.subscribe();
+        let token = Sender::new(Some(lease(1000, 2000)));
         let replaced = async {
-            sleep(Duration::from_secs(1200)).await;
-            sender.send_replace(Some(3000));
+            sleep(Duration::from_secs(700)).await;
+            token.send_replace(Some(lease(1700, 3200)));
         };
-        tokio::join!(expiry(&mut token, now), replaced);
-        assert_eq!(now(), 3000 + GRACE + 1);
-        // One that has expired already.
-        sender.send_replace(Some(5));
-        expiry(&mut token, now).await;
-        assert_eq!(now(), 3000 + GRACE + 1);
-        // The clock was set.
-        sender.send_replace(Some(1_000_000));
-        let set = || now() + 1_000_000 * u64::from(began.elapsed() > Duration::from_secs(5000));
-        expiry(&mut token, set).await;
-        assert!(now() <= 1000 + 5000 + CLOCK_LOOK.as_secs() + 1, "{}", now());
-        // None, and then one.
-        sender.send_replace(None);
+        let (word, ()) = tokio::join!(next_word(&token, now), replaced);
+        assert_eq!((word, now()), (Word::Soon { left: 300 }, 2900));
+        assert_eq!(next_word(&token, now).await, Word::Expired);
+        assert_eq!(now(), 3200 + GRACE + 1);
+        // All is said, until there is another, which has expired already.
         let at = now();
         let replaced = async {
             sleep(Duration::from_secs(10_000)).await;
-            sender.send_replace(Some(5));
+            token.send_replace(Some(lease(now(), 5)));
         };
-        tokio::join!(expiry(&mut token, now), replaced);
-        assert_eq!(now(), at + 10_000);
+        let (word, ()) = tokio::join!(next_word(&token, now), replaced);
+        assert_eq!((word, now()), (Word::Expired, at + 10_000));
+        // The clock is set.
+        token.send_replace(Some(lease(now(), now() + 1_000_000)));
+        let at = now();
+        let set = || now() + 1_000_000 * u64::from(now() > at + 5000);
+        assert_eq!(next_word(&token, set).await, Word::Expired);
+        assert!(now() <= at + 5001 + CLOCK_LOOK.as_secs(), "{}", now() - at);
     }
 
     #[test]
