@@ -160,6 +160,34 @@ fn the_exit_code_of_what_runs_once() {
 }
 
 #[test]
+fn a_file_says_what_its_flags_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.toml");
+    let text = "cluster = 'web'\nbackend = '127.0.0.1:80'\naddress = '127.77.1.2:7946'\nonce = true\n\
+                drain_delay = '0s'\n";
+    fs::write(&file, text).unwrap();
+    let flags = format!("--config {}", file.display());
+    let agent = Agent::start(&flags, &["sh", "-c", "exit 7"]);
+    assert_eq!(agent.wait_exit().code(), Some(7), "{}", agent.log());
+    // And without what it could run once.
+    let output = run(&["agent", "--config", file.to_str().unwrap()]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("there is no COMMAND to run"), "{stderr}");
+}
+
+#[test]
+fn an_agent_without_seeds_says_that_it_waits() {
+    let agent = Agent::start(
+        "--cluster web --backend 127.0.0.1:80 --address 127.77.7.1:7946",
+        &[],
+    );
+    agent.wait_log(
+        "WARN asks no other member, having no seeds or none whose name resolves: waits to be found",
+    );
+}
+
+#[test]
 fn sigterm_drains_and_ends_what_is_supervised() {
     let port = Port::reserve("127.0.0.1");
     let flags = format!(

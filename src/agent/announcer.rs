@@ -194,7 +194,7 @@ impl Announcer for PeerAnnouncer {
     async fn tend(&self) -> Infallible {
         tokio::select! {
             never = self.follow_files() => never,
-            never = company::follow(self.windows.report.subscribe()) => never,
+            never = company::follow(self.windows.report.subscribe(), Role::Agent) => never,
             never = self.tell_of_expiry() => never,
         }
     }

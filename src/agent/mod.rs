@@ -119,9 +119,9 @@ async fn live(
     let began = Instant::now();
     let mut supervisor = match &settings.command[..] {
         [] => None,
-        command => {
-            Some(Supervisor::new(command.to_vec(), settings.once).map_err(AgentError::Signals)?)
-        }
+        command => Some(
+            Supervisor::new(command.to_vec(), settings.config.once).map_err(AgentError::Signals)?,
+        ),
     };
     let mut service = Service {
         life: Life::new(settings.rules(), Time::ZERO),
@@ -145,7 +145,7 @@ async fn live(
         let event = tokio::select! {
             biased;
             signal = signals.next() => service.heard(signal, supervisor.as_ref()),
-            change = next(supervisor.as_mut()) => Some(service.changed(change, settings.once)),
+            change = next(supervisor.as_mut()) => Some(service.changed(change, settings.config.once)),
             () = announcer.sent(), if service.life.is_telling() => Some(Event::Sent),
             result = done(&mut service.probing) => Some(service.checked(result)),
             () = until(check_due), if service.probing.is_none() => service.begin_check(),

@@ -102,7 +102,7 @@ impl Scene {
         let journal = Journal(folder.path().join("journal"));
         let mut settings = settings();
         settings.command = shell(&journal.0, script);
-        settings.drain_delay = Duration::ZERO;
+        settings.config.drain_delay = Duration::ZERO;
         let (signals, heard) = mpsc::channel(4);
         Self {
             folder,
@@ -197,7 +197,7 @@ fn once_passes_the_exit_code_on() {
         ("kill -TERM $$", 143),
     ] {
         let mut scene = Scene::new(script);
-        scene.settings.once = true;
+        scene.settings.config.once = true;
         let (got, lines) = scene.play(async {});
         assert_eq!(
             (got, lines),
@@ -218,7 +218,7 @@ fn what_cannot_be_started() {
     ] {
         let mut scene = Scene::new("");
         scene.settings.command = vec![program];
-        scene.settings.once = true;
+        scene.settings.config.once = true;
         let (got, lines) = scene.play(async {});
         assert_eq!((got, lines), (code, words(&["starting", "left"])));
     }

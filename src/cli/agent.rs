@@ -115,6 +115,9 @@ pub enum ArgumentError {
     /// A flag about a check that is not there.
     #[error("{0} without a check")]
     NoCheck(&'static str),
+    /// Nothing that could run once.
+    #[error("the file says `once`, and there is no COMMAND to run: put it behind --")]
+    NoCommand,
     /// What each may be, and all together may not.
     #[error("{}", Flags(.0))]
     Rule(Problem),
@@ -228,7 +231,9 @@ impl AgentArguments {
         override_with(&mut all.advertise, self.advertise);
         override_with(&mut all.label, self.label);
         override_with(&mut all.drain_timeout, self.drain_timeout);
+        override_with(&mut all.drain_delay, self.drain_delay);
         override_with(&mut all.level, self.level);
+        all.once |= self.once;
         all.token_file = self.token_file.or(all.token_file);
         all.name = self.name.or(all.name);
         if !self.seeds.is_empty() {
@@ -257,9 +262,11 @@ impl AgentArguments {
         }
         all.validate().map_err(ArgumentError::Rule)?;
         let mut settings = Settings::new(all);
-        override_with(&mut settings.drain_delay, self.drain_delay);
-        settings.once = self.once;
         settings.command = self.command;
+        // Of the flags clap asks the same.
+        if settings.config.once && settings.command.is_empty() {
+            return Err(ArgumentError::NoCommand);
+        }
         Ok(settings)
     }
 }

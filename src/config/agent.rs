@@ -70,6 +70,8 @@ impl AgentConfig {
             token_file: None,
             insecure_plaintext: false,
             drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::from_secs(1),
+            once: false,
             level: LogLevel::default(),
         }
     }
@@ -124,6 +126,7 @@ impl AgentConfig {
             duration("timeout", local.check.timeout, &PERIOD);
         }
         duration("drain_timeout", self.drain_timeout, &FROM_ZERO);
+        duration("drain_delay", self.drain_delay, &FROM_ZERO);
         let mut address = |key, address: SocketAddr, read: fn(SocketAddr) -> Read<SocketAddr>| {
             rule(key, quoted(&address.to_string()), read(address).err());
         };

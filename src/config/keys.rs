@@ -196,6 +196,8 @@ pub(super) const AGENT: Section = Section {
         "token_file",
         "insecure_plaintext",
         "drain_timeout",
+        "drain_delay",
+        "once",
         "level",
     ],
 };

@@ -105,6 +105,10 @@ pub struct AgentConfig {
     pub insecure_plaintext: bool,
     /// How long the service may go on after it is announced as draining; by default 30 s.
     pub drain_timeout: Duration,
+    /// From the announced drain to the stop of the process that the agent runs; by default 1 s.
+    pub drain_delay: Duration,
+    /// Run the process once, and end with its exit code; only with one.
+    pub once: bool,
     /// Events of the agent, to stderr.
     pub level: LogLevel,
 }

@@ -88,7 +88,8 @@ impl Membership {
             (Next::Member(prepared), running) => {
                 let reports = self.windows.report.subscribe();
                 *running = Some(prepared.start(self.windows.clone())?);
-                self.company = Some(tokio::spawn(company::follow(reports)).abort_handle());
+                self.company =
+                    Some(tokio::spawn(company::follow(reports, Role::Proxy)).abort_handle());
             }
         }
         self.follow_files();

@@ -39,9 +39,9 @@ fn agent_entry() {
     // As PID 1 of a container would be: orphans come here.
     set_child_subreaper(Some(getpid())).unwrap();
     let mut settings = settings();
-    settings.drain_delay = Duration::ZERO;
+    settings.config.drain_delay = Duration::ZERO;
     settings.command = vec!["sh".into(), "-c".into(), script];
-    settings.once = true;
+    settings.config.once = true;
     let code = run(&settings, Speaker).unwrap();
     // Before the harness says anything of its own.
     std::process::exit(code.into());

@@ -65,20 +65,27 @@ fn all_flags() {
         name: Some("web-7".to_owned()),
         build: "1.2".to_owned(),
         drain_timeout: Duration::from_secs(10),
+        drain_delay: Duration::ZERO,
+        once: true,
         insecure_plaintext: true,
         level: LogLevel::Debug,
         ..least()
     };
     let expected = Settings {
-        drain_delay: Duration::ZERO,
-        once: true,
         command: ["./server", "--once", "-x"].map(OsString::from).to_vec(),
         config: config.clone(),
     };
     assert_eq!(settings(&line, None), Ok(expected.clone()));
     // Over a file that says everything, no flag says nothing new.
-    let alone = Settings::new(config.clone());
-    assert_eq!(settings("--weight 3", Some(config)), Ok(alone));
+    let line_of_file = "--weight 3 -- ./server --once -x";
+    assert_eq!(
+        settings(line_of_file, Some(config.clone())),
+        Ok(expected.clone())
+    );
+    assert_eq!(
+        settings("--weight 3", Some(config)),
+        Err(ArgumentError::NoCommand)
+    );
     // And over one that says other things, every flag wins.
     let other = AgentConfig {
         check: Some("tcp://10.9.9.9:1".parse().unwrap()),

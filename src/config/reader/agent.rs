@@ -53,6 +53,10 @@ pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) 
         drain_timeout: r
             .duration(table.get("drain_timeout"), FROM_ZERO)
             .unwrap_or(default.drain_timeout),
+        drain_delay: r
+            .duration(table.get("drain_delay"), FROM_ZERO)
+            .unwrap_or(default.drain_delay),
+        once: r.boolean(table.get("once")).unwrap_or_default(),
         level: r.word(table.get("level"), &LEVELS).unwrap_or_default(),
         ..default
     };

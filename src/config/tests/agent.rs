@@ -86,7 +86,7 @@ fn defaults_and_all_of_it() {
     assert_eq!(sample, expected, "what it shows are the defaults");
     let others = config(&format!(
         "{LEAST}weight = 0\nadvertise = '10.0.0.7:7946'\ninsecure_plaintext = true\ncheck = 'tcp://web:80'\n\
-         interval = '5s'\ntimeout = '20ms'\ndrain_timeout = '0s'\nlevel = 'warn'"
+         interval = '5s'\ntimeout = '20ms'\ndrain_timeout = '0s'\ndrain_delay = '3s'\nonce = true\nlevel = 'warn'"
     ));
     let check = others.check.unwrap();
     assert_eq!(check.check.kind, CheckKind::Tcp);
@@ -100,6 +100,10 @@ fn defaults_and_all_of_it() {
         (0, true, LogLevel::Warn)
     );
     assert_eq!(others.drain_timeout, Duration::ZERO);
+    assert_eq!(
+        (others.drain_delay, others.once),
+        (Duration::from_secs(3), true)
+    );
 }
 
 #[test]
@@ -154,6 +158,15 @@ fn single_values() {
              expected a duration with its unit, such as \"30s\" or \"30ms\"",
         ),
         (
+            "drain_delay = '-1s'",
+            "4:15 error: `drain_delay` is \"-1s\" | it does not begin with a number; expected a duration such as \
+             \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"",
+        ),
+        (
+            "once = 'yes'",
+            "4:8 error: `once` is a string | expected true or false, without quotes",
+        ),
+        (
             "level = 'warning'",
             "4:9 error: `level` is \"warning\" | expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         ),
@@ -183,7 +196,7 @@ fn single_values() {
     assert!(
         told[1..]
             .iter()
-            .all(|line| line.ends_with("`drain_timeout` or `level`")),
+            .all(|line| line.ends_with("`once` or `level`")),
         "no key of the other file is advised: {unknown}"
     );
 }
@@ -271,7 +284,7 @@ fn flags_obey_the_rules_of_the_file() {
     let one_machine =
         "expected the address of one machine, neither unspecified nor multicast nor broadcast";
     type Case = (fn(&mut AgentConfig), &'static str, String);
-    let wrong: [Case; 12] = [
+    let wrong: [Case; 13] = [
         (
             |c| c.cluster.clear(),
             "cluster",
@@ -342,6 +355,11 @@ fn flags_obey_the_rules_of_the_file() {
             |c| c.drain_timeout = Duration::MAX,
             "drain_timeout",
             "`drain_timeout` is \"".to_owned(),
+        ),
+        (
+            |c| c.drain_delay = Duration::MAX,
+            "drain_delay",
+            "`drain_delay` is \"".to_owned(),
         ),
     ];
     for (spoil, key, said) in wrong {

@@ -8,14 +8,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::gossip::identity::Role;
 use crate::gossip::view::{Liveness, Report};
 
 /// How long nobody may be there before that is told, and told again.
 const NOBODY_FIRST: Duration = Duration::from_secs(5);
 const NOBODY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Tells of the company that `reports` show, for ever; a member that ends and another one that begins start anew.
-pub async fn follow(mut reports: watch::Receiver<Option<Arc<Report>>>) -> Infallible {
+const WAITS: &str =
+    "asks no other member, having no seeds or none whose name resolves: waits to be found";
+
+/// Tells of the company that `reports` show, for ever; a member that ends and another one that begins start anew. A
+/// proxy may well wait for others to find it; an agent that does is seen by nobody.
+pub async fn follow(mut reports: watch::Receiver<Option<Arc<Report>>>, role: Role) -> Infallible {
     let mut began = Instant::now();
     let mut company = Company::default();
     loop {
@@ -34,6 +39,8 @@ pub async fn follow(mut reports: watch::Receiver<Option<Arc<Report>>>) -> Infall
                 tries,
                 "no member answers yet; one with another key or label never does"
             ),
+            Some(Word::Waits) if role == Role::Agent => warn!("{WAITS}"),
+            Some(Word::Waits) => info!("{WAITS}"),
             None => {}
         }
     }
@@ -57,6 +64,8 @@ enum Word {
     Lost,
     /// Still none, after so many tries.
     Nobody { tries: u64 },
+    /// None, and nobody was asked; said once.
+    Waits,
 }
 
 /// Whether there are others, and what was said of it. Pure.
@@ -67,11 +76,13 @@ struct Company {
     said: Option<Duration>,
     /// Tries before the others were lost.
     before: u64,
+    /// It was said that it waits.
+    waits: bool,
 }
 
 impl Company {
-    /// Takes in the number of others and of tries that failed since the start. A member without seeds tries nothing:
-    /// it waits for others, and that is no news.
+    /// Takes in the number of others and of tries that failed since the start. A member without seeds tries nothing: it
+    /// waits for others, which is no news each minute.
     fn look(&mut self, now: Duration, others: usize, failed: u64) -> Option<Word> {
         match (self.there, others > 0) {
             (false, true) => {
@@ -83,6 +94,7 @@ impl Company {
                     there: false,
                     said: Some(now),
                     before: failed,
+                    waits: true,
                 };
                 Some(Word::Lost)
             }
@@ -90,8 +102,12 @@ impl Company {
             (false, false) => {
                 let due = self.said.map_or(NOBODY_FIRST, |said| said + NOBODY_AGAIN);
                 let tries = failed.saturating_sub(self.before);
-                if now < due || tries == 0 {
+                if now < due || (tries == 0 && self.waits) {
                     return None;
+                }
+                if tries == 0 {
+                    self.waits = true;
+                    return Some(Word::Waits);
                 }
                 self.said = Some(now);
                 Some(Word::Nobody { tries })
@@ -102,7 +118,7 @@ impl Company {
 
 #[cfg(test)]
 mod tests {
-    use super::Word::{Joined, Lost, Nobody};
+    use super::Word::{Joined, Lost, Nobody, Waits};
     use super::*;
 
     #[test]
@@ -131,7 +147,18 @@ mod tests {
     #[test]
     fn who_asks_nobody_misses_nobody() {
         let mut company = Company::default();
-        assert_eq!(company.look(Duration::from_secs(100), 0, 0), None);
-        assert_eq!(company.look(Duration::from_secs(101), 1, 0), Some(Joined));
+        for (second, others, failed, word) in [
+            (4, 0, 0, None),
+            (5, 0, 0, Some(Waits)),
+            (100, 0, 0, None),
+            // Its seed's name resolves at last.
+            (101, 0, 1, Some(Nobody { tries: 1 })),
+            (102, 1, 1, Some(Joined)),
+            (200, 0, 1, Some(Lost)),
+            (300, 0, 1, None),
+        ] {
+            let said = company.look(Duration::from_secs(second), others, failed);
+            assert_eq!(said, word, "at {second} s");
+        }
     }
 }
