@@ -26,6 +26,20 @@ fn key(path: &Path) {
     fs::write(path, run(&["key", "generate"]).stdout).unwrap();
 }
 
+#[test]
+fn the_units_read_the_files_themselves_so_that_keys_rotate() {
+    for unit in [
+        include_str!("../docker/lbproxy.service"),
+        include_str!("../docker/lbproxy-agent.service"),
+    ] {
+        let mut lines = unit.lines();
+        assert!(!unit.lines().any(|line| line.starts_with("LoadCredential")));
+        assert!(lines.any(|line| line == "SupplementaryGroups=lbproxy-keys"));
+        assert!(unit.contains("\n#   groupadd --system lbproxy-keys\n"));
+        assert!(unit.contains("\n#   install -o root -g lbproxy-keys -m 0640 gossip.key"));
+    }
+}
+
 /// Exit code and stderr of an agent with these flags behind those that it needs.
 #[track_caller]
 fn refused(flags: &str) -> (Option<i32>, String) {
