@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gossip::Time;
 use crate::gossip::identity::Role;
+use crate::gossip::node::Dropped;
 use crate::gossip::view::{self, Liveness, Report, Revocation};
 
 /// Where it is found.
@@ -53,6 +54,9 @@ pub struct Member<'a> {
     pub epoch: u64,
     /// Since its state, epoch or record last changed here.
     pub changed_seconds_ago: f64,
+    /// Why its last announcement is not used, as a reason of `lbproxy_gossip_dropped_total`; absent: it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Cow<'a, str>>,
     /// What it announces, sorted by cluster.
     pub records: Vec<Record<'a>>,
 }
@@ -91,7 +95,7 @@ pub struct Record<'a> {
 impl<'a> Members<'a> {
     /// What a report says; O(members).
     pub fn of(report: &'a Report, stale: bool) -> Self {
-        let member = |m| member(m, report.at);
+        let member = |m| member(m, report);
         Self {
             label: Cow::from(&report.label),
             address: report.address,
@@ -105,7 +109,10 @@ impl<'a> Members<'a> {
     }
 }
 
-fn member(member: &view::Member, at: Time) -> Member<'_> {
+fn member<'a>(member: &'a view::Member, report: &Report) -> Member<'a> {
+    let at = report.at;
+    let all = &report.refused;
+    let refused = all.binary_search_by_key(&member.address, |(address, _)| *address);
     let mut records: Vec<_> = member.records.iter().map(|r| record(r, at)).collect();
     records.sort_unstable_by(|a, b| (&a.cluster, a.backend).cmp(&(&b.cluster, b.backend)));
     Member {
@@ -114,6 +121,9 @@ fn member(member: &view::Member, at: Time) -> Member<'_> {
         state: Cow::from(member.liveness.as_str()),
         epoch: member.epoch,
         changed_seconds_ago: ago(at, member.changed),
+        refused: refused
+            .ok()
+            .map(|place| Cow::from(Dropped::from(all[place].1).as_str())),
         records,
     }
 }
@@ -192,8 +202,9 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::gossip::keyring::Refusal;
-    use crate::gossip::node::{Counters, Dropped};
+    use crate::gossip::node::Counters;
     use crate::gossip::record::{self, ServiceState};
+    use crate::gossip::records::RecordRefusal;
 
     fn announced(cluster: &str, backend: &str, state: ServiceState) -> view::Announced {
         let record = record::Record {
@@ -269,6 +280,7 @@ pub(crate) mod tests {
             joined: true,
             conflict: false,
             rumours: 0,
+            refused: vec![("[fd00::9]:7946".parse().unwrap(), RecordRefusal::NoToken)],
         }
     }
 
@@ -287,6 +299,8 @@ pub(crate) mod tests {
                 "records": records,
             })
         };
+        let mut without_token = member("[fd00::9]:7946", "agent", "down", &[]);
+        without_token["refused"] = json!("token");
         let two = [
             record("api", "10.0.0.8:81", "ready"),
             record("web", "10.0.0.8:80", "draining"),
@@ -296,7 +310,7 @@ pub(crate) mod tests {
             member("10.0.0.5:7946", "proxy", "alive", &[]),
             member("10.0.0.7:7946", "agent", "left", &one),
             member("10.0.0.8:7946", "agent", "suspect", &two),
-            member("[fd00::9]:7946", "agent", "down", &[]),
+            without_token,
         ];
         let expected = json!({
             "label": "prod", "address": "10.0.0.5:7946", "sealed": true, "key_ids": ["0badcafe"], "joined": true,

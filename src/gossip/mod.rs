@@ -18,6 +18,7 @@ pub mod keyring;
 pub mod node;
 pub mod record;
 pub mod records;
+pub mod refusals;
 pub mod replay;
 mod rumours;
 pub mod simulator;

@@ -28,7 +28,8 @@ use super::codec::WireCodec;
 use super::identity::{Identity, Role, pack_address};
 use super::keyring::{Keyring, OVERHEAD};
 use super::record::{Record, RecordError, ServiceState};
-use super::records::{Records, Rules};
+use super::records::{RecordRefusal, Records, Rules};
+use super::refusals::{Refusals, Refused};
 use super::replay::Contacts;
 use super::rumours::Rumours;
 use super::token::{AgentCredential, Authority};
@@ -97,6 +98,7 @@ pub struct Node {
     limits: Limits,
     contacts: Contacts,
     records: Records,
+    refusals: Refusals,
     rumours: Rumours,
     own: Option<Own>,
     /// Active proxies but this member.
@@ -170,6 +172,7 @@ impl Node {
             credential: settings.credential,
             contacts: Contacts::new(settings.limits.members),
             records: Records::new(settings.limits.records),
+            refusals: Refusals::default(),
             rumours: Rumours::default(),
             own: None,
             proxies: Vec::new(),
@@ -330,6 +333,16 @@ impl Node {
     /// Members to compare the whole state with; each is answered by [`Node::exchange_ended`].
     pub fn take_exchanges(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.exchanges)
+    }
+
+    /// Announcements that were refused and are to be told to people: each member and reason once in ten minutes.
+    pub fn take_refused(&mut self) -> Vec<Refused> {
+        self.refusals.take()
+    }
+
+    /// Members whose last announcement was refused, and why.
+    pub fn refused(&self) -> Vec<(SocketAddr, RecordRefusal)> {
+        self.refusals.standing(self.io.now)
     }
 
     /// When the next timer runs.

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Time;
 use super::identity::unpack_address;
 use super::record::Announcement;
-use super::token::{Authority, GRACE, Token};
+use super::token::{Authority, GRACE, Token, TokenError};
 use super::view::{Announced, Revocation};
 
 /// Clusters that one member speaks for, at the most.
@@ -42,18 +42,23 @@ pub struct Edition {
 }
 
 /// Why an announcement is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordRefusal {
     /// The bytes are none, or break a limit.
+    #[error("the announcement is malformed")]
     Malformed,
     /// It is of a later run than the one in which its member is known.
+    #[error("the announcement is of a later run than its member's")]
     LaterRun,
     /// There is no place for one more.
+    #[error("there is no place for one more announcement of this member, this cluster or in all")]
     Full,
-    /// A token is asked for, and it has none or a wrong one.
-    Token,
-    /// Its token does not permit the cluster, the address or the weight.
-    NotPermitted,
+    /// A token is asked for.
+    #[error("the announcement carries no token")]
+    NoToken,
+    /// Its token is of no use, or does not permit it.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// What is known of an announcement.
@@ -300,21 +305,18 @@ fn permitted(read: &Announcement<'_>, rules: &Rules<'_>) -> Result<Option<u64>, 
     let Some(authority) = rules.authority else {
         return Ok(None);
     };
-    let token = Token::decode(read.token).map_err(|_| RecordRefusal::Token)?;
-    let signature = read
-        .signature
-        .try_into()
-        .map_err(|_| RecordRefusal::Token)?;
-    authority
-        .verify_token(&token, rules.unix)
-        .and_then(|()| authority.verify_record(&token, rules.label, read.signed, signature))
-        .map_err(|_| RecordRefusal::Token)?;
+    if read.token.is_empty() {
+        return Err(RecordRefusal::NoToken);
+    }
+    let token = Token::decode(read.token)?;
+    let signature = read.signature.try_into();
+    let signature = signature.map_err(|_| TokenError::RecordForged)?;
+    authority.verify_token(&token, rules.unix)?;
+    authority.verify_record(&token, rules.label, read.signed, signature)?;
     let record = &read.record;
     let member = unpack_address(&read.member);
     for ip in [record.backend.ip(), member.ip()] {
-        token
-            .permits(&record.cluster, ip, record.weight)
-            .map_err(|_| RecordRefusal::NotPermitted)?;
+        token.permits(&record.cluster, ip, record.weight)?;
     }
     Ok(Some(token.expires()))
 }

@@ -7,6 +7,7 @@ use super::Time;
 use super::identity::Role;
 use super::node::Counters;
 use super::record::{Record, ServiceState};
+use super::records::RecordRefusal;
 
 /// Whether a member lives, by the set's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,4 +133,6 @@ pub struct Report {
     pub conflict: bool,
     /// News that is still to be told.
     pub rumours: usize,
+    /// Members whose last announcement was refused here, and why; sorted by address.
+    pub refused: Vec<(SocketAddr, RecordRefusal)>,
 }

@@ -22,8 +22,9 @@ use super::streams::Streams;
 use crate::discovery::dns::resolve;
 use crate::gossip::Time;
 use crate::gossip::identity::{Identity, Role};
-use crate::gossip::node::{Limits, Node, Settings};
+use crate::gossip::node::{Dropped, Limits, Node, Settings};
 use crate::gossip::record::Record;
+use crate::gossip::refusals::Refused;
 use crate::gossip::tuning::MAX_DATAGRAM;
 use crate::gossip::view::Report;
 use crate::model::address::BackendAddress;
@@ -238,9 +239,22 @@ impl<'a> Driver<'a> {
             self.behind = None;
             self.shared.node.borrow_mut().run_timers(now);
         }
+        self.tell_refused();
         self.send();
         self.answer_the_waiting();
         self.publish();
+    }
+
+    fn tell_refused(&self) {
+        for refused in self.shared.node.borrow_mut().take_refused() {
+            let Refused {
+                member,
+                cluster,
+                why,
+            } = refused;
+            let reason = Dropped::from(why).as_str();
+            warn!(%member, %cluster, reason, "gossip: an announcement is refused: {why}");
+        }
     }
 
     fn send(&mut self) {
@@ -316,6 +330,7 @@ impl<'a> Driver<'a> {
             joined: node.has_joined(),
             conflict: self.conflict,
             rumours: node.rumours(),
+            refused: node.refused(),
         };
         self.seat.windows.show(self.seat.claim, Some(report));
     }
@@ -489,3 +504,6 @@ async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr
         tokio::time::sleep(if last.is_empty() { before } else { after }).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

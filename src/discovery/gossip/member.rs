@@ -253,6 +253,7 @@ impl Prepared {
             joined: false,
             conflict: false,
             rumours: 0,
+            refused: Vec::new(),
         };
         let (secrets, seat) = (
             self.secrets,

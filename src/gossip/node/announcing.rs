@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::codec::{CodecError, Kind, PREFIX_LEN, take, take_u16, take_u32};
 use super::super::identity::{Identity, Role};
-use super::super::records::{RecordKey, RecordRefusal, Rules};
+use super::super::records::{RecordKey, Rules};
 use super::super::tuning::{self, MAX_DATAGRAM};
 use super::io::Due;
 use super::{Dropped, Node, OVERHEAD};
@@ -130,6 +130,7 @@ impl Node {
         };
         match self.records.accept(bytes, age, self.io.now, &rules, run) {
             Ok(Some(key)) => {
+                self.refusals.settle(&key.member);
                 self.dirty = true;
                 self.io.counters.news += 1;
                 self.io.counters.news_age += age;
@@ -139,13 +140,10 @@ impl Node {
                 }
             }
             Ok(None) => {}
-            Err(refusal) => self.io.counters.drop(match refusal {
-                RecordRefusal::Malformed => Dropped::Malformed,
-                RecordRefusal::LaterRun => Dropped::Stale,
-                RecordRefusal::Full => Dropped::Limit,
-                RecordRefusal::Token => Dropped::Token,
-                RecordRefusal::NotPermitted => Dropped::NotPermitted,
-            }),
+            Err(refusal) => {
+                self.io.counters.drop(refusal.into());
+                self.refusals.note(bytes, refusal, self.io.now);
+            }
         }
     }
 }

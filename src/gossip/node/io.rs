@@ -14,6 +14,8 @@ use super::super::agenda::Agenda;
 use super::super::codec::{Kind, Prefix};
 use super::super::identity::Identity;
 use super::super::keyring::{Keyring, Refusal};
+use super::super::records::RecordRefusal;
+use super::super::token::TokenError;
 use super::DATAGRAM;
 
 /// A datagram to send.
@@ -44,19 +46,19 @@ pub enum Dropped {
     Echo,
     /// More members or announcements than there is room for.
     Limit,
-    /// An announcement without a valid token.
-    Token,
-    /// An announcement that its token does not permit.
-    NotPermitted,
     /// While this member takes no part.
     Silent,
+    /// An announcement without a token, where one is asked for.
+    NoToken,
+    /// An announcement whose token is of no use for it.
+    Token(TokenError),
 }
 
 impl Dropped {
     /// All reasons.
     pub fn all() -> impl Iterator<Item = Self> {
         let seals = Refusal::ALL.into_iter().map(Self::Seal);
-        seals.chain([
+        let plain = [
             Self::Oversized,
             Self::Malformed,
             Self::Replayed,
@@ -64,14 +66,15 @@ impl Dropped {
             Self::Own,
             Self::Echo,
             Self::Limit,
-            Self::Token,
-            Self::NotPermitted,
             Self::Silent,
-        ])
+            Self::NoToken,
+        ];
+        let tokens = TokenError::ALL.into_iter().map(Self::Token);
+        seals.chain(plain).chain(tokens)
     }
 
     /// How many reasons there are.
-    pub const COUNT: usize = Refusal::ALL.len() + 10;
+    pub const COUNT: usize = Refusal::ALL.len() + 9 + TokenError::ALL.len();
 
     /// Place among [`Dropped::all`].
     pub fn index(self) -> usize {
@@ -85,9 +88,9 @@ impl Dropped {
             Self::Own => seals + 4,
             Self::Echo => seals + 5,
             Self::Limit => seals + 6,
-            Self::Token => seals + 7,
-            Self::NotPermitted => seals + 8,
-            Self::Silent => seals + 9,
+            Self::Silent => seals + 7,
+            Self::NoToken => seals + 8,
+            Self::Token(error) => seals + 9 + error as usize,
         }
     }
 
@@ -102,9 +105,21 @@ impl Dropped {
             Self::Own => "own_address",
             Self::Echo => "echo",
             Self::Limit => "limit",
-            Self::Token => "token",
-            Self::NotPermitted => "not_permitted",
             Self::Silent => "silent",
+            Self::NoToken => "token",
+            Self::Token(error) => error.reason(),
+        }
+    }
+}
+
+impl From<RecordRefusal> for Dropped {
+    fn from(refusal: RecordRefusal) -> Self {
+        match refusal {
+            RecordRefusal::Malformed => Self::Malformed,
+            RecordRefusal::LaterRun => Self::Stale,
+            RecordRefusal::Full => Self::Limit,
+            RecordRefusal::NoToken => Self::NoToken,
+            RecordRefusal::Token(error) => Self::Token(error),
         }
     }
 }

@@ -5,6 +5,7 @@ mod credential;
 
 use super::super::keyring::{Refusal, SecretKey};
 use super::super::simulator::{address_of, record};
+use super::super::token::OperatorKey;
 use super::*;
 use foca::{Member, State};
 
@@ -120,6 +121,43 @@ fn what_is_dropped_is_counted_by_reason() {
         assert_eq!(node.counters().dropped(why), before + 1, "{why:?}");
         assert!(node.take_packets().is_empty(), "{why:?} is answered");
     }
+}
+
+#[test]
+fn every_reason_has_its_own_word_and_place() {
+    let all: Vec<Dropped> = Dropped::all().collect();
+    assert_eq!(all.len(), Dropped::COUNT);
+    for (place, why) in all.iter().enumerate() {
+        assert_eq!(why.index(), place, "{why:?}");
+        let first = all.iter().position(|other| other.as_str() == why.as_str());
+        assert_eq!(first, Some(place), "{why:?}");
+    }
+}
+
+#[test]
+fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
+    let mut nodes = acquainted();
+    let operator = OperatorKey::generate(&[1; 32]).public();
+    nodes[0].set_authority(Some(Authority::new(operator)), NOW);
+    let service = record(address_of(1), 3, ServiceState::Ready);
+    nodes[1].announce(service, NOW).unwrap();
+    for _ in 0..2 {
+        nodes[1].spread();
+        carry(&mut nodes);
+    }
+    let why = RecordRefusal::NoToken;
+    assert_eq!(nodes[0].counters().dropped(Dropped::NoToken), 2);
+    let refused = Refused {
+        member: address_of(1),
+        cluster: "web".to_owned(),
+        why,
+    };
+    assert_eq!(nodes[0].take_refused(), [refused], "once");
+    assert_eq!(nodes[0].refused(), [(address_of(1), why)]);
+    nodes[0].set_authority(None, NOW);
+    nodes[1].spread();
+    carry(&mut nodes);
+    assert_eq!(nodes[0].refused(), [], "it is used now");
 }
 
 #[test]

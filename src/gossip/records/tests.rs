@@ -172,7 +172,8 @@ fn with_an_operator_a_token_decides() {
         bytes.extend_from_slice(&signature);
     }
     let bare = web.encode(&member(1), 1, 1, &[]).unwrap();
-    use RecordRefusal::{NotPermitted, Token};
+    use RecordRefusal::{NoToken, Token};
+    use TokenError as E;
     for (what, bytes, unix, expected) in [
         ("as it should be", good.clone(), 0, Ok(true)),
         (
@@ -181,26 +182,26 @@ fn with_an_operator_a_token_decides() {
             EXPIRES + 300,
             Ok(true),
         ),
-        ("expired", good, EXPIRES + 301, Err(Token)),
-        ("no token", bare, 0, Err(Token)),
+        ("expired", good, EXPIRES + 301, Err(Token(E::Expired))),
+        ("no token", bare, 0, Err(NoToken)),
         (
             "another operator",
             signed(&of(&other), &web, 1, "set"),
             0,
-            Err(Token),
+            Err(Token(E::Forged)),
         ),
         (
             "signed for another set",
             signed(&right, &web, 1, "other"),
             0,
-            Err(Token),
+            Err(Token(E::RecordForged)),
         ),
-        ("changed", forged, 0, Err(Token)),
+        ("changed", forged, 0, Err(Token(E::RecordForged))),
         (
             "another cluster",
             signed(&right, &record("api"), 1, "set"),
             0,
-            Err(NotPermitted),
+            Err(Token(E::OtherCluster)),
         ),
         (
             "another network",
@@ -211,19 +212,19 @@ fn with_an_operator_a_token_decides() {
                 "set",
             ),
             0,
-            Err(NotPermitted),
+            Err(Token(E::OtherNetwork)),
         ),
         (
             "a member elsewhere",
             elsewhere.unwrap(),
             0,
-            Err(NotPermitted),
+            Err(Token(E::OtherNetwork)),
         ),
         (
             "too heavy",
             signed(&right, &with(|r| r.weight = 6), 1, "set"),
             0,
-            Err(NotPermitted),
+            Err(Token(E::TooHeavy)),
         ),
     ] {
         let authority = Authority::new(operator.public());
