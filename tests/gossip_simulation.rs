@@ -23,7 +23,7 @@ use lbproxy::gossip::simulator::scenarios::report::{
 };
 use lbproxy::gossip::simulator::scenarios::runs::{clocks, conflict, restarts};
 use lbproxy::gossip::simulator::scenarios::starts::{
-    mass_join, mass_restart, proxies_only, proxy_last, rotation, two_sets,
+    Deploy, deploy, mass_join, mass_restart, proxies_only, proxy_last, rotation, two_sets,
 };
 
 const fn seconds(seconds: u64) -> Duration {
@@ -202,6 +202,24 @@ fn seeds_matter_only_for_who_joins() {
             && within(run.newcomer, 10.0)
             && run.stays
     });
+}
+
+#[test]
+fn after_a_deploy_to_new_addresses_seeds_are_asked_no_more_than_at_rest() {
+    for in_order in [true, false] {
+        let runs = all(&[(20, 4), (10, 4)], |nodes, seed| {
+            deploy(nodes, seed, in_order)
+        });
+        let sum = |of: fn(&Deploy) -> f64| -> f64 { runs.iter().map(|(_, _, run)| of(run)).sum() };
+        let (rest, after) = (sum(|run| run.rest), sum(|run| run.after));
+        println!("asked of the seeds a minute, in order {in_order}: {rest} at rest, {after} after");
+        // They are drawn: some 600 draws in each sum.
+        assert!(after <= 1.2 * rest, "in order: {in_order}: {runs:#?}");
+        check("deploy", &runs, |nodes, run| {
+            let most = if in_order { 0 } else { nodes };
+            run.remembered <= most
+        });
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@
 //! | 4 newer | `about (8) · epoch (8)`: in place of your run `about` your address is known in `epoch`; if both are one, as down |
 //! | 5 records | `age ms (4) · length (2) · announcement`, one after the other |
 //!
-//! A member is `identity (27) · incarnation (2) · state (1)`.
+//! A member is `identity (27) · incarnation (2) · state (1)`. One that is down in the greatest incarnation has left by
+//! its own word: nobody gets there by contradicting, and what others find down keeps the incarnation that it had.
 
 use bytes::{Buf, BufMut};
 use foca::{Header, Member, Message, State};
@@ -29,6 +30,11 @@ pub const CHALLENGE_LEN: usize = 16;
 const PING: u8 = 0;
 /// State of a suspect member, its last byte.
 pub const SUSPECT: u8 = 1;
+
+/// State of a member that is down, its last byte.
+const DOWN: u8 = 2;
+/// Incarnation in which a member is down that has left in order.
+const LEFT: u16 = u16::MAX;
 
 /// Why bytes are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,7 +150,7 @@ pub fn take_member(bytes: &mut &[u8]) -> Result<Member<Identity>, CodecError> {
     let state = match take_u8(bytes)? {
         0 => State::Alive,
         SUSPECT => State::Suspect,
-        2 => State::Down,
+        DOWN => State::Down,
         _ => return Err(CodecError::Value),
     };
     Ok(Member::new(identity, incarnation, state))
@@ -157,8 +163,25 @@ pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
     out.put_u8(match member.state() {
         State::Alive => 0,
         State::Suspect => SUSPECT,
-        State::Down => 2,
+        State::Down => DOWN,
     });
+}
+
+/// Whether a member is down because it has left in order.
+pub fn has_left(member: &Member<Identity>) -> bool {
+    member.state() == State::Down && member.incarnation() == LEFT
+}
+
+/// Says of `whom`, where a SWIM message calls it down, that it has left.
+pub fn mark_left(data: &mut [u8], whom: &Identity) {
+    let Ok(Some((start, _))) = members_of(data) else {
+        return;
+    };
+    for member in data[start..].chunks_exact_mut(MEMBER_LEN) {
+        if member.starts_with(whom.as_bytes()) && member[MEMBER_LEN - 1] == DOWN {
+            member[IDENTITY_LEN..MEMBER_LEN - 1].copy_from_slice(&LEFT.to_be_bytes());
+        }
+    }
 }
 
 /// Writes what follows the sender in a ping that tells its receiver how it is known. The sender's incarnation is the

@@ -111,7 +111,6 @@ pub struct Node {
     join_tries: u32,
     /// When it calls next; what else waits among the timers for that is void.
     join_at: Option<Time>,
-    leaving: bool,
     /// Takes no part until then, since somebody else has this address.
     silent_until: Option<Time>,
     takeovers: VecDeque<Time>,
@@ -181,7 +180,6 @@ impl Node {
             joined: false,
             heard: false,
             join_tries: 0,
-            leaving: false,
             silent_until: None,
             takeovers: VecDeque::new(),
             started: now,
@@ -308,7 +306,7 @@ impl Node {
     /// Says that this member leaves. It must still be driven for about a second, so that others hear of it.
     pub fn leave(&mut self, now: Time) {
         self.io.now = now;
-        if self.leaving {
+        if self.io.leaving {
             return;
         }
         if let Some(own) = &self.own {
@@ -319,7 +317,7 @@ impl Node {
             // The limits do not depend on the state.
             let _ = self.announce(record, now);
         }
-        self.leaving = true;
+        self.io.leaving = true;
         let _ = self.swim.leave_cluster(&mut self.io);
         self.after_swim();
         self.spread();

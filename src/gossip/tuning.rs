@@ -20,8 +20,10 @@ pub const SPREAD_EVERY: Duration = Duration::from_millis(200);
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// How many members news is told to at a time.
 pub const FANOUT: usize = 3;
+/// How long a member that is down counts as one that is missed, and one that has left in order is remembered.
+pub const MISS_DOWN: Duration = Duration::from_secs(3600);
 /// How long a member that is down is remembered.
-const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
+pub const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
 /// Timers that are later than this say that this member does not keep up.
 const LATE: Duration = Duration::from_millis(200);
 /// For how long after the last late timer.
@@ -44,7 +46,8 @@ pub fn config(members: usize, patience: u32, packet: usize) -> Config {
         num_indirect_probes: NonZeroUsize::new(FANOUT).unwrap_or(NonZeroUsize::MIN),
         max_transmissions: transmissions(members),
         suspect_to_down_after: Duration::from_secs_f64((3.2 * log).max(6.0)) * patience,
-        remove_down_after: Some(REMEMBER_DOWN),
+        // Then the node itself looks which of them it goes on to remember.
+        remove_down_after: Some(MISS_DOWN),
         max_packet_size: NonZeroUsize::new(packet).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
         // The state is compared as a whole instead.

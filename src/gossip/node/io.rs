@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 
 use super::super::Time;
 use super::super::agenda::Agenda;
-use super::super::codec::{Kind, Prefix};
+use super::super::codec::{self, Kind, Prefix};
 use super::super::identity::Identity;
 use super::super::keyring::{Keyring, Refusal};
 use super::super::records::RecordRefusal;
@@ -214,10 +214,14 @@ pub(super) struct Io {
     pub mute: bool,
     /// Some member may be suspect.
     pub suspecting: bool,
+    /// This member has said that it leaves.
+    pub leaving: bool,
     sequence: u64,
     timers: Agenda<Due>,
-    /// Members that are down and when they are forgotten, the longest first.
+    /// Members that went down in the last hour and when that has passed, the longest first.
     pub gone: VecDeque<(Time, Identity)>,
+    /// Members that have been down for longer and when they are forgotten, the longest first.
+    pub lost: VecDeque<(Time, Identity)>,
     body: Vec<u8>,
 }
 
@@ -233,9 +237,11 @@ impl Io {
             counters: Counters::default(),
             mute: false,
             suspecting: false,
+            leaving: false,
             sequence: 0,
             timers: Agenda::default(),
             gone: VecDeque::new(),
+            lost: VecDeque::new(),
             body: Vec::new(),
         }
     }
@@ -251,7 +257,7 @@ impl Io {
     /// How many timers wait, those of members that are to be forgotten included.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.timers.len() + self.gone.len()
+        self.timers.len() + self.gone.len() + self.lost.len()
     }
 
     /// The next timer that is due, and how late it is.
@@ -303,14 +309,19 @@ impl foca::Runtime<Identity> for Io {
 
     fn send_to(&mut self, to: Identity, data: &[u8]) {
         // What foca wrote begins with the sender.
+        let left = self.leaving.then_some(self.identity);
         self.seal(to.address(), Kind::Swim, |body| {
+            let start = body.len();
             body.extend_from_slice(data);
+            if let Some(own) = left {
+                codec::mark_left(&mut body[start..], &own);
+            }
         });
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
         if let Timer::RemoveDown(member) = event {
-            // All of them wait equally long, and a day is too long for the heap of timers.
+            // All of them wait equally long, and that is too long for the heap of timers.
             self.gone.push_back((self.now + after, member));
             return;
         }

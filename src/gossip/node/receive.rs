@@ -248,7 +248,7 @@ impl Node {
 
     /// The answer comes in the incarnation that contradicts.
     fn ping_suspect(&mut self, suspect: &Member<Identity>) {
-        if !self.leaving {
+        if !self.io.leaving {
             let mut rest = Vec::with_capacity(IDENTITY_LEN + MEMBER_LEN + 6);
             codec::put_ping(suspect, &mut rest);
             let to = suspect.id().address();
@@ -270,7 +270,7 @@ impl Node {
     /// at one address would not be told apart in the same one.
     pub(in crate::gossip) fn take_over(&mut self, seen: u64) {
         let own = self.identity();
-        if seen < own.epoch() || self.leaving || self.silent_until.is_some() {
+        if seen < own.epoch() || self.io.leaving || self.silent_until.is_some() {
             return;
         }
         let now = self.io.now;
@@ -329,7 +329,7 @@ impl Node {
 
     /// Takes members that another one knows. Its word about itself counts only if it was found where it says
     /// (`believed`); else a datagram's challenge must show that. What is down there and active here is suspect, and is
-    /// told, so that it comes back in another run if it lives.
+    /// told, so that it comes back in another run if it lives; but if it has left, that was its own word.
     pub(in crate::gossip) fn take_members(
         &mut self,
         peer: &Identity,
@@ -364,6 +364,7 @@ impl Node {
                 }
                 Some(&(epoch, incarnation, state))
                     if member.state() == State::Down
+                        && !codec::has_left(&member)
                         && state != State::Down
                         && epoch == id.epoch() =>
                 {

@@ -1,6 +1,6 @@
 //! What time asks of a member: foca's timers, joining, comparing states, and looking after itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use foca::{Member, State, Timer};
 use rand::RngExt;
 
 use super::super::Time;
+use super::super::codec::has_left;
 use super::super::identity::{Identity, Role};
 use super::super::tuning;
 use super::io::Due;
@@ -41,7 +42,7 @@ impl Node {
                 }
                 Due::Spread => {
                     self.io.after(tuning::SPREAD_EVERY, Due::Spread);
-                    if self.leaving {
+                    if self.io.leaving {
                         // foca sends nothing more by itself.
                         let _ = self.swim.gossip(&mut self.io);
                     }
@@ -104,7 +105,7 @@ impl Node {
 
     /// Asks to be let in, until it knows the others and one of them has spoken to it.
     fn call(&mut self) {
-        if self.leaving || (self.joined && self.heard) {
+        if self.io.leaving || (self.joined && self.heard) {
             return;
         }
         let waiting = if self.joined {
@@ -130,7 +131,7 @@ impl Node {
             }
             return;
         }
-        match self.random_member(|state| state != State::Down) {
+        match self.random_member(|member| member.state() != State::Down) {
             Some(member) => self.announce_to(member.address()),
             None => {
                 if let Some(&seed) = self.seeds.first() {
@@ -148,7 +149,7 @@ impl Node {
 
     /// Wants the whole state compared with this member's.
     fn ask(&mut self, member: SocketAddr) {
-        if self.silent_until.is_none() && !self.leaving && !self.exchanges.contains(&member) {
+        if self.silent_until.is_none() && !self.io.leaving && !self.exchanges.contains(&member) {
             self.exchanges.push(member);
         }
     }
@@ -180,7 +181,7 @@ impl Node {
     }
 
     /// Compares states with one other: with a proxy every other time, so that announcements are repaired; sometimes
-    /// with one that is down, so that a set that was parted finds together.
+    /// with one that is down and has not left, so that a set that was parted finds together.
     fn reconcile(&mut self) {
         let among_proxies = self.keeps_all() && self.random_below(2) == 0;
         if among_proxies && !self.proxies.is_empty() {
@@ -189,25 +190,25 @@ impl Node {
         }
         let down = self.random_below(4) == 0;
         let chosen = down
-            .then(|| self.random_member(|state| state == State::Down))
+            .then(|| self.random_member(is_gone))
             .flatten()
-            .or_else(|| self.random_member(|state| state != State::Down));
+            .or_else(|| self.random_member(|member| member.state() != State::Down));
         if let Some(member) = chosen {
             self.ask(member.address());
         }
     }
 
-    fn random_member(&mut self, wanted: impl Fn(State) -> bool) -> Option<Identity> {
+    fn random_member(&mut self, wanted: impl Fn(&Member<Identity>) -> bool) -> Option<Identity> {
         let own = self.identity().key();
         let count = self
             .swim
             .iter_membership_state()
-            .filter(|m| wanted(m.state()) && m.id().key() != own)
+            .filter(|m| wanted(m) && m.id().key() != own)
             .count();
         let place = self.random_below(count as u32) as usize;
         self.swim
             .iter_membership_state()
-            .filter(|m| wanted(m.state()) && m.id().key() != own)
+            .filter(|m| wanted(m) && m.id().key() != own)
             .nth(place)
             .map(|member| *member.id())
     }
@@ -234,7 +235,7 @@ impl Node {
         self.forget_some(known);
         if now.saturating_sub(self.rejoin_asked) >= REJOIN_EVERY {
             self.rejoin_asked = now;
-            self.look_for_lost(known);
+            self.look_for_lost();
             self.drop_orphans(now);
         }
         observe::look(self, now);
@@ -253,32 +254,58 @@ impl Node {
         let _ = self.swim.set_config(config);
     }
 
-    /// Forgets members that have been down for long, and the longest of them earlier while they leave no room for new
-    /// ones.
+    /// Forgets members that have left, those that have been down for long, and the longest of them earlier while they
+    /// leave no room for new ones.
     fn forget_some(&mut self, known: usize) {
-        let mut over = known.saturating_sub(self.limits.members / 10 * 9);
-        while let Some(&(at, member)) = self.io.gone.front() {
-            if at > self.io.now && over == 0 && self.io.gone.len() <= self.limits.members {
-                break;
+        let now = self.io.now;
+        while let Some((at, member)) = self.io.gone.pop_front_if(|(at, _)| *at <= now) {
+            let mut members = self.swim.iter_membership_state();
+            if members.any(|known| *known.id() == member && is_gone(known)) {
+                let rest = tuning::REMEMBER_DOWN.saturating_sub(tuning::MISS_DOWN);
+                self.io.lost.push_back((at + rest, member));
+            } else {
+                drop(members);
+                self.forget(member);
             }
-            self.io.gone.pop_front();
-            // Nothing happens to one that is back.
-            let _ = self
-                .swim
-                .handle_timer(Timer::RemoveDown(member), &mut self.io);
-            let left = self.swim.iter_membership_state().len();
-            over = left.saturating_sub(self.limits.members / 10 * 9);
+        }
+        let most = self.limits.members;
+        let mut over = known > most / 10 * 9;
+        loop {
+            let io = &mut self.io;
+            let crowded = over || io.gone.len() + io.lost.len() > most;
+            let next = io.lost.pop_front_if(|(at, _)| crowded || *at <= now);
+            let next = next.or_else(|| io.gone.pop_front_if(|_| crowded));
+            let Some((_, member)) = next else { break };
+            self.forget(member);
+            over = self.swim.iter_membership_state().len() > most / 10 * 9;
         }
         self.after_swim();
     }
 
-    /// Asks seeds when most of those that were known are gone, or when a seed is not among the members: two halves
-    /// that have forgotten each other meet there again.
-    fn look_for_lost(&mut self, known: usize) {
+    /// Forgets a member that is down; nothing happens to one that is back.
+    fn forget(&mut self, member: Identity) {
+        let timer = Timer::RemoveDown(member);
+        let _ = self.swim.handle_timer(timer, &mut self.io);
+    }
+
+    /// How many members are down that should be there. Who has left in order does not count, nor who has been down for
+    /// an hour: after a deploy to other addresses everybody would ask the seeds for as long as the old ones are
+    /// remembered. O(members).
+    pub(super) fn missed(&self) -> usize {
+        let lost: HashSet<&Identity> = self.io.lost.iter().map(|(_, member)| member).collect();
+        let members = self.swim.iter_membership_state();
+        members
+            .filter(|member| is_gone(member) && !lost.contains(member.id()))
+            .count()
+    }
+
+    /// Asks seeds when more members are missed than are there, or when a seed is not among the members: two halves that
+    /// have forgotten each other meet there again.
+    fn look_for_lost(&mut self) {
         if self.seeds.is_empty() || !self.joined {
             return;
         }
-        let few = self.active() * 2 < known + 1 || self.active() == 1;
+        let few = self.missed() > self.active() || self.active() == 1;
         let place = self.random_below(self.seeds.len() as u32) as usize;
         let seed = self.seeds[place];
         let is_member = || {
@@ -310,4 +337,9 @@ impl Node {
             .sweep(now, self.unix, |member| epochs.get(member).copied());
         self.dirty |= swept;
     }
+}
+
+/// Whether a member is down and has not said that it leaves.
+fn is_gone(member: &Member<Identity>) -> bool {
+    member.state() == State::Down && !has_left(member)
 }

@@ -63,4 +63,6 @@ pub struct Traffic {
     pub streamed: u64,
     /// Datagrams sent.
     pub datagrams: u64,
+    /// Exchanges that others have begun with it.
+    pub asked: u64,
 }

@@ -37,7 +37,8 @@ impl Simulation {
             },
         );
         // Where nobody listens a host refuses at once, and none gives no answer: the slower of both is taken.
-        if server.is_some() {
+        if let Some(server) = server {
+            self.slots[server].traffic.asked += 1;
             // Hands are shaken first.
             self.transmit(stream, false, vec![frame], 2);
         }

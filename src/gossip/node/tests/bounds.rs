@@ -110,6 +110,53 @@ fn what_waits_is_bounded_by_the_members_and_not_by_time() {
 }
 
 #[test]
+fn who_has_left_is_not_missed_and_who_is_down_for_an_hour() {
+    let mut node = run_of(0, 5, Role::Proxy);
+    node.set_now(NOW);
+    let members = (1..=6).map(|place| {
+        // Every other one has left.
+        let incarnation = u16::MAX - place as u16 % 2;
+        let run = Identity::new(address_of(place), 1, Role::Agent);
+        Member::new(run, incarnation, State::Down)
+    });
+    node.swim.apply_many(members, true, &mut node.io).unwrap();
+    for (seconds, missed, known) in [
+        (0, 3, 6),
+        (3_599, 3, 6),
+        (3_602, 0, 3),
+        (86_399, 0, 3),
+        (86_402, 0, 0),
+    ] {
+        node.run_timers(NOW + Duration::from_secs(seconds));
+        let found = (node.missed(), node.members().count());
+        assert_eq!(found, (missed, known), "{seconds}");
+    }
+}
+
+#[test]
+fn who_leaves_says_so_and_who_is_found_down_does_not() {
+    let mut nodes = acquainted();
+    nodes[1].leave(NOW);
+    carry(&mut nodes);
+    assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Down)));
+    assert_eq!(nodes[0].missed(), 0);
+    // Another one hears of it when states are compared, and takes it for its word too.
+    let left: Vec<_> = nodes[0].members().cloned().collect();
+    let mut others = acquainted();
+    let peer = Identity::new(address_of(2), 5, Role::Proxy);
+    others[0].take_members(&peer, true, left);
+    assert_eq!(others[0].state_of(address_of(1)), Some((5, State::Down)));
+    assert_eq!(others[0].missed(), 0);
+    let mut others = acquainted();
+    let down = Member::new(others[1].identity(), 0, State::Down);
+    others[0]
+        .swim
+        .apply_many(std::iter::once(down), true, &mut others[0].io)
+        .unwrap();
+    assert_eq!(others[0].missed(), 1);
+}
+
+#[test]
 fn who_is_thought_down_again_and_again_does_not_call_more_and_more() {
     // Its streams arrive and its datagrams do not.
     let mut node = run_of(1, 5, Role::Agent);

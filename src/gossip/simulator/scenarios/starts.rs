@@ -91,6 +91,66 @@ fn wait(simulation: &mut Simulation) -> Start {
     }
 }
 
+/// Agents that were replaced by others at new addresses.
+#[derive(Debug)]
+pub struct Deploy {
+    /// Exchanges that others begin with a seed, a minute, before.
+    pub rest: f64,
+    /// The same after.
+    pub after: f64,
+    /// Members that are gone and that a node still remembers, at the most, an hour after.
+    pub remembered: usize,
+}
+
+/// The seeds are proxies that stay; all agents are replaced, one after the other, and the old ones leave `in_order` or
+/// are killed. Those are looked for in the first hour, and then no more.
+pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
+    const SEEDS: [NodeId; 2] = [0, 1];
+    let watched = Duration::from_secs(600);
+    let asked = |simulation: &mut Simulation| {
+        let count = |simulation: &Simulation| -> u64 {
+            SEEDS.map(|id| simulation.traffic(id).asked).iter().sum()
+        };
+        let before = count(simulation);
+        simulation.run_for(watched);
+        (count(simulation) - before) as f64 * 60.0 / watched.as_secs_f64()
+    };
+    let mut simulation = Simulation::new(seed);
+    for id in 0..nodes {
+        simulation.start(role_of(id, nodes), &SEEDS[..id.min(2)]);
+    }
+    simulation.acquaint(true);
+    simulation.run_for(Duration::from_secs(60));
+    let rest = asked(&mut simulation);
+    for old in agents(&simulation) {
+        simulation.start(Role::Agent, &SEEDS);
+        simulation.run_for(Duration::from_secs(1));
+        if in_order {
+            simulation.with(old, |node, now| node.leave(now));
+            simulation.run_for(Duration::from_secs(1));
+        }
+        simulation.kill(old);
+    }
+    let hour = Duration::from_secs(3_600 + 60);
+    let start = simulation.now();
+    if in_order {
+        simulation.run_for(Duration::from_secs(60));
+    } else {
+        simulation.run_for(hour);
+    }
+    let after = asked(&mut simulation);
+    simulation.run_until(simulation.now().max(start + hour));
+    let running = simulation.running();
+    let known = running.iter().filter_map(|&id| simulation.node(id));
+    let known = known.map(|node| node.members().count()).max();
+    Deploy {
+        rest,
+        after,
+        // A node does not count itself.
+        remembered: (known.unwrap_or_default() + 1).saturating_sub(running.len()),
+    }
+}
+
 /// Keys that were changed under way.
 #[derive(Debug)]
 pub struct Rotation {
