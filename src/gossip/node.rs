@@ -27,6 +27,7 @@ use super::Time;
 use super::codec::WireCodec;
 use super::identity::{Identity, Role, pack_address};
 use super::keyring::{Keyring, OVERHEAD};
+use super::quarantine::Quarantine;
 use super::record::{Record, RecordError, ServiceState};
 use super::records::{RecordRefusal, Records, Rules};
 use super::refusals::{Refusals, Refused};
@@ -99,6 +100,7 @@ pub struct Node {
     contacts: Contacts,
     records: Records,
     refusals: Refusals,
+    quarantine: Quarantine,
     rumours: Rumours,
     own: Option<Own>,
     /// Active proxies but this member.
@@ -172,6 +174,7 @@ impl Node {
             contacts: Contacts::new(settings.limits.members),
             records: Records::new(settings.limits.records),
             refusals: Refusals::default(),
+            quarantine: Quarantine::default(),
             rumours: Rumours::default(),
             own: None,
             proxies: Vec::new(),
@@ -220,6 +223,11 @@ impl Node {
     /// Seals and opens by another ring from now on.
     pub fn set_keyring(&mut self, keyring: Arc<Keyring>) {
         self.io.keyring = keyring;
+    }
+
+    /// Refuses what an earlier member at this place has failed of, and notes there what is in hand.
+    pub fn set_quarantine(&mut self, quarantine: Quarantine) {
+        self.quarantine = quarantine;
     }
 
     /// Judges announcements by another operator's key from now on; what is known must stand the new judgement.

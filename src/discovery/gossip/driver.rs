@@ -4,10 +4,10 @@
 //! plane. In each turn it reads all datagrams that wait before it runs timers: after a stall the answers that came in
 //! the meantime count. The rest is bounded: datagrams of a turn, streams, and publications (ten a second).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,7 @@ use crate::discovery::dns::resolve;
 use crate::gossip::Time;
 use crate::gossip::identity::{Identity, Role};
 use crate::gossip::node::{Dropped, Limits, Node, Settings};
+use crate::gossip::quarantine::{InHand, Quarantine};
 use crate::gossip::record::Record;
 use crate::gossip::refusals::Refused;
 use crate::gossip::tuning::MAX_DATAGRAM;
@@ -62,7 +63,8 @@ pub(super) struct Seat {
 }
 
 /// Drives a member until it has left. A bug in what it does with what others say ends the member, and another one
-/// begins in its place: what was published stands in the meantime.
+/// begins in its place, which refuses the announcement that was being handled: what was published stands in the
+/// meantime.
 pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -72,6 +74,7 @@ pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
         Err(error) => return error!(%error, "the gossip thread cannot start its runtime"),
     };
     let mut prepared = Some((secrets, sockets));
+    let mut quarantine = Quarantine::default();
     loop {
         let attempt = match prepared.take() {
             Some(prepared) => Ok(prepared),
@@ -80,7 +83,10 @@ pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
         let drive = |(secrets, sockets)| {
             let local = LocalSet::new();
             let ended = local.block_on(&runtime, async {
-                Driver::new(&mut seat, secrets, sockets)?.run().await;
+                let quarantine = quarantine.clone();
+                Driver::new(&mut seat, secrets, sockets, quarantine)?
+                    .run()
+                    .await;
                 Ok::<_, io::Error>(())
             });
             ended.map_err(MemberError::Thread)
@@ -88,7 +94,16 @@ pub(super) fn run(mut seat: Seat, secrets: Secrets, sockets: Sockets) {
         match catch_unwind(AssertUnwindSafe(|| attempt.and_then(drive))) {
             Ok(Ok(())) => break,
             Ok(Err(error)) => error!(%error, "the gossip thread cannot go on, and tries again"),
-            Err(_) => error!("the gossip thread has failed, and begins anew"),
+            Err(_) => {
+                error!("the gossip thread has failed, and begins anew");
+                if let Some(InHand { hash, member }) = quarantine.convict() {
+                    error!(
+                        hash = format_args!("{hash:016x}"),
+                        ?member,
+                        "gossip: the announcement that was being handled is refused from now on"
+                    );
+                }
+            }
         }
         seat.failed = true;
         runtime.block_on(async { tokio::time::sleep(BEGIN_ANEW).await });
@@ -113,6 +128,8 @@ pub(super) struct Shared {
     pub node: RefCell<Node>,
     /// The node has something to send, or an earlier deadline.
     pub poke: Notify,
+    /// A task has panicked with the node in its hands: the runtime keeps that from the thread.
+    pub failed: Cell<bool>,
     clock: Instant,
 }
 
@@ -124,6 +141,7 @@ impl Shared {
 
 struct Driver<'a> {
     seat: &'a mut Seat,
+    quarantine: Quarantine,
     shared: Rc<Shared>,
     datagrams: UdpSocket,
     streams: Streams,
@@ -145,9 +163,15 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(seat: &'a mut Seat, secrets: Secrets, sockets: Sockets) -> io::Result<Self> {
+    fn new(
+        seat: &'a mut Seat,
+        secrets: Secrets,
+        sockets: Sockets,
+        quarantine: Quarantine,
+    ) -> io::Result<Self> {
         let settings = &seat.settings;
         let mut node = node(settings, secrets, Duration::ZERO);
+        node.set_quarantine(quarantine.clone());
         if let Some(record) = &seat.announced {
             // It was within the limits when it was announced.
             let _ = node.announce(record.clone(), Duration::ZERO);
@@ -155,6 +179,7 @@ impl<'a> Driver<'a> {
         let shared = Rc::new(Shared {
             node: RefCell::new(node),
             poke: Notify::new(),
+            failed: Cell::new(false),
             clock: Instant::now(),
         });
         let (datagrams, listener) = sockets.register()?;
@@ -164,6 +189,7 @@ impl<'a> Driver<'a> {
             seeds: Seeds::follow(&settings.seeds),
             streams: Streams::start(Rc::clone(&shared), listener),
             seat,
+            quarantine,
             shared,
             datagrams,
             waiting: Vec::new(),
@@ -209,6 +235,10 @@ impl<'a> Driver<'a> {
 
     /// Reads, then runs timers, then sends.
     fn turn(&mut self) {
+        if self.shared.failed.get() {
+            // Its panic was told already.
+            resume_unwind(Box::new("a stream has failed"));
+        }
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -396,7 +426,9 @@ impl<'a> Driver<'a> {
             // Another member: this one says goodbye, as far as one packet to some goes.
             self.shared.node.borrow_mut().leave(now);
             self.send();
-            *self.shared.node.borrow_mut() = node(&self.seat.settings, secrets, now);
+            let mut node = node(&self.seat.settings, secrets, now);
+            node.set_quarantine(self.quarantine.clone());
+            *self.shared.node.borrow_mut() = node;
             self.unseen_until = now + UNSEEN;
         }
         if !same || known.seeds != self.seat.settings.seeds {

@@ -74,6 +74,7 @@ impl Streams {
     pub fn ask(&self, member: SocketAddr) {
         let (shared, asked) = (Rc::clone(&self.shared), Rc::clone(&self.asked));
         spawn_local(async move {
+            let _watch = Watch(Rc::clone(&shared));
             let ended = match asked.try_acquire() {
                 Ok(_place) => ask(&shared, member).await,
                 Err(_) => Err(StreamError::Busy),
@@ -85,6 +86,18 @@ impl Streams {
             shared.node.borrow_mut().exchange_ended(ended.is_ok(), now);
             shared.poke.notify_one();
         });
+    }
+}
+
+/// Tells the driver of a panic in a task, which would end the task alone and leave the node as it was left.
+struct Watch(Rc<Shared>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.set(true);
+            self.0.poke.notify_one();
+        }
     }
 }
 
@@ -147,6 +160,7 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) {
         };
         let known = Rc::clone(&strangers);
         let task = spawn_local(async move {
+            let _watch = Watch(Rc::clone(&shared));
             let leave = || known.borrow_mut().leave(place);
             let answered = answer(&shared, stream, &exchanges, leave).await;
             known.borrow_mut().leave(place);

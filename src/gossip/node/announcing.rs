@@ -114,6 +114,18 @@ impl Node {
 
     /// Takes an announcement that was told; news is told on if `tell` says so.
     pub(in crate::gossip) fn take_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
+        if !self.quarantine.take_up(bytes) {
+            return self.io.counters.drop(Dropped::Quarantined);
+        }
+        self.judge_record(bytes, age, tell);
+        self.quarantine.put_down();
+    }
+
+    fn judge_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
+        #[cfg(test)]
+        if self.keeps_all() {
+            super::super::quarantine::meet_bug(bytes);
+        }
         let rules = Rules {
             authority: self.authority.as_ref(),
             label: &self.label,

@@ -48,6 +48,8 @@ pub enum Dropped {
     Limit,
     /// While this member takes no part.
     Silent,
+    /// An announcement that an earlier member at this place has failed of.
+    Quarantined,
     /// An announcement without a token, where one is asked for.
     NoToken,
     /// An announcement whose token is of no use for it.
@@ -67,6 +69,7 @@ impl Dropped {
             Self::Echo,
             Self::Limit,
             Self::Silent,
+            Self::Quarantined,
             Self::NoToken,
         ];
         let tokens = TokenError::ALL.into_iter().map(Self::Token);
@@ -74,7 +77,7 @@ impl Dropped {
     }
 
     /// How many reasons there are.
-    pub const COUNT: usize = Refusal::ALL.len() + 9 + TokenError::ALL.len();
+    pub const COUNT: usize = Refusal::ALL.len() + 10 + TokenError::ALL.len();
 
     /// Place among [`Dropped::all`].
     pub fn index(self) -> usize {
@@ -89,8 +92,9 @@ impl Dropped {
             Self::Echo => seals + 5,
             Self::Limit => seals + 6,
             Self::Silent => seals + 7,
-            Self::NoToken => seals + 8,
-            Self::Token(error) => seals + 9 + error as usize,
+            Self::Quarantined => seals + 8,
+            Self::NoToken => seals + 9,
+            Self::Token(error) => seals + 10 + error as usize,
         }
     }
 
@@ -106,6 +110,7 @@ impl Dropped {
             Self::Echo => "echo",
             Self::Limit => "limit",
             Self::Silent => "silent",
+            Self::Quarantined => "quarantined",
             Self::NoToken => "token",
             Self::Token(error) => error.reason(),
         }

@@ -1,9 +1,10 @@
-//! The thread over real sockets on loopback: what it logs.
+//! The thread over real sockets on loopback: what it logs, and what it survives.
 
 use std::thread::JoinHandle;
 
 use super::super::member::{Prepared, RunningMember};
 use super::*;
+use crate::gossip::quarantine::BUG;
 use crate::gossip::record::ServiceState;
 use crate::gossip::token::{Authority, OperatorKey};
 use crate::telemetry::capture::Capture;
@@ -81,9 +82,14 @@ impl Proxy {
     }
 }
 
-fn agent(ip: &str, zone: &str, proxy: &Proxy) -> RunningMember {
-    let settings = settings(ip, Role::Agent, &[proxy.address]);
-    let address = settings.address;
+/// An agent whose service is in `zone`. One that is not `reached` advertises where it is not: then it is heard on
+/// streams alone.
+fn agent(ip: &str, zone: &str, reached: bool, proxy: &Proxy) -> RunningMember {
+    let mut settings = settings(ip, Role::Agent, &[proxy.address]);
+    if !reached {
+        settings.advertise.set_port(9);
+    }
+    let address = settings.advertise;
     let prepared = Prepared::new(settings, None).unwrap();
     let member = prepared.start(Windows::default()).unwrap();
     drop(member.announce(Record {
@@ -101,7 +107,7 @@ async fn an_agent_without_a_token_is_named_once_in_the_log() {
         "cluster=web reason=\"token\"",
     ];
     let proxy = Proxy::start("127.88.1.1", Some(Authority::new(operator)), words);
-    let agent = agent("127.88.1.2", "a", &proxy);
+    let agent = agent("127.88.1.2", "a", true, &proxy);
     let seen = |report: &Option<Arc<Report>>| {
         report.as_ref().is_some_and(|report| {
             report.counters.dropped(Dropped::NoToken) >= 2 && report.refused.len() == 1
@@ -110,4 +116,28 @@ async fn an_agent_without_a_token_is_named_once_in_the_log() {
     proxy.wait("refused twice", seen).await;
     agent.leave().await;
     assert_eq!(proxy.end(), [1, 1]);
+}
+
+#[tokio::test]
+async fn an_announcement_that_fails_the_thread_is_refused_by_the_next_one() {
+    let words = &[
+        "the gossip thread has failed, and begins anew",
+        "handled is refused from now on hash=",
+    ];
+    let proxy = Proxy::start("127.88.2.1", None, words);
+    let bad = agent("127.88.2.2", BUG, false, &proxy);
+    let good = agent("127.88.2.3", "a", true, &proxy);
+    let seen = |report: &Option<Arc<Report>>| {
+        report.as_ref().is_some_and(|report| {
+            let records = report.set.members.iter().flat_map(|m| &m.records);
+            let zones: Vec<&str> = records.map(|r| r.record.zone.as_str()).collect();
+            report.counters.dropped(Dropped::Quarantined) >= 2 && zones == ["a"]
+        })
+    };
+    proxy
+        .wait("the bad one refused, the good one used", seen)
+        .await;
+    good.leave().await;
+    bad.leave().await;
+    assert_eq!(proxy.end(), [1, 1], "once each");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gossip::identity::{MAX_EPOCH, pack_address};
+use crate::gossip::quarantine::BUG;
 use crate::gossip::record::{Record, ServiceState};
 use crate::gossip::token::{OperatorKey, mint};
 use crate::gossip::view::Liveness;
@@ -187,4 +188,38 @@ fn no_run_is_beyond_what_others_take() {
     let before = last.with_epoch(MAX_EPOCH - 1);
     assert_eq!(before.renew(), Some(last));
     assert_eq!(Identity::from_bytes(last.as_bytes()), Some(last));
+}
+
+#[test]
+fn an_announcement_that_fails_a_node_is_in_hand_then_and_refused_by_the_next() {
+    let mut seat = Quarantine::default();
+    let bad = |place: usize, zone: &str| {
+        let address = address_of(place);
+        let record = Record {
+            zone: zone.to_owned(),
+            ..record(address, 1, ServiceState::Ready)
+        };
+        record.encode(&pack_address(address), 1, 1, &[]).unwrap()
+    };
+    let all = [bad(1, "a"), bad(2, BUG), bad(3, "a")];
+    let mut failures = Vec::new();
+    let node = loop {
+        let mut node = run_of(0, 5, Role::Proxy);
+        node.set_quarantine(seat.clone());
+        let take = || {
+            for bytes in &all {
+                node.take_record(bytes, Duration::ZERO, true);
+            }
+        };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(take));
+        let convicted = seat.convict();
+        assert_eq!(ended.is_err(), convicted.is_some());
+        match convicted {
+            Some(convicted) => failures.push(convicted.member),
+            None => break node,
+        }
+    };
+    assert_eq!(failures, [Some(address_of(2))], "once");
+    assert_eq!(node.records().len(), 2);
+    assert_eq!(node.counters().dropped(Dropped::Quarantined), 1);
 }
