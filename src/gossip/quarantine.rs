@@ -4,6 +4,10 @@
 //! one in hand is noted where a panic does not take it away: the note is shared with whoever catches the panic, who
 //! refuses it by its hash in the member that begins in place of the failed one. 64 are kept, the oldest goes; a new
 //! version of the same record is another one, and may cost another new start.
+//!
+//! Decided 2026-11: there is no command that freezes a cluster at its last good set. What was published stands while
+//! nothing better comes, the guard against mass removal holds who is lost at once, and checks decide; who distrusts
+//! the set takes `discover` out of the file.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

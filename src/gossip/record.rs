@@ -1,4 +1,8 @@
 //! What an agent announces of its service, in at most [`MAX_RECORD`] bytes; the newest version wins.
+//!
+//! Decided 2026-11: it carries neither a coarse load nor tags. Proxies count what they have in flight and measure what
+//! answers take, which is newer than a word that goes round, and each change of it would be told to all; no route and no
+//! policy asks for tags, and zone and build have fields of their own.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,8 @@
 //! What time asks of a member: foca's timers, joining, comparing states, and looking after itself.
+//!
+//! Decided 2026-11: a member keeps no list of its peers on disk for a start while all its seeds are dead. Those that
+//! live call those that are gone, for a day after one went down and an hour after it left, so that it is found again at
+//! its address; who has been away for longer needs one seed that lives.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
