@@ -216,7 +216,8 @@ fn after_a_deploy_to_new_addresses_seeds_are_asked_no_more_than_at_rest() {
         // They are drawn: some 600 draws in each sum.
         assert!(after <= 1.2 * rest, "in order: {in_order}: {runs:#?}");
         check("deploy", &runs, |nodes, run| {
-            let most = if in_order { 0 } else { nodes };
+            // Who misses the word finds it out, and remembers for a day.
+            let most = if in_order { nodes / 10 } else { 2 * nodes };
             run.remembered <= most
         });
     }

@@ -102,8 +102,8 @@ pub struct Deploy {
     pub remembered: usize,
 }
 
-/// The seeds are proxies that stay; all agents are replaced, one after the other, and the old ones leave `in_order` or
-/// are killed. Those are looked for in the first hour, and then no more.
+/// The seeds are proxies that stay; all agents are replaced twice, one after the other, so that more are gone than there,
+/// and the old ones leave `in_order` or are killed. Those are looked for in the first hour, and then no more.
 pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
     const SEEDS: [NodeId; 2] = [0, 1];
     let watched = Duration::from_secs(600);
@@ -122,8 +122,10 @@ pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
     simulation.acquaint(true);
     simulation.run_for(Duration::from_secs(60));
     let rest = asked(&mut simulation);
-    for old in agents(&simulation) {
-        simulation.start(Role::Agent, &SEEDS);
+    let mut old = agents(&simulation);
+    for place in 0..2 * old.len() {
+        old.push(simulation.start(Role::Agent, &SEEDS));
+        let old = old[place];
         simulation.run_for(Duration::from_secs(1));
         if in_order {
             simulation.with(old, |node, now| node.leave(now));
