@@ -4,9 +4,10 @@
 //! plane. In each turn it reads all datagrams that wait before it runs timers: after a stall the answers that came in
 //! the meantime count. The rest is bounded: datagrams of a turn, streams, and publications (ten a second).
 
+mod seeds;
+
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::LocalSet;
 use tracing::{debug, error, info, warn};
+
+use seeds::Seeds;
 
 use super::member::{Command, MemberError, MemberSettings, Secrets, Sockets, Windows};
 use super::streams::Streams;
-use crate::discovery::dns::resolve;
 use crate::gossip::Time;
 use crate::gossip::identity::{Identity, Role};
 use crate::gossip::node::{Dropped, Limits, Node, Settings};
@@ -28,7 +30,6 @@ use crate::gossip::record::Record;
 use crate::gossip::refusals::Refused;
 use crate::gossip::tuning::MAX_DATAGRAM;
 use crate::gossip::view::Report;
-use crate::model::address::BackendAddress;
 
 /// Datagrams that are read in one turn, at the most.
 const TURN: usize = 1024;
@@ -46,8 +47,6 @@ const GOODBYE: Duration = Duration::from_millis(900);
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// From a failure to the next member.
 const BEGIN_ANEW: Duration = Duration::from_secs(1);
-/// Between two look-ups of the seeds' names, before and after the first one was found.
-const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
 /// What outlives a failure of the thread.
 pub(super) struct Seat {
@@ -473,68 +472,6 @@ fn node(settings: &MemberSettings, secrets: Secrets, now: Time) -> Node {
         seed,
     };
     Node::new(settings, now)
-}
-
-/// Addresses of the seeds, names looked up again and again in a task of their own.
-struct Seeds {
-    found: mpsc::Receiver<Vec<SocketAddr>>,
-    task: AbortHandle,
-}
-
-impl Seeds {
-    fn follow(names: &[BackendAddress]) -> Self {
-        let (sender, found) = mpsc::channel(1);
-        let task = spawn_local(look_up(names.to_vec(), sender)).abort_handle();
-        Self { found, task }
-    }
-
-    /// What was found last; pending for ever without names. Cancel-safe.
-    async fn next(&mut self) -> Vec<SocketAddr> {
-        match self.found.recv().await {
-            Some(found) => found,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Seeds {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr>>) {
-    let mut last = Vec::new();
-    loop {
-        let mut addresses = Vec::new();
-        let mut has_names = false;
-        for name in &names {
-            match name {
-                BackendAddress::Ip(address) => addresses.push(*address),
-                BackendAddress::Name { .. } => {
-                    has_names = true;
-                    match resolve(name).await {
-                        Ok(found) => addresses.extend(found),
-                        Err(error) => {
-                            debug!(%name, %error, "gossip: the seed's name does not resolve");
-                        }
-                    }
-                }
-            }
-        }
-        // A look-up that found nothing keeps the last answer.
-        if !addresses.is_empty() && addresses != last {
-            last.clone_from(&addresses);
-            if sender.send(addresses).await.is_err() {
-                return;
-            }
-        }
-        if !has_names {
-            return std::future::pending().await;
-        }
-        let (before, after) = RESOLVE_EVERY;
-        tokio::time::sleep(if last.is_empty() { before } else { after }).await;
-    }
 }
 
 #[cfg(test)]

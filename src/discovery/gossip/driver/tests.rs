@@ -1,5 +1,6 @@
 //! The thread over real sockets on loopback: what it logs, and what it survives.
 
+use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use super::super::member::{Prepared, RunningMember};
@@ -7,6 +8,7 @@ use super::*;
 use crate::gossip::quarantine::BUG;
 use crate::gossip::record::ServiceState;
 use crate::gossip::token::{Authority, OperatorKey};
+use crate::model::address::BackendAddress;
 use crate::telemetry::capture::Capture;
 
 const PATIENCE: Duration = Duration::from_secs(60);

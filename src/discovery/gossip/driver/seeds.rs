@@ -1,0 +1,77 @@
+//! Addresses of the seeds: names are looked up again and again, in a task of their own, so that no look-up that hangs
+//! delays the member. What was found last stands while a look-up finds nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, spawn_local};
+use tracing::debug;
+
+use crate::discovery::dns::resolve;
+use crate::model::address::BackendAddress;
+
+/// Between two look-ups of the seeds' names, before and after the first one was found.
+const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
+
+/// See the module.
+pub(super) struct Seeds {
+    found: mpsc::Receiver<Vec<SocketAddr>>,
+    task: AbortHandle,
+}
+
+impl Seeds {
+    pub fn follow(names: &[BackendAddress]) -> Self {
+        let (sender, found) = mpsc::channel(1);
+        let task = spawn_local(look_up(names.to_vec(), sender)).abort_handle();
+        Self { found, task }
+    }
+
+    /// What was found last; pending for ever without names. Cancel-safe.
+    pub async fn next(&mut self) -> Vec<SocketAddr> {
+        match self.found.recv().await {
+            Some(found) => found,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Seeds {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr>>) {
+    let mut last = Vec::new();
+    loop {
+        let mut addresses = Vec::new();
+        let mut has_names = false;
+        for name in &names {
+            match name {
+                BackendAddress::Ip(address) => addresses.push(*address),
+                BackendAddress::Name { .. } => {
+                    has_names = true;
+                    match resolve(name).await {
+                        Ok(found) => addresses.extend(found),
+                        Err(error) => {
+                            debug!(%name, %error, "gossip: the seed's name does not resolve");
+                        }
+                    }
+                }
+            }
+        }
+        // A look-up that found nothing keeps the last answer.
+        if !addresses.is_empty() && addresses != last {
+            last.clone_from(&addresses);
+            if sender.send(addresses).await.is_err() {
+                return;
+            }
+        }
+        if !has_names {
+            return std::future::pending().await;
+        }
+        let (before, after) = RESOLVE_EVERY;
+        tokio::time::sleep(if last.is_empty() { before } else { after }).await;
+    }
+}
