@@ -4,8 +4,8 @@
 //! load generator share the others. Peers that are not on the machine are left out, with a word. Everything listens on
 //! loopback, has an end in time, and is ended by its id; the report is on the terminal and in `target/peers/`.
 //!
-//! This file owns the order of a run. `--role` is how it starts itself again as a backend, as the floor, or to pin
-//! another program.
+//! This file owns the order of a run. `--role` is how it starts itself again as the floor, or to pin another
+//! program.
 
 mod backend;
 mod build;
@@ -29,19 +29,19 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::backend::Backends;
 use crate::launch::Cores;
 use crate::options::Options;
 use crate::proxies::Proxy;
 use crate::report::{Report, Result as Measured};
 use crate::rounds::Stage;
 use crate::scenarios::{Plan, SCENARIOS, Scenario};
-use crate::subjects::Backends;
+use crate::subjects::subjects;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--role", "launch", ..] => launch::become_program(&words[2..]),
-        ["--role", "backend"] => launch::raise_descriptors().and_then(|_| backend::run()),
         ["--role", "floor", pool, ..] => floor(pool == "pool", &words[3..]),
         _ => bench(),
     };
@@ -95,12 +95,12 @@ fn bench() -> io::Result<()> {
     let programs = build::programs(&options, directory.path().to_owned(), descriptors);
     // After the builds, which may use every core.
     launch::pin(&cores.others)?;
-    let backends = Backends::start(&cores, &programs)?;
+    let backends = Backends::start()?;
     let stage = Stage {
         options: &options,
         cores: &cores,
         programs: &programs,
-        backends: backends.id(),
+        backends: &backends,
     };
     let mut report = Report {
         seconds: options.window().as_secs_f64(),
@@ -120,7 +120,7 @@ fn bench() -> io::Result<()> {
         .filter(|scenario| options.wants(scenario.name))
     {
         println!("\n{}: {}", scenario.name, scenario.title);
-        measure(&stage, &backends, scenario, &mut report);
+        measure(&stage, scenario, &mut report);
     }
     report.print();
     let target = build::target_directory();
@@ -133,14 +133,14 @@ fn bench() -> io::Result<()> {
 }
 
 /// One scenario, and what could not be measured of it.
-fn measure(stage: &Stage<'_>, backends: &Backends, scenario: &Scenario, report: &mut Report) {
+fn measure(stage: &Stage<'_>, scenario: &Scenario, report: &mut Report) {
     let mut left_out = |who: &str, why: &str| {
         println!("  {who}: {why}");
         report
             .not_measured
             .push(format!("{}, {who}: {why}", scenario.name));
     };
-    let mut subjects = match backends.subjects(scenario.plan) {
+    let mut subjects = match subjects(&stage.backends.addresses, scenario.plan) {
         Ok(subjects) => subjects,
         Err(reason) => return left_out("all", &reason),
     };

@@ -31,7 +31,7 @@ pub struct Sample {
     proxy: Ticks,
     others: Ticks,
     process: Duration,
-    /// The time of the proxy, the backends and the load generator.
+    /// The time of the proxy and of the bench itself.
     bench: Duration,
 }
 
@@ -52,20 +52,16 @@ pub struct Usage {
 }
 
 impl Sample {
-    /// `bench`: the other processes that belong to it.
-    pub fn take(cores: &Cores, process: u32, bench: &[u32]) -> io::Result<Self> {
+    /// `process` is the proxy's, `bench` the one of load and backends.
+    pub fn take(cores: &Cores, process: u32, bench: u32) -> io::Result<Self> {
         let own = process_time(process)?;
-        let mut all = own;
-        for process in bench {
-            all += process_time(*process)?;
-        }
         let stat = fs::read_to_string("/proc/stat")?;
         Ok(Self {
             at: Instant::now(),
             proxy: ticks(&stat, &[cores.proxy])?,
             others: ticks(&stat, &cores.others)?,
             process: own,
-            bench: all,
+            bench: own + process_time(bench)?,
         })
     }
 

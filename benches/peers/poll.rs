@@ -4,6 +4,7 @@
 //! there" for an answer.
 
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -18,17 +19,20 @@ pub const BOTH_WAYS: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
+/// Events of one wait, at the most.
+const EVENTS: usize = 512;
+
 /// An epoll instance and the events of its last wait.
 pub struct Poll {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
+    events: Vec<(usize, bool)>,
 }
 
 impl Poll {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(512),
+            events: Vec::with_capacity(EVENTS),
         })
     }
 
@@ -44,20 +48,24 @@ impl Poll {
             tv_nsec: i64::from(time.subsec_nanos()),
         });
         self.events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
-            Ok(count) => Ok(count),
-            Err(rustix::io::Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
-        }
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut room, timeout.as_ref()) {
+            Ok((events, _)) => &*events,
+            Err(rustix::io::Errno::INTR) => &[],
+            Err(error) => return Err(error.into()),
+        };
+        let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        self.events.extend(events.iter().map(|event| {
+            let epoll::Event { flags, data } = *event;
+            (data.u64() as usize, flags.intersects(over))
+        }));
+        Ok(self.events.len())
     }
 
     /// One event of the last wait: the number it was registered under, and whether the other side has ended. If it
     /// has, no further event says so, and a reader that stops at an empty socket would miss the end.
     pub fn event(&self, index: usize) -> (usize, bool) {
-        let epoll::Event { flags, data } = self.events[index];
-        let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        (data.u64() as usize, flags.intersects(over))
+        self.events[index]
     }
 }
 

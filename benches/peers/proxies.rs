@@ -50,12 +50,14 @@ impl Proxy {
 pub struct Task {
     pub http: bool,
     pub backends: Vec<SocketAddr>,
-    /// The rest is lbproxy's only.
+    /// What follows is lbproxy's only, unless it says otherwise.
     pub workers: usize,
     /// Routes `/r0/*`, `/r1/*`, … to the one cluster, if any.
     pub routes: usize,
     /// Choose the backend by the field `x-key`, and check no backend.
     pub by_key: bool,
+    /// Pipes of 1 MiB, not what HAProxy takes by default: HAProxy only.
+    pub large_pipes: bool,
     /// One more route says which file this is, no backend is checked, and all cores may be used.
     pub numbered: bool,
 }
@@ -193,7 +195,15 @@ impl Programs {
             .replace("{protocol}", protocol)
             .replace("{routes}", &routes)
             .replace("{policy}", policy)
-            .replace("{check}", check);
+            .replace("{check}", check)
+            .replace(
+                "{pipes}",
+                if task.large_pipes {
+                    "    tune.pipesize 1048576\n"
+                } else {
+                    ""
+                },
+            );
         let file = self.directory.join(name);
         fs::write(&file, text)?;
         let file = file.display().to_string();

@@ -1,11 +1,13 @@
-//! A reload of a large file under a client that asks on: how long it takes from SIGHUP until an answer comes from the new
-//! configuration, and how long the longest answer was meanwhile, which a worker that stands still makes long. One route
-//! answers with the number of the file. A reload is work for another core, so here the proxy may use all of them.
+//! A reload of a large file: how long it takes from SIGHUP until an answer comes from the new configuration, and what it
+//! takes of the worker that answers meanwhile. One route answers with the number of the file.
+//!
+//! A worker that stands still for a reload does something, since it waits for no lock: so the time that its thread runs
+//! more than it does for the same answers without a reload is a bound of every pause. That is exact where answers are
+//! late for many reasons of the machine's own. A reload is work for another core, so here the proxy may use all of them.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +15,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::launch::Cores;
 use crate::measure::resident;
+use crate::poll;
 use crate::report::median;
 use crate::rounds::Figures;
 
@@ -24,8 +27,10 @@ pub const DIGITS: usize = 5;
 pub const PORT: u16 = 9;
 /// Reloads of one round.
 const RELOADS: usize = 10;
-/// How long answers are watched behind each reload: the configuration before is let go of there.
+/// How long answers go on behind each reload: the configuration before is let go of there.
 const AFTER: Duration = Duration::from_millis(200);
+/// Between two requests: few enough that their own time hardly varies.
+const PACE: Duration = Duration::from_millis(2);
 /// Far longer than a reload should take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -37,13 +42,14 @@ pub fn route(number: usize) -> String {
 struct Asking {
     stream: TcpStream,
     request: Vec<u8>,
-    longest: Duration,
+    asked: u32,
 }
 
 impl Asking {
     /// The number that the proxy answers with.
     fn ask(&mut self) -> io::Result<usize> {
-        let begin = Instant::now();
+        poll::pause(PACE)?;
+        self.asked += 1;
         self.stream.write_all(&self.request)?;
         let mut buffer = [0; 1024];
         let mut end = 0;
@@ -59,20 +65,19 @@ impl Asking {
             }
             end += read;
         };
-        self.longest = self.longest.max(begin.elapsed());
         std::str::from_utf8(body)
             .ok()
             .and_then(|digits| digits.parse().ok())
             .ok_or_else(|| io::Error::other("the answer is no number"))
     }
 
-    /// Asks for so long; the longest answer.
-    fn watch(&mut self, time: Duration) -> io::Result<Duration> {
+    /// Asks for so long.
+    fn ask_for(&mut self, time: Duration) -> io::Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < time {
             self.ask()?;
         }
-        Ok(std::mem::take(&mut self.longest))
+        Ok(())
     }
 }
 
@@ -88,9 +93,9 @@ fn changed(text: &str, number: usize) -> String {
     text
 }
 
-/// Gives the proxy's workers its core for themselves and the rest of it the others, and this program, which shares those,
-/// the right to be first there: else an answer waits for whoever reads the new file, and tells nothing of the worker.
-fn place(process: u32, cores: &Cores) -> io::Result<()> {
+/// Gives the proxy's worker its core for itself and the rest of the proxy the others. Where the worker's time is told.
+fn place(process: u32, cores: &Cores) -> io::Result<PathBuf> {
+    let mut worker_time = None;
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
         let path = task?.path();
         let is_worker = std::fs::read_to_string(path.join("comm"))?.starts_with("worker");
@@ -102,23 +107,27 @@ fn place(process: u32, cores: &Cores) -> io::Result<()> {
         let mut set = CpuSet::new();
         if is_worker {
             set.set(cores.proxy);
+            worker_time = Some(path.join("schedstat"));
         } else {
             cores.others.iter().for_each(|core| set.set(*core));
         }
         sched_setaffinity(Some(id), &set)?;
     }
-    // Only root may, and only where util-linux is: the figure is worse without.
-    let _ = Command::new("chrt")
-        .args(["--reset-on-fork", "--fifo", "--pid", "1"])
-        .arg(std::process::id().to_string())
-        .stderr(Stdio::null())
-        .status();
-    Ok(())
+    worker_time.ok_or_else(|| io::Error::other("it has no thread that is called worker"))
 }
 
-/// `file` has `route(0)`. The cost is the time of a reload in ms, `p999` the longest answer of a reload and of a while
-/// behind it in µs, and `p99` that of as long a time without one, which tells what the machine does on its own; each a
-/// median, since a pause that a reload makes comes with each of them.
+/// How long a thread has run, in µs.
+fn ran(schedstat: &Path) -> io::Result<f64> {
+    let text = std::fs::read_to_string(schedstat)?;
+    let nanos = text.split_whitespace().next();
+    nanos
+        .and_then(|nanos| nanos.parse::<f64>().ok())
+        .map(|nanos| nanos / 1e3)
+        .ok_or_else(|| io::Error::other("no time of the worker"))
+}
+
+/// `file` has `route(0)`. The cost is the time of a reload in ms, `p999` the µs that the worker runs for it, and `p99`
+/// those that it runs for the answers alone; each a median.
 pub fn measure(
     to: SocketAddr,
     process: u32,
@@ -126,7 +135,7 @@ pub fn measure(
     request: &[u8],
     cores: &Cores,
 ) -> io::Result<Figures> {
-    place(process, cores)?;
+    let worker = place(process, cores)?;
     let resident = resident(process)? / 1024.0;
     let text = std::fs::read_to_string(file)?;
     let process = i32::try_from(process)
@@ -139,12 +148,14 @@ pub fn measure(
     let mut asking = Asking {
         stream,
         request: request.to_vec(),
-        longest: Duration::ZERO,
+        asked: 0,
     };
-    asking.watch(AFTER)?;
-    let (mut times, mut longest, mut quiet) = (Vec::new(), Vec::new(), Vec::new());
+    asking.ask_for(AFTER)?;
+    let (mut times, mut busy, mut quiet) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=RELOADS {
         std::fs::write(file, changed(&text, number))?;
+        let before = ran(&worker)?;
+        asking.asked = 0;
         let begin = Instant::now();
         kill_process(process, Signal::HUP)?;
         while asking.ask()? != number {
@@ -153,14 +164,18 @@ pub fn measure(
             }
         }
         let time = begin.elapsed();
+        asking.ask_for(AFTER)?;
+        let (between, answers) = (ran(&worker)?, std::mem::take(&mut asking.asked));
+        asking.ask_for(time + AFTER)?;
+        let each = (ran(&worker)? - between) / f64::from(asking.asked);
         times.push(time.as_secs_f64() * 1e3);
-        longest.push(asking.watch(AFTER)?.as_secs_f64() * 1e6);
-        quiet.push(asking.watch(time + AFTER)?.as_secs_f64() * 1e6);
+        quiet.push(each * f64::from(answers));
+        busy.push(between - before - each * f64::from(answers));
     }
     Ok(Figures {
         cost: median(times),
         p99: median(quiet),
-        p999: median(longest),
+        p999: median(busy),
         resident,
         ..Figures::default()
     })

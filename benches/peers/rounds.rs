@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::backend::Backends;
 use crate::idle;
 use crate::launch::Cores;
 use crate::load::{Edge, Load, Pace, Work};
@@ -53,8 +54,7 @@ pub struct Stage<'a> {
     pub options: &'a Options,
     pub cores: &'a Cores,
     pub programs: &'a Programs,
-    /// The process of the backends.
-    pub backends: u32,
+    pub backends: &'a Backends,
 }
 
 impl Stage<'_> {
@@ -119,7 +119,7 @@ impl Stage<'_> {
                 in_flight,
                 ..
             } => (connections, in_flight),
-            Plan::PingPong { connections, .. } | Plan::Bulk { connections } => {
+            Plan::PingPong { connections, .. } | Plan::Bulk { connections, .. } => {
                 (connections, connections)
             }
             _ => (64, 64),
@@ -135,8 +135,8 @@ impl Stage<'_> {
             window,
         };
         let (mut first, mut last) = (None, None);
-        let outcome = load.run(&mut |edge| {
-            let sample = Sample::take(self.cores, process, &[std::process::id(), self.backends])?;
+        let outcome = load.run(self.backends, &mut |edge| {
+            let sample = Sample::take(self.cores, process, std::process::id())?;
             match edge {
                 Edge::Begin => first = Some(sample),
                 Edge::End => last = Some(sample),

@@ -11,6 +11,8 @@ use super::{Load, Work};
 use crate::poll::{self, Poll};
 
 const SCRATCH: usize = 1024 * 1024;
+/// What an upload sends at once.
+const PIECE: usize = 256 * 1024;
 
 /// Local ports and addresses of connections that serve one request, in turn: one address has too few ports for some
 /// tens of thousands of connections a second whose ends rest in TIME_WAIT.
@@ -82,7 +84,7 @@ impl Client {
         let message: &[u8] = match &load.work {
             Work::Http { requests, .. } => &requests[self.number % requests.len()],
             Work::PingPong(length) => &PATTERN[..*length],
-            Work::Bulk => return Ok(()),
+            Work::Bulk | Work::Upload => return Ok(()),
         };
         let stream = self
             .stream
@@ -116,6 +118,11 @@ impl Client {
             let Some(stream) = &mut self.stream else {
                 return Ok(Step::Waiting);
             };
+            if let Work::Upload = load.work {
+                let sent = poll::attempt(stream.write(&buffer[..PIECE]));
+                let sent = sent.map_err(|error| wrong(&format!("sending: {error}")))?;
+                return Ok(sent.map_or(Step::Waiting, |count| Step::Bytes(count as u64)));
+            }
             // Bytes that are only counted are dropped by the kernel without being copied, which leaves the load core
             // more time for its own work.
             let unseen = match &load.work {
@@ -141,7 +148,7 @@ impl Client {
                 return Err(wrong("a connection ended early"));
             }
             let whole = match &load.work {
-                Work::Bulk => return Ok(Step::Bytes(count as u64)),
+                Work::Bulk | Work::Upload => return Ok(Step::Bytes(count as u64)),
                 Work::Http { .. } if unseen > 0 => self
                     .reader
                     .drop_body(count as u64)

@@ -6,6 +6,7 @@
 //!   its request was due, not from when it could be sent, so a proxy that stalls is charged for all that waited
 //!   (no coordinated omission).
 //!
+//! It serves the backends in turns with its own connections and never sleeps (see [`backend`](crate::backend)).
 //! Every answer is checked; a wrong one, or a connection that ends early, ends the run with an error. Only what
 //! completes in the window after the warm-up is counted, and the caller is called at both edges of it.
 //! HTTP/2 and TLS would be two more kinds of [`Work`] here and two more kinds of backend; lbproxy speaks neither yet.
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use self::client::{Client, Step};
 use self::histogram::Histogram;
+use crate::backend::Backends;
 use crate::poll::{BOTH_WAYS, EventFlags, Poll};
 
 /// What a connection does.
@@ -37,6 +39,8 @@ pub enum Work {
     PingPong(usize),
     /// Reads whatever comes, without end.
     Bulk,
+    /// Sends without end.
+    Upload,
 }
 
 /// When requests begin.
@@ -61,7 +65,7 @@ pub struct Outcome {
     pub window: Duration,
     /// Requests or exchanges answered.
     pub done: u64,
-    /// Bytes read (bulk only).
+    /// Bytes read or sent (bulk only).
     pub bytes: u64,
     pub latency: Histogram,
     /// Requests that were due at the end of the window and had not been begun.
@@ -77,7 +81,12 @@ pub enum Edge {
 
 impl Load {
     /// Runs it. Takes `warm_up` and `window` in all, however the other side behaves.
-    pub fn run(&self, at_edge: &mut dyn FnMut(Edge) -> io::Result<()>) -> io::Result<Outcome> {
+    pub fn run(
+        &self,
+        backends: &Backends,
+        at_edge: &mut dyn FnMut(Edge) -> io::Result<()>,
+    ) -> io::Result<Outcome> {
+        let mut backends = backends.take();
         let mut poll = Poll::new()?;
         let mut clients = Vec::with_capacity(self.connections);
         for number in 0..self.connections {
@@ -127,9 +136,8 @@ impl Load {
                 quiet.pop_front();
                 clients[number].begin(self, &poll, since)?;
             }
-            let edge = if counted_from.is_none() { begin } else { end };
-            let until = interval.map_or(edge, |_| edge.min(next));
-            let count = poll.wait(Some(until.saturating_duration_since(Instant::now())))?;
+            backends.turn()?;
+            let count = poll.wait(Some(Duration::ZERO))?;
             for index in 0..count {
                 let (number, over) = poll.event(index);
                 match clients[number].advance(self, over)? {
@@ -156,7 +164,7 @@ impl Load {
         }
         at_edge(Edge::End)?;
         let patience = Duration::from_secs(1).max(self.window / 2);
-        let answers = interval.is_none() && !matches!(self.work, Work::Bulk);
+        let answers = interval.is_none() && !self.work.is_endless();
         if answers && clients.iter().any(|client| client.waits_longer(patience)) {
             return Err(io::Error::other(format!(
                 "a request had no answer for {patience:?}"
@@ -215,12 +223,16 @@ impl Work {
     }
 
     fn flags(&self) -> EventFlags {
-        // With bulk, one read for an event, so that each connection gets its turn.
-        if matches!(self, Self::Bulk) {
-            EventFlags::IN
-        } else {
-            BOTH_WAYS
+        // Without an end, one read or write for an event, so that each connection gets its turn.
+        match self {
+            Self::Bulk => EventFlags::IN,
+            Self::Upload => EventFlags::OUT,
+            Self::Http { .. } | Self::PingPong(_) => BOTH_WAYS,
         }
+    }
+
+    fn is_endless(&self) -> bool {
+        matches!(self, Self::Bulk | Self::Upload)
     }
 }
 

@@ -36,8 +36,8 @@ fn print_result(result: &Result) {
             );
         }
     } else if result.unit == Unit::MillisPerReload.text() {
-        let (longest, quiet) = ("longest answer µs", "without reload");
-        println!("  {:<16}{:>10}{longest:>20}{quiet:>18}", "", result.unit);
+        let (pause, quiet) = ("worker µs for it", "and for answers");
+        println!("  {:<16}{:>10}{pause:>20}{quiet:>18}", "", result.unit);
         for row in &result.rows {
             let figures = &row.median;
             println!(
