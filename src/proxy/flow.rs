@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::transport::{room, socket};
+use crate::transport::{room, socket, stream};
 
 /// Read of a head, and of a body whose sink has just not taken all.
 pub const SMALL_READ: usize = 16 << 10;
@@ -36,6 +36,17 @@ pub const MOST_PARTS: usize = 6;
 
 /// A connection that bytes are moved over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Reads what there is, at most `buffer.len()` bytes; 0 is the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(self)
+            .poll_read(cx, &mut buffer)
+            .map_ok(|()| buffer.filled().len())
+    }
+    /// Writes as much of `bytes` as it takes.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
     /// About how many bytes a write would take now.
     fn send_room(&self) -> usize;
     /// Makes the coming close a reset.
@@ -47,6 +58,14 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Stream for TcpStream {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        stream::poll_receive(self, cx, buffer)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        stream::poll_send(self, cx, bytes)
+    }
+
     fn send_room(&self) -> usize {
         room::send_room(self)
     }
@@ -61,20 +80,6 @@ impl Stream for TcpStream {
 
     fn peer_has_ended(&self) -> bool {
         socket::peer_has_ended(self)
-    }
-}
-
-/// Reads what there is, at most `buffer.len()` bytes; 0 is the end.
-pub fn poll_read(
-    stream: &mut impl Stream,
-    cx: &mut Context<'_>,
-    buffer: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(buffer);
-    match Pin::new(stream).poll_read(cx, &mut buffer) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
     }
 }
 
@@ -198,7 +203,7 @@ impl Pending {
         written: &mut u64,
     ) -> Poll<io::Result<()>> {
         while self.start < self.bytes.len() {
-            match Pin::new(&mut *sink).poll_write(cx, &self.bytes[self.start..]) {
+            match sink.poll_send(cx, &self.bytes[self.start..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
                     self.start += n;
@@ -231,7 +236,7 @@ impl Pending {
             used += 1;
         }
         let written = match &slices[..used] {
-            [only] => Pin::new(sink).poll_write(cx, only),
+            [only] => sink.poll_send(cx, only),
             several => Pin::new(sink).poll_write_vectored(cx, several),
         };
         let written = match written {
@@ -288,7 +293,7 @@ pub(super) mod tests {
                 .poll_flush(&mut sink, &mut cx, &mut total)
                 .is_ready();
             let mut buffer = [0; 3];
-            if let Poll::Ready(Ok(n)) = poll_read(&mut other, &mut cx, &mut buffer) {
+            if let Poll::Ready(Ok(n)) = other.poll_receive(&mut cx, &mut buffer) {
                 seen.extend_from_slice(&buffer[..n]);
             } else if done {
                 break;

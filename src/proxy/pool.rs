@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use tokio::net::TcpStream;
 
 use crate::transport::descriptors::Descriptor;
+use crate::transport::stream::is_quiet;
 
 /// A connection to a backend, with what it counts as.
 #[derive(Debug)]
@@ -95,13 +96,6 @@ impl Pool {
 /// all that rests.
 fn seems_quiet(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-}
-
-/// Whether the kernel has heard nothing from the peer.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    let socket = socket2::SockRef::from(stream);
-    matches!(socket.peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::flow::{Pending, ReadSize, Stream, TURN, largest_read, poll_read};
+use super::flow::{Pending, ReadSize, Stream, TURN, largest_read};
 
 /// How a joined pair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Direction {
             };
         }
         let asked = self.read_size.next(sink, scratch.len());
-        match poll_read(source, cx, &mut scratch[..asked]) {
+        match source.poll_receive(cx, &mut scratch[..asked]) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Err(_)) => {
                 self.phase = Phase::SourceReset;

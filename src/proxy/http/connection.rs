@@ -20,7 +20,7 @@ use super::reply::{Reply, status_of};
 use super::slot::slot;
 use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
-use crate::proxy::flow::{Backlog, Pending, SMALL_READ, Stream, poll_read};
+use crate::proxy::flow::{Backlog, Pending, SMALL_READ, Stream};
 use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
 use crate::proxy::record::{KeptNames, record_exchange};
@@ -148,7 +148,7 @@ fn poll_next(
             return Poll::Ready(next);
         }
         let was_at_rest = intake.is_at_rest();
-        match poll_read(stream, cx, &mut scratch[..SMALL_READ]) {
+        match stream.poll_receive(cx, &mut scratch[..SMALL_READ]) {
             Poll::Pending => {
                 // Only now: what waited while we did not run is no silence of the client's.
                 if let Poll::Ready(fired) = guard.session.poll_fired(cx) {
@@ -391,7 +391,7 @@ async fn linger(mut client: Client, worker: Rc<Worker>) {
         }
         let sink = &mut worker.scratch.borrow_mut()[..SMALL_READ];
         loop {
-            match poll_read(&mut client.stream, cx, sink) {
+            match client.stream.poll_receive(cx, sink) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),

@@ -1,13 +1,12 @@
 //! The client's side of an exchange: the head that is ready, then the body piece by piece, to the backend.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{Desk, End, Exchange, READ_AHEAD, frame};
 use crate::http1::chunked::SizeLine;
-use crate::proxy::flow::{Stream, TURN, keep, largest_read, poll_read};
+use crate::proxy::flow::{Stream, TURN, keep, largest_read};
 use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::Reason;
 
@@ -56,7 +55,7 @@ impl Exchange {
         now: u64,
     ) -> Poll<io::Result<()>> {
         while self.sent < self.out.len() {
-            match Pin::new(&mut *backend).poll_write(cx, &self.out[self.sent..]) {
+            match backend.poll_send(cx, &self.out[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
                     self.sent += n;
@@ -100,7 +99,7 @@ impl Exchange {
             .up_size
             .next(backend, largest_read(desk.scratch.len(), kept))
             .min(rest.saturating_add(READ_AHEAD));
-        let read = match poll_read(client, cx, &mut desk.scratch[..asked]) {
+        let read = match client.poll_receive(cx, &mut desk.scratch[..asked]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0) | Err(_)) => {
                 return Poll::Ready(Err(End::Client(Reason::ClientLeft)));
@@ -156,7 +155,7 @@ impl Exchange {
     ) -> Result<bool, End> {
         // A body that the backend does not want is left where it is.
         while self.body.is_done() && carry.len() < READ_AHEAD {
-            match poll_read(client, cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
+            match client.poll_receive(cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(End::Client(Reason::ClientLeft)),
                 Poll::Ready(Ok(read)) => {

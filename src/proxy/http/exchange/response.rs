@@ -9,7 +9,7 @@ use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Version};
-use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read, poll_read};
+use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read};
 use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -59,7 +59,7 @@ impl Exchange {
                 SMALL_READ
             };
             let asked = self.down_size.next(client, most);
-            let end = match poll_read(backend, cx, &mut desk.scratch[..asked]) {
+            let end = match backend.poll_receive(cx, &mut desk.scratch[..asked]) {
                 Poll::Pending => return None,
                 Poll::Ready(Ok(0)) => self.backend_ended(cx, client),
                 Poll::Ready(Err(_)) => Some(End::Backend(BackendError::Reset)),
