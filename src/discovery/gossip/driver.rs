@@ -39,7 +39,7 @@ const MOST_BEHIND: Duration = Duration::from_millis(250);
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How long a member that has taken another's place may take to join before what it sees is shown.
 const UNSEEN: Duration = Duration::from_secs(5);
-/// Between two publications of figures.
+/// Between two publications of figures, unless the set changes.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long a goodbye is told.
 const GOODBYE: Duration = Duration::from_millis(900);
@@ -334,6 +334,8 @@ impl<'a> Driver<'a> {
         if shows && node.is_dirty() && rested {
             self.published = Some(now);
             self.seat.windows.set.send_replace(Arc::new(node.view(now)));
+            // Whoever asks for the members sees those that traffic goes to.
+            self.report_at = now;
         }
         if now < self.report_at {
             return;
