@@ -36,7 +36,7 @@ use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
-pub use files::{FileError, look_at_secrets, read_alone, read_config};
+pub use files::{Absent, FileError, look_at_secrets, read_alone, read_config};
 pub use membership::Membership;
 pub use peers::Peers;
 

@@ -159,7 +159,10 @@ fn what_cannot_start_is_not_valid_and_not_loaded() {
         for arguments in [["check", path], ["--config", path]] {
             let output = run(&arguments);
             let stderr = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+            // It may be checked where the secrets are not.
+            let only_warned = arguments[0] == "check" && said.starts_with("none.key");
+            let code = i32::from(!only_warned);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
             assert!(stderr.contains(said), "{arguments:?}: {stderr}");
             assert!(stderr.contains("other.toml:8:"), "{arguments:?}: {stderr}");
         }

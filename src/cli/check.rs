@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
 use crate::config::load::{MAX_FILE, is_agent, load_agent, load_bytes};
 use crate::config::schema::{AgentConfig, Config};
-use crate::control::look_at_secrets;
+use crate::control::{Absent, look_at_secrets};
 use crate::gossip::text::redacted;
 
 /// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
@@ -77,14 +77,14 @@ fn report(path: &Path, json: bool, colour: bool) -> Report {
 fn check(path: &Path, bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
     match is_agent(bytes) {
         true => {
-            let loaded = look_at_secrets(path, bytes, load_agent(bytes));
+            let loaded = look_at_secrets(path, bytes, load_agent(bytes), Absent::Warning);
             let contents = |config: &AgentConfig| {
                 format!("agent of {:?} at {}", config.cluster, config.backend)
             };
             (loaded.config.as_ref().map(contents), loaded.diagnostics)
         }
         false => {
-            let loaded = look_at_secrets(path, bytes, load_bytes(bytes));
+            let loaded = look_at_secrets(path, bytes, load_bytes(bytes), Absent::Warning);
             (loaded.config.as_ref().map(contents), loaded.diagnostics)
         }
     }

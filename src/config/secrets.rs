@@ -1,6 +1,6 @@
 //! Files with a key or a token that a configuration names: where its text names them, and how what was found in them
-//! joins what is said of the text. A look at them is part of `check`, of a start and of a reload, so that none of the
-//! three calls valid what cannot start; but no file is opened here. Who may look (`control::files`) hands its finding to
+//! joins what is said of the text. A look at them is part of `check`, of a start and of a reload; only a file that is
+//! not there is a warning for the first, which may run elsewhere, and an error for the others. No file is opened here. Who may look (`control::files`) hands its finding to
 //! [`Loaded::look_at_secrets`], in words without a byte of what the file holds.
 
 use std::path::PathBuf;
@@ -58,11 +58,7 @@ impl<T> Loaded<T> {
                 Ok(None) => {}
                 Ok(Some((message, help))) => {
                     let finding = Finding::warning(place, message);
-                    findings.add(
-                        finding
-                            .label("expected a file for those who need it")
-                            .help(help),
-                    );
+                    findings.add(finding.label(file.kind.expected()).help(help));
                 }
                 Err(message) => {
                     findings.add(Finding::error(place, message).label(file.kind.expected()));

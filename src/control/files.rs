@@ -15,9 +15,23 @@ use crate::discovery::gossip::secrets;
 #[error("{0}")]
 pub struct FileError(pub String);
 
+/// What it means that a file with a secret is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing can start.
+    Error,
+    /// Configurations are checked where secrets are not, too.
+    Warning,
+}
+
 /// `loaded`, which the file at `path` with this text gave, and what is wrong with the files with secrets that it names:
 /// reads them (blocking).
-pub fn look_at_secrets<T>(path: &Path, text: &[u8], loaded: Loaded<T>) -> Loaded<T> {
+pub fn look_at_secrets<T>(
+    path: &Path,
+    text: &[u8],
+    loaded: Loaded<T>,
+    absent: Absent,
+) -> Loaded<T> {
     let directory = path.parent().unwrap_or(Path::new(""));
     loaded.look_at_secrets(text, |SecretFile { kind, path, .. }| {
         let file = directory.join(path);
@@ -26,7 +40,13 @@ pub fn look_at_secrets<T>(path: &Path, text: &[u8], loaded: Loaded<T>) -> Loaded
             SecretKind::Operator => secrets::authority(&file).map(drop),
             SecretKind::Token => secrets::credential(&file).map(drop),
         };
-        read.map_err(|error| error.to_string())?;
+        match read {
+            Err(error) if absent == Absent::Warning && matches!(file.try_exists(), Ok(false)) => {
+                let remedy = "without it a start or a reload is an error".to_owned();
+                return Ok(Some((error.to_string(), remedy)));
+            }
+            read => read.map_err(|error| error.to_string())?,
+        }
         let exposed = secrets::exposed(&file, *kind == SecretKind::Operator);
         Ok(exposed.map(|exposed| (exposed.what, exposed.remedy)))
     })
@@ -38,7 +58,8 @@ pub fn look_at_secrets<T>(path: &Path, text: &[u8], loaded: Loaded<T>) -> Loaded
 /// # Errors
 /// All errors.
 pub fn parse(path: &Path, text: &[u8]) -> Result<(Config, String), FileError> {
-    told(path, text, look_at_secrets(path, text, load_bytes(text)))
+    let loaded = look_at_secrets(path, text, load_bytes(text), Absent::Error);
+    told(path, text, loaded)
 }
 
 /// Reads and parses the file at `path`: the configuration, its text and its warnings.
