@@ -79,26 +79,18 @@ pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
 
 /// What a goal bounds, made of one kind of cost, if all that it needs was measured.
 fn reached(goal: &Goal, rows: &[Row], cost: fn(&Figures) -> f64) -> Option<f64> {
-    let of = |label: &str| {
-        rows.iter()
-            .find(|row| row.label == label)
-            .map(|row| &row.median)
-    };
+    let of = |label: &str| rows.iter().find(|row| row.label == label);
     let subject = of(goal.subject)?;
-    let own = cost(subject);
     let cheapest = || {
-        goal.than
-            .iter()
-            .filter_map(|label| of(label))
-            .map(cost)
-            .min_by(f64::total_cmp)
+        let others = goal.than.iter().filter_map(|label| of(label));
+        others.min_by(|one, other| cost(&one.median).total_cmp(&cost(&other.median)))
     };
     Some(match goal.bound {
-        Bound::AtMost(_) => own / cheapest()?,
-        Bound::Ahead(_) => cheapest()? / own,
-        Bound::MoreBy(_) => own - cheapest()?,
-        Bound::Within(_) => own,
-        Bound::Base(_) => subject.resident,
-        Bound::Pause(_) => subject.p999,
+        Bound::AtMost(_) => subject.ratio(cheapest()?, cost),
+        Bound::Ahead(_) => cheapest()?.ratio(subject, cost),
+        Bound::MoreBy(_) => cost(&subject.median) - cost(&cheapest()?.median),
+        Bound::Within(_) => cost(&subject.median),
+        Bound::Base(_) => subject.median.resident,
+        Bound::Pause(_) => subject.median.p999,
     })
 }

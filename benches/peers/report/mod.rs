@@ -23,7 +23,7 @@ pub struct Row {
     #[serde(skip)]
     pub proxy: Proxy,
     pub median: Figures,
-    /// Cost ÷ cost of each other subject.
+    /// Cost ÷ cost of each other subject, see [`Row::ratio`].
     pub ratios: Vec<(String, f64)>,
     /// The lowest and the highest cost of a round.
     pub range: (f64, f64),
@@ -56,6 +56,18 @@ pub struct Report {
     pub not_measured: Vec<String>,
 }
 
+impl Row {
+    /// Its cost ÷ that of another: the median of what each round shows, since the two of one round ran within a minute,
+    /// and a machine that is slower in one round than in the next is so for both. Of the medians where a round failed.
+    pub fn ratio(&self, other: &Self, cost: fn(&Figures) -> f64) -> f64 {
+        if self.rounds.len() != other.rounds.len() {
+            return cost(&self.median) / cost(&other.median);
+        }
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(own, other)| cost(own) / cost(other)).collect())
+    }
+}
+
 impl Report {
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
@@ -76,17 +88,17 @@ impl Result {
             .filter(|series| !series.rounds.is_empty())
             .map(row)
             .collect();
-        let costs: Vec<(String, f64)> = rows
-            .iter()
-            .map(|row| (row.label.clone(), row.median.cost))
-            .collect();
-        for row in &mut rows {
-            let others = costs
+        let ratios = rows.iter().map(|row| {
+            let others = rows
                 .iter()
-                .filter(|(label, cost)| *label != row.label && *cost > 0.0);
-            row.ratios = others
-                .map(|(label, cost)| (label.clone(), row.median.cost / cost))
-                .collect();
+                .filter(|other| other.label != row.label && other.median.cost > 0.0);
+            others
+                .map(|other| (other.label.clone(), row.ratio(other, |round| round.cost)))
+                .collect()
+        });
+        let ratios: Vec<_> = ratios.collect();
+        for (row, ratios) in rows.iter_mut().zip(ratios) {
+            row.ratios = ratios;
         }
         Self {
             name: scenario.name,
