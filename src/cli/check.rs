@@ -326,6 +326,13 @@ mod tests {
                 "{all}"
             );
         }
+        for text in [proxy("key_files = ['nokey']"), agent("key_file = 'nokey'")] {
+            let (valid, all) = seen(&text);
+            let said = "warning: cannot read nokey: No such file";
+            assert!(valid && all.contains(said), "{all}");
+            let help = "= help: without it a start or a reload is an error";
+            assert!(all.contains(help), "{all}");
+        }
         for (text, said) in [
             (
                 proxy("key_files = ['good.key', 'nokey', 'cut.key']"),
@@ -345,8 +352,8 @@ mod tests {
             ),
             // All at once.
             (
-                format!("workers = 0\n{}", proxy("key_files = ['nokey']")),
-                &["cannot read nokey", "lb.toml:1:11\n", "not valid, 2 errors"],
+                format!("workers = 0\n{}", proxy("key_files = ['cut.key']")),
+                &["cut.key: ", "lb.toml:1:11\n", "not valid, 2 errors"],
             ),
             (
                 agent("key_file = 'nokey'\ntoken_file = 'good.key'"),
