@@ -72,3 +72,86 @@ pub fn is_quiet(stream: &TcpStream) -> bool {
 fn would_block() -> io::Result<()> {
     Err(io::ErrorKind::WouldBlock.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::task::Waker;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (stream.unwrap(), listener.accept().unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn bytes_and_the_end_are_heard_of() {
+        let (stream, mut peer) = pair().await;
+        let mut buffer = [0; 4];
+        for text in [&b"ab"[..], b"abcd", b"c"] {
+            peer.write_all(text).unwrap();
+            let mut got = Vec::new();
+            while got.len() < text.len() {
+                let read = poll_fn(|cx| poll_receive(&stream, cx, &mut buffer)).await;
+                got.extend_from_slice(&buffer[..read.unwrap()]);
+            }
+            assert_eq!(got, text);
+            // A read that filled the buffer may have left something; that there is nothing is found out once.
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(poll_receive(&stream, &mut cx, &mut buffer).is_pending());
+            assert!(is_quiet(&stream));
+        }
+        drop(peer);
+        let read = poll_fn(|cx| poll_receive(&stream, cx, &mut buffer)).await;
+        assert_eq!(read.unwrap(), 0);
+        assert!(!is_quiet(&stream));
+    }
+
+    #[tokio::test]
+    async fn a_short_read_forgets_that_there_was_something() {
+        let (stream, mut peer) = pair().await;
+        peer.write_all(b"ab").unwrap();
+        let read = poll_fn(|cx| poll_receive(&stream, cx, &mut [0; 4])).await;
+        assert_eq!(read.unwrap(), 2);
+        let asked = stream.try_io(Interest::READABLE, || Ok(()));
+        assert!(asked.is_err(), "the system would be asked once more");
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_is_waited_for() {
+        let (stream, mut peer) = pair().await;
+        let bytes = [b'x'; 1 << 16];
+        let mut sent = 0;
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(count) = poll_send(&stream, &mut cx, &bytes) {
+            sent += count.unwrap();
+        }
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        sent += poll_fn(|cx| poll_send(&stream, cx, &bytes)).await.unwrap();
+        drop(stream);
+        assert_eq!(reader.join().unwrap(), sent);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+        let (stream, peer) = pair().await;
+        drop(peer);
+        let broken = poll_fn(|cx| match poll_send(&stream, cx, b"x") {
+            Poll::Ready(Ok(_)) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        });
+        let error = broken.await.unwrap_err();
+        let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&error.kind()), "{error}");
+    }
+}
