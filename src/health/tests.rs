@@ -297,11 +297,20 @@ async fn one_that_joins_does_not_wait_for_the_interval() {
     let e = joining(address);
     let b = e.backend.clone();
     let task = Task::start(vec![checked(Vec::new(), http_check(HARDLY_EVER))]);
-    task.publish(vec![checked(vec![e], http_check(HARDLY_EVER))]);
+    let (other, often) = server().await;
+    let often_probed = cluster("often", vec![endpoint("often", &other.to_string())]);
+    task.publish(vec![
+        checked(vec![e], http_check(HARDLY_EVER)),
+        Arc::new(rechecked(&often_probed, Some(http_check(OFTEN)))),
+    ]);
     eventually("up after `rise` probes", || b.is_healthy()).await;
     // A server counts an answer after it was sent.
     eventually("probed", || status.answers.load(Ordering::SeqCst) >= 2).await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    let before = often.answers.load(Ordering::SeqCst);
+    eventually("many more rounds", || {
+        often.answers.load(Ordering::SeqCst) >= before + 30
+    })
+    .await;
     assert_eq!(status.answers.load(Ordering::SeqCst), 2, "and then it does");
     task.stop().await;
 }
