@@ -1,0 +1,145 @@
+//! What is kept for a start without peers, and what it is worth once they answer.
+
+use super::*;
+
+#[test]
+fn the_last_good_set_serves_until_the_real_one_is_whole() {
+    let known = |host| Candidate {
+        address: backend(host),
+        weight: 3,
+        zone: "a".to_owned(),
+        member: None,
+        doubted: false,
+    };
+    let mut bench = Bench::new(false);
+    let mut all: Vec<Candidate> = (1..=4).map(known).collect();
+    all.push(Candidate {
+        address: "192.168.0.1:80".parse().unwrap(),
+        ..known(1)
+    });
+    bench.candidates = Candidates::with_last_good(BTreeMap::from([("web".to_owned(), all)]));
+    let (changed, _) = bench.update_with(0, &PeerSet::default());
+    assert!(changed && bench.candidates.is_stale());
+    assert_eq!(
+        bench.hosts(),
+        [1, 2, 3, 4],
+        "what the file no longer allows is left out"
+    );
+
+    bench.update(1000, &[]);
+    bench.update(1001, &[Peer::down(1)]);
+    assert_eq!(
+        bench.members().len(),
+        4,
+        "no other member, no other word: {:?}",
+        bench.members()
+    );
+    let first = [Peer::ready(1), Peer::new(4, ServiceState::Draining)];
+    bench.update(1002, &first);
+    assert_eq!(
+        bench.members(),
+        [(1, false), (2, false), (3, false)],
+        "a drain counts"
+    );
+    assert!(bench.candidates.is_stale());
+    assert_eq!(bench.candidates.next_deadline(), Some(s(1007)));
+    bench.update(1007, &[Peer::ready(1), Peer::ready(2)]);
+    assert!(!bench.candidates.is_stale());
+    assert_eq!(bench.members(), [(1, false), (2, false), (3, true)]);
+    bench.update(1037, &[Peer::ready(1), Peer::ready(2)]);
+    assert_eq!(bench.hosts(), [1, 2]);
+    let company = [Peer::ready(1), Peer::ready(2), Peer::unheard(100, 1)];
+    bench.update(1038, &company);
+    let kept = bench.candidates.to_last_good(&LastGood::new()).unwrap();
+    assert_eq!(kept["web"].len(), 2);
+}
+
+#[test]
+fn only_what_is_good_is_worth_keeping() {
+    let all = [Peer::ready(1), Peer::ready(2)];
+    let two = |state| [Peer::new(1, state), Peer::new(2, state)];
+    let company = Peer::unheard(100, 1);
+    let beside = |peers: &[Peer]| [peers, std::slice::from_ref(&company)].concat();
+    let kept = |bench: &Bench, before: &LastGood| -> Option<Vec<u16>> {
+        let kept = bench.candidates.to_last_good(before)?;
+        Some(kept["web"].iter().map(|c| c.weight).collect())
+    };
+    let start = |checked| {
+        let mut bench = Bench::new(checked);
+        let mut first = all.clone();
+        // So that they can be told in what is kept.
+        (first[0].record.weight, first[1].record.weight) = (11, 12);
+        bench.update(0, &beside(&first));
+        let before = bench.candidates.to_last_good(&LastGood::new()).unwrap();
+        assert_eq!(before["web"].len(), 2);
+        (bench, before)
+    };
+    let before_all = Some(vec![11, 12]);
+
+    let (mut bench, before) = start(false);
+    bench.update(
+        1,
+        &all.clone().map(|peer| Peer {
+            liveness: Liveness::Down,
+            ..peer
+        }),
+    );
+    assert_eq!(kept(&bench, &before), None, "it is alone");
+    bench.update(2, &beside(&all));
+    assert_eq!(kept(&bench, &before), Some(vec![1, 1]));
+
+    let (mut bench, before) = start(false);
+    bench.update(1, &beside(&two(ServiceState::Failing)));
+    assert_eq!(kept(&bench, &before), before_all, "they are held");
+    let one = [
+        Peer::new(1, ServiceState::Failing),
+        Peer::new(2, ServiceState::Draining),
+    ];
+    bench.update(2, &beside(&one));
+    assert_eq!(
+        (bench.hosts(), kept(&bench, &before)),
+        (vec![1], before_all.clone())
+    );
+    bench.update(3, &beside(&[Peer::ready(1)]));
+    assert_eq!(kept(&bench, &before), Some(vec![1]), "it is over");
+
+    let (mut bench, before) = start(true);
+    for host in [1, 2] {
+        bench.think(host, Opinion::Failing);
+    }
+    bench.update(1, &beside(&[]));
+    bench.update(301, &beside(&[]));
+    assert!(bench.hosts().is_empty());
+    assert_eq!(kept(&bench, &before), before_all, "they were lost");
+    bench.update(302, &beside(&[]));
+    assert_eq!(kept(&bench, &before), before_all);
+
+    let (mut bench, before) = start(true);
+    bench.allow = vec!["192.168.0.0/16".parse().unwrap()];
+    bench.update(1, &beside(&all));
+    assert!(bench.hosts().is_empty());
+    assert_eq!(
+        kept(&bench, &before),
+        before_all,
+        "the file may be mistaken"
+    );
+
+    let (mut bench, before) = start(true);
+    bench.allow = vec!["10.0.0.2/32".parse().unwrap()];
+    bench.update(
+        1,
+        &beside(&[Peer::ready(1), Peer::new(2, ServiceState::Draining)]),
+    );
+    assert!(bench.hosts().is_empty());
+    assert_eq!(
+        kept(&bench, &before),
+        before_all,
+        "only one of them has left"
+    );
+
+    for state in [ServiceState::Draining, ServiceState::Left] {
+        let (mut bench, before) = start(true);
+        bench.update(1, &beside(&two(state)));
+        assert_eq!(kept(&bench, &before), Some(vec![]), "{state:?}");
+    }
+}
