@@ -1,4 +1,4 @@
-//! Lines and fields of a head, found in one pass over the buffer.
+//! Lines and fields of a head, found in one pass over the buffer, and copied from it into another head.
 //!
 //! A [`Field`] is a place in the buffer, not a copy; a worker keeps one vector of them and uses it for every head.
 //! A head that arrives in pieces is kept by its connection, and [`HeadEnd`] says when parsing it (again) is worth
