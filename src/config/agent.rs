@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::addresses;
 use super::diagnostics::findings::{clean, quoted};
 use super::diagnostics::suggest::one_of;
 use super::reader::{FROM_ZERO, LEVELS, MAX_KEYS, PERIOD, duration_in, patterns};
@@ -265,7 +266,13 @@ pub fn file(text: &str) -> Result<PathBuf, String> {
 /// # Errors
 /// What was expected.
 pub fn member_address(text: &str) -> Result<SocketAddr, String> {
+    if text.contains("://") {
+        return Err("expected an address without a scheme, such as \"10.0.0.5:7946\"".to_owned());
+    }
     let address: ListenAddress = text.parse().map_err(|error| match error {
+        AddressError::MissingPort(port) if port.parse::<u16>().is_ok() => {
+            format!("expected an address before the port, as in \"10.0.0.5:{port}\"")
+        }
         AddressError::NameForListener(name) => {
             format!("expected an IP address, not a name: \"{name}\"")
         }
@@ -305,10 +312,7 @@ fn reachable(address: SocketAddr) -> Result<SocketAddr, String> {
 /// # Errors
 /// What was expected.
 pub fn seed(text: &str) -> Result<BackendAddress, String> {
-    let seed = text.parse().map_err(|error| match error {
-        AddressError::EmptyHost => "expected an address or a name before the port".to_owned(),
-        error => error.to_string(),
-    })?;
+    let seed = addresses::backend(text)?;
     match seed {
         BackendAddress::Ip(address) => {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -2,11 +2,12 @@
 //! [`diagnostics`] (how errors are shown).
 //!
 //! The way of a text: TOML with places (`syntax`), typed readers that collect every error (`reader`, with the
-//! table of known keys in `keys`), then the relations between parts (`relations`) and what is legal but surely a
+//! table of known keys in `keys`, and what to write for a wrong address in `addresses`), then the relations between parts (`relations`) and what is legal but surely a
 //! mistake (`suspicions`, `shadow`). Pure: no file is opened and no socket bound, so that `check` and a live reload
 //! run the same code; what is found in the files that the text names comes in from outside ([`secrets`]). The file of an
 //! agent goes the same way, with its rules in [`agent`]. No part panics or loses its bound on any text.
 
+mod addresses;
 pub mod agent;
 pub mod compile;
 pub mod diagnostics;

@@ -25,13 +25,6 @@ const RESULTS: RangeInclusive<u64> = 1..=100;
 /// What is left out has its default, whether the table has one entry or all.
 pub(super) fn check(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Check> {
     let slot = slot?;
-    if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
-        r.wrong_type(
-            &slot,
-            "a table such as { http = \"/healthz\" } or { tcp = true }",
-        );
-        return None;
-    }
     let table = r.table(Some(slot), &keys::CHECK)?;
     let kind = kind(r, &table);
     let interval = r.duration(table.get("interval"), PERIOD);

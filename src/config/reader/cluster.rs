@@ -13,10 +13,11 @@ use super::listener::http_version;
 use super::patterns;
 use super::values::TIMEOUT;
 use super::{Place, Reader, Slot, Table, Value};
+use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
-use crate::model::address::{AddressError, BackendAddress};
+use crate::model::address::BackendAddress;
 use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Retry};
 
 /// A cluster and its places.
@@ -210,10 +211,7 @@ fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)>
 }
 
 fn address(r: &mut Reader<'_>, slot: Slot<'_>, expected: &str) -> Option<BackendAddress> {
-    r.parsed(Some(slot), expected, |text| {
-        text.parse()
-            .map_err(|error: AddressError| error.to_string())
-    })
+    r.parsed(Some(slot), expected, addresses::backend)
 }
 
 fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ClusterTimeouts {

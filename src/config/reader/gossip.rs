@@ -88,12 +88,7 @@ pub(super) fn gossip(
 
 /// `{ gossip = "web" }`.
 pub(super) fn discover(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<String> {
-    let slot = slot?;
-    if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
-        r.wrong_type(&slot, "a table such as { gossip = \"web\" }");
-        return None;
-    }
-    let table = r.table(Some(slot), &keys::DISCOVER)?;
+    let table = r.table(slot, &keys::DISCOVER)?;
     let expected = "the cluster that agents announce";
     let name = r.required(&table, "gossip", expected);
     r.parsed(name, expected, agent::name)

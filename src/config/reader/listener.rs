@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use toml::de::DeValue;
 
 use super::draft::ListenerPlaces;
 use super::patterns::name;
 use super::values::TIMEOUT;
 use super::{Reader, Slot};
+use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::ListenerConfig;
-use crate::model::address::{AddressError, ListenAddress};
+use crate::model::address::ListenAddress;
 use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol};
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
@@ -26,8 +28,7 @@ pub(super) fn listener(
     let address_slot = r.required(&table, "address", expected);
     // Port 0 collides with nothing, so it can stand in for an address that could not be read.
     let read = r.parsed(address_slot, &format!("an address {expected}"), |text| {
-        text.parse()
-            .map_err(|error: AddressError| error.to_string())
+        addresses::listen(text, 8080)
     });
     let address = read.unwrap_or(ListenAddress::any(0));
     let name_slot = table.get("name");
@@ -41,9 +42,7 @@ pub(super) fn listener(
     let config = ListenerConfig {
         name: given_name.unwrap_or_else(|| address.to_string()),
         address,
-        protocol: r
-            .word(table.get("protocol"), &PROTOCOLS)
-            .unwrap_or_default(),
+        protocol: protocol(r, table.get("protocol")).unwrap_or_default(),
         cluster: cluster.map(str::to_owned),
         trusted_proxies: networks(
             r,
@@ -62,6 +61,33 @@ pub(super) fn listener(
         cluster: table.get("cluster").map(|slot| slot.place()),
     };
     Some((config, places))
+}
+
+/// `"http"` or `"tcp"`; of the words that other programs have for more, what they would be here.
+fn protocol(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Protocol> {
+    let slot = slot?;
+    let DeValue::String(text) = slot.value.get_ref() else {
+        return r.word(Some(slot), &PROTOCOLS);
+    };
+    let help = match text.to_ascii_lowercase().as_str() {
+        "https" | "wss" | "tls" | "ssl" => {
+            "TLS is not supported yet; \"tcp\" passes it through to backends that speak it"
+        }
+        "h2" | "h2c" | "http2" | "http/2" | "grpc" => {
+            "HTTP/2 is not supported yet; \"tcp\" passes it through to backends that speak it"
+        }
+        "ws" | "websocket" | "http1" | "http/1.1" | "http/1.0" => {
+            "\"http\" is HTTP/1.1 with upgrades such as WebSocket"
+        }
+        "udp" => "UDP is not supported yet",
+        _ => return r.word(Some(slot), &PROTOCOLS),
+    };
+    r.findings.add(
+        Finding::error(slot.place(), format!("{slot} is \"{text}\""))
+            .label("expected \"http\" or \"tcp\"")
+            .help(help.to_owned()),
+    );
+    None
 }
 
 /// Networks that something is left to; `all` is what it means to leave it to every address.

@@ -14,6 +14,7 @@ mod gossip;
 mod listener;
 pub(super) mod patterns;
 mod route;
+mod short;
 mod top;
 mod values;
 
@@ -127,7 +128,7 @@ impl Reader<'_> {
     ) -> Option<Table<'a>> {
         let slot = slot?;
         let DeValue::Table(entries) = slot.value.get_ref() else {
-            self.wrong_type(&slot, "a table");
+            self.not_a_table(&slot, section);
             return None;
         };
         Some(self.known(entries, slot.place(), section))

@@ -18,6 +18,7 @@ use crate::route::rule::{PathPattern, Rule, ValuePattern};
 /// An answer of the proxy is a word to a person or a probe, not a site.
 const MAX_BODY: usize = 64 << 10;
 const REDIRECTS: [u64; 5] = [301, 302, 303, 307, 308];
+const REDIRECT_CODES: &str = "301, 302, 303, 307 or 308";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, RoutePlaces)> {
@@ -277,13 +278,9 @@ fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
     let to = r.required(&table, "to", expected);
     let to = r.parsed(to, expected, patterns::template);
     let status_slot = table.get("status");
-    let status = r.integer(status_slot, 301..=308);
-    if let (Some(slot), Some(status)) = (status_slot, status)
-        && !REDIRECTS.contains(&status)
-    {
-        let label = "expected 301, 302, 303, 307 or 308";
-        r.error(slot.place(), format!("{slot} is {status}"), label);
-    }
+    let status = r.number(status_slot, REDIRECT_CODES, |code| {
+        REDIRECTS.contains(&code)
+    });
     Some(RouteAction::Redirect {
         to: to?,
         status: status.unwrap_or(308) as u16,

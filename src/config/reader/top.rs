@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::draft::{Complete, Draft};
 use super::values::FROM_ZERO;
 use super::{Reader, Slot, Table, cluster, gossip, listener, route};
+use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogLevel};
-use crate::model::address::AddressError;
 
 pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
@@ -135,10 +135,7 @@ fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(AdminAddress, su
 
 fn admin_address(text: &str) -> Result<AdminAddress, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        return text
-            .parse()
-            .map(AdminAddress::Tcp)
-            .map_err(|error: AddressError| error.to_string());
+        return addresses::listen(text, 9900).map(AdminAddress::Tcp);
     };
     if !path.starts_with('/') || path.len() < 2 {
         return Err("expected an absolute path, as in \"unix:/run/lbproxy.sock\"".to_owned());

@@ -127,16 +127,26 @@ impl Reader<'_> {
         slot: Option<Slot<'_>>,
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
-        let slot = slot?;
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.number(slot, &expected, |value| range.contains(&value))
+    }
+
+    /// A whole number that is `legal`.
+    pub(super) fn number(
+        &mut self,
+        slot: Option<Slot<'_>>,
+        expected: &str,
+        legal: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
+        let slot = slot?;
         let DeValue::Integer(integer) = slot.value.get_ref() else {
-            self.wrong_type(&slot, &expected);
+            self.wrong_type(&slot, expected);
             return None;
         };
         let value = i128::from_str_radix(integer.as_str(), integer.radix())
             .ok()
             .and_then(|value| u64::try_from(value).ok())
-            .filter(|value| range.contains(value));
+            .filter(|value| legal(*value));
         if value.is_none() {
             let written = self.written(&slot);
             self.error(
@@ -274,7 +284,7 @@ impl Reader<'_> {
     }
 
     /// The value as it stands in the file, cut when it is long.
-    fn written(&self, slot: &Slot<'_>) -> String {
+    pub(super) fn written(&self, slot: &Slot<'_>) -> String {
         let text = self.text.get(slot.place()).unwrap_or_default();
         if text.starts_with(['"', '\'']) && text.len() <= 60 {
             return text.to_owned();

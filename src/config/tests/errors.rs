@@ -35,7 +35,7 @@ fn top_level() {
     );
     says(
         "admin = 3",
-        "1:9 error: `admin` is an integer | expected a table",
+        "1:9 error: `admin` is an integer | expected a table such as { address = \"127.0.0.1:9900\" }",
     );
     says(
         "listener2 = 3",
@@ -195,7 +195,7 @@ fn admin_and_log() {
     );
     says(
         "admin.address = '127.0.0.1'",
-        "1:17 error: `address` is \"127.0.0.1\" | expected a port, as in \"127.0.0.1:8080\"",
+        "1:17 error: `address` is \"127.0.0.1\" | expected a port, as in \"127.0.0.1:9900\"",
     );
     let long = format!("admin.address = 'unix:/{}'", "a".repeat(107));
     assert!(
@@ -281,11 +281,12 @@ fn listeners() {
     );
     says(
         "[[listener]]\ncluster = 'web'\naddress = 'localhost:80'",
-        "3:11 error: `address` is \"localhost:80\" | a listener is bound to an IP address, not to a name: \"localhost\"",
+        "3:11 error: `address` is \"localhost:80\" | \
+         expected an IP address, not a name: write \"127.0.0.1:80\", or \"[::1]:80\" for IPv6",
     );
     says(
         "[[listener]]\ncluster = 'web'\naddress = ':1'\nprotocol = 'udp'",
-        "4:12 error: `protocol` is \"udp\" | expected \"http\" or \"tcp\"",
+        "4:12 error: `protocol` is \"udp\" | expected \"http\" or \"tcp\" | UDP is not supported yet",
     );
     says(
         "[[listener]]\ncluster = 'web'\naddress = ':1'\nname = \"a\\u001bb\"",

@@ -177,8 +177,8 @@ fn seeds() {
     gossip_says(
         "seeds = ['a', ':1', 'a:0', '0.0.0.0:1', 'a:1', 'A.:1', '10.0.0.1:1', '[::ffff:10.0.0.1]:1']",
         "7:10 error: an entry of `seeds` is \"a\" | expected a port, as in \"a:8080\"\n\
-         7:15 error: an entry of `seeds` is \":1\" | expected an address or a name before the port\n\
-         7:21 error: an entry of `seeds` is \"a:0\" | \"0\" is not a port\n\
+         7:15 error: an entry of `seeds` is \":1\" | expected an address or a name before the port, as in \"10.0.0.1:1\"\n\
+         7:21 error: an entry of `seeds` is \"a:0\" | \"0\" is not a port; expected a number from 1 to 65535\n\
          7:28 error: an entry of `seeds` is \"0.0.0.0:1\" | \
          expected the address of one machine, neither unspecified nor multicast nor broadcast\n\
          7:48 error: seed \"a:1\" is given twice | expected each once | the first is 7:41\n\
@@ -326,7 +326,9 @@ fn discovery() {
         ("{ gossip = 'a b' }", String::new()),
         (
             "'web'",
-            "7:12 error: `discover` is a string | expected a table such as { gossip = \"web\" }".to_owned(),
+            "7:12 error: `discover` is a string | expected a table such as { gossip = \"web\" } | \
+             write discover = { gossip = 'web' }"
+                .to_owned(),
         ),
         (
             "{}",

@@ -3,6 +3,7 @@
 mod agent;
 mod errors;
 mod gossip;
+mod habits;
 mod parts;
 mod syntax;
 mod values;

@@ -209,8 +209,8 @@ fn backends() {
         "['10.0.0.1', ':80', '10.0.0.1:0', '10.0.0.256:80', 3]",
         &[
             "5:13 error: an entry of `backends` is \"10.0.0.1\" | expected a port, as in \"10.0.0.1:8080\"",
-            "5:25 error: an entry of `backends` is \":80\" | a backend needs an address or a name before its port",
-            "5:32 error: an entry of `backends` is \"10.0.0.1:0\" | \"0\" is not a port",
+            "5:25 error: an entry of `backends` is \":80\" | expected an address or a name before the port, as in \"10.0.0.1:80\"",
+            "5:32 error: an entry of `backends` is \"10.0.0.1:0\" | \"0\" is not a port; expected a number from 1 to 65535",
             "5:46 error: an entry of `backends` is \"10.0.0.256:80\" | \
              \"10.0.0.256\" is neither an IP address nor a host name",
             "5:63 error: an entry of `backends` is an integer | expected an address such as \"10.0.0.1:80\" or \
@@ -237,7 +237,8 @@ fn backends() {
 fn checks() {
     cluster_says(
         "check = '/healthz'",
-        "6:9 error: `check` is a string | expected a table such as { http = \"/healthz\" } or { tcp = true }",
+        "6:9 error: `check` is a string | expected a table such as { http = \"/healthz\" } or { tcp = true } | \
+         write check = { http = '/healthz' }",
     );
     cluster_says(
         "check = {}",
