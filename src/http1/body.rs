@@ -27,7 +27,7 @@ pub struct Piece {
 }
 
 impl BodyReader {
-    /// At the start of a body. Its trailers go on only if it `keeps_trailers`.
+    /// At the start of the body of a request. Its trailers go on only if it `keeps_trailers`.
     pub fn new(framing: Framing, trailer_limit: usize, keeps_trailers: bool) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
@@ -36,6 +36,17 @@ impl BodyReader {
                 Self::Chunked(Box::new(Decoder::new(trailer_limit, keeps_trailers)))
             }
             Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// At the start of the body of a response.
+    pub fn of_response(framing: Framing, trailer_limit: usize, keeps_trailers: bool) -> Self {
+        match framing {
+            Framing::Chunked => Self::Chunked(Box::new(Decoder::of_response(
+                trailer_limit,
+                keeps_trailers,
+            ))),
+            _ => Self::new(framing, trailer_limit, keeps_trailers),
         }
     }
 

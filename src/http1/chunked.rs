@@ -1,8 +1,8 @@
 //! The chunked coding (RFC 9112 7.1): a decoder that works in place, and the frame of a chunk that we write.
 //!
 //! Sizes are 1 to 16 hexadecimal digits; extensions are checked, bounded by [`EXTENSION_BYTES`] in one body and
-//! dropped; of the trailer fields those that would frame or route the message refuse it, those that belong in a head
-//! are dropped, the others are kept in canonical form.
+//! dropped; of the trailer fields those that would frame or route the message refuse a request and are dropped from a
+//! response, those that belong in a head are dropped, the others are kept in canonical form.
 
 use super::Refusal;
 use super::field::{TOKEN, TrailerFate, VALUE, trailer_fate, trim};
@@ -23,6 +23,7 @@ pub struct Decoder {
     trailer_bytes: u32,
     trailer_fields: u32,
     keeps_trailers: bool,
+    is_response: bool,
     trailers: Option<Box<Trailers>>,
 }
 
@@ -75,7 +76,17 @@ impl Decoder {
             trailer_bytes: 0,
             trailer_fields: 0,
             keeps_trailers,
+            is_response: false,
             trailers: None,
+        }
+    }
+
+    /// The same for a response. A trailer that would frame or route the message is dropped and does not cost the body,
+    /// which has gone to the client by then, and white space before a colon is removed (RFC 9112 5.1).
+    pub fn of_response(trailer_limit: usize, keeps_trailers: bool) -> Self {
+        Self {
+            is_response: true,
+            ..Self::new(trailer_limit, keeps_trailers)
         }
     }
 
@@ -204,7 +215,12 @@ impl Decoder {
         let trailers = self.trailers.get_or_insert_default();
         let line = std::mem::take(&mut trailers.line);
         let colon = memchr::memchr(b':', &line).ok_or(Refusal::FieldSyntax)?;
-        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
+        let (mut name, value) = (&line[..colon], trim(&line[colon + 1..]));
+        if self.is_response {
+            while let [shorter @ .., b' ' | b'\t'] = name {
+                name = shorter;
+            }
+        }
         let is_field = !name.is_empty()
             && name.iter().all(|b| TOKEN[usize::from(*b)])
             && value.iter().all(|b| VALUE[usize::from(*b)]);
@@ -212,13 +228,13 @@ impl Decoder {
             return Err(Refusal::FieldSyntax);
         }
         match trailer_fate(name) {
-            TrailerFate::Refused => return Err(Refusal::BadTrailer),
+            TrailerFate::Refused if !self.is_response => return Err(Refusal::BadTrailer),
             TrailerFate::Kept if self.keeps_trailers => {
                 for part in [name, b": ", value, b"\r\n"] {
                     trailers.kept.extend_from_slice(part);
                 }
             }
-            TrailerFate::Dropped | TrailerFate::Kept => {}
+            TrailerFate::Dropped | TrailerFate::Refused | TrailerFate::Kept => {}
         }
         Ok(())
     }
@@ -361,6 +377,33 @@ mod tests {
                 Err(Refusal::BadTrailer),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn a_response_loses_such_a_trailer_and_not_its_body() {
+        let wire =
+            b"5\r\nhello\r\n0\r\nX: 1\r\nContent-Length: 9\r\nTransfer-Encoding : x\r\nHost: b\r\n\
+            content_length: 9\r\nY \t:  2\r\n\r\nHTTP/";
+        for cut in 1..wire.len() {
+            let mut decoder = Decoder::of_response(256, true);
+            let (mut payload, mut consumed) = (Vec::new(), 0);
+            for piece in wire.chunks(cut) {
+                let mut buffer = piece.to_vec();
+                let decoded = decoder.decode_in_place(&mut buffer).unwrap();
+                payload.extend_from_slice(&buffer[..decoded.payload]);
+                consumed += decoded.consumed;
+            }
+            assert_eq!(
+                (payload.as_slice(), consumed),
+                (&b"hello"[..], wire.len() - 5)
+            );
+            assert_eq!(decoder.trailers(), b"X: 1\r\nY: 2\r\n", "{cut}");
+        }
+        for line in [" : 1", "a b: 1", " a: 1", "a", "a\x0b: 1"] {
+            let mut wire = format!("0\r\n{line}\r\n\r\n").into_bytes();
+            let decoded = Decoder::of_response(256, true).decode_in_place(&mut wire);
+            assert_eq!(decoded, Err(Refusal::FieldSyntax), "{line:?}");
         }
     }
 

@@ -128,18 +128,28 @@ pub(super) fn stray<T>(buffer: &[u8], at: usize, refusal: Refusal) -> Result<Opt
     }
 }
 
-/// Reads the field lines from `start` to the empty line; `fields` is filled anew. Returns the place behind the
+/// White space between a field name and its colon (RFC 9112 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SpaceBeforeColon {
+    /// In a request: two servers may read two different names.
+    Refused,
+    /// In a response: it is removed.
+    Removed,
+}
+
+/// Reads the field lines from `start` to the empty line; `fields` is filled from scratch. Returns the place after the
 /// empty line, or `None` while the section is not whole.
 pub(super) fn fields(
     buffer: &[u8],
     start: usize,
     most: usize,
+    space: SpaceBeforeColon,
     fields: &mut Vec<Field>,
 ) -> Result<Option<usize>, Refusal> {
     fields.clear();
     let mut at = start;
     while !buffer[at..].starts_with(b"\r\n") {
-        let Some((field, next)) = field(buffer, at)? else {
+        let Some((field, next)) = field(buffer, at, space)? else {
             return Ok(None);
         };
         if fields.len() == most {
@@ -152,19 +162,24 @@ pub(super) fn fields(
 }
 
 /// Reads one field line; `None` while it is not whole.
-fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal> {
+fn field(
+    buffer: &[u8],
+    start: usize,
+    space: SpaceBeforeColon,
+) -> Result<Option<(Field, usize)>, Refusal> {
     let mut at = start;
     while at < buffer.len() && TOKEN[usize::from(buffer[at])] {
         at += 1;
     }
-    if at == start || buffer.get(at) != Some(&b':') {
+    let name_len = at - start;
+    if buffer.get(at) != Some(&b':') && space == SpaceBeforeColon::Removed {
+        at += blanks(&buffer[at..]);
+    }
+    if name_len == 0 || buffer.get(at) != Some(&b':') {
         return stray(buffer, at, Refusal::FieldSyntax);
     }
-    let name_len = at - start;
     at += 1;
-    while at < buffer.len() && matches!(buffer[at], b' ' | b'\t') {
-        at += 1;
-    }
+    at += blanks(&buffer[at..]);
     let value_start = at;
     at += value_run(&buffer[at..]);
     if !buffer[at..].starts_with(b"\r\n") {
@@ -180,6 +195,12 @@ fn field(buffer: &[u8], start: usize) -> Result<Option<(Field, usize)>, Refusal>
         value_len: value.len() as u32,
     };
     Ok(Some((field, at + 2)))
+}
+
+/// Length of the SP and HTAB that `buffer` begins with.
+fn blanks(buffer: &[u8]) -> usize {
+    let is_blank = |b: &&u8| matches!(b, b' ' | b'\t');
+    buffer.iter().take_while(is_blank).count()
 }
 
 /// Length of the empty lines that `buffer` begins with, as far as more than [`EMPTY_LINES`] of them.
@@ -245,9 +266,18 @@ impl HeadEnd {
 mod tests {
     use super::*;
 
+    use SpaceBeforeColon::{Refused, Removed};
+
     fn parse(text: &str) -> Result<Option<Vec<(String, String)>>, Refusal> {
+        parse_with(Refused, text)
+    }
+
+    fn parse_with(
+        space: SpaceBeforeColon,
+        text: &str,
+    ) -> Result<Option<Vec<(String, String)>>, Refusal> {
         let mut found = Vec::new();
-        let end = fields(text.as_bytes(), 0, 10, &mut found)?;
+        let end = fields(text.as_bytes(), 0, 10, space, &mut found)?;
         Ok(end.map(|_| {
             let text_of = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
             found
@@ -274,12 +304,12 @@ mod tests {
 
     #[test]
     fn copied_fields_are_written_strictly() {
-        let text = b"A: b\r\nC: d\r\ne:f\r\nG:\th\r\nI:  j\r\nK: l \r\nM:\r\nN: o\r\nP: q\r\n\r\n";
+        let text = b"A: b\r\nC: d\r\ne:f\r\nG:\th\r\nI:  j\r\nK: l \r\nM:\r\nN : o\r\nP: q\r\n\r\n";
         let lines = [
             "A: b", "C: d", "e: f", "G: h", "I: j", "K: l", "M: ", "N: o", "P: q",
         ];
         let mut found = Vec::new();
-        fields(text, 0, 10, &mut found).unwrap().unwrap();
+        fields(text, 0, 10, Removed, &mut found).unwrap().unwrap();
         // Every choice of fields that go on.
         for chosen in 0_u32..1 << found.len() {
             let goes_on = |place: usize| chosen & (1 << place) != 0;
@@ -317,6 +347,29 @@ mod tests {
         let many = "a: b\r\n".repeat(11) + "\r\n";
         assert_eq!(parse(&many), Err(Refusal::TooManyFields));
         assert!(parse(&("a: b\r\n".repeat(10) + "\r\n")).unwrap().is_some());
+    }
+
+    #[test]
+    fn white_space_before_a_colon_is_removed_where_it_may_be() {
+        let text = "A : b\r\nc\t \t:d\r\ne  :\r\n\r\n";
+        let pairs = parse_with(Removed, text).unwrap().unwrap();
+        let expected = [("A", "b"), ("c", "d"), ("e", "")];
+        assert_eq!(pairs, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        for cut in 0..text.len() {
+            assert_eq!(parse_with(Removed, &text[..cut]), Ok(None), "{cut}");
+        }
+        for text in [
+            " : b\r\n\r\n",
+            ": b\r\n\r\n",
+            " a: b\r\n\r\n",
+            "a b: c\r\n\r\n",
+            "a \r\n\r\n",
+            "a \x0b: b\r\n\r\n",
+            "a: b\r\n : c\r\n\r\n",
+        ] {
+            let refused = Err(Refusal::FieldSyntax);
+            assert_eq!(parse_with(Removed, text), refused, "{text:?}");
+        }
     }
 
     #[test]

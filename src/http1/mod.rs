@@ -8,10 +8,11 @@
 //! | what comes in a request | what is done | source |
 //! |---|---|---|
 //! | bare LF, bare CR in a head | refused: `BareLineEnd` | RFC 9112 2.2 |
-//! | NUL and other controls in a value; a name that is no token, or empty; space before the colon; a folded line | refused: `FieldSyntax` | RFC 9110 5.5, RFC 9112 5.1, 5.2 |
+//! | NUL and other controls in a value; a name that is no token, or empty; white space before the colon; a folded line | refused: `FieldSyntax` | RFC 9110 5.5, RFC 9112 5.1, 5.2 |
 //! | up to [`head::EMPTY_LINES`] empty lines before a request | skipped; more: `Malformed` | RFC 9112 2.2 |
 //! | a method over [`request::METHOD_BYTES`]; anything but one space in a request line | refused: `Malformed`, `BadTarget` | RFC 9112 3 |
-//! | HTTP/d.d other than 1.0 and 1.1 | refused: `Version` | RFC 9110 2.5 |
+//! | HTTP/1.2 to 1.9 | taken as HTTP/1.1, which is what goes on | RFC 9110 2.5 |
+//! | another major version | refused: `Version` | RFC 9110 2.5, 15.6.6 |
 //! | CONNECT and TRACE in any case; HEAD in another case, since framing depends on it | refused: `Method` | RFC 9110 9.1, 9.3.2, 9.3.6, 9.3.8 |
 //! | fragment, control or non-ASCII byte in a target; `%00` in a path | refused: `BadTarget` | RFC 9112 3.2 |
 //! | visible ASCII that RFC 3986 wants encoded (`\|`, `^`, `{`, `"`, `\`) | forwarded: browsers send it | |
@@ -23,9 +24,9 @@
 //! | Content-Length beside Transfer-Encoding | refused: `AmbiguousFraming` | RFC 9112 6.1 |
 //! | Transfer-Encoding in HTTP/1.0 | refused: `AmbiguousFraming` | RFC 9112 6.1 |
 //! | `Content_Length`, `Transfer.Encoding`, … | refused: `AmbiguousFraming`, since some read them as framing | |
-//! | `Transfer-Encoding: chunked`, so spelled and once | taken | RFC 9112 7.1 |
+//! | `Transfer-Encoding: chunked`, in any case and once | taken, and written in lower case | RFC 9112 7, 7.1 |
 //! | a plain list of the registered codings, perhaps with a final `chunked` | refused: `TransferCoding` (501) | RFC 9112 6.1 |
-//! | any other Transfer-Encoding, `Chunked` included | refused: `BadTransferEncoding` | RFC 9112 6.3 |
+//! | any other Transfer-Encoding | refused: `BadTransferEncoding` | RFC 9112 6.3 |
 //! | a chunk size with sign, `0x`, white space, over 16 digits; no CRLF where one belongs | refused: `BadChunk` | RFC 9112 7.1 |
 //! | bare LF or CR in a chunk line or behind chunk data, bare CR in trailers | refused: `BadChunk` | RFC 9112 7.1 |
 //! | chunk extensions | dropped, whatever they mean; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 |
@@ -47,7 +48,9 @@
 //! |---|---|---|
 //! | a status outside 100 to 599, another version | refused | RFC 9110 15 |
 //! | no space behind the status | taken: there is no reason phrase | RFC 9112 4 |
-//! | `chunked` in any case | taken: it is written anew in lower case | RFC 9112 7 |
+//! | white space before the colon of a field or a trailer | removed | RFC 9112 5.1 |
+//! | a folded line | refused, which is a 502 | RFC 9112 5.2 |
+//! | Content-Length, Transfer-Encoding or Host in trailers | the field is dropped, the body is whole | RFC 9110 6.5.1 |
 //! | 1xx with Transfer-Encoding or a length above 0 | refused | RFC 9110 8.6, RFC 9112 6.1 |
 //! | 204, 304 and answers to HEAD with either | served without a body; the connection is not used again, for a body that comes all the same would be read as the next answer | RFC 9110 8.6, 9.3.2, 15.4.5 |
 //! | an answer that begins before the whole request has gone out; bytes behind an answer | served; the connection is not used again | RFC 9112 9.2, 9.5 |

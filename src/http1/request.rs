@@ -2,7 +2,9 @@
 
 use super::connection::{ConnectionOptions, Offers, mark_nominated};
 use super::field::{FieldName, TARGET, TOKEN, trim};
-use super::head::{EMPTY_LINES, Field, HeadLimits, empty_lines, fields, line, stray};
+use super::head::{
+    EMPTY_LINES, Field, HeadLimits, SpaceBeforeColon, empty_lines, fields, line, stray,
+};
 use super::{Framing, Refusal, Version};
 
 /// Longest method.
@@ -69,7 +71,8 @@ pub fn parse<'b>(
     let Some(request_line) = request_line(buffer, start, limits)? else {
         return too_large(buffer, limits);
     };
-    let Some(len) = fields(buffer, request_line.next, limits.fields, field_lines)? else {
+    let space = SpaceBeforeColon::Refused;
+    let Some(len) = fields(buffer, request_line.next, limits.fields, space, field_lines)? else {
         return too_large(buffer, limits);
     };
     if len > limits.bytes {
@@ -150,10 +153,11 @@ fn request_line<'b>(
     }))
 }
 
+/// A higher minor version than ours is spoken as ours (RFC 9110 2.5); what goes on is HTTP/1.1.
 pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
     match text {
-        b"HTTP/1.1" => Ok(Version::V11),
         b"HTTP/1.0" => Ok(Version::V10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::V11),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
@@ -267,8 +271,8 @@ enum Coding {
     Other,
 }
 
-/// Reads a request's Transfer-Encoding. Only what no parser could take for something else is worth a 501; the rest
-/// is an attempt to be understood in two ways.
+/// Reads a request's Transfer-Encoding; the names of codings have no case (RFC 9112 7). Only what no parser could take
+/// for something else is worth a 501; the rest is an attempt to be understood in two ways.
 fn coding(value: &[u8]) -> Result<Coding, Refusal> {
     const REGISTERED: [&[u8]; 6] = [
         b"gzip",
@@ -278,14 +282,19 @@ fn coding(value: &[u8]) -> Result<Coding, Refusal> {
         b"x-compress",
         b"identity",
     ];
-    if value == b"chunked" {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    if is_chunked(value) {
         return Ok(Coding::Chunked);
     }
+    let is_registered = |coding: &[u8]| {
+        let mut all = REGISTERED.iter();
+        all.any(|registered| coding.eq_ignore_ascii_case(registered))
+    };
     let mut codings = value.split(|b| *b == b',').map(trim).peekable();
     let mut others = 0;
     while let Some(coding) = codings.next() {
-        let is_final_chunked = others > 0 && codings.peek().is_none() && coding == b"chunked";
-        if !is_final_chunked && !REGISTERED.contains(&coding) {
+        let is_final_chunked = others > 0 && codings.peek().is_none() && is_chunked(coding);
+        if !is_final_chunked && !is_registered(coding) {
             return Err(Refusal::BadTransferEncoding);
         }
         others += 1;

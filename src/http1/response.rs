@@ -2,7 +2,7 @@
 
 use super::connection::{ConnectionOptions, mark_nominated};
 use super::field::{FieldName, VALUE, list, trim};
-use super::head::{Field, HeadLimits, fields, line};
+use super::head::{Field, HeadLimits, SpaceBeforeColon, fields, line};
 use super::request::{content_length, version};
 use super::{Framing, Refusal, Version};
 
@@ -51,7 +51,10 @@ pub fn parse<'b>(
 ) -> Result<Option<ResponseHead<'b>>, Refusal> {
     let parsed = status_line(buffer)?;
     let section = match &parsed {
-        Some((_, _, _, next)) => fields(buffer, *next, LIMITS.fields, field_lines)?,
+        Some((_, _, _, next)) => {
+            let space = SpaceBeforeColon::Removed;
+            fields(buffer, *next, LIMITS.fields, space, field_lines)?
+        }
         None => None,
     };
     let (Some((version, status, reason, _)), Some(len)) = (parsed, section) else {
@@ -211,6 +214,14 @@ mod tests {
                 "HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n",
                 Framing::Chunked,
             ),
+            (
+                "HTTP/1.1 200\r\nContent-Length : 5\r\n\r\n",
+                Framing::Length(5),
+            ),
+            (
+                "HTTP/1.9 200\r\nTransfer-Encoding\t: CHUNKED\r\n\r\n",
+                Framing::Chunked,
+            ),
             ("HTTP/1.1 204 \r\nContent-Length: 5\r\n\r\n", Framing::None),
             ("HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n", Framing::None),
             ("HTTP/1.1 100 Continue\r\n\r\n", Framing::None),
@@ -262,12 +273,15 @@ mod tests {
             ("HTTP/1.1 2000 OK\r\n\r\n", Refusal::Malformed),
             ("HTTP/1.1 600 OK\r\n\r\n", Refusal::Malformed),
             ("HTTP/1.1  200 OK\r\n\r\n", Refusal::Malformed),
-            ("HTTP/1.2 200 OK\r\n\r\n", Refusal::Version),
             ("junk", Refusal::Malformed),
             ("HTTP/1.1 200 OK\n\n", Refusal::BareLineEnd),
             (
                 "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
                 Refusal::FieldSyntax,
+            ),
+            (
+                "HTTP/1.2 200 OK\r\nContent-Length : 5\r\nContent-Length: 5\r\n\r\n",
+                Refusal::BadContentLength,
             ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",

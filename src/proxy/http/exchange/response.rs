@@ -197,7 +197,7 @@ impl Exchange {
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
-        response.reader = Some(BodyReader::new(
+        response.reader = Some(BodyReader::of_response(
             head.framing,
             self.facts.trailer_limit,
             head.keeps_trailers,
