@@ -19,6 +19,7 @@ use crate::control::{
 use crate::discovery::gossip::member::Windows;
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
+use crate::model::units::show_duration;
 use crate::proxy::worker::Workers;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
@@ -49,7 +50,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
     let (config, text, warnings) = read_config(path)?;
     let process = Arc::new(ProcessMetrics::default());
-    let events = EventLog::start(config.log.level, Arc::clone(&process))?;
+    let events = EventLog::start(config.log.level, config.log.format, Arc::clone(&process))?;
     if !warnings.is_empty() {
         warn!("the configuration has warnings\n{warnings}");
     }
@@ -65,9 +66,11 @@ pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
         path: path.to_owned(),
         process,
     };
+    let last = events.clone();
     let result = runtime.block_on(serve(first, events, on_ready));
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
+    last.flush();
     result
 }
 
@@ -158,7 +161,8 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         ends.next().await;
     }
     readiness.advance(Stage::Draining);
-    info!(delay = ?config.shutdown_delay, "stopping");
+    let delay = show_duration(config.shutdown_delay);
+    info!(%delay, "stopping");
     let bound = publisher.current().drain_timeout + Duration::from_secs(1);
     let outcome = tokio::select! {
         () = drain(&planes, &stop, config.shutdown_delay, bound) => Ok(()),

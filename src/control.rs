@@ -303,6 +303,7 @@ impl Control {
         self.peers.look(&config, &sockets, &self.registry);
         self.build_and_publish(Arc::new(config), &sockets);
         self.events.set_level(self.config.log.level);
+        self.events.set_format(self.config.log.format);
         self.admin.switch(admin);
         info!(
             listeners = self.config.listeners.len(),

@@ -47,6 +47,28 @@ fn a_listener_at_its_limit_accepts_nothing_counts_it_and_goes_on_when_one_leaves
 }
 
 #[test]
+fn that_a_listener_accepts_nothing_is_said_once_and_once_that_it_does_again() {
+    let backend = Backend::start("a");
+    let config = web_with("limits = { connections = 1 }", &[&backend], "");
+    let proxy = Proxy::start(&("workers = 2\n".to_owned() + &config));
+    let addr = proxy.addr("web");
+    let labels = [("listener", "web"), ("reason", "connection_limit")];
+    for round in 1..=20 {
+        let mut client = Client::connect(addr);
+        assert_eq!(client.get("/").status, 200);
+        wait_until(PATIENCE, "it is at the limit", || {
+            proxy.count("lbproxy_rejected_total", &labels) >= round
+        });
+    }
+    let again = "INFO accepting again listener=web after=";
+    wait_until(PATIENCE, "its end is said", || proxy.log().contains(again));
+    let log = proxy.log();
+    let begun = "WARN not accepting for now listener=web reason=connection_limit";
+    assert_eq!(log.matches(begun).count(), 1, "{log}");
+    assert_eq!(log.matches(again).count(), 1, "{log}");
+}
+
+#[test]
 fn a_connection_that_says_nothing_is_closed_after_the_idle_timeout_without_an_answer() {
     let _one = alone();
     let backend = Backend::start("a");

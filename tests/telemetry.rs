@@ -12,6 +12,7 @@ use support::backend::{Answer, Backend, Step};
 use support::client::{Client, get};
 use support::load::Load;
 use support::metrics::{Format, Metrics};
+use support::port::Port;
 use support::process::{ACCESS_LOG, Proxy, web};
 use support::wait::{PATIENCE, wait_until};
 
@@ -422,4 +423,84 @@ fn an_access_log_that_nobody_reads_stops_no_request() {
         running.done() > done + 1_000
     });
     running.stop().assert_flawless();
+}
+
+/// Each request to it has a line of the log at this level: the backend refuses.
+fn refused() -> (Port, String) {
+    let port = Port::reserve("127.0.0.1");
+    let config = format!(
+        "log.level = \"debug\"\n[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
+         [cluster.web]\nbackends = [\"{}\"]\n",
+        port.addr
+    );
+    (port, config)
+}
+
+#[test]
+fn an_event_log_that_nobody_reads_stops_no_request_and_says_what_it_lost() {
+    let _one = alone();
+    let (_port, config) = refused();
+    let proxy = Proxy::start_unread(&config);
+    let mut client = Client::connect(proxy.addr("web"));
+    let dropped = || proxy.count("lbproxy_log_dropped_total", &[("log", "events")]);
+    wait_until(PATIENCE, "losses are counted", || {
+        for _ in 0..500 {
+            assert!(matches!(client.get("/").status, 502 | 503));
+        }
+        dropped() > 0
+    });
+    let lost = dropped();
+    proxy.read_stderr();
+    let said = format!("lines of this log are lost: stderr was not read fast enough lines={lost}");
+    wait_until(PATIENCE, "the loss is said", || proxy.log().contains(&said));
+    client.get("/");
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+    wait_until(PATIENCE, "the last lines are there", || {
+        proxy
+            .log()
+            .lines()
+            .any(|line| line.ends_with("INFO stopped"))
+    });
+    assert_eq!(proxy.log().matches("of this log are lost").count(), 1);
+}
+
+#[test]
+fn an_event_log_that_nobody_reads_does_not_hold_up_the_end() {
+    let (_port, config) = refused();
+    let proxy = Proxy::start_unread(&config);
+    let mut client = Client::connect(proxy.addr("web"));
+    // More than the pipe holds.
+    for _ in 0..2_000 {
+        client.get("/");
+    }
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn events_are_objects_where_json_is_asked_for_and_that_changes_live() {
+    let backend = Backend::start("a");
+    let base = web(&[&backend], "");
+    let proxy = Proxy::start(&(base.clone() + "[log]\nformat = \"json\"\n"));
+    wait_until(PATIENCE, "it is logged", || {
+        proxy.log().contains("\"ready\"")
+    });
+    for line in proxy.log().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["level"], "info", "{line}");
+        assert!(
+            event["time"].is_string() && event["message"].is_string(),
+            "{line}"
+        );
+    }
+    proxy.reload_ok(&base);
+    wait_until(PATIENCE, "it is text again", || {
+        proxy.log().contains(" INFO the configuration is applied")
+    });
+    proxy.signal(Signal::TERM);
+    proxy.wait_exit(PATIENCE);
+    wait_until(PATIENCE, "durations are readable", || {
+        proxy.log().contains("INFO stopping delay=0s")
+    });
 }

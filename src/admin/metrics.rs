@@ -195,7 +195,8 @@ impl Scrape {
     fn own(&self, f: &mut Families<'_>) -> fmt::Result {
         let own = &self.process;
         f.counter("lbproxy_log_dropped", "Log lines that were lost.", |s| {
-            s.put(&[("log", "access")], own.access_log_dropped.get())
+            s.put(&[("log", "access")], own.access_log_dropped.get())?;
+            s.put(&[("log", "events")], own.events_dropped.get())
         })?;
         f.counter(
             "lbproxy_config_reloads",

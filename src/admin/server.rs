@@ -40,6 +40,7 @@ use crate::snapshot::publish::Publisher;
 use crate::telemetry::exposition::{Format, encode};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::readiness::{Readiness, Stage};
+use crate::telemetry::seldom::Seldom;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 256;
@@ -55,6 +56,9 @@ const LAST_ANSWER: Duration = Duration::from_secs(30);
 const LAST_ANSWER_AT_STOP: Duration = Duration::from_secs(1);
 /// Wait after an accept that failed, as when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// While descriptors have run out it is true at each try.
+static CANNOT_ACCEPT: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// When the process started.
 #[derive(Debug, Clone, Copy)]
@@ -202,7 +206,9 @@ impl Server {
                         });
                     }
                     Err(error) => {
-                        warn!(%error, "admin server cannot accept");
+                        if let Some(more) = CANNOT_ACCEPT.pass() {
+                            warn!(%error, more, "admin server cannot accept");
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }

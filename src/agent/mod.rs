@@ -33,6 +33,7 @@ use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
 use crate::health::probe::{Failed, Passed, probe};
 use crate::model::address::BackendAddress;
+use crate::model::signal::signal_name;
 use life::{Act, Event, Life};
 use rustix::process::Signal;
 use settings::Settings;
@@ -161,7 +162,8 @@ async fn live(
             }
             Act::Stop => {
                 if let (Some(supervisor), Some(signal)) = (&supervisor, service.end) {
-                    info!(?signal, "stopping the process");
+                    let name = signal_name(signal.as_raw());
+                    info!(signal = %name, "stopping the process");
                     supervisor.send(signal);
                 }
             }
@@ -192,7 +194,8 @@ struct Service {
 impl Service {
     fn heard(&mut self, signal: Signal, supervisor: Option<&Supervisor>) -> Option<Event> {
         if Signals::is_end(signal) {
-            info!(?signal, again = self.end.is_some(), "told to end");
+            let name = signal_name(signal.as_raw());
+            info!(signal = %name, again = self.end.is_some(), "told to end");
             if self.end.is_some() {
                 self.code = CUT_SHORT;
             }
@@ -201,7 +204,9 @@ impl Service {
         }
         match supervisor {
             Some(supervisor) => supervisor.send(signal),
-            None => debug!(?signal, "no process that it could be for"),
+            None => {
+                debug!(signal = %signal_name(signal.as_raw()), "no process that it could be for")
+            }
         }
         None
     }

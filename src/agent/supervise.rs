@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::spawn::spawn;
+use crate::model::signal::signal_name;
 
 const LEAST_DELAY: Duration = Duration::from_secs(1);
 const MOST_DELAY: Duration = Duration::from_secs(30);
@@ -66,7 +67,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Signal(signal) => write!(f, "{}", signal_name(i32::from(*signal))),
             Self::NotStarted(error) => write!(f, "cannot be started: {error}"),
         }
     }
@@ -174,7 +175,9 @@ impl Supervisor {
         match self.process {
             // It may have ended and not be reaped; then nobody is there to mind.
             Process::Runs { pid, .. } => drop(kill_process(pid, signal)),
-            Process::Waits { .. } => debug!(?signal, "no process runs that could be signalled"),
+            Process::Waits { .. } => {
+                debug!(signal = %signal_name(signal.as_raw()), "no process runs that could be signalled")
+            }
         }
     }
 

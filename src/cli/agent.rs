@@ -29,9 +29,9 @@ use crate::config::load::load_agent;
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::MAX_WEIGHT;
 use crate::gossip::text::redacted;
-use crate::logging::events::EventLog;
+use crate::logging::events::{EventLog, last_words};
 use crate::model::address::BackendAddress;
-use crate::model::settings::LogLevel;
+use crate::model::settings::{LogFormat, LogLevel};
 
 /// The flags of `lbproxy agent`.
 #[derive(Debug, Args)]
@@ -164,20 +164,22 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
     match serve(&settings, &warnings) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            last_words(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(settings: &Settings, warnings: &str) -> anyhow::Result<u8> {
-    // Its level stays, so the handle that changes it is not kept.
-    EventLog::start(settings.config.level, Arc::default())?;
+    let events = EventLog::start(settings.config.level, LogFormat::Text, Arc::default())?;
     if !warnings.is_empty() {
         warn!("the configuration has warnings\n{warnings}");
     }
-    let announcer = PeerAnnouncer::start(&settings.config)?;
-    Ok(crate::agent::run(settings, announcer)?)
+    let code = PeerAnnouncer::start(&settings.config)
+        .map_err(anyhow::Error::from)
+        .and_then(|announcer| Ok(crate::agent::run(settings, announcer)?));
+    events.flush();
+    code
 }
 
 /// The configuration in a file, and its warnings as they are shown; or all that is wrong with it.

@@ -15,6 +15,7 @@ use axum::http::Request;
 use axum::response::IntoResponse;
 use tokio::net::TcpListener;
 
+use crate::logging::events::last_words;
 use crate::snapshot::Snapshot;
 
 const NAMES: [&str; 3] = ["apple", "banana", "cherry"];
@@ -24,7 +25,7 @@ pub fn run() -> ExitCode {
     match demonstrate() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", format!("{error:#}").trim_end());
+            last_words(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

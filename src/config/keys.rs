@@ -33,7 +33,7 @@ pub(super) const ADMIN: Section = Section {
 
 pub(super) const LOG: Section = Section {
     name: "[log]",
-    keys: &["level", "access"],
+    keys: &["level", "format", "access"],
 };
 
 pub(super) const ACCESS: Section = Section {

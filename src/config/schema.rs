@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, ListenAddress};
-pub use crate::model::settings::{AccessLog, AdminAddress, LogLevel};
+pub use crate::model::settings::{AccessLog, AdminAddress, LogFormat, LogLevel};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
 };
@@ -44,6 +44,8 @@ pub struct Config {
 pub struct LogConfig {
     /// Events of the proxy itself, to stderr.
     pub level: LogLevel,
+    /// How they look.
+    pub format: LogFormat,
     /// One JSON object a finished request.
     pub access: AccessLog,
 }

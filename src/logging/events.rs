@@ -1,25 +1,36 @@
 //! Events of the proxy itself: one line each on stderr, as in
-//! `2027-01-15T08:00:00.007Z WARN backend is down cluster=web backend=10.0.0.1:80 reason="check failed: status 500"`.
+//! `2027-01-15T08:00:00.007Z WARN backend is down cluster=web backend=10.0.0.1:80 reason="check failed: status 500"`, or
+//! with `log.format = "json"` as one object.
 //!
 //! A record begins with its time at the start of a line, and nothing else does: control characters in values are
-//! escaped, and further lines of a message (the diagnostics of a file have some) are indented. So what a client
-//! sends cannot forge a record. Colours only mark the level, only on a terminal, and not if `NO_COLOR` is set.
+//! escaped, and further lines of a message (the diagnostics of a file have some) are indented ([`text`]) or escaped
+//! ([`json`]). So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if
+//! `NO_COLOR` is set.
 //!
-//! A panic is an event like any other: the hook logs and counts it, and the task that had it ends by itself. What
-//! cannot be written to stderr is lost in silence, since there is nowhere left to say so.
+//! Who has something to say hands it to a bounded queue and goes on; one thread writes ([`queue`]). A stderr that nobody
+//! reads costs lines, which are counted, and holds up nothing, not even the end of the process ([`EventLog::flush`],
+//! [`last_words`]).
+//!
+//! A panic is an event like any other: the hook logs and counts it, and the task that had it ends by itself.
+
+mod json;
+mod queue;
+mod text;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::error::Error;
 use std::fmt::{self, Write};
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, SystemTime};
 
-use thiserror::Error;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{
     FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter, layer,
@@ -28,46 +39,59 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
-use crate::model::settings::LogLevel;
+use crate::model::settings::{LogFormat, LogLevel};
 use crate::telemetry::metrics::ProcessMetrics;
+use queue::Queue;
+use text::Fields;
 
-/// The log was set up before; it can be done once in a process.
-#[derive(Debug, Error)]
-#[error("the event log is already set up")]
-pub struct AlreadyStarted;
+/// How long the end of the process waits for a stderr that takes nothing.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Changes the level of the running log.
-#[derive(Debug, Clone)]
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It can be done once in a process.
+    #[error("the event log is already set up")]
+    Already,
+    /// Standard error is closed, or there is no thread.
+    #[error("cannot start the event log: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Changes the level and the format of the running log.
+#[derive(Clone)]
 pub struct EventLog {
     level: reload::Handle<LevelFilter, Registry>,
+    style: Arc<Style>,
+    queue: Queue,
 }
 
 impl EventLog {
     /// Sets up the log and the panic hook of the process.
-    pub fn start(level: LogLevel, metrics: Arc<ProcessMetrics>) -> Result<Self, AlreadyStarted> {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let (log, subscriber) = Self::build(level, colours, io::stderr);
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)?;
-        std::panic::set_hook(Box::new(move |panic| on_panic(panic, &metrics)));
-        Ok(log)
-    }
-
-    fn build<W>(
+    ///
+    /// # Errors
+    /// It was set up before, or has nothing to write to.
+    pub fn start(
         level: LogLevel,
-        colours: bool,
-        writer: W,
-    ) -> (Self, impl Subscriber + Send + Sync + 'static)
-    where
-        W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-    {
-        let (filter, level) = reload::Layer::new(filter(level));
-        let lines = layer()
-            .event_format(Line { colours })
-            .fmt_fields(Fields)
-            .with_ansi(false)
-            .log_internal_errors(false)
-            .with_writer(writer);
-        (Self { level }, Registry::default().with(filter).with(lines))
+        format: LogFormat,
+        metrics: Arc<ProcessMetrics>,
+    ) -> Result<Self, StartError> {
+        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let style = Arc::new(Style::new(colours, format));
+        // A handle of our own: the lock of the standard library's is never held by a write that waits.
+        let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let of_losses = Arc::clone(&style);
+        let loss = Box::new(move |lost| of_losses.loss(lost));
+        let queue = Queue::start(queue::QUEUE, sink, Arc::clone(&metrics), loss)?;
+        let pushed = queue.clone();
+        let (level, subscriber) = build(level, Arc::clone(&style), move || Handing(pushed.clone()));
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| StartError::Already)?;
+        std::panic::set_hook(Box::new(move |panic| on_panic(panic, &metrics)));
+        Ok(Self {
+            level,
+            style,
+            queue,
+        })
     }
 
     /// Changes the least level that is written, at once and for all threads.
@@ -75,6 +99,74 @@ impl EventLog {
         // Fails only when the subscriber is gone, and then there is no log to change.
         let _ = self.level.reload(filter(level));
     }
+
+    /// Changes how records look, at once and for all threads.
+    pub fn set_format(&self, format: LogFormat) {
+        self.style
+            .json
+            .store(format == LogFormat::Json, Ordering::Relaxed);
+    }
+
+    /// Waits until all events so far are written, at most for [`LAST_WORDS`]; whether they are.
+    pub fn flush(&self) -> bool {
+        self.queue.flush(LAST_WORDS)
+    }
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLog").finish_non_exhaustive()
+    }
+}
+
+/// Writes a line to stderr as the process ends: waits for it at most for [`LAST_WORDS`], so that a stderr that nobody
+/// reads keeps no process alive.
+pub fn last_words(text: &str) {
+    let line = format!("{}\n", text.trim_end());
+    let (done, written) = sync_channel(1);
+    let write = move || {
+        // There is nowhere left to say that it failed.
+        let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// Hands what is written to it, one record a write, to the queue.
+struct Handing(Queue);
+
+impl io::Write for Handing {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        self.0.push(record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn build<W>(
+    level: LogLevel,
+    style: Arc<Style>,
+    writer: W,
+) -> (
+    reload::Handle<LevelFilter, Registry>,
+    impl Subscriber + Send + Sync + 'static,
+)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, level) = reload::Layer::new(filter(level));
+    let lines = layer()
+        .event_format(Line(style))
+        .fmt_fields(Fields)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(writer);
+    (level, Registry::default().with(filter).with(lines))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -104,10 +196,58 @@ fn on_panic(panic: &PanicHookInfo<'_>, metrics: &ProcessMetrics) {
     }
 }
 
-/// One event as one record.
-struct Line {
+/// How records look.
+#[derive(Debug)]
+struct Style {
     colours: bool,
+    json: AtomicBool,
 }
+
+impl Style {
+    fn new(colours: bool, format: LogFormat) -> Self {
+        Self {
+            colours,
+            json: AtomicBool::new(format == LogFormat::Json),
+        }
+    }
+
+    fn is_json(&self) -> bool {
+        self.json.load(Ordering::Relaxed)
+    }
+
+    /// What every record begins with.
+    fn begin(&self, out: &mut impl Write, level: Level) -> fmt::Result {
+        let time = humantime::format_rfc3339_millis(SystemTime::now());
+        if self.is_json() {
+            let level = level.as_str().to_ascii_lowercase();
+            return write!(out, "{{\"time\":\"{time}\",\"level\":\"{level}\"");
+        }
+        let (colour, plain) = match (self.colours, level) {
+            (false, _) => ("", ""),
+            (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
+            (true, Level::WARN) => ("\x1b[33m", "\x1b[0m"),
+            (true, Level::INFO) => ("\x1b[32m", "\x1b[0m"),
+            (true, _) => ("\x1b[2m", "\x1b[0m"),
+        };
+        write!(out, "{time} {colour}{level}{plain}")
+    }
+
+    /// The record that says how many were lost.
+    fn loss(&self, lost: u64) -> Vec<u8> {
+        const LOST: &str = "lines of this log are lost: stderr was not read fast enough";
+        let mut record = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.begin(&mut record, Level::WARN);
+        let _ = match self.is_json() {
+            true => writeln!(record, ",\"message\":\"{LOST}\",\"lines\":{lost}}}"),
+            false => writeln!(record, " {LOST} lines={lost}"),
+        };
+        record.into_bytes()
+    }
+}
+
+/// One event as one record.
+struct Line(Arc<Style>);
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -120,137 +260,42 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let level = *event.metadata().level();
-        let (colour, plain) = match (self.colours, level) {
-            (false, _) => ("", ""),
-            (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
-            (true, Level::WARN) => ("\x1b[33m", "\x1b[0m"),
-            (true, Level::INFO) => ("\x1b[32m", "\x1b[0m"),
-            (true, _) => ("\x1b[2m", "\x1b[0m"),
-        };
-        let time = humantime::format_rfc3339_millis(SystemTime::now());
-        write!(writer, "{time} {colour}{level}{plain}")?;
-        context.format_fields(writer.by_ref(), event)?;
+        let is_json = self.0.is_json();
+        self.0.begin(&mut writer, *event.metadata().level())?;
+        if is_json {
+            let mut fields = json::Fields::new(&mut writer);
+            event.record(&mut fields);
+            fields.result()?;
+        } else {
+            context.format_fields(writer.by_ref(), event)?;
+        }
         // What the event says comes before where it was said.
         for span in context.event_scope().into_iter().flatten() {
-            write!(writer, " in={}", span.name())?;
+            let mut place = span.name().to_owned();
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
-                writer.write_str(fields)?;
+                place.push_str(fields);
+            }
+            if is_json {
+                writer.write_str(",\"in\":")?;
+                json::text(&mut writer, &place)?;
+            } else {
+                write!(writer, " in={place}")?;
             }
         }
-        writer.write_char('\n')
+        writer.write_str(if is_json { "}\n" } else { "\n" })
     }
 }
 
-/// The message, then ` key=value` for each field.
-struct Fields;
-
-impl<'w> FormatFields<'w> for Fields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = Visitor {
-            writer,
-            result: Ok(()),
-        };
-        fields.record(&mut visitor);
-        visitor.result
+/// An error and all that stands behind it.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": {deeper}");
+        cause = deeper.source();
     }
-}
-
-struct Visitor<'w> {
-    writer: Writer<'w>,
-    result: fmt::Result,
-}
-
-impl Visitor<'_> {
-    fn put(&mut self, field: &Field, value: &str) {
-        if self.result.is_err() {
-            return;
-        }
-        self.result = if field.name() == "message" {
-            self.writer
-                .write_char(' ')
-                .and_then(|()| message(&mut self.writer, value))
-        } else {
-            write!(self.writer, " {}=", field.name()).and_then(|()| quoted(&mut self.writer, value))
-        };
-    }
-}
-
-impl Visit for Visitor<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(deeper) = cause {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ": {deeper}");
-            cause = deeper.source();
-        }
-        self.put(field, &text);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format!("{value:?}"));
-    }
-}
-
-/// A message may have several lines, but only the first begins at the start of a line.
-fn message(out: &mut impl Write, text: &str) -> fmt::Result {
-    for (i, line) in text.trim_end().split('\n').enumerate() {
-        if i > 0 {
-            out.write_str("\n    ")?;
-        }
-        escaped(out, line)?;
-    }
-    Ok(())
-}
-
-/// A value that is one word stands as it is; any other in quotes.
-fn quoted(out: &mut impl Write, value: &str) -> fmt::Result {
-    let word = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
-    if is_quoted(value) || (!value.is_empty() && value.chars().all(word)) {
-        return escaped(out, value);
-    }
-    out.write_char('"')?;
-    for part in value.split_inclusive(['"', '\\']) {
-        let plain = part.trim_end_matches(['"', '\\']);
-        escaped(out, plain)?;
-        if let Some(special) = part[plain.len()..].chars().next() {
-            write!(out, "\\{special}")?;
-        }
-    }
-    out.write_char('"')
-}
-
-/// Whether it is one text in quotes already, as the Debug form of a string is.
-fn is_quoted(value: &str) -> bool {
-    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
-    let Some(inner) = inner else { return false };
-    let mut escape = false;
-    for c in inner.chars() {
-        match c {
-            _ if escape => escape = false,
-            '\\' => escape = true,
-            '"' => return false,
-            _ => {}
-        }
-    }
-    !escape
-}
-
-/// Control characters, C1 among them, as in Rust's own escapes.
-fn escaped(out: &mut impl Write, text: &str) -> fmt::Result {
-    for c in text.chars() {
-        if c.is_control() {
-            write!(out, "{}", c.escape_debug())?;
-        } else {
-            out.write_char(c)?;
-        }
-    }
-    Ok(())
+    text
 }
 
 #[cfg(test)]
@@ -298,7 +343,15 @@ mod tests {
         crate::telemetry::capture::install();
         let written = Written::default();
         let writer = written.clone();
-        let (log, subscriber) = EventLog::build(LogLevel::Info, colours, move || writer.clone());
+        let style = Arc::new(Style::new(colours, LogFormat::Text));
+        let (level, subscriber) = build(LogLevel::Info, Arc::clone(&style), move || writer.clone());
+        let loss = Box::new(|_| Vec::new());
+        let queue = Queue::start(100, io::sink(), Arc::default(), loss).unwrap();
+        let log = EventLog {
+            level,
+            style,
+            queue,
+        };
         with_default(subscriber, || deed(&log, &written));
     }
 
@@ -311,11 +364,7 @@ mod tests {
                 "WARN sick cluster=web of=3 reason=\"status 500\" share=0.5\n"
             );
             let error = io::Error::other("oh no");
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                empty = "",
-                "failed"
-            );
+            tracing::error!(error = &error as &dyn Error, empty = "", "failed");
             assert_eq!(written.take(), "ERROR failed error=\"oh no\" empty=\"\"\n");
             let span = tracing::info_span!("reload", generation = 7);
             span.in_scope(|| tracing::info!(a = ?"b c", "done"));
@@ -354,6 +403,71 @@ mod tests {
             tracing::warn!("no");
             assert_eq!(written.take(), "TRACE yes\n");
         });
+    }
+
+    #[test]
+    fn an_event_is_an_object_where_json_is_asked_for() {
+        logged(true, |log, written| {
+            let json = || -> serde_json::Value {
+                let text = String::from_utf8(std::mem::take(&mut *written.0.lock().unwrap()));
+                let text = text.unwrap();
+                assert!(
+                    text.ends_with("}\n") && text.matches('\n').count() == 1,
+                    "{text}"
+                );
+                assert!(!text.contains(['\u{1b}', '\u{85}', '\u{2028}']), "{text}");
+                let mut object: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let fields = object.as_object_mut().unwrap();
+                humantime::parse_rfc3339(fields.remove("time").unwrap().as_str().unwrap()).unwrap();
+                object
+            };
+            log.set_format(LogFormat::Json);
+            tracing::warn!(
+                cluster = "web",
+                of = 3,
+                less = -1,
+                share = 0.5,
+                up = true,
+                "sick"
+            );
+            assert_eq!(
+                json(),
+                serde_json::json!({"level": "warn", "message": "sick", "cluster": "web", "of": 3,
+                    "less": -1, "share": 0.5, "up": true})
+            );
+            let nasty = "\"}\n{\\\u{1b}[31m\u{85}\u{2028}é\u{7f}\0";
+            let share = f64::NAN;
+            tracing::error!(nasty, share, "{nasty}");
+            assert_eq!(
+                json(),
+                serde_json::json!({"level": "error", "message": nasty, "nasty": nasty, "share": "NaN"})
+            );
+            let cause = io::Error::other("deep");
+            let error = StartError::Io(cause);
+            tracing::info!(error = &error as &dyn Error, reason = %"a b", "line 1\nline 2\n");
+            let said = json();
+            assert_eq!(said["error"], "cannot start the event log: deep: deep");
+            assert_eq!(said["reason"], "a b");
+            assert_eq!(said["message"], "line 1\nline 2");
+            let span = tracing::info_span!("reload", generation = 7);
+            span.in_scope(|| tracing::info!("done"));
+            assert_eq!(json()["in"], "reload generation=7");
+            log.set_format(LogFormat::Text);
+            tracing::info!("words");
+            assert_eq!(written.take(), "\u{1b}[32mINFO\u{1b}[0m words\n");
+        });
+    }
+
+    #[test]
+    fn a_loss_is_a_record_of_the_same_form() {
+        let style = Style::new(false, LogFormat::Text);
+        let said = String::from_utf8(style.loss(3)).unwrap();
+        assert!(said.contains("Z WARN lines of this log are lost"), "{said}");
+        assert!(said.ends_with(" lines=3\n"), "{said}");
+        let said = Style::new(true, LogFormat::Json).loss(3);
+        let object: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!(object["lines"], 3);
+        assert_eq!(object["level"], "warn");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! L3 control: what the process writes: events of its own to stderr ([`events`]) and the access log ([`access`]).
 //!
-//! Both can be changed while the process runs. Workers make the access log's lines and never wait for it; events
-//! are rare and written where they happen.
+//! Both can be changed while the process runs. Nobody who has a line to write waits for
+//! a file or a pipe: each has a bounded queue and a thread of its own.
 
 pub mod access;
 pub mod events;

@@ -8,4 +8,5 @@ pub mod address;
 pub mod backend;
 pub mod cluster;
 pub mod settings;
+pub mod signal;
 pub mod units;

@@ -238,6 +238,16 @@ pub enum LogLevel {
     Trace,
 }
 
+/// How events look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// `TIME LEVEL message key=value …`.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// Where the access log goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AccessLog {

@@ -1,7 +1,8 @@
 //! Accept loops: one for each listener on each worker.
 //!
 //! At the listener's connection limit, or when descriptors run out, the loop leaves connections in the kernel's
-//! queue and looks again a moment later: it never spins and never ends. A loop that is stopped empties the kernel's
+//! queue and looks again a moment later: it never spins and never ends. The log says so when that begins and when it has
+//! ended, once for all workers ([`crate::snapshot::pause`]). A loop that is stopped empties the kernel's
 //! queue before it closes its socket, so that no client that was let in is turned away.
 
 use std::cell::{Cell, RefCell};
@@ -16,14 +17,15 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::load::Held;
 use super::sessions::Session;
 use super::worker::Worker;
 use super::{http, tcp};
 use crate::model::settings::Protocol;
-use crate::snapshot::{Listener, ListenerState};
+use crate::model::units::show_duration;
+use crate::snapshot::{Listener, ListenerState, Snapshot};
 use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
 use crate::telemetry::outcome::Reason;
 use crate::transport::descriptors::Descriptor;
@@ -76,12 +78,6 @@ impl Running {
         self.follow(&worker.snapshot());
         let view = self.view.borrow();
         (Rc::clone(&view.0), view.1)
-    }
-
-    /// The listener's name.
-    fn name(&self, worker: &Worker) -> Arc<str> {
-        let (held, place) = self.view(worker);
-        Arc::clone(&held.listeners[place].name)
     }
 
     /// Ends the accept loop.
@@ -201,7 +197,6 @@ pub(super) fn start(socket: std::net::TcpListener, running: Rc<Running>, worker:
 }
 
 async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
-    let mut told = None;
     while !running.is_stopped() {
         let next = tokio::select! {
             next = poll_fn(|cx| poll_next(cx, socket, running, worker)) => next,
@@ -209,16 +204,11 @@ async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worke
         };
         match next {
             Next::Connection(stream, peer, open) => {
-                told = None;
                 distribute(stream, peer, open, running, worker);
             }
             Next::Failed(error) => survive(&error, running, worker).await,
             Next::NotNow(reason) => {
-                if told != Some(reason) {
-                    let name = running.name(worker);
-                    warn!(listener = %name, reason = reason.as_str(), "not accepting for now");
-                }
-                told = Some(reason);
+                hold(reason, None, running, worker);
                 pause(running, PAUSE).await;
             }
         }
@@ -269,6 +259,26 @@ fn room(listener: &Listener, worker: &Worker) -> Result<OpenConnection, Reason> 
     Err(reason)
 }
 
+/// Says that the listener is not accepting, once for all workers until that has ended.
+fn hold(reason: Reason, error: Option<&io::Error>, running: &Running, worker: &Worker) {
+    let (held, place) = running.view(worker);
+    let listener = &held.listeners[place];
+    if listener.state.pauses.hold(Instant::now()) {
+        let error = error.map(tracing::field::display);
+        warn!(listener = %listener.name, reason = reason.as_str(), error, "not accepting for now");
+    }
+}
+
+/// Says of each listener that it is accepting, after it was not.
+pub(super) fn tell_of_ended_pauses(snapshot: &Snapshot) {
+    let now = Instant::now();
+    for listener in &snapshot.listeners {
+        if let Some(lasted) = listener.state.pauses.take_ended(now) {
+            info!(listener = %listener.name, after = %show_duration(lasted), "accepting again");
+        }
+    }
+}
+
 async fn pause(running: &Running, time: Duration) {
     tokio::select! {
         () = tokio::time::sleep(time) => {}
@@ -284,7 +294,7 @@ async fn survive(error: &io::Error, running: &Running, worker: &Worker) {
     let (held, place) = running.view(worker);
     let listener = &held.listeners[place];
     listener.metrics.sheet(worker.index).rejected[Reason::DescriptorLimit.index()].increment();
-    warn!(listener = %listener.name, %error, "cannot accept for now");
+    hold(Reason::DescriptorLimit, Some(error), running, worker);
     pause(running, 5 * PAUSE).await;
 }
 

@@ -6,16 +6,20 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::load::Picked;
 use super::pool::Upstream;
 use super::sessions::{Fired, Session};
 use super::worker::Worker;
 use crate::telemetry::outcome::BackendError;
+use crate::telemetry::seldom::Seldom;
 use crate::transport::dial::{DialError, dial};
+
+/// A client that sends requests brings it about.
+static EXHAUSTED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -77,7 +81,9 @@ pub async fn connect(
                 });
             }
             Ok(Err(DialError::Local(error))) => {
-                tracing::warn!(%error, "cannot connect to backends");
+                if let Some(more) = EXHAUSTED.pass() {
+                    warn!(%error, more, "cannot connect to backends for want of descriptors, ports or memory");
+                }
                 return Err(ConnectError::Exhausted);
             }
             Ok(Err(DialError::Backend(error))) => {

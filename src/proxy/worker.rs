@@ -357,7 +357,7 @@ impl Worker {
             pool.sweep(self.sessions.now(), |_| crowded);
         }
         // An idle worker must not keep an old generation alive.
-        self.snapshot();
+        accept::tell_of_ended_pauses(&self.snapshot());
         self.running
             .borrow_mut()
             .retain(|running| !running.is_over());

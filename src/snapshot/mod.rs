@@ -8,6 +8,7 @@
 mod cluster;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod pause;
 pub mod publish;
 pub mod registry;
 
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use pause::Pauses;
 
 use crate::balance::Balancer;
 use crate::model::address::ListenAddress;
@@ -91,6 +93,8 @@ pub struct ListenerState {
     pub open: AtomicU32,
     /// Whether it is at its limit, so that reaching it is counted once.
     pub full: AtomicBool,
+    /// Whether it is accepting.
+    pub pauses: Pauses,
     /// Whether the log has said that an untrusted peer sends forwarding fields.
     pub warned_untrusted: AtomicBool,
 }

@@ -154,6 +154,8 @@ impl BackendMetrics {
 pub struct ProcessMetrics {
     /// Access-log lines that found the queue full.
     pub access_log_dropped: SharedCounter,
+    /// Events of the proxy itself that found their queue full.
+    pub events_dropped: SharedCounter,
     /// Tasks that ended in a panic.
     pub panics: SharedCounter,
     /// Files applied, the first included.

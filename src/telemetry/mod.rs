@@ -4,7 +4,7 @@
 //! contended cache line; the control plane sums them when somebody asks. [`metrics`] holds the sheets of a
 //! listener, a cluster and a backend under their labels, [`exposition`] writes them as Prometheus text,
 //! [`outcome`] is the record of one finished request or session, [`access_log`] writes it as a line, [`readiness`]
-//! says whether the process wants traffic.
+//! says whether the process wants traffic, [`seldom`] bounds lines of the log that outsiders can bring about.
 
 pub mod access_log;
 #[cfg(test)]
@@ -14,3 +14,4 @@ pub mod exposition;
 pub mod metrics;
 pub mod outcome;
 pub mod readiness;
+pub mod seldom;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Proxy {
     dir: tempfile::TempDir,
     stderr: Arc<Mutex<Vec<String>>>,
     stdout: Arc<Mutex<Vec<String>>>,
+    /// While nobody reads it.
+    unread: Mutex<Option<ChildStderr>>,
 }
 
 impl Proxy {
@@ -61,6 +63,21 @@ impl Proxy {
         proxy
     }
 
+    /// The same with a stderr that nobody reads until [`Self::read_stderr`].
+    pub fn start_unread(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lb.toml"), complete(config, dir.path())).unwrap();
+        let proxy = Self::launch_with(Command::new(PROGRAM), dir, false);
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// Begins to read a stderr that nobody has read so far, for [`Self::log`].
+    pub fn read_stderr(&self) {
+        let unread = self.unread.lock().unwrap().take().unwrap();
+        collect_lines_into(unread, &self.stderr);
+    }
+
     /// Waits until `/readyz` is 200.
     pub fn wait_ready(&self) {
         wait_until(PATIENCE, "the proxy is ready", || {
@@ -82,7 +99,11 @@ impl Proxy {
         Self::launch(Command::new(PROGRAM), dir)
     }
 
-    fn launch(mut command: Command, dir: tempfile::TempDir) -> Self {
+    fn launch(command: Command, dir: tempfile::TempDir) -> Self {
+        Self::launch_with(command, dir, true)
+    }
+
+    fn launch_with(mut command: Command, dir: tempfile::TempDir, read: bool) -> Self {
         let mut child = command
             .arg("--config")
             .arg(dir.path().join("lb.toml"))
@@ -91,12 +112,17 @@ impl Proxy {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self {
+        let proxy = Self {
             stdout: collect_lines(child.stdout.take().unwrap()),
-            stderr: collect_lines(child.stderr.take().unwrap()),
+            stderr: Arc::default(),
+            unread: Mutex::new(child.stderr.take()),
             child: Mutex::new(child),
             dir,
+        };
+        if read {
+            proxy.read_stderr();
         }
+        proxy
     }
 
     /// The directory of the file and of the admin socket.
@@ -468,8 +494,13 @@ fn named<'a>(entries: &'a Value, key: &str, wanted: &str) -> &'a Value {
 
 /// The lines of a stream as they come; given back by the one that collects when all are read.
 pub fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&lines);
+    let lines = Arc::default();
+    collect_lines_into(stream, &lines);
+    lines
+}
+
+fn collect_lines_into(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let kept = Arc::clone(lines);
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n') {
             let Ok(line) = line else { break };
@@ -477,5 +508,4 @@ pub fn collect_lines(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String
             kept.lock().unwrap().push(text);
         }
     });
-    lines
 }

@@ -133,6 +133,7 @@ lbproxy_cluster_panic{cluster="app"} 0
 # HELP lbproxy_log_dropped_total Log lines that were lost.
 # TYPE lbproxy_log_dropped_total counter
 lbproxy_log_dropped_total{log="access"} 5
+lbproxy_log_dropped_total{log="events"} 0
 # HELP lbproxy_config_reloads_total Reloads of the configuration.
 # TYPE lbproxy_config_reloads_total counter
 lbproxy_config_reloads_total{result="ok"} 2

@@ -12,7 +12,7 @@ use super::{Reader, Slot, Table, cluster, gossip, listener, route};
 use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
-use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogLevel};
+use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogFormat, LogLevel};
 
 pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
@@ -21,6 +21,8 @@ pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
     ("debug", LogLevel::Debug),
     ("trace", LogLevel::Trace),
 ];
+
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Longest path of a unix socket (`sun_path` holds 108 bytes with the terminating zero; unix(7)).
 const UNIX_PATH: usize = 107;
@@ -148,12 +150,11 @@ fn admin_address(text: &str) -> Result<AdminAddress, String> {
 
 fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {
     let table = r.table(slot, &keys::LOG);
-    let (level, access) = match &table {
-        Some(table) => (table.get("level"), table.get("access")),
-        None => (None, None),
-    };
+    let slot = |key| table.as_ref().and_then(|table| table.get(key));
+    let (level, format, access) = (slot("level"), slot("format"), slot("access"));
     LogConfig {
         level: r.word(level, &LEVELS).unwrap_or_default(),
+        format: r.word(format, &FORMATS).unwrap_or_default(),
         access: access_log(r, access).unwrap_or_default(),
     }
 }

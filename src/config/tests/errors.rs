@@ -48,12 +48,12 @@ fn top_level() {
 fn keys_that_belong_elsewhere() {
     says(
         "[log]\nwatch = true",
-        "2:1 error: unknown key `watch` in [log] | expected `level` or `access` | \
+        "2:1 error: unknown key `watch` in [log] | expected `level`, `format` or `access` | \
          `watch` belongs at the top of the file, before the first section",
     );
     says(
         "[log]\nweight = 1",
-        "2:1 error: unknown key `weight` in [log] | expected `level` or `access` | `weight` is a key of a backend",
+        "2:1 error: unknown key `weight` in [log] | expected `level`, `format` or `access` | `weight` is a key of a backend",
     );
     says(
         "[log]\nzzz = 1",
@@ -207,6 +207,10 @@ fn admin_and_log() {
         "log.level = 'inof'",
         "1:13 error: `level` is \"inof\" | expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\" | \
          did you mean \"info\"?",
+    );
+    says(
+        "log.format = 'jsonl'",
+        "1:14 error: `format` is \"jsonl\" | expected \"text\" or \"json\" | did you mean \"json\"?",
     );
     let expected = "expected \"off\", \"stdout\" or { file = \"access.log\" }";
     says(

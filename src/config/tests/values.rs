@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{REST, config};
-use crate::config::schema::{AccessLog, AdminAddress, LogLevel, RouteAction};
+use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol,
     Retry,
@@ -21,6 +21,7 @@ fn defaults() {
     assert_eq!(config.shutdown_delay, Duration::ZERO);
     assert!(config.watch && config.admin.is_none());
     assert_eq!(config.log.level, LogLevel::Info);
+    assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.access, AccessLog::Off);
     let listener = &config.listeners[0];
     assert_eq!(listener.name, ":8080");
@@ -264,7 +265,7 @@ fn retries_ratios_and_small_heads() {
 #[test]
 fn addresses_and_forms_of_toml() {
     let config = config(
-        "\u{feff}admin.address = 'unix:/run/lb.sock'\r\nlog.access = 'stdout'\r\n\
+        "\u{feff}admin.address = 'unix:/run/lb.sock'\r\nlog.access = 'stdout'\r\nlog.format = 'json'\r\n\
          listener = [{ address = '[0::1]:0', cluster = 'b', trusted_proxies = ['10.0.0.1', 'fd00::/8'] }]\r\n\
          cluster = { b = { backends = ['A.B:80', '[::1]:80'] } }\r\n",
     );
@@ -273,6 +274,7 @@ fn addresses_and_forms_of_toml() {
         Some(AdminAddress::Unix(PathBuf::from("/run/lb.sock")))
     );
     assert_eq!(config.log.access, AccessLog::Stdout);
+    assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.listeners[0].name, "[::1]:0");
     let networks: Vec<String> = config.listeners[0]
         .trusted_proxies
