@@ -57,7 +57,7 @@ fn keys_that_belong_elsewhere() {
     );
     says(
         "[log]\nzzz = 1",
-        "2:1 error: unknown key `zzz` in [log] | expected `level` or `access`",
+        "2:1 error: unknown key `zzz` in [log] | expected `level`, `format` or `access`",
     );
 }
 
