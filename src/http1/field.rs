@@ -1,5 +1,7 @@
 //! Field names that matter to a proxy, and byte classes.
 
+use super::claims::{Claim, claim};
+
 /// A field name, as far as a proxy must know it.
 ///
 /// Fields are known by their exact name (in any case). Where a name is dangerous in other spellings, those are known
@@ -18,7 +20,7 @@ pub enum FieldName {
     /// Keep-Alive.
     KeepAlive,
     /// Any other field that speaks for one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE,
-    /// HTTP2-Settings.
+    /// HTTP2-Settings. And Proxy, which no honest sender uses (CVE-2016-5385).
     HopByHop,
     /// Transfer-Encoding.
     TransferEncoding,
@@ -32,12 +34,12 @@ pub enum FieldName {
     ForwardedHost,
     /// X-Request-Id.
     RequestId,
-    /// Any other field that claims to know the client: Forwarded, X-Forwarded-*, X-Real-IP, True-Client-IP,
-    /// CF-Connecting-IP.
+    /// Any other field that claims to know the client, or overrides what the request says: Forwarded, X-Forwarded-*, and
+    /// the list in `claims`.
     OtherForwarding,
     /// Content-Length or Transfer-Encoding with another character for `-`: framing to some, not to others.
     OddFraming,
-    /// A forwarding field with another character for `-`, which no proxy sends.
+    /// Such a field with another character for `-`, which no proxy sends.
     OddForwarding,
     /// X-Lbproxy-*: what the proxy alone may say.
     Own,
@@ -54,20 +56,16 @@ impl FieldName {
         match (name.len(), first.to_ascii_lowercase()) {
             (2, b't') if is(name, b"te") => Self::HopByHop,
             (4, b'h') if is(name, b"host") => Self::Host,
+            (5, b'p') if is(name, b"proxy") => Self::HopByHop,
             (6, b'e') if is(name, b"expect") => Self::Expect,
             (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
             (9, b'f') if is(name, b"forwarded") => Self::OtherForwarding,
-            (9, b'x') if folds(name, b"x-real-ip") => Self::OtherForwarding.unless_odd(name),
             (10, b'c') if is(name, b"connection") => Self::Connection,
             (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
             (12, b'x') if folds(name, b"x-request-id") => Self::RequestId.unless_odd(name),
             (14, b'c') if is(name, b"content-length") => Self::ContentLength,
             (14, b'c') if folds(name, b"content-length") => Self::OddFraming,
             (14, b'h') if is(name, b"http2-settings") => Self::HopByHop,
-            (14, b't') if folds(name, b"true-client-ip") => Self::OtherForwarding.unless_odd(name),
-            (16, b'c') if folds(name, b"cf-connecting-ip") => {
-                Self::OtherForwarding.unless_odd(name)
-            }
             (16, b'p') if is(name, b"proxy-connection") => Self::HopByHop,
             (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
             (17, b't') if folds(name, b"transfer-encoding") => Self::OddFraming,
@@ -81,7 +79,11 @@ impl FieldName {
                 _ => Self::OtherForwarding,
             }
             .unless_odd(name),
-            _ => Self::Other,
+            _ => match claim(name) {
+                None => Self::Other,
+                Some(Claim::Known) => Self::OtherForwarding,
+                Some(Claim::Odd) => Self::OddForwarding,
+            },
         }
     }
 
@@ -271,6 +273,12 @@ mod tests {
             ("X-Real-IP", FieldName::OtherForwarding),
             ("X-Real_IP", FieldName::OddForwarding),
             ("x-request.id", FieldName::OddForwarding),
+            ("X-Original-URL", FieldName::OtherForwarding),
+            ("X_Original_URL", FieldName::OddForwarding),
+            ("x-client-cert-subject", FieldName::OtherForwarding),
+            ("SSL_CLIENT_CERT", FieldName::OtherForwarding),
+            ("Proxy", FieldName::HopByHop),
+            ("Proxy-Client-IP", FieldName::OtherForwarding),
             ("TE", FieldName::HopByHop),
             ("Cookie", FieldName::Other),
         ] {

@@ -39,7 +39,8 @@
 //! | a Connection option that is no token | refused: `FieldSyntax` | RFC 9110 7.6.1 |
 //! | more than [`connection::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | |
 //! | Connection options that name Host, framing, Expect or a forwarding field | have no effect | RFC 9110 7.6.1 |
-//! | forwarding fields, of which only the plain spelling is believed, and only from trusted proxies | others stay behind; no route or hash key sees what stays behind | |
+//! | forwarding fields and those that override (`claims`), of which only the plain spelling is believed, and only from trusted proxies | others stay behind; no route or hash key sees what stays behind | |
+//! | `Proxy` | dropped, whoever sends it: CGI makes `HTTP_PROXY` of it | CVE-2016-5385 |
 //! | Upgrade without `Connection: upgrade`, with a body, in HTTP/1.0, of more than [`connection::UPGRADE_PROTOCOLS`], of what is no protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 |
 //!
 //! Responses are read by the same rules, with these differences:
@@ -59,10 +60,12 @@
 //! | a 101 that names no protocol that was offered | refused | RFC 9110 15.2.2 |
 //!
 //! [`head`] finds lines and fields, [`request`] and [`response`] give them meaning, [`body`] and [`chunked`] follow
-//! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy.
+//! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy, and
+//! `claims` those by which a stranger could pass for somebody else.
 
 pub mod body;
 pub mod chunked;
+mod claims;
 pub mod connection;
 pub mod field;
 pub mod head;

@@ -19,8 +19,8 @@ use crate::http1::{Framing, Version};
 pub struct WrittenRequest {
     /// Where `Host: …\r\n` must still be put in: an HTTP/1.0 request without one gets the backend's address.
     pub host_gap: Option<usize>,
-    /// Whether forwarding fields were removed, which an untrusted peer had sent.
-    pub removed_forwarding: bool,
+    /// The first of the fields that were removed since a peer that is not trusted must not send them.
+    pub removed: Option<usize>,
 }
 
 /// Appends the head that goes to a backend. `peer` is the other side of the socket, `id` the X-Request-Id: the one
@@ -47,7 +47,7 @@ pub fn write_request(
     let mut proto: &[u8] = b"http";
     let mut host = head.host.unwrap_or(b"");
     let mut copying = Copying::of(buffer);
-    for field in fields {
+    for (place, field) in fields.iter().enumerate() {
         let value = field.value_in(buffer);
         match field.name {
             FieldName::Other if !field.nominated => copying.push(out, field),
@@ -68,12 +68,16 @@ pub fn write_request(
             FieldName::ForwardedProto if trusted && is_scheme(value) => proto = value,
             FieldName::ForwardedHost if trusted && !value.is_empty() => host = value,
             FieldName::OtherForwarding if trusted => copying.push(out, field),
+            FieldName::ForwardedProto | FieldName::ForwardedHost | FieldName::RequestId
+                if trusted => {}
             FieldName::ForwardedFor
             | FieldName::ForwardedProto
             | FieldName::ForwardedHost
             | FieldName::RequestId
-            | FieldName::OtherForwarding => written.removed_forwarding |= !trusted,
-            FieldName::OddForwarding => written.removed_forwarding = true,
+            | FieldName::OtherForwarding
+            | FieldName::OddForwarding => {
+                written.removed.get_or_insert(place);
+            }
             _ => {}
         }
     }
@@ -294,7 +298,7 @@ mod tests {
             "GET /a HTTP/1.1\r\nHost: A.example\r\nAccept: */*\r\nX-Forwarded-For: 10.0.0.9\r\n\
              X-Forwarded-Proto: http\r\nX-Forwarded-Host: A.example\r\nX-Request-Id: new\r\n\r\n"
         );
-        assert!(written.removed_forwarding);
+        assert_eq!(written.removed, Some(1));
     }
 
     #[test]
@@ -309,7 +313,7 @@ mod tests {
             "PUT /a HTTP/1.1\r\nHost: a\r\nX-Real-IP: 1\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: www\r\nX-Request-Id: abc\r\nContent-Length: 3\r\n\r\n"
         );
-        assert!(!written.removed_forwarding);
+        assert_eq!(written.removed, None);
     }
 
     #[test]

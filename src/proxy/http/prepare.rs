@@ -152,8 +152,9 @@ fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) {
     let id = given.unwrap_or(&new_id);
     let written = write_request(&mut exchange.out, seen, arrival.peer, id);
     exchange.facts.host_gap = written.host_gap;
-    if written.removed_forwarding {
-        tell_once_of_forwarding(&held.listeners[*place], arrival.peer);
+    if let Some(field) = written.removed.and_then(|field| seen.fields.get(field)) {
+        let name = field.name_in(seen.buffer);
+        tell_once_of_forwarding(&held.listeners[*place], arrival.peer, name);
     }
     if held.access_log {
         exchange.capture.id = exchange.capture.keep(id);
@@ -317,17 +318,22 @@ fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
     }
 }
 
-fn tell_once_of_forwarding(listener: &Listener, peer: IpAddr) {
+/// As much of a removed field's name as the log shows.
+const SHOWN_NAME: usize = 64;
+
+fn tell_once_of_forwarding(listener: &Listener, peer: IpAddr, name: &[u8]) {
     if !listener
         .state
         .warned_untrusted
         .swap(true, Ordering::Relaxed)
     {
+        let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_NAME)]);
         warn!(
             listener = %listener.name,
             %peer,
-            "removed forwarding fields (X-Forwarded-* and the like) of a peer that is not trusted; to believe it, \
-             add its network to the listener's trusted_proxies"
+            field = %name,
+            "removed forwarding and overriding fields (X-Forwarded-*, X-Original-URL and the like) of a peer that is not \
+             trusted; to believe it, add its network to the listener's trusted_proxies"
         );
     }
 }
