@@ -68,6 +68,11 @@ fn the_host_decides_without_case_port_or_trailing_dot() {
         ("api.example.com:8080", "api"),
         ("api.example.com.", "api"),
         ("api.example.com.:80", "api"),
+        ("[0:0::0001]:80", "six"),
+        ("[::FFFF:1]", "404"),
+        ("api.example.com..", "400"),
+        ("api..example.com", "400"),
+        (".example.com", "400"),
         ("other.example.com", "any"),
         ("a.b.example.com", "any"),
         ("example.com", "404"),
@@ -214,6 +219,36 @@ fn the_client_address_decides() {
         socket.connect(&addr.into()).unwrap();
         let mut client = Client::over(std::net::TcpStream::from(socket));
         assert_eq!(client.get("/").backend(), taker, "{from}");
+    }
+}
+
+#[test]
+fn a_client_that_a_trusted_proxy_cannot_name_is_in_no_network() {
+    let rest = "trusted_proxies = [\"127.0.0.0/8\"]\ncluster = \"rest\"\n".to_owned()
+        + &route("client = [\"127.0.0.0/8\", \"10.0.0.0/8\"]", "inner");
+    let stand = Stand::new(&["inner", "rest"], &rest);
+    for (number, (chain, taker, client)) in [
+        (None, "inner", Some("127.0.0.1")),
+        (Some("10.1.1.1"), "inner", Some("10.1.1.1")),
+        (Some("192.0.2.1"), "rest", Some("192.0.2.1")),
+        (Some("unknown"), "rest", None),
+        (Some("10.1.1.1, junk"), "rest", None),
+        (Some(""), "rest", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let field = chain.map_or(String::new(), |c| format!("x-forwarded-for: {c}\r\n"));
+        let target = format!("/{number}");
+        let taken = stand.takes("GET", &target, &format!("host: any\r\n{field}"));
+        assert_eq!(taken, taker, "{chain:?}");
+        let line = stand.proxy.wait_access(&target);
+        assert_eq!(
+            line.get("client").and_then(|c| c.as_str()),
+            client,
+            "{chain:?} {line}"
+        );
+        assert!(line.get("peer").is_some(), "{line}");
     }
 }
 

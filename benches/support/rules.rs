@@ -86,7 +86,7 @@ pub fn view<'r>(host: &'r str, path: &'r str) -> RequestView<'r> {
         host: host.as_bytes(),
         path: path.as_bytes(),
         query: None,
-        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         fields: &NoFields,
     }
 }

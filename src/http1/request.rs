@@ -370,6 +370,7 @@ fn check_host(value: &[u8]) -> Result<(), Refusal> {
         _ => {
             !host.is_empty()
                 && host.len() <= 255
+                && !has_empty_label(host)
                 && host
                     .iter()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
@@ -386,6 +387,12 @@ fn check_host(value: &[u8]) -> Result<(), Refusal> {
     } else {
         Err(Refusal::BadHost)
     }
+}
+
+/// Whether a label is empty but for the one behind a trailing dot. Such a name stands in no zone, and what removes one
+/// dot at the end, or several, would compare it with another.
+fn has_empty_label(name: &[u8]) -> bool {
+    name.starts_with(b".") || name.windows(2).any(|pair| pair == b"..")
 }
 
 /// Host and port of `host[:port]`; no port is an empty one.

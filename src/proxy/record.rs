@@ -66,7 +66,7 @@ impl SessionOutcome {
         worker.log.borrow_mut().write(&Record {
             time: SystemTime::now(),
             listener: client.listener_name(),
-            client: client.peer.ip(),
+            client: Some(client.peer.ip()),
             peer: client.peer,
             id: b"",
             protocol: "tcp",
@@ -175,7 +175,10 @@ pub fn record_exchange(
     worker.log.borrow_mut().write(&Record {
         time: SystemTime::now(),
         listener: &names.listener.name,
-        client: exchange.facts.client.unwrap_or(client.peer.ip()),
+        client: match exchange.facts.client_unknown {
+            true => None,
+            false => Some(exchange.facts.client.unwrap_or(client.peer.ip())),
+        },
         peer: client.peer,
         id: capture.get(&capture.id),
         protocol: if exchange.facts.is_http10 {

@@ -7,6 +7,7 @@
 //!
 //! The control plane builds a table for each listener of a generation; workers read it.
 
+pub mod host;
 mod index;
 mod normal;
 mod prefixes;
@@ -20,14 +21,15 @@ use std::net::IpAddr;
 pub struct RequestView<'a> {
     /// Method, case-sensitive (RFC 9110 9.1).
     pub method: &'a [u8],
-    /// Host in lower case, without port and trailing dot; empty if the request has none.
+    /// Host in its [canonical form](host::canonical), without port; empty if the request has none.
     pub host: &'a [u8],
     /// Path as it is forwarded, without the query; `*` for OPTIONS of the whole server.
     pub path: &'a [u8],
     /// Query without its `?`, if there is a `?`.
     pub query: Option<&'a [u8]>,
-    /// The client address, v4-mapped addresses unmapped.
-    pub client: IpAddr,
+    /// The client address, v4-mapped addresses unmapped. `None` if a trusted proxy said who it is and could not be
+    /// understood: then it is in no network.
+    pub client: Option<IpAddr>,
     /// The request fields.
     pub fields: &'a dyn Fields,
 }

@@ -105,7 +105,10 @@ impl<T> Rule<T> {
     pub(super) fn holds(&self, request: &RequestView<'_>) -> bool {
         let methods = &self.methods;
         (methods.is_empty() || methods.iter().any(|m| m.as_bytes() == request.method))
-            && (self.clients.is_empty() || self.clients.iter().any(|n| n.contains(&request.client)))
+            && (self.clients.is_empty()
+                || request
+                    .client
+                    .is_some_and(|ip| self.clients.iter().any(|n| n.contains(&ip))))
             && self
                 .headers
                 .iter()

@@ -37,8 +37,8 @@ pub struct Record<'a> {
     pub time: SystemTime,
     /// Name of the listener.
     pub listener: &'a str,
-    /// The client, as told by proxies that are trusted.
-    pub client: IpAddr,
+    /// The client, as told by proxies that are trusted; `None` if what they told cannot be read.
+    pub client: Option<IpAddr>,
     /// The other end of the socket.
     pub peer: SocketAddr,
     /// X-Request-Id.
@@ -89,7 +89,9 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
     );
     out.push(b'"');
     text(out, "listener", record.listener.as_bytes());
-    quoted(out, "client", format_args!("{}", record.client));
+    if let Some(client) = record.client {
+        quoted(out, "client", format_args!("{client}"));
+    }
     quoted(out, "peer", format_args!("{}", record.peer));
     text(out, "id", record.id);
     text(out, "protocol", record.protocol.as_bytes());

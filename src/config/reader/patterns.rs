@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::config::diagnostics::suggest::{Suggester, one_of};
+use crate::route::host::{HOST_BYTES, canonical};
 use crate::route::rule::{HostPattern, PathPattern};
 
 /// Longest name of a listener or a cluster: it is a label of every metric.
@@ -63,7 +64,13 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     if let Some(v6) = text.strip_prefix('[') {
         let inner = v6.strip_suffix(']').map(str::parse::<Ipv6Addr>);
         return match inner {
-            Some(Ok(_)) => Ok(HostPattern::Exact(lower)),
+            Some(Ok(_)) => {
+                let mut room = [0; HOST_BYTES];
+                let form = canonical(text.as_bytes(), &mut room);
+                Ok(HostPattern::Exact(
+                    String::from_utf8_lossy(form).into_owned(),
+                ))
+            }
             _ => Err("expected an address such as \"[::1]\", without a port".to_owned()),
         };
     }
@@ -258,6 +265,10 @@ mod tests {
             ("*.Example.com", HostPattern::Under("example.com".into())),
             ("10.0.0.1", HostPattern::Exact("10.0.0.1".into())),
             ("[::1]", HostPattern::Exact("[::1]".into())),
+            (
+                "[2001:DB8:0::01]",
+                HostPattern::Exact("[2001:db8::1]".into()),
+            ),
             ("my_host", HostPattern::Exact("my_host".into())),
         ] {
             assert_eq!(host(text), Ok(pattern), "{text}");
@@ -273,6 +284,9 @@ mod tests {
             "[::1]:80",
             "[::1",
             "a..b",
+            "a..",
+            ".a",
+            "*..a",
             "bücher.de",
             "a b",
             "a/b",

@@ -65,6 +65,8 @@ pub struct Facts {
     pub route: Option<usize>,
     /// The client address.
     pub client: Option<std::net::IpAddr>,
+    /// A trusted proxy named the client in a way that nobody understands.
+    pub client_unknown: bool,
     /// Backends tried.
     pub attempts: u32,
     /// Time to connect, of the last attempt that did.

@@ -10,26 +10,46 @@ use crate::http1::head::Field;
 /// Longest X-Request-Id that is believed.
 const REQUEST_ID_BYTES: usize = 128;
 
-/// The client address: the rightmost of X-Forwarded-For that is not a trusted proxy's, starting from the socket's.
-pub fn client_address(peer: IpAddr, trusted: &[IpNet], buffer: &[u8], fields: &[Field]) -> IpAddr {
+/// Who sent a request, as far as trusted proxies tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The client's address; if that is not known, the trusted proxy's that stands nearest to it.
+    pub nearest: IpAddr,
+    /// Whether a trusted proxy named the client and nobody understands it (`unknown`, junk, nothing).
+    pub is_unknown: bool,
+}
+
+impl Client {
+    /// The address, if it is the client's.
+    pub fn known(self) -> Option<IpAddr> {
+        (!self.is_unknown).then_some(self.nearest)
+    }
+}
+
+/// The client: the rightmost address of X-Forwarded-For that is not a trusted proxy's, starting from the socket's. What
+/// cannot be read before such an address came leaves it unknown: it must not pass for the proxy that passed it on.
+pub fn client_address(peer: IpAddr, trusted: &[IpNet], buffer: &[u8], fields: &[Field]) -> Client {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
-    let mut client = peer;
-    if !is_trusted(&client) {
+    let mut client = Client {
+        nearest: peer,
+        is_unknown: false,
+    };
+    if !is_trusted(&client.nearest) {
         return client;
     }
-    for field in fields
+    let chain = fields
         .iter()
         .rev()
         .filter(|field| field.name == FieldName::ForwardedFor)
-    {
-        for hop in field.value_in(buffer).rsplit(|b| *b == b',') {
-            let Some(ip) = parse_hop(trim(hop)) else {
-                return client;
-            };
-            client = ip;
-            if !is_trusted(&client) {
-                return client;
-            }
+        .flat_map(|field| field.value_in(buffer).rsplit(|b| *b == b','));
+    for hop in chain {
+        let Some(ip) = parse_hop(trim(hop)) else {
+            client.is_unknown = true;
+            break;
+        };
+        client.nearest = ip;
+        if !is_trusted(&ip) {
+            break;
         }
     }
     client
@@ -80,12 +100,27 @@ mod tests {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         for (peer, chain, client) in [
             ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
+            ("9.9.9.9", "junk", "9.9.9.9"),
             ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+            ("10.0.0.1", "junk, 1.1.1.1", "1.1.1.1"),
             ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
-            ("10.0.0.1", "1.1.1.1, junk", "10.0.0.1"),
             ("10.0.0.1", "10.0.0.3", "10.0.0.3"),
             ("10.0.0.1", "[2001:db8::1]:80", "2001:db8::1"),
             ("10.0.0.1", "::ffff:1.2.3.4", "1.2.3.4"),
+            ("10.0.0.1", "1.1.1.1, junk", "? 10.0.0.1"),
+            ("10.0.0.1", "unknown", "? 10.0.0.1"),
+            ("10.0.0.1", "unknown, 10.0.0.3", "? 10.0.0.3"),
+            ("10.0.0.1", "", "? 10.0.0.1"),
+            ("10.0.0.1", "1.1.1.1, ", "? 10.0.0.1"),
+            ("10.0.0.1", "1.1.1", "? 10.0.0.1"),
+            ("10.0.0.1", "01.1.1.1", "? 10.0.0.1"),
+            ("10.0.0.1", "1.1.1.1 2.2.2.2", "? 10.0.0.1"),
+            ("10.0.0.1", "_hidden", "? 10.0.0.1"),
+            ("10.0.0.1", "unix:", "? 10.0.0.1"),
+            ("10.0.0.1", "fe80::1%eth0", "? 10.0.0.1"),
+            ("10.0.0.1", "\"1.1.1.1\"", "? 10.0.0.1"),
+            ("10.0.0.1", "1.1.1.1\r\nX-Forwarded-For: junk", "? 10.0.0.1"),
+            ("10.0.0.1", "junk\r\nX-Forwarded-For: 1.1.1.1", "1.1.1.1"),
         ] {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {chain}\r\n\r\n");
             let mut fields = Vec::new();
@@ -93,7 +128,13 @@ mod tests {
                 .unwrap()
                 .unwrap();
             let found = client_address(peer.parse().unwrap(), &trusted, text.as_bytes(), &fields);
-            assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {chain}");
+            let unknown = client.strip_prefix("? ");
+            let expected = Client {
+                nearest: unknown.unwrap_or(client).parse().unwrap(),
+                is_unknown: unknown.is_some(),
+            };
+            assert_eq!(found, expected, "{peer} {chain}");
+            assert_eq!(found.known().is_none(), unknown.is_some());
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::proxy::accept::ClientGuard;
 use crate::proxy::load::Held;
 use crate::proxy::worker::Worker;
 use crate::route::RequestView;
+use crate::route::host::{HOST_BYTES, canonical};
 use crate::snapshot::{Listener, RouteAction, RouteTarget};
 use crate::telemetry::outcome::Reason;
 
@@ -110,13 +111,14 @@ pub fn understand(
         }
     };
     exchange.begin(&head, listener, arrival.now, arrival.now_ms);
-    let client_ip = client_address(
+    let client = client_address(
         arrival.peer,
         &listener.trusted_proxies,
         buffer,
         &space.fields,
     );
-    exchange.facts.client = Some(client_ip);
+    exchange.facts.client = client.known();
+    exchange.facts.client_unknown = client.known().is_none();
     let seen = Seen {
         head: &head,
         buffer,
@@ -130,11 +132,11 @@ pub fn understand(
         capture(exchange, &seen);
     }
     let len = head.len;
-    let answer = match route(listener, &seen, client_ip, exchange) {
+    let answer = match route(listener, &seen, client.known(), exchange) {
         _ if over_limit(&head, listener) => Some(Reply::failure(Reason::BodyTooLarge, true)),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
-            exchange.facts.key = seen.key(&held.clusters[index], client_ip);
+            exchange.facts.key = seen.key(&held.clusters[index], client.nearest);
             write_out(arrival, &seen, exchange);
             None
         }
@@ -195,10 +197,15 @@ enum Routed {
     Answer(Reply),
 }
 
-fn route(listener: &Listener, seen: &Seen<'_>, client: IpAddr, exchange: &mut Exchange) -> Routed {
+fn route(
+    listener: &Listener,
+    seen: &Seen<'_>,
+    client: Option<IpAddr>,
+    exchange: &mut Exchange,
+) -> Routed {
     let head = seen.head;
-    let mut lower = [0; 256];
-    let host = normal_host(head.host.unwrap_or(b""), &mut lower);
+    let mut room = [0; HOST_BYTES];
+    let host = canonical(split_host(head.host.unwrap_or(b"")).0, &mut room);
     let view = RequestView {
         method: head.method,
         host,
@@ -266,16 +273,6 @@ fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(rest.as_bytes());
     out
-}
-
-/// In lower case, without port and trailing dot.
-fn normal_host<'l>(host: &[u8], lower: &'l mut [u8; 256]) -> &'l [u8] {
-    let (name, _) = split_host(host);
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    let length = name.len().min(lower.len());
-    lower[..length].copy_from_slice(&name[..length]);
-    lower[..length].make_ascii_lowercase();
-    &lower[..length]
 }
 
 /// 128 random bits in hexadecimal digits.
@@ -353,8 +350,8 @@ mod tests {
         let head = request::parse(text.as_bytes(), &limits, &mut Vec::new())
             .unwrap()
             .unwrap();
-        let mut lower = [0; 256];
-        let host = normal_host(head.host.unwrap(), &mut lower);
+        let mut room = [0; HOST_BYTES];
+        let host = canonical(split_host(head.host.unwrap()).0, &mut room);
         for (template, filled) in [
             ("https://{host}{uri}", "https://a.example/a/b?x=1"),
             ("{path}|{query}|{other}|{", "/a/b|x=1|{other}|{"),
@@ -371,21 +368,5 @@ mod tests {
     fn digits_are_hexadecimal() {
         assert_eq!(hexadecimal(0x7654_3210), *b"01234567");
         assert_eq!(hexadecimal(0xfedc_ba98), *b"89abcdef");
-    }
-
-    #[test]
-    fn hosts_are_normal() {
-        for (host, normal) in [
-            ("A.b.:80", "a.b"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("x", "x"),
-        ] {
-            assert_eq!(
-                normal_host(host.as_bytes(), &mut [0; 256]),
-                normal.as_bytes(),
-                "{host}"
-            );
-        }
     }
 }
