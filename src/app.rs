@@ -124,7 +124,11 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let admin = AdminServer::start(config.admin.as_ref(), state)?;
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
-    tokio::spawn(keep_checking(followed, Arc::clone(&reports)));
+    tokio::spawn(keep_checking(
+        followed,
+        Arc::clone(&reports),
+        descriptors.for_checks(),
+    ));
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
         .context("cannot start the workers")?;
@@ -203,10 +207,13 @@ async fn drain(
 }
 
 /// Health checks outlive a bug of theirs: they begin anew.
-async fn keep_checking(snapshots: watch::Receiver<Arc<Snapshot>>, reports: Arc<Notify>) {
-    while let Err(failure) =
-        tokio::spawn(crate::health::run(snapshots.clone(), Arc::clone(&reports))).await
-    {
+async fn keep_checking(
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    reports: Arc<Notify>,
+    most: usize,
+) {
+    let run = || crate::health::run(snapshots.clone(), Arc::clone(&reports), most);
+    while let Err(failure) = tokio::spawn(run()).await {
         error!(%failure, "the health checks failed and begin anew");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use support::alone;
-use support::backend::{Answer, Backend, Step};
+use support::backend::{Answer, Backend, Step, send};
 use support::child::ChildBackend;
 use support::client::{Client, get};
 use support::load::Load;
@@ -339,4 +340,68 @@ fn all_backends_down_is_502_or_503_at_once_and_over_when_one_returns() {
     );
     b.up();
     wait_until(PATIENCE, "b serves", || client.get("/").status == 200);
+}
+
+#[test]
+fn a_lack_of_descriptors_of_ours_takes_no_backend_down() {
+    let _one = alone();
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let check = "check = { http = \"/\", interval = \"50ms\", timeout = \"10s\", fall = 1 }";
+    let proxy = Proxy::start(&web(&[&a, &b], check));
+    proxy.wait_backend("web", a.addr, "up");
+    let limit = |current: u64| {
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(proxy.pid()), Resource::Nofile, limit).unwrap();
+    };
+    // What is open stays open, and nothing more can be opened.
+    limit(3);
+    wait_until(PATIENCE, "the log says so", || {
+        proxy.log().contains("health checks cannot connect")
+    });
+    // B is looked at in vain, whatever it would say.
+    let checked = b.requests();
+    holds_for(Duration::from_secs(1), "no probe gets through", || {
+        b.requests() <= checked + 1
+    });
+    limit(1024);
+    wait_until(PATIENCE, "the checks are back", || {
+        proxy.log().contains("health checks connect again")
+    });
+    let log = proxy.log();
+    assert!(!log.contains("backend is down"), "{log}");
+    assert_eq!(log.matches("health checks cannot connect").count(), 1);
+    // It was the lack that kept it up: what is wrong with it is seen again.
+    b.behave(|_| Answer::new(500, "no"));
+    proxy.wait_backend("web", b.addr, "down");
+}
+
+#[test]
+fn a_backend_whose_answers_traffic_refuses_fails_its_check_with_that_reason() {
+    let large = format!("x: {}\r\n", "x".repeat(70 << 10));
+    for (answer, reason) in [
+        (
+            "HTTP/1.1 200 OK\ncontent-length: 2\n\nok".to_owned(),
+            "check failed: answer refused: bare line end",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok".to_owned(),
+            "check failed: answer refused: malformed or repeated Content-Length",
+        ),
+        (
+            format!("HTTP/1.1 200 OK\r\n{large}content-length: 2\r\n\r\nok"),
+            "check failed: answer refused: header section too large",
+        ),
+    ] {
+        let backend = Backend::start("a");
+        backend.script(move || vec![send(&answer)]);
+        let proxy = Proxy::start(&web(&[&backend], "check = { http = \"/\" }"));
+        proxy.wait_backend("web", backend.addr, "down");
+        assert_eq!(proxy.backend("web", backend.addr)["reason"], reason);
+        assert!(proxy.log().contains(reason), "{}", proxy.log());
+        // Traffic, which panic sends there, says the same.
+        assert_eq!(get(proxy.addr("web"), "/").status, 502);
+    }
 }

@@ -231,6 +231,11 @@ impl Service {
 
     fn checked(&mut self, result: Probed) -> Event {
         self.probing = None;
+        let is_local = matches!(&result, Err(failed) if failed.is_local());
+        if is_local && self.failure.is_none() && self.life.state() != ServiceState::Starting {
+            debug!("the check says nothing: we lack descriptors or ports");
+            return Event::Checked(true);
+        }
         if let Err(failed) = &result {
             let first = self.failure.is_none();
             match self.life.state() {

@@ -347,6 +347,7 @@ impl FromStr for LocalCheck {
                 path: patterns::target(if path.is_empty() { "/" } else { path })?,
                 host: Some(authority.to_owned()),
                 status: vec![(200, 299)],
+                expect: None,
             };
             (target(&full)?, kind)
         } else {

@@ -156,7 +156,8 @@ pub(super) const DISCOVER: Section = Section {
 pub(super) const CHECK: Section = Section {
     name: "`check`",
     keys: &[
-        "http", "tcp", "status", "host", "interval", "timeout", "rise", "fall", "port",
+        "http", "tcp", "send", "expect", "postgres", "mysql", "redis", "status", "host",
+        "interval", "timeout", "rise", "fall", "port",
     ],
 };
 

@@ -204,9 +204,12 @@ impl Member {
         }
     }
 
-    /// What a probe found.
+    /// What a probe found; one that failed for a lack of ours found nothing.
     pub(super) fn judge(&mut self, result: Result<Passed, Failed>, now: Instant) {
         self.look(now);
+        if matches!(&result, Err(failed) if failed.is_local()) {
+            return;
+        }
         let cluster = self.cluster.clone();
         let backend = &cluster.endpoints[self.place].backend;
         let (Care::Checked(state), Some(check)) = (&mut self.care, &cluster.check) else {

@@ -6,7 +6,7 @@
 //! set and clear [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
 //!
 //! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
-//! the only other tasks, at most [`MAX_PROBES`] of them. Results, reports and time come in one after another, and
+//! the only other tasks, at most [`MAX_PROBES`] of them and no more than the reserve of descriptors carries. Results, reports and time come in one after another, and
 //! what they changed is settled (logged, panic) after each batch of them. A slow look at everything once a second
 //! is the net under the reports: nothing here depends on a wake-up that might be lost.
 //!
@@ -42,8 +42,13 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
 /// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true, or control's `raise_doubt`.
-pub async fn run(mut snapshots: watch::Receiver<Arc<Snapshot>>, reports: Arc<Notify>) {
-    let mut rounds = Rounds::default();
+/// At most `most_probes` run at a time.
+pub async fn run(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    reports: Arc<Notify>,
+    most_probes: usize,
+) {
+    let mut rounds = Rounds::new(most_probes.clamp(1, MAX_PROBES));
     let first = snapshots.borrow_and_update().clone();
     rounds.follow(&first, now());
     drop(first);

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
-use super::MAX_PROBES;
 use super::agenda::Agenda;
 use super::member::Member;
 use super::probe::{Failed, Passed, probe};
@@ -44,14 +43,26 @@ pub(super) struct Rounds {
     probes: JoinSet<Probed>,
     probing: HashMap<Id, u64>,
     finished: Vec<Result<(Id, Probed), JoinError>>,
-    /// Members that are due while [`MAX_PROBES`] run, and since when.
+    /// Members that are due while `most` run, and since when.
     waiting: VecDeque<(u64, Instant)>,
     /// The ids in `waiting`: nobody stands there twice.
     in_line: HashSet<u64>,
     late: bool,
+    /// Probes that run at a time.
+    most: usize,
+    /// A lack of ours stops probes; said once until one gets through.
+    lacking: bool,
 }
 
 impl Rounds {
+    /// Nothing is followed yet; `most` probes run at a time.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
     /// Follows a newer snapshot; costs O(members of the clusters that changed).
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Instant) {
         for cluster in &snapshot.clusters {
@@ -184,7 +195,7 @@ impl Rounds {
                 changed(&mut self.clusters, member);
             }
         }
-        while self.probes.len() < MAX_PROBES {
+        while self.probes.len() < self.most {
             let Some((id, since)) = self.waiting.pop_front() else {
                 self.late = false;
                 break;
@@ -232,6 +243,18 @@ impl Rounds {
         let Some((_, began)) = member.probe.take_if(|(handle, _)| handle.id() == task) else {
             return;
         };
+        match &result {
+            Err(Failed::Local(error)) if !self.lacking => {
+                self.lacking = true;
+                warn!(%error, "health checks cannot connect; backends keep their state");
+            }
+            Err(Failed::Local(_)) => {}
+            _ if self.lacking => {
+                self.lacking = false;
+                info!("health checks connect again");
+            }
+            _ => {}
+        }
         member.judge(result, now);
         changed(&mut self.clusters, member);
         if let Some(check) = member.check() {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::run;
+use super::{MAX_PROBES, run};
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
 use crate::model::settings::{Check, CheckKind};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
@@ -29,7 +29,7 @@ impl Task {
         let first = Arc::new(snapshot(1, Vec::new(), clusters));
         let (snapshots, receiver) = watch::channel(first);
         let reports = Arc::new(Notify::new());
-        let task = tokio::spawn(run(receiver, reports.clone()));
+        let task = tokio::spawn(run(receiver, reports.clone(), MAX_PROBES));
         Self {
             snapshots,
             reports,
@@ -87,6 +87,7 @@ fn http_check(interval: Duration) -> Check {
         path: "/".to_owned(),
         host: None,
         status: vec![(200, 299)],
+        expect: None,
     };
     check(http, interval)
 }

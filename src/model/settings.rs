@@ -210,7 +210,28 @@ pub enum CheckKind {
         host: Option<String>,
         /// Inclusive ranges of passing status codes.
         status: Vec<(u16, u16)>,
+        /// A text that the body must contain.
+        expect: Option<String>,
     },
+    /// Bytes to send, and a text that the answer must contain.
+    Exchange {
+        /// May be empty: the server speaks first.
+        send: String,
+        /// Never empty.
+        expect: String,
+    },
+    /// PostgreSQL answers a login of `user`.
+    Postgres {
+        /// Name of a role.
+        user: String,
+    },
+    /// MySQL answers a login of `user`.
+    Mysql {
+        /// Name of an account.
+        user: String,
+    },
+    /// Redis answers a PING.
+    Redis,
 }
 
 /// Where the admin server listens.

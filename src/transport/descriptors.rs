@@ -19,6 +19,7 @@ const FOR_BACKENDS: usize = 32;
 #[derive(Debug)]
 pub struct Descriptors {
     limit: usize,
+    reserve: usize,
     used: AtomicUsize,
 }
 
@@ -39,8 +40,10 @@ impl Descriptors {
     }
 
     fn with_limit(limit: usize) -> Self {
+        let reserve = RESERVE.min(limit / 4);
         Self {
-            limit: limit - RESERVE.min(limit / 4),
+            limit: limit - reserve,
+            reserve,
             used: AtomicUsize::new(0),
         }
     }
@@ -48,6 +51,12 @@ impl Descriptors {
     /// Connections, clients' and backends' together, that there may be.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Connections of health checks that there may be at a time: half of the reserve, so that they neither stop while
+    /// clients hold all else nor take what files and the admin server need.
+    pub fn for_checks(&self) -> usize {
+        (self.reserve / 2).max(1)
     }
 
     /// Whether a client may still be accepted: some room is left for the backends of those that are here already.
@@ -84,7 +93,9 @@ mod tests {
     #[test]
     fn connections_are_counted_until_they_are_dropped() {
         let descriptors = Arc::new(Descriptors::with_limit(4));
-        assert_eq!(descriptors.limit(), 3);
+        assert_eq!((descriptors.limit(), descriptors.for_checks()), (3, 1));
+        assert_eq!(Descriptors::with_limit(64).for_checks(), 8);
+        assert_eq!(Descriptors::with_limit(1 << 20).for_checks(), 512);
         let first = descriptors.take();
         assert!(descriptors.has_room());
         let _second = descriptors.take();

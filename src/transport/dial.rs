@@ -1,7 +1,7 @@
 //! Connections to backends.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -18,20 +18,32 @@ pub enum DialError {
     Local(#[source] io::Error),
 }
 
-impl From<io::Error> for DialError {
-    fn from(error: io::Error) -> Self {
+impl DialError {
+    /// By whose fault `address` cannot be connected to.
+    fn of(error: io::Error, address: SocketAddr) -> Self {
         match error.raw_os_error() {
-            Some(
-                libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EADDRNOTAVAIL
-                | libc::EAGAIN,
-            ) => Self::Local(error),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => {
+                Self::Local(error)
+            }
+            // All ports are taken, or this machine has no address from which that one can be reached (an IPv6 address
+            // without IPv6): no lack of ours that passes.
+            Some(libc::EADDRNOTAVAIL) if has_source(address) => Self::Local(error),
             _ => Self::Backend(error),
         }
     }
+}
+
+/// Whether the machine has an address to speak from to `address`; nothing is sent.
+fn has_source(address: SocketAddr) -> bool {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // What cannot be asked for lack of descriptors is a lack of ours.
+    UdpSocket::bind(any).map_or_else(
+        |error| error.raw_os_error() != Some(libc::EAFNOSUPPORT),
+        |socket| socket.connect(address).is_ok(),
+    )
 }
 
 /// Connects to `address`. Cancel-safe; without a timeout of its own.
@@ -44,7 +56,41 @@ pub async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
     } else {
         TcpSocket::new_v6()
     }
-    .map_err(DialError::Local)?;
+    .map_err(|error| DialError::of(error, address))?;
     socket::set_options(&socket).map_err(DialError::Local)?;
-    Ok(socket.connect(address).await?)
+    let connected = socket.connect(address).await;
+    connected.map_err(|error| DialError::of(error, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_ours_is_no_fault_of_the_backend() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        for (code, local) in [
+            (libc::EMFILE, true),
+            (libc::ENFILE, true),
+            (libc::ENOBUFS, true),
+            (libc::ENOMEM, true),
+            (libc::EAGAIN, true),
+            // There is a way to loopback, so it is ports that lack.
+            (libc::EADDRNOTAVAIL, true),
+            (libc::ECONNREFUSED, false),
+            (libc::EHOSTUNREACH, false),
+            (libc::ENETUNREACH, false),
+            (libc::ETIMEDOUT, false),
+        ] {
+            let error = DialError::of(io::Error::from_raw_os_error(code), address);
+            assert_eq!(matches!(error, DialError::Local(_)), local, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_reached_from_here_lacks_a_source() {
+        assert!(has_source("127.0.0.1:1".parse().unwrap()));
+        // A link-local address of an interface that is not there.
+        assert!(!has_source("[fe80::1%4294967295]:1".parse().unwrap()));
+    }
 }

@@ -21,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const RISE: u32 = 2;
 const FALL: u32 = 3;
 const RESULTS: RangeInclusive<u64> = 1..=100;
+/// Of a name of a user.
+const MAX_USER: usize = 128;
 
 /// What is left out has its default, whether the table has one entry or all.
 pub(super) fn check(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Check> {
@@ -44,54 +46,115 @@ pub(super) fn check(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Check>
     Some(check)
 }
 
+/// The keys that say what is asked; of `send` and `expect` see [`kind`].
+const KINDS: [&str; 5] = ["http", "tcp", "postgres", "mysql", "redis"];
+
 fn kind(r: &mut Reader<'_>, table: &Table<'_>) -> Option<CheckKind> {
-    let (http, tcp) = (table.get("http"), table.get("tcp"));
-    let (status, host) = (table.get("status"), table.get("host"));
-    match (http, tcp) {
-        (None, None) => {
+    let (http, send, expect) = (table.get("http"), table.get("send"), table.get("expect"));
+    let named = KINDS
+        .iter()
+        .filter_map(|kind| Some((*kind, table.get(kind)?)));
+    // Beside `http`, `expect` is of its body.
+    let exchange = send.map(|slot| ("send", slot)).or(expect
+        .filter(|_| http.is_none())
+        .map(|slot| ("expect", slot)));
+    let kinds: Vec<(&str, Slot<'_>)> = named.chain(exchange).collect();
+    let kind = match kinds[..] {
+        [(kind, _)] => Some(kind),
+        [] => {
             if r.whole {
-                let label = "expected `http = \"/healthz\"` or `tcp = true` in it";
+                let label = "expected `http = \"/healthz\"` or `tcp = true` in it, or one of `expect`, `postgres`, \
+                             `mysql` and `redis`";
                 r.error(
                     table.place.clone(),
                     "`check` does not say what it asks",
                     label,
                 );
             }
+            None
         }
-        (Some(_), Some(tcp)) => {
-            r.error(
-                tcp.place(),
-                "`check` has `http` and `tcp`",
-                "expected only one of them",
-            );
+        [(first, _), (second, ref slot), ..] => {
+            let message = format!("`check` has `{first}` and `{second}`");
+            r.error(slot.place(), message, "expected only one of them");
+            None
         }
-        (None, Some(_)) => {
-            for slot in [status, host].into_iter().flatten() {
-                let message = format!("{slot} in a tcp check");
-                r.error(slot.place(), message, "expected only beside `http`");
-            }
+    };
+    only_for_http(r, table, kind);
+    for key in ["tcp", "redis"] {
+        if let Some(slot) = table.get(key)
+            && r.boolean(Some(slot)) == Some(false)
+        {
+            let label = "expected true; without a check, leave the whole `check` out";
+            r.error(slot.place(), format!("`{key}` is false"), label);
         }
-        (Some(_), None) => {}
     }
-    if let Some(slot) = tcp
-        && r.boolean(tcp) == Some(false)
-    {
-        let label = "expected true; without a check, leave the whole `check` out";
-        r.error(slot.place(), "`tcp` is false", label);
-    }
-    let status = r.filled_list(status, "an array such as [\"2xx\", 404]", statuses);
+    let status = r.filled_list(
+        table.get("status"),
+        "an array such as [\"2xx\", 404]",
+        statuses,
+    );
     let host = r.parsed(
-        host,
+        table.get("host"),
         "a host such as \"web.internal\"",
         patterns::check_host,
     );
-    if http.is_none() && tcp.is_some() {
-        return Some(CheckKind::Tcp);
+    let path = r.parsed(http, "a path such as \"/healthz\"", patterns::target);
+    let sent = r.string(send, "the text to send").map(str::to_owned);
+    let text = r.parsed(expect, "a text of the answer", expected_text);
+    let [postgres, mysql] =
+        ["postgres", "mysql"].map(|key| r.parsed(table.get(key), "the name of a user", user_name));
+    match kind? {
+        "http" => Some(CheckKind::Http {
+            path: path?,
+            host,
+            status: status.unwrap_or_else(|| vec![(200, 299)]),
+            expect: text,
+        }),
+        "tcp" => Some(CheckKind::Tcp),
+        "postgres" => Some(CheckKind::Postgres { user: postgres? }),
+        "mysql" => Some(CheckKind::Mysql { user: mysql? }),
+        "redis" => Some(CheckKind::Redis),
+        _ => {
+            if let (Some(slot), None) = (send, expect) {
+                let label = "expected `expect` beside it, with a text of the answer";
+                r.error(slot.place(), "`send` without `expect`", label);
+            }
+            Some(CheckKind::Exchange {
+                send: sent.unwrap_or_default(),
+                expect: text?,
+            })
+        }
     }
-    Some(CheckKind::Http {
-        path: r.parsed(http, "a path such as \"/healthz\"", patterns::target)?,
-        host,
-        status: status.unwrap_or_else(|| vec![(200, 299)]),
+}
+
+/// `status` and `host` say nothing of another check than one of `kind` http.
+fn only_for_http(r: &mut Reader<'_>, table: &Table<'_>, kind: Option<&str>) {
+    let kind = match kind {
+        None | Some("http") => return,
+        Some("send" | "expect") => "tcp",
+        Some(kind) => kind,
+    };
+    for slot in [table.get("status"), table.get("host")]
+        .into_iter()
+        .flatten()
+    {
+        let message = format!("{slot} in a {kind} check");
+        r.error(slot.place(), message, "expected only beside `http`");
+    }
+}
+
+fn expected_text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("expected at least one character".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// Of a database.
+fn user_name(text: &str) -> Result<String, String> {
+    let legal = (1..=MAX_USER).contains(&text.len()) && !text.contains(char::is_control);
+    legal.then(|| text.to_owned()).ok_or_else(|| {
+        format!("expected the name of a user, at most {MAX_USER} bytes without control characters")
     })
 }
 

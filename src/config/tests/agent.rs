@@ -54,6 +54,7 @@ fn http(target: &str, host: &str, path: &str) -> LocalCheck {
                 path: path.to_owned(),
                 host: Some(host.to_owned()),
                 status: vec![(200, 299)],
+                expect: None,
             },
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),

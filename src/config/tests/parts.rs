@@ -242,7 +242,8 @@ fn checks() {
     );
     cluster_says(
         "check = {}",
-        "6:9 error: `check` does not say what it asks | expected `http = \"/healthz\"` or `tcp = true` in it",
+        "6:9 error: `check` does not say what it asks | expected `http = \"/healthz\"` or `tcp = true` in it, or one of \
+         `expect`, `postgres`, `mysql` and `redis`",
     );
     cluster_says(
         "check = { http = '/', tcp = true }",
@@ -255,6 +256,34 @@ fn checks() {
     cluster_says(
         "check = { tcp = true, host = 'a' }",
         "6:30 error: `host` in a tcp check | expected only beside `http`",
+    );
+    cluster_says(
+        "check = { redis = false }",
+        "6:19 error: `redis` is false | expected true; without a check, leave the whole `check` out",
+    );
+    cluster_says(
+        "check = { postgres = 'lb', status = ['2xx'] }",
+        "6:37 error: `status` in a postgres check | expected only beside `http`",
+    );
+    cluster_says(
+        "check = { send = 'PING' }",
+        "6:18 error: `send` without `expect` | expected `expect` beside it, with a text of the answer",
+    );
+    cluster_says(
+        "check = { http = '/', send = 'PING', expect = 'x' }",
+        "6:30 error: `check` has `http` and `send` | expected only one of them",
+    );
+    cluster_says(
+        "check = { tcp = true, expect = 'x' }",
+        "6:32 error: `check` has `tcp` and `expect` | expected only one of them",
+    );
+    cluster_says(
+        "check = { expect = '' }",
+        "6:20 error: `expect` is \"\" | expected at least one character",
+    );
+    cluster_says(
+        "check = { mysql = '' }",
+        "6:19 error: `mysql` is \"\" | expected the name of a user, at most 128 bytes without control characters",
     );
     cluster_says(
         "check = { http = 'healthz' }",

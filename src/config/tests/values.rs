@@ -74,7 +74,17 @@ fn the_full_sample_says_what_the_defaults_are() {
         .collect();
     assert_eq!(
         names,
-        ["web", "api", "shop", "thumbnails", "postgres"],
+        [
+            "web",
+            "api",
+            "shop",
+            "thumbnails",
+            "postgres",
+            "mysql",
+            "ssh",
+            "redis",
+            "smtp"
+        ],
         "in the order of the file"
     );
     let cluster = &full.clusters[0];
@@ -172,6 +182,7 @@ fn a_check_that_is_given_in_part_has_the_other_defaults() {
             path: "/healthz".to_owned(),
             host: None,
             status: vec![(200, 299)],
+            expect: None,
         },
         interval: 2 * S,
         timeout: S,
@@ -196,11 +207,31 @@ fn a_check_that_is_given_in_part_has_the_other_defaults() {
             path: "/?a=1".to_owned(),
             host: Some("web:81".to_owned()),
             status: vec![(200, 299), (200, 200), (301, 308), (404, 404)],
+            expect: None,
         },
         ..default
     };
     let text = "{ http = '/?a=1', host = 'web:81', status = ['2xx', '200', '301-308', 404] }";
     assert_eq!(check(text), Some(statuses));
+    let kind = |text: &str| check(text).unwrap().kind;
+    let body = kind("{ http = '/', expect = 'ok' }");
+    assert!(matches!(body, CheckKind::Http { expect: Some(text), .. } if text == "ok"));
+    let exchange = |send: &str, expect: &str| CheckKind::Exchange {
+        send: send.to_owned(),
+        expect: expect.to_owned(),
+    };
+    assert_eq!(
+        kind("{ send = \"PING\\r\\n\", expect = 'PONG' }"),
+        exchange("PING\r\n", "PONG")
+    );
+    assert_eq!(kind("{ expect = '220 ' }"), exchange("", "220 "));
+    let user = || "lb".to_owned();
+    assert_eq!(
+        kind("{ postgres = 'lb' }"),
+        CheckKind::Postgres { user: user() }
+    );
+    assert_eq!(kind("{ mysql = 'lb' }"), CheckKind::Mysql { user: user() });
+    assert_eq!(kind("{ redis = true }"), CheckKind::Redis);
 }
 
 #[test]
