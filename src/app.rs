@@ -192,6 +192,7 @@ async fn drain(
     shutdown_delay: Duration,
     bound: Duration,
 ) {
+    planes.announce_close();
     tokio::time::sleep(shutdown_delay).await;
     stop.send_replace(true);
     planes.drain();

@@ -213,8 +213,7 @@ fn walk(kept: &mut Kept, client: &mut Side, backend: &mut Side) {
         (Some(prepared), used)
     });
     assert!(matches!(prepared, Some(Prepared::Forward)));
-    kept.exchange
-        .begin_attempt(&kept.timeouts, &kept.label, true, 0);
+    kept.exchange.begin_attempt(&kept.timeouts, &kept.label, 0);
     let mut cx = Context::from_waker(Waker::noop());
     let end = loop {
         let mut desk = Desk {
@@ -417,8 +416,7 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
         }
     }
     assert!(matches!(prepared, Some(Prepared::Forward)));
-    kept.exchange
-        .begin_attempt(&kept.timeouts, &kept.label, true, 0);
+    kept.exchange.begin_attempt(&kept.timeouts, &kept.label, 0);
     client.may_say = client.read;
     let mut cx = Context::from_waker(Waker::noop());
     for [client_says, backend_says, client_takes, backend_takes] in steps {

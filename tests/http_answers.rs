@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::backend::{Answer, Backend, Gate, Step, send};
-use support::client::{Client, Response, raw};
+use support::client::{Client, Response, get, raw};
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
 use support::wait::{PATIENCE, pause, wait_until};
 
@@ -511,4 +511,84 @@ fn while_the_proxy_itself_stands_still_nobody_else_is_too_slow() {
     proxy.signal(Signal::CONT);
     assert_eq!(client.response().text(), "in time");
     assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
+}
+
+#[test]
+fn a_refused_answer_names_its_backend_and_what_is_wrong_with_it() {
+    for (answer, cause) in [
+        ("HTTP/1.1 200 OK\ncontent-length: 2\n\nok", "bare_line_end"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+            "bad_content_length",
+        ),
+        ("SSH-2.0-x\r\n", "malformed"),
+    ] {
+        let backend = Backend::start("a");
+        backend.script(move || vec![Step::ReadBody, send(answer), Step::Hang]);
+        let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
+        for _ in 0..3 {
+            assert_eq!(get(proxy.addr("web"), "/refused").status, 502);
+        }
+        let line = proxy.wait_access("/refused");
+        assert_eq!(line["reason"], "backend_protocol");
+        assert_eq!(line["cause"], cause);
+        assert_eq!(line["backend"], backend.addr.to_string());
+        let said = || {
+            let log = proxy.log();
+            let lines = log.lines().filter(|line| line.contains(cause));
+            lines
+                .filter(|line| line.contains(&backend.addr.to_string()))
+                .count()
+        };
+        wait_until(PATIENCE, "the log names the backend", || said() > 0);
+        assert_eq!(said(), 1, "once, and not for every request");
+    }
+}
+
+#[test]
+fn a_502_for_a_backend_that_refuses_names_it() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
+    backend.down();
+    assert_eq!(get(proxy.addr("web"), "/refused").status, 502);
+    let line = proxy.wait_access("/refused");
+    assert_eq!(line["backend"], backend.addr.to_string());
+}
+
+#[test]
+fn pipelined_own_answers_let_others_have_their_turn() {
+    let backend = Backend::start("a");
+    let route = "[[route]]\npath = \"/own\"\nrespond = { status = 200, body = \"x\" }\n";
+    let proxy = Proxy::start(&("workers = 1\n".to_owned() + &web(&[&backend], "") + route));
+    let addr = proxy.addr("web");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let many = "GET /own HTTP/1.1\r\nhost: a\r\n\r\n".repeat(400);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let client = Client::connect(addr);
+                let mut reader = client.stream.try_clone().unwrap();
+                let mut writer = client.stream;
+                let sink = scope.spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::io::Write::write_all(&mut writer, many.as_bytes()).unwrap();
+                }
+                writer.shutdown(std::net::Shutdown::Both).unwrap();
+                let _ = sink.join().unwrap();
+            });
+        }
+        let mut client = Client::connect(addr);
+        let mut times: Vec<Duration> = (0..60)
+            .map(|_| {
+                let begin = std::time::Instant::now();
+                assert_eq!(client.get("/").status, 200);
+                begin.elapsed()
+            })
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        times.sort_unstable();
+        println!("median {:?}, longest {:?}", times[30], times[59]);
+        // Unbounded rows of answers cost hundreds of milliseconds.
+        assert!(times[30] < Duration::from_millis(100), "{:?}", times[30]);
+    });
 }

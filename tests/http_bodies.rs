@@ -587,3 +587,104 @@ fn a_client_that_does_not_read_our_own_answers_is_told_of_as_such() {
     }
     assert_eq!(proxy.count("lbproxy_rejected_total", &[]), 1);
 }
+
+/// More than the sockets on the way hold, so that a client which is not read comes to a stop.
+const UPLOAD: u64 = 24 << 20;
+
+/// Sends a whole upload and only then reads the response, as http.client, urllib and Node do.
+#[track_caller]
+fn upload_then_read(addr: SocketAddr) -> support::client::Response {
+    let mut client = Client::connect(addr);
+    client.send(format!(
+        "PUT /upload HTTP/1.1\r\nhost: a\r\ncontent-length: {UPLOAD}\r\n\r\n"
+    ));
+    send_pattern(&client.stream, UPLOAD).expect("the upload is not cut");
+    let answer = client.response();
+    assert!(answer.closes());
+    assert!(client.is_closed());
+    answer
+}
+
+#[test]
+fn a_backend_that_answers_early_and_reads_on_gets_the_whole_upload() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let whole = Gate::new();
+    let inner = whole.clone();
+    backend.script(move || {
+        vec![
+            send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno"),
+            Step::ReadBody,
+            Step::Open(inner.clone()),
+        ]
+    });
+    let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
+    assert_eq!(upload_then_read(proxy.addr("web")).status, 401);
+    wait_until(PATIENCE, "the backend has all of it", || whole.is_open());
+    let line = proxy.wait_access("/upload");
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&401.into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn a_client_that_sends_everything_first_sees_the_early_answer_of_a_backend_that_does_not_read() {
+    let _one = alone();
+    let head = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno";
+    let ends: [fn() -> Step; 3] = [|| Step::Hang, || Step::Close, || Step::Reset];
+    for end in ends {
+        let backend = Backend::start("a");
+        // The pause lets the bytes pass before a reset overtakes them.
+        backend.script(move || vec![send(head), Step::Sleep(Duration::from_millis(100)), end()]);
+        let proxy = Proxy::start(&web(&[&backend], ""));
+        assert_eq!(upload_then_read(proxy.addr("web")).status, 413);
+    }
+}
+
+#[test]
+fn a_client_that_sends_everything_first_sees_the_answers_of_the_proxy_itself() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    backend.behave(|_| Action::Sink);
+    let listener = "[[listener]]\nname = \"NAME\"\naddress = \"127.0.0.1:0\"\nKEYS\n";
+    let with = |name: &str, keys: &str| listener.replace("NAME", name).replace("KEYS", keys);
+    let config = web(&[&backend], "")
+        + &with("none", "")
+        + &with(
+            "small",
+            "cluster = \"web\"\nlimits = { body_bytes = \"1MiB\" }",
+        )
+        + &with("dead", "cluster = \"dead\"")
+        + "[cluster.dead]\nbackends = [\"127.0.0.1:1\"]\n";
+    let proxy = Proxy::start(&config);
+    for (name, status) in [("none", 404), ("small", 413), ("dead", 502)] {
+        assert_eq!(upload_then_read(proxy.addr(name)).status, status, "{name}");
+    }
+}
+
+#[test]
+fn a_connection_that_may_hold_what_nobody_asked_for_is_not_used_again() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    let mut connections = |method: &str, body: &[u8]| {
+        let before = backend.connections();
+        assert_eq!(client.request(method, "/", "", body).status, 200);
+        client.get("/");
+        backend.connections() - before
+    };
+    connections("GET", b"");
+    for (method, body, new) in [
+        ("GET", &b""[..], 0),
+        ("POST", b"x", 0),
+        ("PUT", b"x", 0),
+        ("DELETE", b"", 0),
+        ("HEAD", b"", 1),
+        ("GET", b"x", 1),
+        ("DELETE", b"x", 1),
+        ("OPTIONS", b"x", 1),
+    ] {
+        assert_eq!(connections(method, body), new, "{method} {body:?}");
+    }
+}

@@ -352,3 +352,27 @@ fn the_start_logs_where_it_listens_and_what_the_descriptors_carry() {
         log.contains(&addr) && log.contains("descriptor")
     });
 }
+
+#[test]
+fn from_sigterm_on_every_answer_says_close_and_nobody_is_cut() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&("shutdown_delay = \"10m\"\n".to_owned() + &web(&[&backend], "")));
+    let addr = proxy.addr("web");
+    let mut kept: Vec<Client> = (0..8).map(|_| Client::connect(addr)).collect();
+    for client in &mut kept {
+        assert!(!client.get("/").closes());
+    }
+    proxy.signal(Signal::TERM);
+    wait_until(PATIENCE, "readyz is 503", || {
+        proxy.admin("/readyz").status == 503
+    });
+    for client in &mut kept {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.closes()), (200, true));
+        assert!(client.is_closed());
+    }
+    let own = Client::connect(addr).request("TRACE", "/", "", b"");
+    assert_eq!((own.status, own.closes()), (405, true));
+    proxy.signal(Signal::KILL);
+    proxy.wait_exit(PATIENCE);
+}

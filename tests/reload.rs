@@ -345,3 +345,25 @@ fn a_listener_that_comes_and_goes_under_load_fails_nothing_elsewhere() {
     }
     running.stop().assert_flawless();
 }
+
+#[test]
+fn clients_of_a_removed_listener_are_told_to_close_and_not_cut() {
+    let backend = Backend::start("a");
+    let config = web(&[&backend], "");
+    let both = config.clone() + &second("web");
+    let proxy = Proxy::start(&("drain_timeout = \"10m\"\n".to_owned() + &both));
+    let addr = proxy.addr("second");
+    let mut kept: Vec<Client> = (0..8).map(|_| Client::connect(addr)).collect();
+    for client in &mut kept {
+        assert!(!client.get("/").closes());
+    }
+    proxy.reload_ok(&("drain_timeout = \"10m\"\n".to_owned() + &config));
+    wait_until(PATIENCE, "the removed one refuses", || {
+        Client::try_connect(addr).is_err()
+    });
+    for client in &mut kept {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.closes()), (200, true));
+        assert!(client.is_closed());
+    }
+}

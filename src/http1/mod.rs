@@ -54,6 +54,7 @@
 //! | Content-Length, Transfer-Encoding or Host in trailers | the field is dropped, the body is whole | RFC 9110 6.5.1 |
 //! | 1xx with Transfer-Encoding or a length above 0 | refused | RFC 9110 8.6, RFC 9112 6.1 |
 //! | 204, 304 and answers to HEAD with either | served without a body; the connection is not used again, for a body that comes all the same would be read as the next answer | RFC 9110 8.6, 9.3.2, 15.4.5 |
+//! | an answer to HEAD, or a 204, without `Content-Length: 0` | served; the connection is not used again: there are servers that send a body all the same, some of them late | RFC 9110 9.3.2, 15.3.5 |
 //! | an answer that begins before the whole request has gone out; bytes behind an answer | served; the connection is not used again | RFC 9112 9.2, 9.5 |
 //! | no framing | the body ends with the connection | RFC 9112 6.3 |
 //! | more than [`response::INTERIM_RESPONSES`] 1xx | refused | |

@@ -164,6 +164,7 @@ fn understand<'b>(
         keep_alive: !connection.close
             && framing != Framing::UntilClose
             && !(framing == Framing::None && promises_body)
+            && (length == Some(0) || !(to_head || status == 204))
             && (version == Version::V11 || connection.keep_alive),
         keep_alive_timeout,
     })

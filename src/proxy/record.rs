@@ -43,10 +43,15 @@ impl SessionOutcome {
         }
     }
 
-    /// Notes the backend that was reached.
-    pub fn connected(&mut self, picked: &Picked) {
-        self.connect = Some(self.started.elapsed());
+    /// Notes the backend that is tried.
+    pub fn tries(&mut self, picked: &Picked) {
+        self.attempts += 1;
         self.backend = Some(Arc::clone(picked.endpoint().backend.label()));
+    }
+
+    /// Notes that the backend was reached.
+    pub fn connected(&mut self) {
+        self.connect = Some(self.started.elapsed());
     }
 
     /// Notes how it ended.
@@ -75,6 +80,7 @@ impl SessionOutcome {
             uri: b"",
             status: None,
             reason: self.reason,
+            cause: None,
             route: None,
             cluster: self.cluster.as_deref(),
             backend: self.backend.as_deref(),
@@ -191,6 +197,7 @@ pub fn record_exchange(
         uri: capture.get(&capture.uri),
         status: Some(status),
         reason,
+        cause: reason.and(exchange.response.cause),
         route: names.route.map(|name| &**name),
         cluster: names.cluster.map(|name| &**name),
         backend: exchange.last_backend().map(|backend| &**backend),

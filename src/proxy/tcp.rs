@@ -75,12 +75,12 @@ async fn reach(
         if attempt > 1 {
             cluster.metrics.sheet(worker.index).retries[RetryReason::Connect.index()].increment();
         }
-        outcome.attempts = attempt;
         let picked = Picked::new(&held, index, endpoint);
+        outcome.tries(&picked);
         client.session.set_backend(picked.endpoint().backend.id());
         match connect(worker, &client.session, &picked, u64::MAX).await {
             Ok(upstream) => {
-                outcome.connected(&picked);
+                outcome.connected();
                 drain_if_departed(&client.session, &picked, held.drain_timeout);
                 return Ok((upstream, picked.detach()));
             }

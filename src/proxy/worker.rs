@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
@@ -47,7 +47,9 @@ pub struct Shared {
     pub health_reports: Arc<Notify>,
     /// The descriptor budget.
     pub descriptors: Arc<Descriptors>,
-    /// Set once, when the process is to end: listeners close, sessions drain.
+    /// Set once, when the process is to end: every response from then on says that its connection closes.
+    pub closing: AtomicBool,
+    /// Set once, when the time to turn away is over: listeners close, sessions drain.
     pub draining: AtomicBool,
     peers: Box<[Peer]>,
 }
@@ -117,13 +119,13 @@ impl Workers {
                 inbox,
             })
             .collect();
-        let draining = AtomicBool::new(false);
         let shared = Arc::new(Shared {
             publisher,
             process,
             health_reports,
             descriptors,
-            draining,
+            closing: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             peers,
         });
         let mut threads = Vec::with_capacity(logs.len());
@@ -161,8 +163,14 @@ impl Workers {
         &self.shared
     }
 
+    /// From now on every HTTP response says that its connection closes, so that clients move elsewhere.
+    pub fn announce_close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+    }
+
     /// Begins the drain: listeners close, connections at rest close, the others are given `drain_timeout`.
     pub fn drain(&self) {
+        self.announce_close();
         self.shared.draining.store(true, Ordering::Release);
         for worker in 0..self.threads.len() {
             self.shared.publisher.wake(worker);
@@ -209,6 +217,11 @@ impl Worker {
         let newest: Held = Rc::new(self.shared.publisher.current());
         self.snapshot.replace(Rc::clone(&newest));
         newest
+    }
+
+    /// Whether clients are to be told that their connection closes.
+    pub fn is_closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Relaxed)
     }
 
     /// Whether the process is ending.
@@ -351,7 +364,7 @@ impl Worker {
         }
         let mut pool = self.pool.borrow_mut();
         if !pool.is_empty() {
-            self.sessions.tell_time(std::time::Instant::now());
+            self.sessions.tell_time(Instant::now());
             let crowded = !self.shared.descriptors.has_room();
             // Idle connections are the first to go when descriptors run out.
             pool.sweep(self.sessions.now(), |_| crowded);

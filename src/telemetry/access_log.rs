@@ -55,6 +55,8 @@ pub struct Record<'a> {
     pub status: Option<u16>,
     /// Why the proxy answered itself or ended the session.
     pub reason: Option<Reason>,
+    /// What was wrong with a backend's response that was refused; as in `reason` for a request.
+    pub cause: Option<&'a str>,
     /// Name of the route.
     pub route: Option<&'a str>,
     /// Name of the cluster.
@@ -104,6 +106,7 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
         "reason",
         record.reason.map_or("", Reason::as_str).as_bytes(),
     );
+    text(out, "cause", record.cause.unwrap_or("").as_bytes());
     text(out, "route", record.route.unwrap_or("").as_bytes());
     text(out, "cluster", record.cluster.unwrap_or("").as_bytes());
     text(out, "backend", record.backend.unwrap_or("").as_bytes());

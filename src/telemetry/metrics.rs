@@ -4,9 +4,11 @@
 //! backend takes its series along.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::counters::{CodeCounters, Counter, Counters, Histogram};
 use super::outcome::{BackendError, Reason, RetryReason};
+use super::seldom::Seldom;
 
 /// What one worker counts of one listener.
 #[derive(Debug, Default)]
@@ -124,6 +126,8 @@ pub struct BackendMetrics {
     pub cluster: Arc<str>,
     /// Label `backend`.
     pub backend: Arc<str>,
+    /// How often the log tells of a response of it that was refused.
+    pub refusals: Seldom,
     sheets: Box<[OnceLock<Box<BackendSheet>>]>,
 }
 
@@ -133,6 +137,7 @@ impl BackendMetrics {
         Self {
             cluster,
             backend,
+            refusals: Seldom::new(Duration::from_secs(10)),
             sheets: empty(workers),
         }
     }

@@ -64,6 +64,8 @@ pub enum Step {
     ReadBody,
     /// Waits for the gate.
     Wait(Gate),
+    /// Opens the gate: what came before is done.
+    Open(Gate),
     /// Lets the time pass: a slow backend.
     Sleep(Duration),
     /// Never does anything again.
@@ -139,6 +141,11 @@ impl Gate {
     /// Lets everybody through, now and later.
     pub fn open(&self) {
         self.0.send_replace(true);
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
     }
 
     /// Waits until it is open.

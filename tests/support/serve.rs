@@ -306,6 +306,7 @@ impl Connection {
                 Step::Send(bytes) => self.stream.write_all(&bytes).await?,
                 Step::ReadBody => self.read_body(request, &mut body, false).await?,
                 Step::Wait(gate) => gate.pass().await,
+                Step::Open(gate) => gate.open(),
                 Step::Sleep(span) => tokio::time::sleep(span).await,
                 Step::Hang => std::future::pending().await,
                 Step::Close => return Ok(false),

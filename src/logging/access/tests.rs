@@ -26,6 +26,7 @@ fn record(listener: &str) -> Record<'_> {
         uri: b"",
         status: None,
         reason: None,
+        cause: None,
         route: None,
         cluster: None,
         backend: None,

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tracing::warn;
 
 use super::connection::Client;
 use super::exchange::{Desk, End, Exchange};
@@ -70,6 +71,9 @@ pub(super) async fn attempt(
             .set_backend(picked.endpoint().backend.id());
         drain_if_departed(&client.guard.session, &picked, held.drain_timeout);
         exchange.facts.attempts += 1;
+        if held.access_log {
+            exchange.keep_label(picked.endpoint().backend.label());
+        }
         let failed = match try_backend(client, worker, exchange, &picked).await {
             Tried::Done(upstream) => return Verdict::Done(picked, upstream),
             Tried::Upgraded(upstream) => return Verdict::Tunnel(picked, upstream),
@@ -152,7 +156,6 @@ async fn try_backend(
         exchange.begin_attempt(
             &picked.cluster().timeouts,
             picked.endpoint().backend.label(),
-            log_is_on(exchange),
             worker.sessions.now(),
         );
         let end = relay(client, worker, exchange, &mut upstream.stream).await;
@@ -181,6 +184,9 @@ fn give_up(worker: &Worker, exchange: &Exchange, picked: &Picked, end: End) -> T
     Tried::Stop(match end {
         End::Backend(error) => {
             picked.endpoint().metrics.sheet(worker.index).errors[error.index()].increment();
+            if let (BackendError::Protocol, Some(cause)) = (error, exchange.response.cause) {
+                log_refusal(picked, cause);
+            }
             match error {
                 BackendError::Reset if exchange.may_repeat() => {
                     return Tried::Again(RetryReason::Reset);
@@ -202,11 +208,15 @@ fn give_up(worker: &Worker, exchange: &Exchange, picked: &Picked, end: End) -> T
     })
 }
 
-fn log_is_on(exchange: &Exchange) -> bool {
-    exchange
-        .view
-        .as_ref()
-        .is_some_and(|(held, _)| held.access_log)
+/// Names a backend whose response was refused and what was wrong with it, seldom.
+fn log_refusal(picked: &Picked, cause: &str) {
+    let backend = &picked.endpoint().backend;
+    if let Some(more) = picked.endpoint().metrics.refusals.pass() {
+        warn!(
+            cluster = %backend.cluster(), backend = %backend.label(), cause, more,
+            "refused a response of a backend: it is not valid HTTP"
+        );
+    }
 }
 
 fn record_response(worker: &Worker, exchange: &Exchange, picked: &Picked) {

@@ -20,7 +20,7 @@ use super::reply::{Reply, status_of};
 use super::slot::slot;
 use crate::http1::request::begins_with_head;
 use crate::proxy::accept::{Accepted, ClientGuard};
-use crate::proxy::flow::{Backlog, Pending, SMALL_READ, Stream};
+use crate::proxy::flow::{Backlog, Pending, SMALL_READ, Stream, TURN};
 use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
 use crate::proxy::record::{KeptNames, record_exchange};
@@ -30,10 +30,13 @@ use crate::proxy::tcp::{drain_if_departed, join};
 use crate::proxy::worker::Worker;
 use crate::telemetry::outcome::Reason;
 
-/// How long, and how many bytes, a client may go on sending after it was told that the connection ends, so that it
-/// can read why (RFC 9112 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
+/// How long a client is read from after its last response, so that it can read that one before the kernel resets a
+/// connection with unread bytes (RFC 9112 9.6): at most this long in all, and this long without a byte from it.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+
+/// Answers of the proxy's own to pipelined requests before other connections have their turn.
+const OWN_ANSWERS: u32 = 4;
 
 /// A client connection.
 pub struct Client {
@@ -71,10 +74,16 @@ pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()>
         intake: Intake::default(),
     };
     async move {
+        let mut own_answers = 0;
         loop {
             let after = match next_request(&mut client, &worker).await {
                 Next::Close => return,
                 Next::Answer(exchange, reply) => {
+                    // These need nobody else, so nothing but this makes a long row of them pause.
+                    own_answers += 1;
+                    if own_answers % OWN_ANSWERS == 0 {
+                        tokio::task::yield_now().await;
+                    }
                     Box::pin(answer(&mut client, &worker, exchange, *reply)).await
                 }
                 Next::Request(exchange) => {
@@ -98,7 +107,7 @@ pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()>
 impl Client {
     /// Whether the response at hand is the last one.
     pub(super) fn is_closing(&self, worker: &Worker) -> bool {
-        worker.is_draining() || self.guard.running.is_stopped()
+        worker.is_closing() || self.guard.running.is_stopped()
     }
 }
 
@@ -154,7 +163,8 @@ fn poll_next(
                 if let Poll::Ready(fired) = guard.session.poll_fired(cx) {
                     return Poll::Ready(on_fired(intake, guard, worker, fired));
                 }
-                if was_at_rest && (worker.is_draining() || guard.running.is_stopped()) {
+                // A removed listener leaves its clients the time of the drain to ask once more and be told to close.
+                if was_at_rest && worker.is_draining() {
                     return Poll::Ready(Next::Close);
                 }
                 guard.session.set_at_rest(was_at_rest);
@@ -214,7 +224,7 @@ async fn answer(
     let bytes = reply.to_bytes(!exchange.facts.is_head, say_keep);
     let write = match &exchange.view {
         Some((held, place)) => held.listeners[*place].timeouts.write,
-        None => LINGER,
+        None => LINGER_SILENCE,
     };
     // An interim response may be half sent.
     let mut pending = exchange.take_unsent();
@@ -311,6 +321,7 @@ async fn exchange_with(
             After::Reset
         }
         Verdict::Cut(reason) => {
+            Box::pin(flush(client, &mut exchange)).await;
             let after = if exchange.response.until_close {
                 After::Reset
             } else {
@@ -320,6 +331,23 @@ async fn exchange_with(
             after
         }
     }
+}
+
+/// Sends what the client has not taken yet of a response that is cut: at least its head, whose status is recorded.
+async fn flush(client: &mut Client, exchange: &mut Exchange) {
+    let mut pending = exchange.take_unsent();
+    if pending.is_empty() {
+        return;
+    }
+    let write = match &exchange.view {
+        Some((held, place)) => held.listeners[*place].timeouts.write,
+        None => LINGER_SILENCE,
+    };
+    let mut written = 0;
+    // The response is cut either way.
+    let _ = send_own(client, &mut pending, &mut written, write).await;
+    client.guard.sheet().bytes_out.add(written);
+    exchange.facts.bytes_out += written;
 }
 
 fn finish(client: &Client, worker: &Worker, exchange: Box<Exchange>, reason: Option<Reason>) {
@@ -376,28 +404,35 @@ async fn tunnel(
     }
 }
 
-/// Ends a connection in order: says that nothing more comes, and reads on for a while, so that the client can read
-/// the last answer before the kernel resets a connection with unread bytes.
+/// Ends a connection in order: says that nothing more comes, and reads on for a while.
 async fn linger(mut client: Client, worker: Rc<Worker>) {
-    client.intake = Intake::default();
-    client.guard.session.set_deadline(LINGER);
+    let session = &client.guard.session;
+    let end = session.now().saturating_add(LINGER.as_millis() as u64);
+    session.set_deadline(LINGER_SILENCE);
     if client.stream.shutdown().await.is_err() {
         return;
     }
-    let mut left = LINGER_BYTES;
     poll_fn(|cx| {
-        if client.guard.session.poll_fired(cx).is_ready() {
+        if session.poll_fired(cx).is_ready() {
             return Poll::Ready(());
         }
         let sink = &mut worker.scratch.borrow_mut()[..SMALL_READ];
-        loop {
+        let mut turn = 0;
+        while turn < TURN {
             match client.stream.poll_receive(cx, sink) {
+                Poll::Pending if turn > 0 => {
+                    let silence = session.now() + LINGER_SILENCE.as_millis() as u64;
+                    session.set_deadline_at(silence.min(end));
+                    return Poll::Pending;
+                }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(read)) if read >= left => return Poll::Ready(()),
-                Poll::Ready(Ok(read)) => left -= read,
+                Poll::Ready(Ok(read)) => turn += read,
             }
         }
+        session.set_deadline_at(end);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await;
 }

@@ -36,6 +36,10 @@ use crate::telemetry::outcome::{BackendError, Reason};
 /// Bytes of further requests that are taken while one is being answered.
 pub const READ_AHEAD: usize = 16 << 10;
 
+/// How long the rest of a request that nobody wants is read and thrown away while its response is under way, in
+/// milliseconds: many clients send all of their request before they look at the response.
+pub const DISCARD_MS: u64 = 30_000;
+
 /// What is known of the request, small and plain.
 #[derive(Debug, Default)]
 pub struct Facts {
@@ -53,6 +57,8 @@ pub struct Facts {
     pub expects_continue: bool,
     /// The client offers another protocol.
     pub wants_upgrade: bool,
+    /// GET, HEAD, DELETE or OPTIONS: a backend may leave its body unread (RFC 9110 9.3.1, 9.3.2, 9.3.5).
+    pub may_ignore_body: bool,
     /// The body goes out in chunks.
     pub is_chunked: bool,
     /// Where Host must be put in.
@@ -105,6 +111,8 @@ pub struct Response {
     interim: u8,
     partial: Vec<u8>,
     head_end: HeadEnd,
+    /// What is wrong with it, if it is refused.
+    pub cause: Option<&'static str>,
     /// Bytes of the other protocol that came with the 101.
     pub early: Vec<u8>,
 }
@@ -157,6 +165,10 @@ pub struct Exchange {
     streamed: bool,
     /// The backend takes no more of the request; it may have answered all the same.
     deaf: bool,
+    /// Until when the rest of the request is thrown away, once that has begun; 0 once it is over.
+    discard_until: Option<u64>,
+    /// The client was told that nothing more comes, while the rest of its request still went to the backend.
+    client_ended: bool,
     body: BodyReader,
     body_bytes: u64,
     trailers: Vec<u8>,
@@ -216,6 +228,7 @@ impl Exchange {
             keep_alive: head.keep_alive,
             expects_continue: head.expects_continue,
             wants_upgrade: head.wants_upgrade,
+            may_ignore_body: matches!(head.method, b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS"),
             is_chunked: head.framing == Framing::Chunked,
             body_limit: listener.limits.body_bytes,
             trailer_limit: listener.limits.trailer_bytes,
@@ -309,13 +322,16 @@ impl Exchange {
 
     /// Whether the backend's connection is fit for the next request. One that was offered another protocol is not, even
     /// if the backend declined: there are parsers that read on in another state (Node's swallows the errors of the next
-    /// request).
+    /// request). Nor is one that got a body with a method that seldom has one: a backend that does not read it takes it
+    /// for the next request.
     pub fn backend_is_reusable(&self) -> bool {
+        let may_be_unread = self.facts.may_ignore_body && self.body_bytes > 0;
         self.response.done
             && self.response.keep_alive
             && !self.response.excess
             && !self.deaf
             && !self.facts.wants_upgrade
+            && !may_be_unread
             && self.is_sent()
     }
 
@@ -333,19 +349,19 @@ impl Exchange {
         self.last_backend.as_ref()
     }
 
+    /// Remembers the backend that is tried, for the log.
+    pub fn keep_label(&mut self, label: &Arc<str>) {
+        self.last_backend = Some(Arc::clone(label));
+    }
+
     /// Begins an attempt on the backend with this label: what was learnt from the one before is forgotten.
-    pub fn begin_attempt(
-        &mut self,
-        timeouts: &ClusterTimeouts,
-        label: &Arc<str>,
-        keep_label: bool,
-        now: u64,
-    ) {
+    pub fn begin_attempt(&mut self, timeouts: &ClusterTimeouts, label: &Arc<str>, now: u64) {
         let ClusterTimeouts { response, body, .. } = *timeouts;
         (self.times.response, self.times.body) = (millis(response), millis(body));
         self.response = Response::default();
         self.sent = 0;
         self.deaf = false;
+        self.discard_until = None;
         self.sent_at = None;
         self.since = Since {
             now,
@@ -355,9 +371,6 @@ impl Exchange {
             backend_write: now,
             ..Since::default()
         };
-        if keep_label {
-            self.last_backend = Some(Arc::clone(label));
-        }
         if let Some(gap) = self.facts.host_gap {
             self.fill_host_gap(gap, label);
         }
@@ -424,7 +437,9 @@ impl Exchange {
         let is_sent = self.is_sent();
         let mut client_is_read = true;
         if !is_sent {
-            client_is_read = self.poll_request(cx, client, carry, backend, desk)?;
+            client_is_read = self
+                .poll_request(cx, client, carry, backend, desk)
+                .map_err(|end| self.meaning_of(end))?;
         }
         if let Some(end) = self.poll_response(cx, client, backend, desk) {
             return Err(end);
@@ -433,7 +448,21 @@ impl Exchange {
             client_is_read = self.poll_request(cx, client, carry, backend, desk)?;
         }
         self.look(client, client_is_read, backend)
-            .map_or(Ok(()), Err)
+            .map_or(Ok(()), |end| Err(self.meaning_of(end)))
+    }
+
+    /// Whether the client has the whole response: what is still under way is the rest of its request.
+    fn is_delivered(&self) -> bool {
+        self.response.done && self.down.is_empty()
+    }
+
+    /// What `end` means: nothing that happens to the rest of a request makes a delivered response less complete.
+    fn meaning_of(&self, end: End) -> End {
+        if self.is_delivered() {
+            End::Complete
+        } else {
+            end
+        }
     }
 }
 

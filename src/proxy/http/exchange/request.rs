@@ -4,9 +4,9 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::{Desk, End, Exchange, READ_AHEAD, frame};
+use super::{DISCARD_MS, Desk, End, Exchange, READ_AHEAD, frame};
 use crate::http1::chunked::SizeLine;
-use crate::proxy::flow::{Stream, TURN, keep, largest_read};
+use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read};
 use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::Reason;
 
@@ -22,6 +22,9 @@ impl Exchange {
     ) -> Result<bool, End> {
         let mut turn = 0;
         loop {
+            if self.deaf && !self.body.is_done() {
+                return self.discard_request(cx, client, carry, desk);
+            }
             if self.deaf || self.is_sent() {
                 return self.watch_client(cx, client, carry, desk);
             }
@@ -144,6 +147,51 @@ impl Exchange {
         Poll::Ready(Ok(read))
     }
 
+    /// Reads the rest of a request that the backend does not take, so that a client which sends all of it first comes to
+    /// read the response. Bounded in time; says whether the client is being read.
+    fn discard_request<C: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        carry: &mut Vec<u8>,
+        desk: &mut Desk<'_>,
+    ) -> Result<bool, End> {
+        let until = *self
+            .discard_until
+            .get_or_insert(desk.now.saturating_add(DISCARD_MS));
+        let mut turn = 0;
+        while desk.now < until && !self.body.is_done() {
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Ok(true);
+            }
+            let read = match client.poll_receive(cx, &mut desk.scratch[..SMALL_READ]) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(End::Client(Reason::ClientLeft)),
+                Poll::Ready(Ok(read)) => read,
+            };
+            turn += read;
+            self.facts.bytes_in += read as u64;
+            self.bytes_read += read as u64;
+            // What is thrown away cannot be sent again.
+            self.streamed = true;
+            let bytes = &mut desk.scratch[..read];
+            self.trailers.clear();
+            match self.body.read_in_place(bytes, &mut self.trailers) {
+                Ok(piece) => keep(carry, &bytes[piece.consumed..]),
+                Err(_) => {
+                    self.discard_until = Some(0);
+                    return Ok(false);
+                }
+            }
+        }
+        if self.body.is_done() {
+            self.watch_client(cx, client, carry, desk)
+        } else {
+            Ok(false)
+        }
+    }
+
     /// While only the response is awaited: takes a little of what comes next, and notices a client that leaves. Says
     /// whether the client is being read.
     fn watch_client<C: Stream>(
@@ -153,7 +201,6 @@ impl Exchange {
         carry: &mut Vec<u8>,
         desk: &mut Desk<'_>,
     ) -> Result<bool, End> {
-        // A body that the backend does not want is left where it is.
         while self.body.is_done() && carry.len() < READ_AHEAD {
             match client.poll_receive(cx, &mut desk.scratch[..READ_AHEAD - carry.len()]) {
                 Poll::Pending => return Ok(true),

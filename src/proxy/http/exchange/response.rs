@@ -1,5 +1,6 @@
 //! The backend's side of an exchange: interim heads, the final one, then the body piece by piece, to the client.
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -8,10 +9,11 @@ use crate::http1::body::BodyReader;
 use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
-use crate::http1::{Framing, Version};
+use crate::http1::{Framing, Refusal, Version};
 use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read};
 use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
 use crate::proxy::http::prepare::HeadSpace;
+use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::{BackendError, Reason};
 
 /// A body that came with its head and is no longer than this is copied behind it: one plain write costs less than a
@@ -43,7 +45,11 @@ impl Exchange {
                 }
             }
             if self.response.done {
-                return Some(End::Complete);
+                if self.deaf || self.is_sent() {
+                    return Some(End::Complete);
+                }
+                self.end_client(cx, client);
+                return None;
             }
             if self.response.upgraded {
                 return Some(End::Upgraded);
@@ -74,6 +80,16 @@ impl Exchange {
             if end.is_some() {
                 return end;
             }
+        }
+    }
+
+    /// Says that nothing follows the response, while the rest of the request is still forwarded to a backend that reads
+    /// it: the client may wait for the end of the connection before it stops sending.
+    fn end_client<C: Stream>(&mut self, cx: &mut Context<'_>, client: &mut C) {
+        if !self.client_ended {
+            self.client_ended = true;
+            // An error shows with the next read.
+            let _ = Pin::new(client).poll_shutdown(cx);
         }
     }
 
@@ -142,7 +158,7 @@ impl Exchange {
                     self.response.head_end = HeadEnd::behind(&self.response.partial);
                     return None;
                 }
-                Err(_) => return Some(End::Backend(BackendError::Protocol)),
+                Err(refusal) => return Some(self.refuse(refusal)),
             };
             let len = head.len;
             let is_final = head.status >= 200;
@@ -166,6 +182,12 @@ impl Exchange {
                 return None;
             }
         }
+    }
+
+    /// The response is not one that is forwarded.
+    fn refuse(&mut self, refusal: Refusal) -> End {
+        self.response.cause = Some(reason_of(refusal).as_str());
+        End::Backend(BackendError::Protocol)
     }
 
     /// Writes the client's head into `space.out` (nothing for an interim one that it would not understand) and takes
@@ -204,7 +226,7 @@ impl Exchange {
         ));
         // What is left of a body that the backend answers before it has it may never come, or belong to nobody.
         response.close_client =
-            closing || !self.facts.keep_alive || response.until_close || !self.body.is_done();
+            closing || !self.facts.keep_alive || response.until_close || is_early;
         let persistence = match (response.close_client, self.facts.is_http10) {
             (true, _) => Persistence::Close,
             (false, true) => Persistence::SayKeep,
@@ -236,6 +258,11 @@ impl Exchange {
                 && self.is_whole_in_out()
                 && takes_an_offer(&self.out, bytes, &space.fields);
         if self.response.interim > INTERIM_RESPONSES || !is_allowed {
+            self.response.cause = Some(if is_allowed {
+                "interim_responses"
+            } else {
+                "upgrade_not_offered"
+            });
             return Err(BackendError::Protocol);
         }
         let persistence = if is_upgrade {
@@ -287,12 +314,18 @@ impl Exchange {
     ) -> Option<End> {
         let reader = self.response.reader.as_mut()?;
         self.trailers.clear();
-        let Ok(piece) = reader.read_in_place(bytes, &mut self.trailers) else {
-            // The head is good: the client must see a cut answer, as it would if they had come one after the other.
-            if self.down.is_empty() {
-                let _ = self.send(cx, client, &[head], None);
+        let read = reader.read_in_place(bytes, &mut self.trailers);
+        let piece = match read {
+            Ok(piece) => piece,
+            Err(refusal) => {
+                // The head is good: the client must see a cut answer, as it would if they had come one after the other.
+                if self.down.is_empty() {
+                    let _ = self.send(cx, client, &[head], None);
+                } else {
+                    self.down.push(head);
+                }
+                return Some(self.refuse(refusal));
             }
-            return Some(End::Backend(BackendError::Protocol));
         };
         let done = reader.is_done();
         self.response.done = done;

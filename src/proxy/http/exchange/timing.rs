@@ -10,6 +10,10 @@ use crate::telemetry::outcome::{BackendError, Reason};
 
 const NEVER: u64 = u64::MAX;
 
+/// How long a backend that has answered may take nothing of the rest of the request before the rest is no longer
+/// meant for it.
+const UNREAD_MS: u64 = 2_000;
+
 /// Between two looks at those who are waited for, in milliseconds.
 const LOOK_MS: u64 = 500;
 
@@ -39,8 +43,15 @@ impl Exchange {
         let answering = self.response.status.is_some();
         let client_full = !self.down.is_empty();
         let timeout = End::Backend(BackendError::Timeout);
+        // A backend that has answered need not take the rest of the request.
+        let patience = if self.response.done {
+            UNREAD_MS
+        } else {
+            body.max(response)
+        };
         let awaited = if answering {
-            when(!client_full, backend_read.saturating_add(body))
+            let awaits = !client_full && !self.response.done;
+            when(awaits, backend_read.saturating_add(body))
         } else {
             when(
                 !sending && !receiving,
@@ -58,7 +69,7 @@ impl Exchange {
                 End::Client(Reason::SlowBody),
             ),
             (
-                when(sending, backend_write.saturating_add(body.max(response))),
+                when(sending, backend_write.saturating_add(patience)),
                 timeout,
             ),
             (awaited, timeout),
@@ -110,12 +121,12 @@ impl Exchange {
     /// What a deadline that fired means, if one has passed at `past`.
     pub fn expired(&self, fired: Fired, past: u64) -> Option<End> {
         match fired {
-            Fired::Drained => Some(End::Drained),
+            Fired::Drained => Some(self.meaning_of(End::Drained)),
             Fired::Deadline => self
                 .deadlines()
                 .into_iter()
                 .find(|(at, _)| *at <= past)
-                .map(|(_, end)| end),
+                .map(|(_, end)| self.meaning_of(end)),
         }
     }
 }
