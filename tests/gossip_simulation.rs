@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lbproxy::gossip::simulator::scenarios::faults::{self, frozen, one_way, partition, seed_loss};
-use lbproxy::gossip::simulator::scenarios::hostile::{invented, junk, replay, streams};
+use lbproxy::gossip::simulator::scenarios::hostile::{invented, junk, replay, streams, usurped};
 use lbproxy::gossip::simulator::scenarios::life::{Life, idle, life};
 use lbproxy::gossip::simulator::scenarios::report::{
     Demands, FALSE_DOWNS, Row, demands_for, quantile, rows, table,
@@ -296,6 +296,19 @@ fn invented_members_find_bounds() {
             && within(run.change, 3.0)
             // One probe a second and node finds 450 that are not there.
             && within(run.newcomer, 300.0)
+    });
+}
+
+#[test]
+fn a_member_with_a_token_speaks_for_nobody_else_and_silences_nobody() {
+    let runs = all(&[(30, 2), (10, 10)], usurped);
+    check("usurped", &runs, |nodes, run| {
+        let proxies = (nodes / 10).clamp(2, 20);
+        run.believed == 0
+            && run.told == proxies
+            && run.moved == 0
+            && within(run.restarted, 3.0)
+            && run.agreed
     });
 }
 

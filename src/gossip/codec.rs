@@ -10,6 +10,8 @@
 //! | 3 echo | `challenge (16)` |
 //! | 4 newer | `about (8) · epoch (8)`: in place of your run `about` your address is known in `epoch`; if both are one, as down |
 //! | 5 records | `age ms (4) · length (2) · announcement`, one after the other |
+//! | 6 prove | `whom (27) · challenge (16)`: prove, if you are this run, by which agent key you announce |
+//! | 7 proof | `challenge (16) · agent key (32) · signature (64)` over label, run and challenge |
 //!
 //! A member is `identity (27) · incarnation (2) · state (1)`. One that is down in the greatest incarnation has left by
 //! its own word: nobody gets there by contradicting, and what others find down keeps the incarnation that it had.
@@ -63,6 +65,10 @@ pub enum Kind {
     Newer = 4,
     /// Announcements, to proxies.
     Records = 5,
+    /// A question for the agent key of a run.
+    Prove = 6,
+    /// The answer.
+    Proof = 7,
 }
 
 /// A datagram's first fields.
@@ -95,6 +101,8 @@ impl Prefix {
             3 => Kind::Echo,
             4 => Kind::Newer,
             5 => Kind::Records,
+            6 => Kind::Prove,
+            7 => Kind::Proof,
             _ => return Err(CodecError::Value),
         };
         Ok(Self {

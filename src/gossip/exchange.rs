@@ -241,7 +241,7 @@ impl Exchange {
 
     fn meet(&mut self, node: &Node, rest: &mut &[u8]) -> Result<(), ExchangeError> {
         let peer = take_identity(rest)?;
-        if !rest.is_empty() {
+        if !rest.is_empty() || node.horizon().excludes(peer.epoch()) {
             return Err(ExchangeError::Malformed);
         }
         if peer.key() == node.identity().key() {
@@ -513,14 +513,14 @@ impl Node {
         out
     }
 
-    /// All members with their states, this one included.
+    /// All members with their states, this one included, unless it gives way to another run.
     fn known(&self) -> impl Iterator<Item = Member<Identity>> {
         let own = self.identity();
-        let alive = Member::new(own, 0, State::Alive);
+        let alive = (!self.in_conflict()).then(|| Member::new(own, 0, State::Alive));
         self.members()
             .filter(move |member| member.id().key() != own.key())
             .cloned()
-            .chain(std::iter::once(alive))
+            .chain(alive)
     }
 
     /// For each bucket a hash of the active members, and one of the announcements. A sum, so that the order does not

@@ -10,8 +10,43 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// Length of an encoded [`Identity`], bytes.
 pub const IDENTITY_LEN: usize = 27;
 
-/// Largest epoch: in the year 10889, if it is a time. Without a bound one false word would use all of them up.
-pub const MAX_EPOCH: u64 = 1 << 48;
+/// Largest epoch: in the year 2248, if it is a time. A member whose clock tells the time refuses earlier ones too, see
+/// [`Horizon`].
+pub const MAX_EPOCH: u64 = 1 << 43;
+
+/// An epoch may be ahead of the wall clock by a year, since clocks differ.
+const AHEAD: u64 = 366 * 86_400 * 1_000;
+/// Unix seconds of the year 2026: a clock that shows less has not been set.
+const CLOCK_IS_SET: u64 = 1_767_225_600;
+
+/// The last epoch that a member believes in. Without a bound one false word would use all of them up; one that moves
+/// on with the clock leaves room above whatever was believed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon(u64);
+
+impl Horizon {
+    /// At this time of the world, unix seconds; without a clock that is set, [`MAX_EPOCH`].
+    pub fn at(unix: u64) -> Self {
+        let known = unix >= CLOCK_IS_SET;
+        let last = unix.saturating_mul(1_000).saturating_add(AHEAD);
+        Self(if known {
+            last.min(MAX_EPOCH)
+        } else {
+            MAX_EPOCH
+        })
+    }
+
+    /// Whether an epoch lies behind it.
+    pub fn excludes(self, epoch: u64) -> bool {
+        epoch > self.0
+    }
+}
+
+impl Default for Horizon {
+    fn default() -> Self {
+        Self(MAX_EPOCH)
+    }
+}
 
 /// What a member does; on the wire a byte of bits, of which 0 is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -199,6 +234,27 @@ mod tests {
         let mut unknown = *mapped.as_bytes();
         unknown[26] = 2;
         assert_eq!(Identity::from_bytes(&unknown), None);
+    }
+
+    #[test]
+    fn an_epoch_may_be_a_year_ahead_of_a_clock_that_is_set() {
+        const NOW: u64 = 1_790_000_000;
+        for (unix, epoch, excluded) in [
+            (NOW, NOW * 1_000, false),
+            (NOW, NOW * 1_000 + AHEAD, false),
+            (NOW, NOW * 1_000 + AHEAD + 1, true),
+            (NOW, 0, false),
+            (0, MAX_EPOCH, false),
+            (CLOCK_IS_SET - 1, MAX_EPOCH, false),
+            (u64::MAX, MAX_EPOCH, false),
+            (u64::MAX, MAX_EPOCH + 1, true),
+        ] {
+            assert_eq!(
+                Horizon::at(unix).excludes(epoch),
+                excluded,
+                "{unix} {epoch}"
+            );
+        }
     }
 
     #[test]

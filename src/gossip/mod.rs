@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod identity;
 pub mod keyring;
 pub mod node;
+mod proofs;
 pub mod quarantine;
 pub mod record;
 pub mod records;

@@ -11,8 +11,10 @@
 mod announcing;
 mod io;
 mod observe;
+mod proving;
 mod receive;
 mod upkeep;
+mod words;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,10 +27,11 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::Time;
 use super::codec::WireCodec;
-use super::identity::{Identity, Role, pack_address};
+use super::identity::{Horizon, Identity, Role, pack_address};
 use super::keyring::{Keyring, OVERHEAD};
+use super::proofs::Proofs;
 use super::quarantine::Quarantine;
-use super::record::{Record, RecordError, ServiceState};
+use super::record::{MAX_VERSION, Record, RecordError, ServiceState};
 use super::records::{RecordRefusal, Records, Rules};
 use super::refusals::{Refusals, Refused};
 use super::replay::Contacts;
@@ -38,6 +41,7 @@ use super::tuning::{self, Punctuality};
 use super::view::PeerSet;
 use io::{Due, Io};
 use observe::Observer;
+use words::Words;
 
 pub(super) use announcing::{put_record, take_record};
 pub use io::{Counters, Dropped, Packet};
@@ -100,6 +104,7 @@ pub struct Node {
     contacts: Contacts,
     records: Records,
     refusals: Refusals,
+    proofs: Proofs,
     quarantine: Quarantine,
     rumours: Rumours,
     own: Option<Own>,
@@ -113,9 +118,13 @@ pub struct Node {
     join_tries: u32,
     /// When it calls next; what else waits among the timers for that is void.
     join_at: Option<Time>,
-    /// Takes no part until then, since somebody else has this address.
+    /// Says nothing until then, since somebody else has this address; it listens all the same.
     silent_until: Option<Time>,
     takeovers: VecDeque<Time>,
+    /// Who has told of later runs at the own address.
+    words: Words,
+    /// The last epoch that is believed in.
+    horizon: Horizon,
     started: Time,
     rejoin_asked: Time,
     /// Comparisons that are planned because much has changed.
@@ -127,6 +136,8 @@ pub struct Node {
     corrections: Budget,
     challenges: Budget,
     warnings: Budget,
+    questions: Budget,
+    proofs_made: Budget,
     /// The size and patience that foca was last configured for.
     tuned: (usize, u32),
     punctuality: Punctuality,
@@ -174,6 +185,7 @@ impl Node {
             contacts: Contacts::new(settings.limits.members),
             records: Records::new(settings.limits.records),
             refusals: Refusals::default(),
+            proofs: Proofs::default(),
             quarantine: Quarantine::default(),
             rumours: Rumours::default(),
             own: None,
@@ -185,6 +197,8 @@ impl Node {
             join_tries: 0,
             silent_until: None,
             takeovers: VecDeque::new(),
+            words: Words::default(),
+            horizon: Horizon::default(),
             started: now,
             rejoin_asked: now,
             again: 0,
@@ -193,6 +207,8 @@ impl Node {
             corrections: Budget::default(),
             challenges: Budget::default(),
             warnings: Budget::default(),
+            questions: Budget::default(),
+            proofs_made: Budget::default(),
             join_at: None,
             tuned: (1, 1),
             punctuality: Punctuality::default(),
@@ -271,9 +287,10 @@ impl Node {
         published
     }
 
-    /// Tells the time of the world, unix seconds: for the expiry of tokens alone.
+    /// Tells the time of the world, unix seconds: for the expiry of tokens, and for epochs that are too far ahead.
     pub fn set_unix(&mut self, unix: u64) {
         self.unix = unix;
+        self.horizon = Horizon::at(unix);
     }
 
     /// Announces this service from now on; what is told already is not told again.
@@ -291,6 +308,12 @@ impl Node {
 
     /// Signs, keeps and tells the own announcement of this run.
     fn publish(&mut self, record: Record, version: u64) -> Result<(), RecordError> {
+        if version > MAX_VERSION {
+            // Said again in another run, where versions begin again.
+            self.own = Some(Own { record, version: 0 });
+            self.begin_another_run();
+            return Ok(());
+        }
         let identity = self.identity();
         let mut token = Vec::new();
         if let Some(credential) = &self.credential {
@@ -396,7 +419,7 @@ impl Node {
         self.joined
     }
 
-    /// Whether it takes no part for now, since somebody else uses its address.
+    /// Whether it says nothing for now, since somebody else uses its address.
     pub fn in_conflict(&self) -> bool {
         self.silent_until.is_some()
     }
@@ -422,6 +445,11 @@ impl Node {
     /// The set as it is now; O(members). Moments of change are known only if it is observed.
     pub fn view(&mut self, now: Time) -> PeerSet {
         observe::view(self, now)
+    }
+
+    /// The last epoch that is believed in.
+    pub(super) fn horizon(&self) -> Horizon {
+        self.horizon
     }
 
     pub(super) fn keyring(&self) -> Arc<Keyring> {

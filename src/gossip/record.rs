@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use super::codec::{CodecError, take, take_array, take_u8, take_u16, take_u64};
 use super::identity::{MAX_EPOCH, is_possible, pack_address, unpack_address};
+use super::token::PUBLIC_LEN;
 
 /// Longest encoded announcement, bytes: record, token and signature together.
 pub const MAX_RECORD: usize = 512;
@@ -17,6 +18,9 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_WORD: usize = 32;
 /// Largest weight.
 pub const MAX_WEIGHT: u16 = 1000;
+/// Largest version in a run: a change each second for twelve days. A member that has used them up begins another run, so
+/// that no false word uses them up for good.
+pub const MAX_VERSION: u64 = 1 << 20;
 
 /// How a service is, by its own agent's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -198,6 +202,11 @@ impl Record {
 }
 
 impl<'a> Announcement<'a> {
+    /// The agent key that its token names, which nothing vouches for yet; `None` without a token.
+    pub fn agent(&self) -> Option<[u8; PUBLIC_LEN]> {
+        self.token.first_chunk().copied()
+    }
+
     /// The announcement in `bytes`, which must hold nothing else.
     ///
     /// # Errors
@@ -212,7 +221,7 @@ impl<'a> Announcement<'a> {
         }
         let member = take_array(&mut rest)?;
         let (epoch, version) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
-        if epoch > MAX_EPOCH {
+        if epoch > MAX_EPOCH || version > MAX_VERSION {
             return Err(CodecError::Value);
         }
         let state = *ServiceState::ALL

@@ -2,6 +2,11 @@
 //!
 //! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, so that one token
 //! touches only entries of its own cluster. What is dropped and why is a closed set.
+//!
+//! Where tokens are asked for, a member is bound to the agent key that signed first. An announcement in its name by
+//! another key counts only once the member has proved, for the run in which it is now, that it announces by that key
+//! (see [`proofs`](super::proofs)): so an agent may restart with another token or take one up while it runs, and nobody
+//! else's token speaks for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +15,12 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Time;
-use super::identity::unpack_address;
+use super::identity::{Horizon, unpack_address};
 use super::record::Announcement;
-use super::token::{Authority, GRACE, Token, TokenError};
+use super::token::{Authority, GRACE, PUBLIC_LEN, Token, TokenError};
 use super::view::{Announced, Revocation};
+
+type Agent = [u8; PUBLIC_LEN];
 
 /// Clusters that one member speaks for, at the most.
 const MOST_CLUSTERS: usize = 4;
@@ -56,6 +63,9 @@ pub enum RecordRefusal {
     /// A token is asked for.
     #[error("the announcement carries no token")]
     NoToken,
+    /// The member has not proved that it announces by this agent key.
+    #[error("its member announces by another agent's key")]
+    OtherAgent,
     /// Its token is of no use, or does not permit it.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -68,6 +78,8 @@ pub struct Stored {
     pub bytes: Arc<[u8]>,
     /// As it is read.
     pub announced: Announced,
+    /// The key that signed it, as its token says.
+    agent: Option<Agent>,
     /// How old it was when it was accepted.
     age: Duration,
     /// Since when it is an orphan.
@@ -104,6 +116,8 @@ pub struct Rules<'a> {
 #[derive(Debug)]
 pub struct Records {
     by_member: HashMap<[u8; 18], Vec<(u64, Stored)>>,
+    /// Runs that have proved by which key they announce; only of members that announce something.
+    proved: HashMap<[u8; 18], (u64, Agent)>,
     by_cluster: HashMap<u64, usize>,
     count: usize,
     /// Of members that were not known when they came, or at the last sweep.
@@ -116,6 +130,7 @@ impl Records {
     pub fn new(most: usize) -> Self {
         Self {
             by_member: HashMap::new(),
+            proved: HashMap::new(),
             by_cluster: HashMap::new(),
             count: 0,
             strangers: 0,
@@ -137,6 +152,9 @@ impl Records {
         run: impl FnOnce(&[u8; 18]) -> Option<u64>,
     ) -> Result<Option<RecordKey>, RecordRefusal> {
         let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
+        if Horizon::at(rules.unix).excludes(read.epoch) {
+            return Err(RecordRefusal::Malformed);
+        }
         let key = RecordKey {
             member: read.member,
             cluster: cluster_hash(&read.record.cluster),
@@ -145,14 +163,43 @@ impl Records {
             epoch: read.epoch,
             version: read.version,
         };
-        if self.edition(&key).is_some_and(|known| known >= edition) {
+        let agent = read.agent().filter(|_| rules.authority.is_some());
+        let known = self.get(&key).map(|known| (known.edition(), known.agent));
+        let is_known = |(known, by): (Edition, Option<Agent>)| {
+            by == agent && known.epoch == edition.epoch && known >= edition
+        };
+        if known.is_some_and(is_known) {
             return Ok(None);
         }
         let run = run(&key.member);
         if run.is_some_and(|run| edition.epoch > run) {
             return Err(RecordRefusal::LaterRun);
         }
+        let newest = self.newest(&key.member);
+        let newest = newest.map(|newest| (newest.announced.epoch, newest.agent));
+        // It was announced for a run that the member is not in: by nobody who knew.
+        let void = newest.is_some_and(|(epoch, _)| run.is_some_and(|run| epoch > run));
+        // What another key says is held against what the member says, not against how new that is.
+        let (epoch, bound) = newest.filter(|_| !void).unzip();
+        let other = agent.is_some() && bound.flatten().is_some_and(|bound| agent != Some(bound));
+        let is_old = match other {
+            true => epoch.is_some_and(|known| known > edition.epoch),
+            false => known.is_some_and(|(known, _)| known >= edition) && !void,
+        };
+        if is_old {
+            return Ok(None);
+        }
         let expires = permitted(&read, rules)?;
+        if other {
+            let proved = self.proved.get(&key.member).copied();
+            if proved != agent.map(|agent| (edition.epoch, agent)) {
+                return Err(RecordRefusal::OtherAgent);
+            }
+        }
+        if other || void {
+            // What it has announced by the key before was somebody else's, or is said again.
+            self.forget(&key.member);
+        }
         let stored = Stored {
             bytes: bytes.into(),
             announced: Announced {
@@ -163,6 +210,7 @@ impl Records {
                 expires,
                 revoked: None,
             },
+            agent,
             age,
             orphan: None,
         };
@@ -186,6 +234,35 @@ impl Records {
             }
         }
         Ok(Some(key))
+    }
+
+    /// The newest run in which a member announces, and the key by which it does; `None` while no key counts.
+    pub fn bound(&self, member: &[u8; 18]) -> Option<(u64, Agent)> {
+        let newest = self.newest(member)?;
+        newest.agent.map(|agent| (newest.announced.epoch, agent))
+    }
+
+    fn newest(&self, member: &[u8; 18]) -> Option<&Stored> {
+        let list = self.by_member.get(member)?.iter();
+        list.map(|(_, stored)| stored)
+            .max_by_key(|stored| stored.edition())
+    }
+
+    /// A run of a member has proved that it announces by a key. Kept only where that is about to be announced.
+    pub fn prove(&mut self, member: [u8; 18], epoch: u64, agent: Agent) {
+        if self.by_member.contains_key(&member) {
+            self.proved.insert(member, (epoch, agent));
+        }
+    }
+
+    /// Forgets what a member announces.
+    fn forget(&mut self, member: &[u8; 18]) {
+        for (cluster, _) in self.by_member.remove(member).unwrap_or_default() {
+            self.count -= 1;
+            if let Some(count) = self.by_cluster.get_mut(&cluster) {
+                *count -= 1;
+            }
+        }
     }
 
     /// Whether there is no place for one more of a cluster; less for members that are not known.
@@ -249,6 +326,11 @@ impl Records {
         let timeless = Rules { unix: 0, ..*rules };
         for (_, stored) in self.by_member.values_mut().flatten() {
             let read = Announcement::decode(&stored.bytes);
+            // An agent key is bound from now on, or no longer.
+            stored.agent = match (&read, rules.authority) {
+                (Ok(read), Some(_)) => read.agent(),
+                _ => None,
+            };
             let judged = read.map(|read| permitted(&read, &timeless));
             stored.announced.revoked = match judged {
                 Ok(Ok(expires)) => {
@@ -293,6 +375,8 @@ impl Records {
             });
             !list.is_empty()
         });
+        let members = &self.by_member;
+        self.proved.retain(|member, _| members.contains_key(member));
         changed
     }
 }

@@ -28,6 +28,8 @@ pub struct Refused {
     pub cluster: String,
     /// Why.
     pub why: RecordRefusal,
+    /// Of a conflict: ids of the agent key that its member announces by, and of the other one.
+    pub agents: Option<(String, String)>,
 }
 
 /// See the module.
@@ -49,10 +51,19 @@ struct Known {
 
 impl Refusals {
     /// An announcement was refused.
-    pub fn note(&mut self, bytes: &[u8], why: RecordRefusal, now: Time) {
+    pub fn note(
+        &mut self,
+        bytes: &[u8],
+        why: RecordRefusal,
+        agents: Option<(String, String)>,
+        now: Time,
+    ) {
         match why {
             RecordRefusal::Malformed | RecordRefusal::LaterRun => return,
-            RecordRefusal::Full | RecordRefusal::NoToken | RecordRefusal::Token(_) => {}
+            RecordRefusal::Full
+            | RecordRefusal::NoToken
+            | RecordRefusal::OtherAgent
+            | RecordRefusal::Token(_) => {}
         }
         let Ok(read) = Announcement::decode(bytes) else {
             return;
@@ -84,6 +95,7 @@ impl Refusals {
                 member: unpack_address(&read.member),
                 cluster: read.record.cluster,
                 why,
+                agents,
             });
         }
     }
@@ -142,18 +154,19 @@ mod tests {
     }
 
     fn note(refusals: &mut Refusals, place: usize, why: RecordRefusal, now: Time) -> usize {
-        refusals.note(&bytes(place), why, now);
+        refusals.note(&bytes(place), why, None, now);
         refusals.take().len()
     }
 
     #[test]
     fn a_member_is_told_of_once_in_ten_minutes_for_each_reason() {
         let mut refusals = Refusals::default();
-        refusals.note(&bytes(1), EXPIRED, at(0));
+        refusals.note(&bytes(1), EXPIRED, None, at(0));
         let told = Refused {
             member: address_of(1),
             cluster: "web".to_owned(),
             why: EXPIRED,
+            agents: None,
         };
         assert_eq!(refusals.take(), [told]);
         for (place, why, seconds, told) in [
@@ -169,7 +182,7 @@ mod tests {
             let count = note(&mut refusals, place, why, at(seconds));
             assert_eq!(count, told, "{place} {why} {seconds}");
         }
-        refusals.note(b"no announcement", EXPIRED, at(602));
+        refusals.note(b"no announcement", EXPIRED, None, at(602));
         assert!(refusals.take().is_empty());
     }
 
@@ -177,7 +190,7 @@ mod tests {
     fn who_invents_members_fills_neither_memory_nor_log() {
         let mut refusals = Refusals::default();
         for place in 0..1_000 {
-            refusals.note(&bytes(place), EXPIRED, at(0));
+            refusals.note(&bytes(place), EXPIRED, None, at(0));
         }
         assert_eq!(
             (refusals.known.len(), refusals.untold.len()),

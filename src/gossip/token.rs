@@ -19,7 +19,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use thiserror::Error;
 
-pub use sign::{AgentCredential, Authority, CredentialError, OperatorKey, OperatorPublic, mint};
+pub use sign::{
+    AgentCredential, Authority, CredentialError, OperatorKey, OperatorPublic, agent_id, is_proved,
+    mint,
+};
 
 use super::record::{MAX_NAME, MAX_WEIGHT};
 

@@ -129,7 +129,7 @@ pub struct Report {
     pub patience: u32,
     /// Whether it has compared its state with another member at least once.
     pub joined: bool,
-    /// Whether it takes no part for now, since somebody else uses its address.
+    /// Whether it says nothing for now, since somebody else uses its address.
     pub conflict: bool,
     /// News that is still to be told.
     pub rumours: usize,

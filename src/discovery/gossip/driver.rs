@@ -280,8 +280,17 @@ impl<'a> Driver<'a> {
                 member,
                 cluster,
                 why,
+                agents,
             } = refused;
             let reason = Dropped::from(why).as_str();
+            if let Some((bound, other)) = agents {
+                warn!(
+                    %member, %cluster, reason, bound, other,
+                    "gossip: an announcement is refused: it is signed by agent key {other}, and its member announces by \
+                     {bound}; whoever holds the token of {other} speaks for others, or two agents have one address"
+                );
+                continue;
+            }
             warn!(%member, %cluster, reason, "gossip: an announcement is refused: {why}");
         }
     }
@@ -344,9 +353,9 @@ impl<'a> Driver<'a> {
         if node.in_conflict() != self.conflict {
             self.conflict = node.in_conflict();
             if self.conflict {
-                error!(address = %self.seat.settings.advertise, "gossip: somebody else uses this address; this member takes no part for five minutes");
+                error!(address = %self.seat.settings.advertise, "gossip: somebody else uses this address; this member says nothing for five minutes, and listens on");
             } else {
-                warn!("gossip: this member takes part again");
+                warn!("gossip: this member speaks again");
             }
         }
         let report = Report {

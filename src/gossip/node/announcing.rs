@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::super::codec::{CodecError, Kind, PREFIX_LEN, take, take_u16, take_u32};
 use super::super::identity::{Identity, Role};
-use super::super::records::{RecordKey, Rules};
+use super::super::record::Announcement;
+use super::super::records::{RecordKey, RecordRefusal, Rules};
 use super::super::tuning::{self, MAX_DATAGRAM};
 use super::io::Due;
+use super::receive::CORRECTIONS;
 use super::{Dropped, Node, OVERHEAD};
 
+/// So many versions may come before an earlier one.
+const OVERTAKEN: u64 = 64;
 /// A new proxy is told of the own service so often.
 const GREETINGS: u8 = 3;
 
@@ -102,14 +106,40 @@ impl Node {
         }
     }
 
-    pub(super) fn apply_records(&mut self, mut rest: &[u8]) -> Result<(), Dropped> {
+    pub(super) fn apply_records(
+        &mut self,
+        sender: &Identity,
+        mut rest: &[u8],
+    ) -> Result<(), Dropped> {
         while !rest.is_empty() {
             let (age, bytes) = take_record(&mut rest)?;
             if self.keeps_all() {
                 self.take_record(bytes, age, true);
+                self.tell_if_outdone(sender, bytes);
             }
         }
         Ok(())
+    }
+
+    /// Somebody has announced in the name of a member, in versions far above those that it has itself: it is told to go
+    /// on in another run, in which its own word counts. Few versions may have overtaken each other on the way.
+    fn tell_if_outdone(&mut self, sender: &Identity, bytes: &[u8]) {
+        let Ok(read) = Announcement::decode(bytes) else {
+            return;
+        };
+        // Another agent's key is another matter.
+        let bound = self.records.bound(&read.member);
+        let other = bound.is_some_and(|(_, agent)| read.agent() != Some(agent));
+        if read.member != sender.key() || read.epoch != sender.epoch() || other {
+            return;
+        }
+        let known = self.records.of(&read.member);
+        let outdone = known
+            .map(|(_, stored)| stored.edition())
+            .any(|known| known.epoch == read.epoch && known.version > read.version + OVERTAKEN);
+        if outdone && self.corrections.take(self.io.now, CORRECTIONS) {
+            self.tell_newer(sender, sender.epoch());
+        }
     }
 
     /// Takes an announcement that was told; news is told on if `tell` says so.
@@ -152,9 +182,10 @@ impl Node {
                 }
             }
             Ok(None) => {}
+            Err(RecordRefusal::OtherAgent) => self.ask_for_proof(bytes, age, tell),
             Err(refusal) => {
                 self.io.counters.drop(refusal.into());
-                self.refusals.note(bytes, refusal, self.io.now);
+                self.refusals.note(bytes, refusal, None, self.io.now);
             }
         }
     }

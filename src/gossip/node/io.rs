@@ -46,12 +46,12 @@ pub enum Dropped {
     Echo,
     /// More members or announcements than there is room for.
     Limit,
-    /// While this member takes no part.
-    Silent,
     /// An announcement that an earlier member at this place has failed of.
     Quarantined,
     /// An announcement without a token, where one is asked for.
     NoToken,
+    /// An announcement by another agent key than its member's.
+    OtherAgent,
     /// An announcement whose token is of no use for it.
     Token(TokenError),
 }
@@ -68,9 +68,9 @@ impl Dropped {
             Self::Own,
             Self::Echo,
             Self::Limit,
-            Self::Silent,
             Self::Quarantined,
             Self::NoToken,
+            Self::OtherAgent,
         ];
         let tokens = TokenError::ALL.into_iter().map(Self::Token);
         seals.chain(plain).chain(tokens)
@@ -91,9 +91,9 @@ impl Dropped {
             Self::Own => seals + 4,
             Self::Echo => seals + 5,
             Self::Limit => seals + 6,
-            Self::Silent => seals + 7,
-            Self::Quarantined => seals + 8,
-            Self::NoToken => seals + 9,
+            Self::Quarantined => seals + 7,
+            Self::NoToken => seals + 8,
+            Self::OtherAgent => seals + 9,
             Self::Token(error) => seals + 10 + error as usize,
         }
     }
@@ -109,9 +109,9 @@ impl Dropped {
             Self::Own => "own_address",
             Self::Echo => "echo",
             Self::Limit => "limit",
-            Self::Silent => "silent",
             Self::Quarantined => "quarantined",
             Self::NoToken => "token",
+            Self::OtherAgent => "other_agent",
             Self::Token(error) => error.reason(),
         }
     }
@@ -124,6 +124,7 @@ impl From<RecordRefusal> for Dropped {
             RecordRefusal::LaterRun => Self::Stale,
             RecordRefusal::Full => Self::Limit,
             RecordRefusal::NoToken => Self::NoToken,
+            RecordRefusal::OtherAgent => Self::OtherAgent,
             RecordRefusal::Token(error) => Self::Token(error),
         }
     }

@@ -10,24 +10,16 @@ use super::super::codec::{
     self, CHALLENGE_LEN, CodecError, Kind, MEMBER_LEN, PREFIX_LEN, Prefix, SUSPECT, take_array,
     take_identity, take_u64,
 };
-use super::super::identity::{IDENTITY_LEN, Identity, MAX_EPOCH};
+use super::super::identity::{IDENTITY_LEN, Identity};
 use super::super::replay::Verdict;
 use super::super::tuning::MAX_DATAGRAM;
 use super::io::{Due, Notice};
 use super::{Budget, DATAGRAM, Dropped, Node};
 
 /// Words to runs that are not the newest, in a second.
-const CORRECTIONS: u32 = 100;
+pub(super) const CORRECTIONS: u32 = 100;
 /// Runs that are challenged in a second.
 const CHALLENGES: u32 = 2_000;
-/// More takeovers of the own address than this in a minute: somebody else lives there. Who has just come gives way
-/// first.
-const TAKEOVERS: (usize, usize) = (5, 10);
-const MINUTE: Duration = Duration::from_secs(60);
-/// The epoch after a takeover is one of so many.
-const EPOCHS: u32 = 1_000;
-/// How long the member that gives way takes no part.
-const SILENCE: Duration = Duration::from_secs(300);
 /// Between two warnings of a suspect.
 const WARN_EVERY: Duration = Duration::from_millis(1_500);
 
@@ -46,16 +38,16 @@ impl Node {
         if packet.len() > MAX_DATAGRAM {
             return Err(Dropped::Oversized);
         }
-        if self.silent_until.is_some() {
-            return Err(Dropped::Silent);
-        }
         let keyring = Arc::clone(&self.io.keyring);
         let body = keyring.open(DATAGRAM, &[], packet).map_err(Dropped::Seal)?;
         let prefix = Prefix::read(body)?;
+        if self.horizon.excludes(prefix.sender.epoch()) {
+            return Err(Dropped::Malformed);
+        }
         if prefix.sender.key() == self.identity().key() {
             // A reflection of what this run has sent is no sign of another one.
             if prefix.sender.epoch() > self.identity().epoch() {
-                self.take_over(prefix.sender.epoch());
+                self.hear_of(&prefix.sender, prefix.sender.epoch());
             }
             return Err(Dropped::Own);
         }
@@ -71,15 +63,9 @@ impl Node {
                 let prefix = Prefix::read(&body)?;
                 self.apply(&prefix, &body)
             }
-            Kind::Newer => {
-                let (about, known) = read_newer(rest)?;
-                // A word about another run answers what that one has sent, perhaps by the hand of a recorder.
-                if about == self.identity().epoch() {
-                    self.take_over(known);
-                }
-                Ok(())
-            }
-            Kind::Swim | Kind::Records => {
+            Kind::Prove => self.prove(&prefix, rest),
+            Kind::Proof => self.take_proof(&prefix, rest),
+            Kind::Swim | Kind::Records | Kind::Newer => {
                 match self.contacts.judge(&prefix.sender, prefix.sequence, now) {
                     Verdict::Fresh => self.apply(&prefix, body),
                     Verdict::Replayed => Err(Dropped::Replayed),
@@ -96,7 +82,7 @@ impl Node {
     }
 
     /// Tells a run that its address is known in another one, or in this very run as down.
-    pub(super) fn tell_newer(&mut self, run: &Identity, known: u64) {
+    pub(in crate::gossip) fn tell_newer(&mut self, run: &Identity, known: u64) {
         let rest: [&[u8]; 2] = [&run.epoch().to_be_bytes(), &known.to_be_bytes()];
         self.io.send(run.address(), Kind::Newer, &rest);
     }
@@ -125,7 +111,12 @@ impl Node {
         } else if whom.key() == self.identity().key() {
             // Asked about another run at this address: a later one is somebody else's, or ours from before a clock
             // was set back.
-            self.take_over(whom.epoch());
+            let fresh = self
+                .contacts
+                .judge(&prefix.sender, prefix.sequence, self.io.now);
+            if fresh == Verdict::Fresh {
+                self.hear_of(&prefix.sender, whom.epoch());
+            }
         }
         Ok(())
     }
@@ -134,8 +125,16 @@ impl Node {
     fn apply(&mut self, prefix: &Prefix, body: &[u8]) -> Result<(), Dropped> {
         match prefix.kind {
             Kind::Swim => self.apply_swim(&prefix.sender, &body[PREFIX_LEN - IDENTITY_LEN..]),
-            Kind::Records => self.apply_records(&body[PREFIX_LEN..]),
-            Kind::Challenge | Kind::Echo | Kind::Newer => Ok(()),
+            Kind::Records => self.apply_records(&prefix.sender, &body[PREFIX_LEN..]),
+            Kind::Newer => {
+                let (about, known) = read_newer(&body[PREFIX_LEN..])?;
+                // A word about another run answers what that one has sent, perhaps by the hand of a recorder.
+                if about == self.identity().epoch() {
+                    self.hear_of(&prefix.sender, known);
+                }
+                Ok(())
+            }
+            Kind::Challenge | Kind::Echo | Kind::Prove | Kind::Proof => Ok(()),
         }
     }
 
@@ -153,7 +152,8 @@ impl Node {
             .min(room as u64);
         let mut kept = Vec::new();
         // The sender itself may be new too.
-        let data = if (told as u64) < budget {
+        let far = members.is_some_and(|(start, _)| self.tells_of_far_runs(&data[start..]));
+        let data = if (told as u64) < budget && !far {
             data
         } else {
             if !self.knows(sender) && budget == 0 {
@@ -163,7 +163,7 @@ impl Node {
             &kept
         };
         if let Some((start, _)) = members {
-            self.look_at_told(&data[start..]);
+            self.look_at_told(sender, &data[start..]);
         }
         let result = self.swim.handle_data(data, &mut self.io);
         drop(kept);
@@ -186,7 +186,15 @@ impl Node {
             .any(|known| known.id().key() == key)
     }
 
-    /// The message without those members that are new, but for the first `room` of them.
+    /// Whether one of these members is in a run that cannot be.
+    fn tells_of_far_runs(&self, members: &[u8]) -> bool {
+        let mut all = members.chunks_exact(MEMBER_LEN);
+        all.any(|mut bytes| {
+            codec::take_member(&mut bytes).is_ok_and(|m| self.horizon.excludes(m.id().epoch()))
+        })
+    }
+
+    /// The message without members in runs that cannot be, and without those that are new, but for the first `room`.
     fn only_known(
         &mut self,
         data: &[u8],
@@ -200,9 +208,14 @@ impl Node {
         kept.truncate(start);
         let mut count = 0u16;
         for bytes in data[start..].chunks_exact(MEMBER_LEN) {
-            let known =
-                codec::take_member(&mut &*bytes).map_or(true, |member| self.knows(member.id()));
-            if known || room > 0 {
+            let member = codec::take_member(&mut &*bytes);
+            let far = member
+                .as_ref()
+                .is_ok_and(|member| self.horizon.excludes(member.id().epoch()));
+            let known = member.map_or(true, |member| self.knows(member.id()));
+            if far {
+                self.io.counters.drop(Dropped::Malformed);
+            } else if known || room > 0 {
                 room -= usize::from(!known);
                 count += 1;
                 kept.extend_from_slice(bytes);
@@ -215,7 +228,7 @@ impl Node {
     }
 
     /// Whether somebody speaks of a later run at the own address, or of suspects.
-    fn look_at_told(&mut self, members: &[u8]) {
+    fn look_at_told(&mut self, teller: &Identity, members: &[u8]) {
         let own = self.identity().key();
         for bytes in members.chunks_exact(MEMBER_LEN) {
             self.io.suspecting |= bytes[MEMBER_LEN - 1] == SUSPECT;
@@ -223,7 +236,7 @@ impl Node {
                 && let Ok(member) = codec::take_member(&mut &*bytes)
                 && member.id().epoch() > self.identity().epoch()
             {
-                self.take_over(member.id().epoch());
+                self.hear_of(teller, member.id().epoch());
             }
         }
     }
@@ -263,45 +276,6 @@ impl Node {
             if left > 1 {
                 self.io.after(WARN_EVERY, Due::Warn(suspect, left - 1));
             }
-        }
-    }
-
-    /// A run of this address is known whose epoch is not below the own: one of the next is taken, by chance, since two
-    /// at one address would not be told apart in the same one.
-    pub(in crate::gossip) fn take_over(&mut self, seen: u64) {
-        let own = self.identity();
-        if seen < own.epoch() || self.io.leaving || self.silent_until.is_some() {
-            return;
-        }
-        let now = self.io.now;
-        self.takeovers.push_back(now);
-        self.takeovers.retain(|&at| now.saturating_sub(at) < MINUTE);
-        let young = now.saturating_sub(self.started) < MINUTE;
-        let most = if young { TAKEOVERS.0 } else { TAKEOVERS.1 };
-        if self.takeovers.len() > most || seen > MAX_EPOCH - u64::from(EPOCHS) {
-            self.takeovers.clear();
-            self.silent_until = Some(now + SILENCE);
-            self.io.mute = true;
-            self.dirty = true;
-            return;
-        }
-        let next = own.with_epoch(seen + 1 + u64::from(self.random_below(EPOCHS)));
-        let _ = self.swim.change_identity(next, &mut self.io);
-        self.after_swim();
-        self.in_new_run(next);
-    }
-
-    /// Goes on in another run: what was said in the one before is said again.
-    fn in_new_run(&mut self, identity: Identity) {
-        self.io.identity = identity;
-        self.io.counters.rejoins += 1;
-        self.heard = false;
-        self.call_in(Duration::ZERO);
-        self.dirty = true;
-        if let Some(own) = &self.own {
-            let (record, version) = (own.record.clone(), own.version);
-            // It was within the limits in the run before.
-            let _ = self.publish(record, version + 1);
         }
     }
 
@@ -350,8 +324,12 @@ impl Node {
             let id = *member.id();
             if id.key() == own.key() {
                 if id.epoch() > own.epoch() || (id == own && member.state() == State::Down) {
-                    self.take_over(id.epoch());
+                    self.hear_of(peer, id.epoch());
                 }
+                continue;
+            }
+            if self.horizon.excludes(id.epoch()) {
+                self.io.counters.drop(Dropped::Malformed);
                 continue;
             }
             match known.get(&id.key()) {
@@ -405,7 +383,7 @@ impl Budget {
     }
 
     /// Takes one of `most`, if there is one left in this second.
-    fn take(&mut self, now: Time, most: u32) -> bool {
+    pub(super) fn take(&mut self, now: Time, most: u32) -> bool {
         let some = self.left(now, most) > 0;
         self.used += u32::from(some);
         some
@@ -419,7 +397,7 @@ impl From<CodecError> for Dropped {
 }
 
 /// All of `rest`, which must be `N` bytes.
-fn exactly<const N: usize>(mut rest: &[u8]) -> Result<[u8; N], CodecError> {
+pub(super) fn exactly<const N: usize>(mut rest: &[u8]) -> Result<[u8; N], CodecError> {
     let bytes = take_array(&mut rest)?;
     if rest.is_empty() {
         Ok(bytes)

@@ -151,6 +151,7 @@ fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
         member: address_of(1),
         cluster: "web".to_owned(),
         why,
+        agents: None,
     };
     assert_eq!(nodes[0].take_refused(), [refused], "once");
     assert_eq!(nodes[0].refused(), [(address_of(1), why)]);
@@ -175,6 +176,9 @@ fn only_a_word_about_the_present_run_is_listened_to() {
         let mut packets = nodes[0].take_packets();
         nodes[1].receive(&mut packets[0].bytes, NOW);
         let epoch = nodes[1].identity().epoch();
+        assert_eq!(epoch, 5, "who tells has not proved to be live");
+        carry(&mut nodes);
+        let epoch = nodes[1].identity().epoch();
         let right = if listens { epoch > known } else { epoch == 5 };
         assert!(right, "{about} {known}: {epoch}");
     }
@@ -183,17 +187,86 @@ fn only_a_word_about_the_present_run_is_listened_to() {
 #[test]
 fn who_is_told_of_later_runs_again_and_again_gives_way_for_a_time() {
     let mut node = run_of(0, 5, Role::Agent);
+    let teller = |place: usize| Identity::new(address_of(place), 5, Role::Proxy);
+    // Each time by two: one alone, however often, does not count among many.
+    let peers = (1..9).map(|place| Member::new(teller(place), 0, State::Alive));
+    node.take_members(&teller(1), true, peers.collect());
     for turn in 0..5 {
-        node.take_over(node.identity().epoch());
+        let later = node.identity().epoch() + 7;
+        for _ in 0..3 {
+            node.hear_of(&teller(1), later);
+        }
+        assert!(node.identity().epoch() < later, "{turn}");
+        node.hear_of(&teller(2), later);
+        assert!(node.identity().epoch() > later, "{turn}");
         assert!(!node.in_conflict(), "{turn}");
     }
-    node.take_over(node.identity().epoch());
+    for place in 1..3 {
+        assert!(!node.in_conflict());
+        node.hear_of(&teller(place), node.identity().epoch() + 1);
+    }
     assert!(node.in_conflict());
     node.take_packets();
     node.run_timers(NOW + Duration::from_secs(299));
     assert!(node.take_packets().is_empty(), "it says nothing");
+    assert!(
+        node.members().all(|member| member.state() == State::Alive),
+        "and holds nobody for dead who was not asked"
+    );
     node.run_timers(NOW + Duration::from_secs(302));
     assert!(!node.in_conflict());
+}
+
+#[test]
+fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
+    const UNIX: u64 = 1_790_000_000;
+    let first = UNIX * 1_000;
+    let mut nodes = [
+        run_of(0, first, Role::Proxy),
+        run_of(1, first, Role::Agent),
+        run_of(2, first, Role::Proxy),
+    ];
+    nodes.iter_mut().for_each(|node| node.set_unix(UNIX));
+    for place in [1, 2] {
+        nodes[place].set_seeds(vec![address_of(0)], NOW);
+        nodes[place].run_timers(NOW);
+        carry(&mut nodes);
+    }
+    let members: Vec<_> = nodes
+        .iter()
+        .map(|node| Member::new(node.identity(), 0, State::Alive))
+        .collect();
+    let peer = nodes[2].identity();
+    nodes[0].take_members(&peer, true, members);
+    carry(&mut nodes);
+    let far = Dropped::Malformed;
+    for known in [
+        first + (366 * 86_400 + 1) * 1_000,
+        super::super::identity::MAX_EPOCH,
+        u64::MAX,
+    ] {
+        for _ in 0..20 {
+            let run = nodes[0].identity();
+            nodes[1].tell_newer(&run, known);
+            nodes[1].tell_newer(&run, run.epoch() + 1_000);
+            carry(&mut nodes);
+        }
+    }
+    assert_eq!(nodes[0].identity().epoch(), first, "one word is none");
+    // As often as it likes it may say that the run is down: that costs a few runs and nothing else.
+    for _ in 0..100 {
+        let run = nodes[0].identity();
+        nodes[1].tell_newer(&run, run.epoch());
+        carry(&mut nodes);
+    }
+    assert!(nodes[0].identity().epoch() < first + 10_000);
+    assert!(!nodes[0].in_conflict());
+    // A run that cannot be is nobody's.
+    let before = nodes[0].counters().dropped(far);
+    let run = Identity::new(address_of(7), first * 2, Role::Agent);
+    nodes[0].take_members(&peer, true, vec![Member::new(run, 0, State::Alive)]);
+    assert_eq!(nodes[0].counters().dropped(far), before + 1);
+    assert_eq!(nodes[0].state_of(address_of(7)), None);
 }
 
 #[test]

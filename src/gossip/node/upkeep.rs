@@ -36,6 +36,10 @@ impl Node {
             self.punctuality.note(late, now);
             self.io.counters.latest_timer = self.io.counters.latest_timer.max(late);
             match due {
+                // It asks nobody, so that nobody has failed to answer.
+                Due::Swim(timer) if self.silent_until.is_some() => {
+                    self.io.after(Duration::from_secs(1), Due::Swim(timer));
+                }
                 Due::Swim(timer) => {
                     if self.was_refuted(&timer) {
                         continue;
@@ -153,7 +157,9 @@ impl Node {
 
     /// Wants the whole state compared with this member's.
     fn ask(&mut self, member: SocketAddr) {
-        if self.silent_until.is_none() && !self.io.leaving && !self.exchanges.contains(&member) {
+        // An agent that says nothing has nothing to ask.
+        let may = self.silent_until.is_none() || self.keeps_all();
+        if may && !self.io.leaving && !self.exchanges.contains(&member) {
             self.exchanges.push(member);
         }
     }
@@ -226,15 +232,8 @@ impl Node {
         }
         let is_suspect = |member: &Member<Identity>| member.state() == State::Suspect;
         self.io.suspecting &= self.swim.iter_members().any(is_suspect);
-        if self.silent_until.is_some_and(|until| until <= now) {
-            self.silent_until = None;
-            self.io.mute = false;
-            self.joined = false;
-            self.heard = false;
-            self.join_tries = 0;
-            self.dirty = true;
-            self.call_in(Duration::ZERO);
-        }
+        self.end_silence(now);
+        self.look_at_proofs();
         let known = self.swim.iter_membership_state().len();
         self.forget_some(known);
         if now.saturating_sub(self.rejoin_asked) >= REJOIN_EVERY {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::gossip::identity::pack_address;
-use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::record::{MAX_VERSION, Record, ServiceState};
 use crate::gossip::token::{AgentCredential, OperatorKey, mint};
 
 const NOW: Time = Duration::from_secs(50);
@@ -161,7 +161,7 @@ fn with_an_operator_a_token_decides() {
     };
     let good = signed(&right, &web, 1, "set");
     let mut forged = good.clone();
-    forged[30] ^= 1;
+    forged[34] ^= 1;
     let mut elsewhere = web.encode(&pack_address("10.2.0.1:1".parse().unwrap()), 1, 1, &{
         let mut token = Vec::new();
         right.token().encode(&mut token);
@@ -275,5 +275,106 @@ fn with_an_operator_a_token_decides() {
                 "without an operator no token counts"
             );
         }
+    }
+}
+
+/// An operator's key, and agents with a token each.
+fn agents(seeds: &[u8]) -> (Authority, Vec<AgentCredential>) {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let cidrs = ["10.1.0.0/24".parse().unwrap()];
+    let of = |seed: &u8| mint(&operator, &[*seed; 32], "web", &cidrs, 5, EXPIRES).unwrap();
+    (
+        Authority::new(operator.public()),
+        seeds.iter().map(of).collect(),
+    )
+}
+
+/// What `credential` announces in the name of member 1.
+fn by(credential: &AgentCredential, epoch: u64, version: u64) -> Vec<u8> {
+    let mut token = Vec::new();
+    credential.token().encode(&mut token);
+    let bytes = record("web").encode(&member(1), epoch, version, &token);
+    let mut bytes = bytes.unwrap();
+    let signature = credential.sign("set", &bytes);
+    bytes.extend_from_slice(&signature);
+    bytes
+}
+
+#[test]
+fn a_member_announces_by_one_key_until_it_proves_another() {
+    let (authority, all) = agents(&[3, 4]);
+    let rules = Rules {
+        authority: Some(&authority),
+        label: "set",
+        unix: 0,
+    };
+    let keys = [0, 1].map(|i: usize| *all[i].token().agent());
+    let other = Err(RecordRefusal::OtherAgent);
+    let mut records = Records::new(10);
+    let mut take =
+        |who: usize, epoch: u64, version: u64, run: u64, proved: Option<(u64, usize)>| {
+            if let Some((epoch, who)) = proved {
+                records.prove(member(1), epoch, keys[who]);
+            }
+            let bytes = by(&all[who], epoch, version);
+            let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(run));
+            (taken.map(|key| key.is_some()), records.bound(&member(1)))
+        };
+    for (who, epoch, version, run, proved, expected, bound) in [
+        (0, 5, 3, 5, None, Ok(true), (5, 0)),
+        // However new, and in whichever run.
+        (1, 5, 3, 5, None, other, (5, 0)),
+        (1, 5, MAX_VERSION, 5, None, other, (5, 0)),
+        (1, 5, 1, 5, None, other, (5, 0)),
+        (1, 6, 1, 6, None, other, (5, 0)),
+        (1, 6, 1, 6, Some((5, 1)), other, (5, 0)),
+        (1, 6, 1, 6, Some((6, 0)), other, (5, 0)),
+        (1, 4, 9, 6, None, Ok(false), (5, 0)),
+        // The same key needs no proof.
+        (0, 6, 1, 6, None, Ok(true), (6, 0)),
+        // Another token in the same run, at a lower version even.
+        (1, 6, 1, 6, Some((6, 1)), Ok(true), (6, 1)),
+        (0, 6, 2, 6, None, other, (6, 1)),
+        (1, 6, 2, 6, None, Ok(true), (6, 1)),
+        // Announced for a run that its member turns out not to be in.
+        (0, 3, 1, 3, None, Ok(true), (3, 0)),
+    ] {
+        let taken = take(who, epoch, version, run, proved);
+        let bound = Some((bound.0, keys[bound.1]));
+        assert_eq!(taken, (expected, bound), "{who} {epoch} {version}");
+    }
+    assert_eq!(records.len(), 1);
+    // Without an operator nobody is bound.
+    records.judge_again(&Rules {
+        authority: None,
+        ..rules
+    });
+    assert_eq!(records.bound(&member(1)), None);
+}
+
+#[test]
+fn versions_and_runs_are_bounded() {
+    const UNIX: u64 = 1_790_000_000;
+    let rules = Rules {
+        authority: None,
+        label: "",
+        unix: UNIX,
+    };
+    let malformed = Err(RecordRefusal::Malformed);
+    for (epoch, version, expected) in [
+        (1, MAX_VERSION, Ok(true)),
+        (1, MAX_VERSION + 1, malformed),
+        (1, u64::MAX, malformed),
+        (UNIX * 1_000, 1, Ok(true)),
+        (UNIX * 2_000, 1, malformed),
+        (u64::MAX, 1, malformed),
+    ] {
+        let bytes = record("a").encode(&member(1), epoch, version, &[]).unwrap();
+        let taken = Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None);
+        assert_eq!(
+            taken.map(|key| key.is_some()),
+            expected,
+            "{epoch} {version}"
+        );
     }
 }

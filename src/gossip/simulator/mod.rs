@@ -23,6 +23,7 @@ use super::identity::{Identity, Role};
 use super::keyring::{Keyring, SecretKey};
 use super::node::{Limits, Node, Settings};
 use super::record::{Record, ServiceState};
+use super::token::{AgentCredential, Authority};
 use super::tuning::MAX_DATAGRAM;
 
 pub use network::{Network, Traffic};
@@ -83,6 +84,12 @@ pub struct Simulation {
     pub keyring: Arc<Keyring>,
     /// Bounds of nodes that are started from now on.
     pub limits: Limits,
+    /// Whom proxies that are started from now on ask for tokens of.
+    pub authority: Option<Authority>,
+    /// The text of what agents that are started from now on sign with.
+    pub credential: Option<String>,
+    /// Unix seconds of the world at the start, by the clocks of nodes that are started from now on; 0: not set.
+    pub unix: u64,
 }
 
 impl Simulation {
@@ -107,6 +114,9 @@ impl Simulation {
                 records: 40_000,
                 ..Limits::default()
             },
+            authority: None,
+            credential: None,
+            unix: 0,
         }
     }
 
@@ -170,17 +180,22 @@ impl Simulation {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         let address = self.slots[id].address;
+        let credential = self
+            .credential
+            .as_deref()
+            .map(|text| AgentCredential::parse(text).expect("the scenario's credential is one"));
         let settings = Settings {
             identity: Identity::new(address, epoch, role),
             keyring: Arc::clone(&self.keyring),
             label: LABEL.to_owned(),
-            authority: None,
-            credential: None,
+            authority: self.authority.clone().filter(|_| role == Role::Proxy),
+            credential: credential.filter(|_| role == Role::Agent),
             observed: false,
             limits: self.limits,
             seed,
         };
         let mut node = Node::new(settings, self.now);
+        node.set_unix(self.unix);
         if role == Role::Agent {
             node.announce(record(address, 1, ServiceState::Ready), self.now)
                 .expect("the simulator's record is within the limits");

@@ -2,23 +2,30 @@
 //! (RFC 8032) throughout.
 //!
 //! Signed is a domain word with the operator's claims, or another with the label of the peer set, its length before
-//! it, and the announcement: no signature is good for the other purpose, nor an announcement in another set. A token
-//! is good in each set whose proxies know its operator.
+//! it, and the announcement, or a third with label, run and challenge, by which a run proves its agent key: no signature
+//! is good for another purpose, nor an announcement in another set. A token without a label is good in each set whose
+//! proxies know its operator.
 //!
 //! A credential is a token and the private key that it names. Each is minted with a new one, so the one that an agent
 //! loses takes no other along.
 
 use std::fmt;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{GRACE, PUBLIC_LEN, SIGNATURE_LEN, Token, TokenError};
+use crate::gossip::identity::Identity;
 use crate::gossip::text::{self, SECRET_LEN, Secret, TextError};
 
 const TOKEN_DOMAIN: &[u8] = b"lbproxy-gossip-token-1\0";
 const RECORD_DOMAIN: &[u8] = b"lbproxy-gossip-record-1\0";
+const PROOF_DOMAIN: &[u8] = b"lbproxy-gossip-proof-1\0";
+const ID_DOMAIN: &[u8] = b"lbproxy-gossip-agent-id-1\0";
+/// Bytes of an agent key's id.
+const ID_LEN: usize = 8;
 
 /// Why a text is no credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -136,6 +143,11 @@ impl AgentCredential {
         &self.token
     }
 
+    /// The agent's proof that the run `identity` in the set with this label announces by its key.
+    pub fn prove(&self, label: &str, identity: &Identity, challenge: &[u8]) -> [u8; SIGNATURE_LEN] {
+        sign(&self.agent, &proof_message(label, identity, challenge))
+    }
+
     /// The agent's signature of an announcement in the set with this label.
     pub fn sign(&self, label: &str, record: &[u8]) -> [u8; SIGNATURE_LEN] {
         sign(&self.agent, &record_message(label, record))
@@ -191,6 +203,33 @@ fn token_message(token: &Token) -> Vec<u8> {
 fn record_message(label: &str, record: &[u8]) -> Vec<u8> {
     let length = (label.len() as u64).to_be_bytes();
     [RECORD_DOMAIN, &length, label.as_bytes(), record].concat()
+}
+
+fn proof_message(label: &str, identity: &Identity, challenge: &[u8]) -> Vec<u8> {
+    let length = (label.len() as u64).to_be_bytes();
+    let run = identity.as_bytes();
+    [PROOF_DOMAIN, &length, label.as_bytes(), run, challenge].concat()
+}
+
+/// Whether the holder of an agent key has proved that the run `identity` announces by it.
+pub fn is_proved(
+    agent: &[u8; PUBLIC_LEN],
+    label: &str,
+    identity: &Identity,
+    challenge: &[u8],
+    signature: &[u8; SIGNATURE_LEN],
+) -> bool {
+    verify(agent, &proof_message(label, identity, challenge), signature)
+}
+
+/// What an agent key, and the one token that names it, are called in logs and in `revoked`: 16 hexadecimal digits.
+pub fn agent_id(agent: &[u8; PUBLIC_LEN]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(ID_DOMAIN);
+    hash.update(agent);
+    let hash = hash.finish();
+    let bytes = hash.as_ref().iter().take(ID_LEN);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn pair(seed: &Secret) -> Ed25519KeyPair {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use foca::{Member, State};
 
 use super::{
-    NodeId, Simulation, agrees, any_agent, counted, downs, known_by, populate, proxies_of, settled,
-    state_at, until_agreed, with_role,
+    NodeId, Simulation, agents, agrees, any_agent, counted, downs, known_by, populate, proxies_of,
+    record_key, settled, state_at, until_agreed, with_role,
 };
 use crate::gossip::exchange::{Exchange, MAX_FRAME};
 use crate::gossip::identity::{Identity, Role};
@@ -15,6 +15,7 @@ use crate::gossip::keyring::Keyring;
 use crate::gossip::node::{DATAGRAM, Dropped, Limits};
 use crate::gossip::record::ServiceState;
 use crate::gossip::simulator::{LABEL, record};
+use crate::gossip::token::{AgentCredential, Authority, OperatorKey, mint};
 use crate::gossip::tuning::MAX_DATAGRAM;
 
 /// Somebody without the key.
@@ -337,4 +338,135 @@ pub fn streams(nodes: usize, seed: u64) -> Streams {
         rejoins: counted(&simulation, |counters| counters.rejoins),
         newcomer,
     }
+}
+
+/// A member with a token of its own that speaks for others.
+#[derive(Debug)]
+pub struct Usurped {
+    /// Looks at which a proxy had the word of somebody else for an agent's.
+    pub believed: usize,
+    /// Proxies that told of the conflict, with both keys.
+    pub told: usize,
+    /// From an agent's restart with another token until all proxies have its word, seconds.
+    pub restarted: Option<f64>,
+    /// Members that gave way, or began another run for what they were told.
+    pub moved: u64,
+    /// Whether all agreed at the end.
+    pub agreed: bool,
+}
+
+/// For half a minute somebody with the key and a token for the whole cluster says of every agent that it has left, to
+/// every proxy, in all versions and runs, and of every member that it is known in a far run. Meanwhile one agent is
+/// restarted with another token.
+pub fn usurped(nodes: usize, seed: u64) -> Usurped {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let cidrs = ["10.0.0.0/8".parse().expect("a network")];
+    let minted = |seed: u8| {
+        mint(&operator, &[seed; 32], "web", &cidrs, 100, u64::MAX).expect("the claims are legal")
+    };
+    let mut simulation = Simulation::new(seed);
+    simulation.unix = simulation.world() / 1_000;
+    simulation.authority = Some(Authority::new(operator.public()));
+    // One for all: what counts is that it is not the usurper's.
+    simulation.credential = Some(minted(2).to_text());
+    populate(&mut simulation, nodes);
+    simulation.acquaint(true);
+    simulation.run_for(Duration::from_secs(3));
+    let (honest, usurper) = (simulation.running(), minted(3));
+    let proxies = with_role(&simulation, Role::Proxy);
+    let victims = agents(&simulation);
+    let epochs: Vec<u64> = epochs_of(&simulation, &honest);
+    let teller = simulation.start(Role::Proxy, &[0, 1]);
+    simulation.run_for(Duration::from_secs(2));
+    let mut result = Usurped {
+        believed: 0,
+        told: 0,
+        restarted: None,
+        moved: 0,
+        agreed: false,
+    };
+    let changed = victims[0];
+    let mut began = None;
+    for second in 0..30u64 {
+        for (&victim, &proxy) in victims.iter().zip(proxies.iter().cycle()) {
+            let run = simulation.node(victim).map(|node| node.identity());
+            let Some(run) = run else { continue };
+            for epoch in [run.epoch(), run.epoch() + 1] {
+                let version = [second + 1, 1 << 20][second as usize % 2];
+                let lie = lie(&usurper, &run, epoch, version);
+                simulation.with(proxy, |node, _| {
+                    node.take_record(&lie, Duration::ZERO, true)
+                });
+            }
+            simulation.with(teller, |node, _| node.tell_newer(&run, run.epoch() * 2));
+            simulation.with(teller, |node, _| node.tell_newer(&run, run.epoch() + 9_000));
+        }
+        if second == 10 {
+            let epoch = simulation.world();
+            simulation.credential = Some(minted(4).to_text());
+            simulation.restart(changed, Role::Agent, &[0, 1], epoch);
+            began = Some(simulation.now());
+        }
+        for _ in 0..10 {
+            simulation.run_for(Duration::from_millis(100));
+            let states = |s: &Simulation, of: NodeId| {
+                let views = proxies.iter().filter_map(|&p| state_at(s, p, of));
+                views
+                    .filter(|&(state, _)| state != ServiceState::Ready)
+                    .count()
+            };
+            result.believed += victims
+                .iter()
+                .map(|&v| states(&simulation, v))
+                .sum::<usize>();
+            let epoch = simulation.node(changed).map(|node| node.identity().epoch());
+            let heard = |&p: &NodeId| {
+                let key = record_key(simulation.address(changed));
+                let edition = simulation
+                    .node(p)
+                    .and_then(|node| node.records().edition(&key));
+                edition.map(|edition| edition.epoch) == epoch
+            };
+            if let Some(at) = began
+                && result.restarted.is_none()
+                && proxies.iter().all(heard)
+            {
+                result.restarted = Some((simulation.now() - at).as_secs_f64());
+            }
+        }
+    }
+    for &proxy in &proxies {
+        let told = simulation.with(proxy, |node, _| node.take_refused());
+        let both = told
+            .iter()
+            .flatten()
+            .any(|refused| refused.agents.is_some());
+        result.told += usize::from(both);
+    }
+    let moved = honest
+        .iter()
+        .zip(epochs)
+        .zip(epochs_of(&simulation, &honest));
+    let moved = moved.filter(|((id, before), after)| **id != changed && before != after);
+    result.moved = moved.count() as u64;
+    simulation.run_for(Duration::from_secs(10));
+    result.agreed = agrees(&simulation);
+    result
+}
+
+fn epochs_of(simulation: &Simulation, of: &[NodeId]) -> Vec<u64> {
+    let nodes = of.iter().filter_map(|&id| simulation.node(id));
+    nodes.map(|node| node.identity().epoch()).collect()
+}
+
+/// In the name of `run`: that it has left.
+fn lie(by: &AgentCredential, run: &Identity, epoch: u64, version: u64) -> Vec<u8> {
+    let mut token = Vec::new();
+    by.token().encode(&mut token);
+    let record = record(run.address(), 1, ServiceState::Left);
+    let bytes = record.encode(&run.key(), epoch, version, &token);
+    let mut bytes = bytes.expect("the simulator's record is within the limits");
+    let signature = by.sign(LABEL, &bytes);
+    bytes.extend_from_slice(&signature);
+    bytes
 }
