@@ -178,7 +178,10 @@ impl Peers {
         let Some(gossip) = gossip.filter(|_| self.unkept) else {
             return;
         };
-        let Some(next) = self.candidates.to_last_good(&self.kept) else {
+        let Some(next) = self
+            .candidates
+            .to_last_good(self.began.elapsed(), &self.kept)
+        else {
             return;
         };
         // What is held back is kept when it is good again, which need be no change.

@@ -17,8 +17,10 @@
 //!   once.
 //! - refused (the file no longer allows it): out at once.
 //!
-//! Of several members that announce one address, one that lives and may comes before one that does not, then the newest record
-//! (epoch, version), then the higher member address. The last good set ([`Candidates::with_last_good`]) stays as it is
+//! Of several members that announce one address, the one by whose word it came in counts, while it is there and for a minute
+//! after: its order, its weight. An order of another counts only if all that announce the address order it, so that a duplicate
+//! agent which ends drains nothing. Who else brings an address in: one that lives and may comes before one that does not, then
+//! the newest record (epoch, version), then the higher member address; but nobody while the one before drains it. The last good set ([`Candidates::with_last_good`]) stays as it is
 //! until the set has had another member for 5 s, in which a joiner learns all the others; what it does not know by
 //! then is lost like any other.
 
@@ -39,6 +41,9 @@ use proposals::{is_alive, proposals};
 /// How long after the first other member the set is thought whole.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// How long a cluster that was emptied is not kept so.
+const EMPTIED: Duration = Duration::from_secs(300);
+
 /// Candidates by the name under which they are announced.
 pub type LastGood = BTreeMap<String, Vec<Candidate>>;
 
@@ -56,6 +61,10 @@ pub struct Candidates {
     seen_at: Duration,
     refusals: [u64; Refusal::ALL.len()],
     deadline: Option<Duration>,
+    /// Names of which more than half of what is kept is gone, and since when.
+    emptied: BTreeMap<String, Duration>,
+    /// When the first of them is kept as it is.
+    keep_at: Option<Duration>,
 }
 
 /// What an update did.
@@ -143,7 +152,7 @@ impl Candidates {
 
     /// When time alone may change something: update again then.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.deadline
+        self.deadline.into_iter().chain(self.keep_at).min()
     }
 
     /// Whether the last good set still stands in for the real one.
@@ -169,8 +178,9 @@ impl Candidates {
 
     /// What is worth keeping for a start without peers, where `before` is kept already; `None` while the set is not to be
     /// trusted: the last good one stands in for it, or this proxy is alone. Of a cluster that is held, or empty otherwise
-    /// than by its members' own order, what is kept stays.
-    pub fn to_last_good(&self, before: &LastGood) -> Option<LastGood> {
+    /// than by its members' own order, what is kept stays; and for five minutes if more than half of what is kept is gone
+    /// from it, however that came about.
+    pub fn to_last_good(&mut self, now: Duration, before: &LastGood) -> Option<LastGood> {
         if self.is_stale() || self.alone {
             return None;
         }
@@ -189,17 +199,35 @@ impl Candidates {
                 all.insert(*address, kept);
             }
         }
-        let worth = |(name, (good, all)): (&str, (bool, BTreeMap<_, _>))| {
-            let kept = before.get(name).filter(|kept| !good && !kept.is_empty());
+        let emptied = &mut self.emptied;
+        emptied.retain(|name, _| by_name.contains_key(name.as_str()));
+        let worth = |(name, (good, all)): (&str, (bool, BTreeMap<SocketAddr, Candidate>))| {
+            let kept = before.get(name);
+            let is_emptied = kept.is_some_and(|kept| {
+                let there = kept.iter().filter(|kept| all.contains_key(&kept.address));
+                2 * there.count() < kept.len()
+            });
+            let settled = match is_emptied {
+                true => *emptied.entry(name.to_owned()).or_insert(now) + EMPTIED <= now,
+                false => {
+                    emptied.remove(name);
+                    true
+                }
+            };
+            let good = good && settled;
+            let kept = kept.filter(|kept| !good && !kept.is_empty());
             let all = kept.map_or_else(|| all.into_values().collect(), Vec::clone);
             (name.to_owned(), all)
         };
-        Some(by_name.into_iter().map(worth).collect())
+        let worth = by_name.into_iter().map(worth).collect();
+        let settled = emptied.values().map(|since| *since + EMPTIED);
+        self.keep_at = settled.filter(|&at| at > now).min();
+        Some(worth)
     }
 
     /// Whether some cluster is not as it would be kept.
     pub fn is_troubled(&self) -> bool {
-        !self.clusters.values().all(Cluster::is_good)
+        self.keep_at.is_some() || !self.clusters.values().all(Cluster::is_good)
     }
 
     /// Records that were refused, by [`Refusal::index`]; each counts once while it is.

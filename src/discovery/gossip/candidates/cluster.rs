@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Update;
-use super::proposals::{Proposal, Proposals, Word, is_alive};
+use super::proposals::{Proposal, Proposals, Voices, Word, is_alive};
 use crate::discovery::gossip::admission::{Refusal, Rules, Wish, admit};
 use crate::discovery::gossip::event::{Event, Kind};
 use crate::discovery::gossip::flaps::{Entry, Flaps};
@@ -60,6 +60,8 @@ pub(super) struct Cluster {
     flaps: Flaps,
     guard: Guard,
     refused: BTreeMap<SocketAddr, Refusal>,
+    /// Backends that are out since this member drains them: as long as it does, nobody else brings them in.
+    drained: BTreeMap<SocketAddr, SocketAddr>,
     /// Those that went last did so by their own order.
     orderly: bool,
 }
@@ -127,7 +129,8 @@ impl Cluster {
         turn: &mut Turn<'_>,
     ) -> BTreeMap<SocketAddr, Refusal> {
         let mut refused = BTreeMap::new();
-        for (&address, proposal) in proposals {
+        for (&address, voices) in proposals {
+            let proposal = voices.newcomer();
             if let (Word::Ready | Word::Unfit, Err(reason)) =
                 (proposal.word, admit(address, turn.rules))
                 && refused.len() < MOST_REFUSED
@@ -152,9 +155,9 @@ impl Cluster {
         let (mut due, mut gone) = (Vec::new(), Vec::new());
         let (mut lost, mut missed, mut hearsay, mut expired) = (0, 0, 0, 0);
         for (&address, known) in &mut self.members {
-            let proposal = proposals.get(&address);
+            let voices = proposals.get(&address);
             let mut is_due = false;
-            match known.judge(proposal, turn) {
+            match known.judge(voices, turn) {
                 Fate::Stays => {}
                 Fate::Missed => missed += 1,
                 Fate::Due { kind, hearsay: h } => {
@@ -162,7 +165,13 @@ impl Cluster {
                     hearsay += usize::from(h);
                     is_due = true;
                 }
-                Fate::Goes(kind) => gone.push((address, kind)),
+                Fate::Goes(kind) => {
+                    if let (Kind::Draining, Some(voices)) = (kind, voices) {
+                        let by = voices.of_known(known.candidate.member).member();
+                        self.drained.insert(address, by);
+                    }
+                    gone.push((address, kind));
+                }
             }
             expired += usize::from(known.expired);
             lost += usize::from(is_due || known.lost.is_some());
@@ -220,8 +229,15 @@ impl Cluster {
         mut refused: BTreeMap<SocketAddr, Refusal>,
         turn: &mut Turn<'_>,
     ) {
-        for (&address, proposal) in proposals {
-            let wants_in = proposal.word == Word::Ready && !self.members.contains_key(&address);
+        self.drained.retain(|address, by| {
+            let said = proposals.get(address).and_then(|all| all.of(Some(*by)));
+            said.is_some_and(|said| said.word == Word::Draining && said.is_recent())
+        });
+        for (&address, voices) in proposals {
+            let proposal = voices.newcomer();
+            let is_settled =
+                self.members.contains_key(&address) || self.drained.contains_key(&address);
+            let wants_in = proposal.word == Word::Ready && !is_settled;
             if !wants_in || admit(address, turn.rules).is_err() {
                 continue;
             }
@@ -287,8 +303,12 @@ impl Known {
         }
     }
 
-    fn judge(&mut self, proposal: Option<&Proposal<'_>>, turn: &mut Turn<'_>) -> Fate {
+    fn judge(&mut self, voices: Option<&Voices<'_>>, turn: &mut Turn<'_>) -> Fate {
         let address = self.candidate.address;
+        let owner = self.candidate.member;
+        let proposal = voices.map(|voices| voices.of_known(owner));
+        // What another says now does not make it the owner while that one may come back.
+        let owned = voices.is_some_and(|voices| voices.of(owner).is_some_and(Proposal::is_recent));
         match proposal.map(|proposal| (proposal.word, proposal)) {
             Some((Word::Draining, _)) => Fate::Goes(Kind::Draining),
             Some((Word::Left, _)) => Fate::Goes(Kind::Left),
@@ -300,11 +320,11 @@ impl Known {
                 if self.lost.is_some() {
                     turn.say(address, Kind::Back);
                 }
-                self.found(proposal, false, turn);
+                self.found(proposal, owned, false, turn);
                 Fate::Stays
             }
             Some((Word::Unfit, proposal)) => {
-                self.found(proposal, true, turn);
+                self.found(proposal, owned, true, turn);
                 if turn.wish.checked {
                     return Fate::Stays;
                 }
@@ -330,9 +350,13 @@ impl Known {
         run.is_some() && announced_in == run && !turn.anew
     }
 
-    /// The set has it; takes over what its record says.
-    fn found(&mut self, proposal: &Proposal<'_>, doubted: bool, turn: &mut Turn<'_>) {
+    /// The set has it; takes over what its record says, unless it is another's than that of the owner.
+    fn found(&mut self, proposal: &Proposal<'_>, owned: bool, doubted: bool, turn: &mut Turn<'_>) {
         (self.lost, self.vouched, self.expired) = (None, false, false);
+        if owned && self.candidate.member != Some(proposal.member()) {
+            self.candidate.doubted = doubted;
+            return;
+        }
         self.run = Some(proposal.run());
         let next = proposal.candidate(self.candidate.address);
         turn.update.changed |=

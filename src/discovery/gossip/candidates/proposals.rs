@@ -1,7 +1,9 @@
-//! Pure: the record that counts for each address, and what the set says of it.
+//! Pure: what members say of each address, and whose word counts.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::discovery::gossip::{Candidate, Rules};
 use crate::gossip::record::{MAX_WEIGHT, Record, ServiceState};
@@ -28,6 +30,11 @@ pub(super) enum Word {
 }
 
 impl Word {
+    /// Whether it is what an agent orders itself.
+    pub(super) fn is_order(self) -> bool {
+        matches!(self, Self::Draining | Self::Left)
+    }
+
     /// An order is what the record itself says: that its member has left says no more of another record than that it is
     /// down.
     fn of(member: Liveness, announced: &Announced) -> Self {
@@ -42,15 +49,23 @@ impl Word {
     }
 }
 
-/// The record that counts for an address.
+/// What one member says of an address.
 pub(super) struct Proposal<'a> {
     record: &'a Record,
     pub(super) word: Word,
+    /// Its member lives, or did a minute ago: it is one of those that announce the address.
+    is_recent: bool,
     /// Higher wins: lives and may be announced, epoch, version, member.
     rank: (bool, u64, u64, SocketAddr),
 }
 
-pub(super) type Proposals<'a> = BTreeMap<SocketAddr, Proposal<'a>>;
+/// What all say of one address, the highest rank first; at least one.
+pub(super) struct Voices<'a>(Vec<Proposal<'a>>);
+
+pub(super) type Proposals<'a> = BTreeMap<SocketAddr, Voices<'a>>;
+
+/// How long a member that is gone still counts among those that announce an address.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// The records that somebody wants, by the name under which they are announced.
 pub(super) fn proposals<'a>(
@@ -76,17 +91,63 @@ pub(super) fn proposals<'a>(
             let backend = record.backend;
             let address = SocketAddr::new(backend.ip().to_canonical(), backend.port());
             let stands = is_alive(member.liveness) && announced.revoked.is_none();
-            let rank = (stands, *epoch, *version, member.address);
-            if all.get(&address).is_none_or(|known| known.rank < rank) {
-                let word = Word::of(member.liveness, announced);
-                all.insert(address, Proposal { record, word, rank });
-            }
+            let gone_for = set.at.saturating_sub(member.changed);
+            let voices = all.entry(address).or_insert_with(|| Voices(Vec::new()));
+            voices.0.push(Proposal {
+                record,
+                word: Word::of(member.liveness, announced),
+                is_recent: is_alive(member.liveness) || gone_for < RECENT,
+                rank: (stands, *epoch, *version, member.address),
+            });
         }
+    }
+    for voices in wanted.values_mut().flat_map(BTreeMap::values_mut) {
+        voices.0.sort_unstable_by_key(|voice| Reverse(voice.rank));
     }
     wanted
 }
 
+impl<'a> Voices<'a> {
+    /// The one that counts for a backend that is not in: what was ordered does not speak against what another says.
+    pub(super) fn newcomer(&self) -> &Proposal<'a> {
+        let mut services = self.0.iter().filter(|voice| !voice.word.is_order());
+        services.next().unwrap_or(&self.0[0])
+    }
+
+    /// The one that counts for a backend that is in by the word of `owner`: the owner's, while it is there or orders
+    /// something; else that of another which is no order, and an order if all that announce it order it.
+    pub(super) fn of_known(&self, owner: Option<SocketAddr>) -> &Proposal<'a> {
+        let own = self.of(owner).filter(|own| own.is_word());
+        own.or_else(|| {
+            let mut recent = self.0.iter().filter(|voice| voice.is_recent);
+            let mut services = recent.clone().filter(|voice| !voice.word.is_order());
+            services.next().or_else(|| recent.next())
+        })
+        .unwrap_or_else(|| self.newcomer())
+    }
+
+    /// What a member says.
+    pub(super) fn of(&self, member: Option<SocketAddr>) -> Option<&Proposal<'a>> {
+        self.0.iter().find(|voice| Some(voice.member()) == member)
+    }
+}
+
 impl Proposal<'_> {
+    /// Who says it.
+    pub(super) fn member(&self) -> SocketAddr {
+        self.rank.3
+    }
+
+    /// Whether its member still counts among those that announce the address.
+    pub(super) fn is_recent(&self) -> bool {
+        self.is_recent
+    }
+
+    /// Whether it is the word of a member that is there and may say it, or an order.
+    fn is_word(&self) -> bool {
+        self.word.is_order() && self.is_recent || self.rank.0
+    }
+
     /// The run in which it is announced.
     pub(super) fn run(&self) -> u64 {
         self.rank.1
@@ -98,7 +159,7 @@ impl Proposal<'_> {
             address,
             weight: self.record.weight.min(MAX_WEIGHT),
             zone: self.record.zone.clone(),
-            member: Some(self.rank.3),
+            member: Some(self.member()),
             doubted: false,
         }
     }

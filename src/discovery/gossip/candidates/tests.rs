@@ -4,6 +4,7 @@
 mod entry;
 mod last_good;
 mod losses;
+mod orders;
 
 use ipnet::IpNet;
 use proptest::prelude::*;

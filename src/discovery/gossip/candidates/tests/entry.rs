@@ -67,8 +67,9 @@ fn of_two_that_announce_one_address_one_counts() {
             Some((2, 2)),
         ),
         (
+            // An order of another speaks against nobody.
             [at(1, 2, 5, S::Draining, 1), at(2, 2, 4, S::Ready, 2)],
-            None,
+            Some((2, 2)),
         ),
         ([dead, at(2, 2, 4, S::Ready, 2)], Some((2, 2))),
         ([expired, at(2, 2, 4, S::Ready, 2)], Some((2, 2))),

@@ -50,7 +50,10 @@ fn the_last_good_set_serves_until_the_real_one_is_whole() {
     assert_eq!(bench.hosts(), [1, 2]);
     let company = [Peer::ready(1), Peer::ready(2), Peer::unheard(100, 1)];
     bench.update(1038, &company);
-    let kept = bench.candidates.to_last_good(&LastGood::new()).unwrap();
+    let kept = bench
+        .candidates
+        .to_last_good(s(1038), &LastGood::new())
+        .unwrap();
     assert_eq!(kept["web"].len(), 2);
 }
 
@@ -60,17 +63,21 @@ fn only_what_is_good_is_worth_keeping() {
     let two = |state| [Peer::new(1, state), Peer::new(2, state)];
     let company = Peer::unheard(100, 1);
     let beside = |peers: &[Peer]| [peers, std::slice::from_ref(&company)].concat();
-    let kept = |bench: &Bench, before: &LastGood| -> Option<Vec<u16>> {
-        let kept = bench.candidates.to_last_good(before)?;
+    let kept_at = |bench: &mut Bench, second: u64, before: &LastGood| -> Option<Vec<u16>> {
+        let kept = bench.candidates.to_last_good(s(second), before)?;
         Some(kept["web"].iter().map(|c| c.weight).collect())
     };
+    let kept = |bench: &mut Bench, before: &LastGood| kept_at(bench, 1, before);
     let start = |checked| {
         let mut bench = Bench::new(checked);
         let mut first = all.clone();
         // So that they can be told in what is kept.
         (first[0].record.weight, first[1].record.weight) = (11, 12);
         bench.update(0, &beside(&first));
-        let before = bench.candidates.to_last_good(&LastGood::new()).unwrap();
+        let before = bench
+            .candidates
+            .to_last_good(s(0), &LastGood::new())
+            .unwrap();
         assert_eq!(before["web"].len(), 2);
         (bench, before)
     };
@@ -84,24 +91,24 @@ fn only_what_is_good_is_worth_keeping() {
             ..peer
         }),
     );
-    assert_eq!(kept(&bench, &before), None, "it is alone");
+    assert_eq!(kept(&mut bench, &before), None, "it is alone");
     bench.update(2, &beside(&all));
-    assert_eq!(kept(&bench, &before), Some(vec![1, 1]));
+    assert_eq!(kept(&mut bench, &before), Some(vec![1, 1]));
 
     let (mut bench, before) = start(false);
     bench.update(1, &beside(&two(ServiceState::Failing)));
-    assert_eq!(kept(&bench, &before), before_all, "they are held");
+    assert_eq!(kept(&mut bench, &before), before_all, "they are held");
     let one = [
         Peer::new(1, ServiceState::Failing),
         Peer::new(2, ServiceState::Draining),
     ];
     bench.update(2, &beside(&one));
     assert_eq!(
-        (bench.hosts(), kept(&bench, &before)),
+        (bench.hosts(), kept(&mut bench, &before)),
         (vec![1], before_all.clone())
     );
     bench.update(3, &beside(&[Peer::ready(1)]));
-    assert_eq!(kept(&bench, &before), Some(vec![1]), "it is over");
+    assert_eq!(kept(&mut bench, &before), Some(vec![1]), "it is over");
 
     let (mut bench, before) = start(true);
     for host in [1, 2] {
@@ -110,16 +117,16 @@ fn only_what_is_good_is_worth_keeping() {
     bench.update(1, &beside(&[]));
     bench.update(301, &beside(&[]));
     assert!(bench.hosts().is_empty());
-    assert_eq!(kept(&bench, &before), before_all, "they were lost");
+    assert_eq!(kept(&mut bench, &before), before_all, "they were lost");
     bench.update(302, &beside(&[]));
-    assert_eq!(kept(&bench, &before), before_all);
+    assert_eq!(kept(&mut bench, &before), before_all);
 
     let (mut bench, before) = start(true);
     bench.allow = vec!["192.168.0.0/16".parse().unwrap()];
     bench.update(1, &beside(&all));
     assert!(bench.hosts().is_empty());
     assert_eq!(
-        kept(&bench, &before),
+        kept(&mut bench, &before),
         before_all,
         "the file may be mistaken"
     );
@@ -132,7 +139,7 @@ fn only_what_is_good_is_worth_keeping() {
     );
     assert!(bench.hosts().is_empty());
     assert_eq!(
-        kept(&bench, &before),
+        kept(&mut bench, &before),
         before_all,
         "only one of them has left"
     );
@@ -140,6 +147,65 @@ fn only_what_is_good_is_worth_keeping() {
     for state in [ServiceState::Draining, ServiceState::Left] {
         let (mut bench, before) = start(true);
         bench.update(1, &beside(&two(state)));
-        assert_eq!(kept(&bench, &before), Some(vec![]), "{state:?}");
+        assert!(bench.hosts().is_empty());
+        for (second, expected) in [
+            (1, before_all.clone()),
+            (300, before_all.clone()),
+            (301, Some(vec![])),
+        ] {
+            let kept = kept_at(&mut bench, second, &before);
+            assert_eq!(kept, expected, "{state:?} {second}");
+            let waits = (second < 301).then_some(s(301));
+            assert_eq!(
+                bench.candidates.next_deadline(),
+                waits,
+                "{state:?} {second}"
+            );
+            assert_eq!(bench.candidates.is_troubled(), waits.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_cluster_of_which_more_than_half_is_gone_is_kept_so_after_five_minutes() {
+    let company = Peer::unheard(100, 1);
+    let hosts = |kept: Option<LastGood>| -> Vec<SocketAddr> {
+        let kept = kept.unwrap();
+        kept["web"].iter().map(|c| c.address).collect()
+    };
+    let mut bench = Bench::new(true);
+    let with = |hosts: &[u8]| -> Vec<Peer> {
+        let all = hosts.iter().map(|&host| Peer::ready(host));
+        all.chain([company.clone()]).collect()
+    };
+    bench.update(0, &with(&[1, 2, 3, 4]));
+    let before = bench
+        .candidates
+        .to_last_good(s(0), &LastGood::new())
+        .unwrap();
+    let all = [1, 2, 3, 4].map(backend).to_vec();
+    // By order, or others in their place: what was good is good for a while yet.
+    let leave = |hosts: &[u8], stay: &[u8]| -> Vec<Peer> {
+        let gone = hosts
+            .iter()
+            .map(|&host| Peer::new(host, ServiceState::Left));
+        gone.chain(with(stay)).collect()
+    };
+    for (second, gone, stay, expected) in [
+        (1, &[1, 2][..], &[3, 4][..], vec![backend(3), backend(4)]),
+        (2, &[1, 2, 3], &[4], all.clone()),
+        (3, &[1, 2], &[3, 4], vec![backend(3), backend(4)]),
+        (4, &[1, 2, 3, 4], &[5, 6, 7, 8], all.clone()),
+        (303, &[1, 2, 3, 4], &[5, 6, 7, 8], all.clone()),
+        (
+            304,
+            &[1, 2, 3, 4],
+            &[5, 6, 7, 8],
+            [5, 6, 7, 8].map(backend).to_vec(),
+        ),
+    ] {
+        bench.update(second, &leave(gone, stay));
+        let kept = bench.candidates.to_last_good(s(second), &before);
+        assert_eq!(hosts(kept), expected, "{second}");
     }
 }
