@@ -3,7 +3,7 @@
 //! Start: file → descriptor limit → sockets and first snapshot → logs → admin → workers → ready. Stop: not ready →
 //! `shutdown_delay` → listeners close, what is at rest closes, the rest is given `drain_timeout` → logs → exit.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,20 +35,20 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// Called once the proxy is ready, with its first snapshot.
 pub type OnReady = Box<dyn FnOnce(&Snapshot) + Send>;
 
-/// Runs the proxy on the file at `path` until it is told to stop.
+/// Runs the proxy on the files and directories that are `named` until it is told to stop.
 ///
 /// # Errors
 /// Why it cannot start.
-pub fn run(path: &Path) -> anyhow::Result<()> {
-    run_with(path, Box::new(|_| {}))
+pub fn run(named: &[PathBuf]) -> anyhow::Result<()> {
+    run_with(named, Box::new(|_| {}))
 }
 
 /// [`run`], with a word when it is ready.
 ///
 /// # Errors
 /// Why it cannot start.
-pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
-    let (config, text, warnings) = read_config(path)?;
+pub fn run_with(named: &[PathBuf], on_ready: OnReady) -> anyhow::Result<()> {
+    let (config, warnings, tried) = read_config(named)?;
     let process = Arc::new(ProcessMetrics::default());
     let events = EventLog::start(config.log.level, config.log.format, Arc::clone(&process))?;
     if !warnings.is_empty() {
@@ -62,8 +62,10 @@ pub fn run_with(path: &Path, on_ready: OnReady) -> anyhow::Result<()> {
         .context("cannot start the control plane")?;
     let first = First {
         config: Arc::new(config),
-        text,
-        path: path.to_owned(),
+        path: tried.main().to_owned(),
+        targets: watch::Sender::new(tried.targets()),
+        tried,
+        named: named.to_owned(),
         process,
     };
     let last = events.clone();
@@ -132,8 +134,8 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
         .context("cannot start the workers")?;
-    tokio::spawn(crate::config::watch::watch(
-        first.path.clone(),
+    tokio::spawn(crate::config::watch::watch_all(
+        first.targets.subscribe(),
         Arc::clone(&signals.file_event),
     ));
     let (stop, stopped) = watch::channel(false);

@@ -10,6 +10,7 @@ mod members;
 mod membership;
 mod own;
 mod peers;
+mod state;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::admin::AdminServer;
 use crate::config::compile::{World, compile};
 use crate::config::schema::{AccessLog, Config};
+use crate::config::watch::Targets;
 use crate::discovery::dns::{Resolved, Resolver, resolve_all};
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
@@ -36,9 +38,12 @@ use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
-pub use files::{Absent, FileError, look_at_secrets, read_alone, read_config};
+pub use files::{
+    Absent, FileError, Machine, Tried, look_at_secrets, read_alone, read_config, shown,
+};
 pub use membership::Membership;
 pub use peers::Peers;
+pub use state::state_dir;
 
 /// Between two publications at the least.
 pub const COALESCE: Duration = Duration::from_millis(50);
@@ -59,8 +64,11 @@ pub struct Control {
     config: Arc<Config>,
     peers: Peers,
     membership: Membership,
-    /// The text that was tried last, so that an event without a change is none.
-    tried: Vec<u8>,
+    /// The files and directories that were named at the start.
+    named: Vec<PathBuf>,
+    tried: Tried,
+    /// What is watched.
+    targets: watch::Sender<Targets>,
     registry: Registry,
     names: Names,
     resolver: Resolver,
@@ -91,10 +99,14 @@ pub struct Signals {
 pub struct First {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Its text.
-    pub text: Vec<u8>,
-    /// Where it was read.
+    /// What it was read from.
+    pub tried: Tried,
+    /// The files and directories that were named.
+    pub named: Vec<PathBuf>,
+    /// The first of them: what is beside the configuration is beside it.
     pub path: PathBuf,
+    /// Where is said what to watch.
+    pub targets: watch::Sender<Targets>,
     /// Counters of the process.
     pub process: Arc<ProcessMetrics>,
 }
@@ -169,7 +181,9 @@ impl Control {
             file: first.config,
             peers,
             membership,
-            tried: first.text,
+            named: first.named,
+            tried: first.tried,
+            targets: first.targets,
             registry,
             names,
             resolver,
@@ -212,8 +226,8 @@ impl Control {
 
     /// Reads the file and applies it. Unless `always`, a text that was tried already is left alone.
     async fn reload(&mut self, always: bool) {
-        let text = match crate::config::watch::read_settled(&self.path).await {
-            Ok(text) => text,
+        let sources = match files::read_settled(&self.named).await {
+            Ok(sources) => sources,
             // Between two steps of an editor there is no file; the next event or look finds it again.
             Err(error) if !always => {
                 return tracing::debug!(%error, "the configuration cannot be read for now");
@@ -223,11 +237,12 @@ impl Control {
                 return self.count_reload(false);
             }
         };
-        if !always && text == self.tried {
+        if !always && tokio::task::block_in_place(|| self.tried.is_same(&sources)) {
             return;
         }
-        self.tried = text;
-        let parsed = tokio::task::block_in_place(|| files::parse(&self.path, &self.tried));
+        let (parsed, tried) = tokio::task::block_in_place(|| files::parse(sources));
+        self.targets.send_replace(tried.targets());
+        self.tried = tried;
         let applied = match parsed {
             Ok((config, warnings)) => {
                 if !warnings.is_empty() {

@@ -38,6 +38,7 @@ fn every_sample_is_tested() {
     let mut files: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".toml"))
         .collect();
     files.sort();
     let mut tested = SAMPLES.map(|(name, _)| name).to_vec();
@@ -171,7 +172,7 @@ error: unknown key `adress` in [[listener]]
  --> lb.toml:2:1
   |
 2 | adress = ":8080"
-  | ^^^^^^ expected `name`, `address`, `protocol`, `cluster`, `trusted_proxies`, `timeouts`, `limits` or `http_versions`
+  | ^^^^^^ expected `name`, `address`, `protocol`, `cluster`, `redirect`, `respond`, `errors`, `trusted_proxies`, `timeouts`, `limits` or `http_versions`
   |
   = help: did you mean `address`?
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use lbproxy::admin::{AdminServer, AdminState, Started};
 use lbproxy::config::schema::{Config, GossipConfig};
-use lbproxy::control::{Control, First, Membership, Peers, Signals, first_snapshot, read_config};
+use lbproxy::control::{
+    Control, First, Membership, Peers, Signals, Tried, first_snapshot, read_config,
+};
 use lbproxy::discovery::gossip::member::Windows;
 use lbproxy::gossip::identity::Role;
 use lbproxy::gossip::record::{Record, ServiceState};
@@ -29,8 +31,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the file says, and what its reader would make of `[gossip]` and `discover`.
-fn discovering(path: &Path) -> (Config, Vec<u8>) {
-    let (mut config, text, _) = read_config(path).unwrap();
+fn discovering(path: &Path) -> (Config, Tried) {
+    let (mut config, _, tried) = read_config(&[path.to_owned()]).unwrap();
     config.gossip = Some(GossipConfig {
         address: "127.0.0.1:7946".parse().unwrap(),
         advertise: "127.0.0.1:7946".parse().unwrap(),
@@ -43,7 +45,7 @@ fn discovering(path: &Path) -> (Config, Vec<u8>) {
         members_file: None,
     });
     config.clusters[0].discover = Some("web".to_owned());
-    (config, text)
+    (config, tried)
 }
 
 fn set(members: &[(SocketAddr, Liveness, ServiceState)]) -> Arc<PeerSet> {
@@ -108,11 +110,13 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
          [cluster.web]\nbackends = [\"{fixed}\"]\ncheck = {{ tcp = true, interval = \"1h\", rise = 1, fall = 3 }}\n"
     );
     std::fs::write(&path, &text).unwrap();
-    let (config, text) = discovering(&path);
+    let (config, tried) = discovering(&path);
     let process = Arc::new(ProcessMetrics::default());
     let first = First {
         config: Arc::new(config),
-        text,
+        targets: watch::Sender::new(tried.targets()),
+        tried,
+        named: vec![path.clone()],
         path: path.clone(),
         process: Arc::clone(&process),
     };

@@ -1,22 +1,33 @@
-//! `lbproxy check FILE`: all errors and warnings of a file, a proxy's or an agent's. Binds no socket and changes
-//! nothing; the files with secrets that it names are read, as at a start.
+//! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and changes
+//! nothing; the files that it names are read, as at a start.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
-use crate::config::load::{MAX_FILE, is_agent, load_agent, load_bytes};
+use crate::config::load::{MAX_FILE, is_agent, load_agent, load_sources};
 use crate::config::schema::{AgentConfig, Config};
-use crate::control::{Absent, look_at_secrets};
+use crate::config::sources::{Sources, Unreadable};
+use crate::control::{Absent, Machine, look_at_secrets};
 use crate::gossip::text::redacted;
 
-/// Checks the file at `path`; success only if it is valid. For people, diagnostics go to stderr and the verdict on
+/// Checks the configuration that is `named`: files and directories together, or `-` alone for standard input. Success only
+/// if it is valid, and with `strict` only if there is no warning. For people, diagnostics go to stderr and the verdict on
 /// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
 /// at line 1, column 1).
-pub fn run(path: &Path, json: bool) -> ExitCode {
-    let report = report(path, json, in_colour());
+pub fn run(named: &[PathBuf], json: bool, strict: bool) -> ExitCode {
+    if named.len() > 1 && named.iter().any(|path| path == Path::new("-")) {
+        eprintln!("error: `-`, standard input, stands alone");
+        return ExitCode::from(2);
+    }
+    let how = How {
+        json,
+        strict,
+        colour: in_colour(),
+    };
+    let report = report(named, how);
     // A reader that has gone away does not change the verdict.
     let _ = io::stderr().write_all(report.err.as_bytes());
     let _ = io::stdout().write_all(report.out.as_bytes());
@@ -24,6 +35,14 @@ pub fn run(path: &Path, json: bool) -> ExitCode {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
+}
+
+/// How a report is made.
+#[derive(Debug, Clone, Copy, Default)]
+struct How {
+    json: bool,
+    strict: bool,
+    colour: bool,
 }
 
 /// Whether diagnostics on stderr are coloured.
@@ -37,57 +56,81 @@ struct Report {
     valid: bool,
 }
 
-fn report(path: &Path, json: bool, colour: bool) -> Report {
-    let name = redacted(&path.display().to_string()).into_owned();
-    let (bytes, (contents, diagnostics)) = match read(path) {
-        Ok(bytes) => {
-            let checked = check(path, &bytes);
-            (bytes, checked)
-        }
-        Err(error) if json => (Vec::new(), (None, vec![unreadable(&error)])),
-        Err(error) => {
-            return Report {
-                out: String::new(),
-                err: format!("error: {name}: cannot be read: {error}\n"),
-                valid: false,
-            };
-        }
+fn report(named: &[PathBuf], how: How) -> Report {
+    let sources = match sources(named) {
+        Ok(sources) => sources,
+        Err(errors) => return unreadable(&errors, how),
     };
-    let valid = contents.is_some();
-    if json {
-        let value = diagnostics::to_json(&name, &diagnostics);
+    let (contents, diagnostics) = check(&sources);
+    let warned = diagnostics::count(&diagnostics, Severity::Warning) > 0;
+    let valid = contents.is_some() && !(how.strict && warned);
+    let files = sources.shown();
+    let names: Vec<String> = files
+        .iter()
+        .map(|(name, _)| redacted(name).into_owned())
+        .collect();
+    if how.json {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut value = diagnostics::set_to_json(&names, &diagnostics);
+        value["valid"] = valid.into();
         return Report {
             out: format!("{value:#}\n"),
             err: String::new(),
             valid,
         };
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let mut err = diagnostics::render(&name, &text, &diagnostics, colour);
+    let files: Vec<(&str, &str)> = names
+        .iter()
+        .zip(&files)
+        .map(|(name, (_, text))| (name.as_str(), text.as_str()))
+        .collect();
+    let mut err = diagnostics::render_set(&files, &diagnostics, how.colour);
     let mut out = String::new();
     let numbers = summary(&diagnostics);
+    let name = match &names[..] {
+        [name] => name.clone(),
+        all => counted(all.len(), "file"),
+    };
     match contents {
-        Some(contents) => out = format!("{name}: valid, {contents}{numbers}\n"),
+        Some(contents) if valid => out = format!("{name}: valid, {contents}{numbers}\n"),
+        Some(_) => err.push_str(&format!(
+            "{name}: warnings, which --strict refuses{numbers}\n"
+        )),
         None => err.push_str(&format!("{name}: not valid{numbers}\n")),
     }
     Report { out, err, valid }
 }
 
-/// What a valid file holds, and what there is to say of it and of the secrets that it names.
-fn check(path: &Path, bytes: &[u8]) -> (Option<String>, Vec<Diagnostic>) {
-    match is_agent(bytes) {
-        true => {
-            let loaded = look_at_secrets(path, bytes, load_agent(bytes), Absent::Warning);
-            let contents = |config: &AgentConfig| {
-                format!("agent of {:?} at {}", config.cluster, config.backend)
-            };
-            (loaded.config.as_ref().map(contents), loaded.diagnostics)
-        }
-        false => {
-            let loaded = look_at_secrets(path, bytes, load_bytes(bytes), Absent::Warning);
-            (loaded.config.as_ref().map(contents), loaded.diagnostics)
-        }
+/// The texts of what is named.
+fn sources(named: &[PathBuf]) -> Result<Sources, Vec<Unreadable>> {
+    let machine = Machine::default();
+    if named != [Path::new("-")] {
+        return Sources::read(named, &machine);
     }
+    let mut bytes = Vec::new();
+    let read = io::stdin()
+        .take(MAX_FILE as u64 + 1)
+        .read_to_end(&mut bytes);
+    let path = PathBuf::from("standard input");
+    match read {
+        Ok(_) => Ok(Sources::of_text(&path, bytes, &machine)),
+        Err(source) => Err(vec![Unreadable { path, source }]),
+    }
+}
+
+/// What a valid configuration holds, and what there is to say of it and of the files that it names.
+fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
+    if let [file] = &sources.files[..]
+        && is_agent(&file.bytes)
+    {
+        let loaded = look_at_secrets(&file.path, load_agent(&file.bytes), Absent::Warning);
+        let contents =
+            |config: &AgentConfig| format!("agent of {:?} at {}", config.cluster, config.backend);
+        return (loaded.config.as_ref().map(contents), loaded.diagnostics);
+    }
+    let loaded = load_sources(sources, &Machine::default());
+    let loaded = look_at_secrets(&sources.main, loaded, Absent::Warning);
+    (loaded.config.as_ref().map(contents), loaded.diagnostics)
 }
 
 /// The bytes of a file, one more than the limit at the most, so that a device or a pipe cannot fill the memory.
@@ -99,16 +142,40 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(error: &io::Error) -> Diagnostic {
-    Diagnostic {
+/// The report on files that cannot be read.
+fn unreadable(errors: &[Unreadable], how: How) -> Report {
+    let names: Vec<String> = errors
+        .iter()
+        .map(|error| redacted(&error.path.display().to_string()).into_owned())
+        .collect();
+    if !how.json {
+        let lines = errors.iter().zip(&names).map(|(error, name)| {
+            let why = &error.source;
+            format!("error: {name}: cannot be read: {why}\n")
+        });
+        return Report {
+            out: String::new(),
+            err: lines.collect(),
+            valid: false,
+        };
+    }
+    let diagnostics = errors.iter().enumerate().map(|(file, error)| Diagnostic {
         severity: Severity::Error,
-        message: format!("the file cannot be read: {error}"),
+        message: format!("the file cannot be read: {}", error.source),
+        file,
         span: 0..0,
         line: 1,
         column: 1,
         label: String::new(),
         help: None,
         related: None,
+    });
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let value = diagnostics::set_to_json(&names, &diagnostics.collect::<Vec<_>>());
+    Report {
+        out: format!("{value:#}\n"),
+        err: String::new(),
+        valid: false,
     }
 }
 
@@ -145,12 +212,20 @@ mod tests {
     use super::*;
     use crate::gossip::keyring::SecretKey;
 
+    fn reported(path: &Path, json: bool) -> Report {
+        let how = How {
+            json,
+            ..How::default()
+        };
+        report(&[path.to_owned()], how)
+    }
+
     /// The report on a file called `lb.toml` with this content.
     fn on(content: &[u8], json: bool) -> Report {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lb.toml");
         std::fs::write(&path, content).unwrap();
-        let mut report = report(&path, json, false);
+        let mut report = reported(&path, json);
         let folder = format!("{}/", folder.path().display());
         report.out = report.out.replace(&folder, "");
         report.err = report.err.replace(&folder, "");
@@ -271,7 +346,7 @@ mod tests {
             }
         }
         for json in [false, true] {
-            let Report { out, err, .. } = report(Path::new(&key), json, false);
+            let Report { out, err, .. } = reported(Path::new(&key), json);
             let all = out + &err;
             assert!(
                 all.contains("lbproxy-key-1.…") && !all.contains(secret),
@@ -295,7 +370,7 @@ mod tests {
         let seen = |text: &str| {
             let path = folder.path().join("lb.toml");
             std::fs::write(&path, text).unwrap();
-            let Report { out, err, valid } = report(&path, false, false);
+            let Report { out, err, valid } = reported(&path, false);
             assert!(!(out.clone() + &err).contains(&key[14..20]), "{out}{err}");
             (
                 valid,
@@ -377,13 +452,13 @@ mod tests {
     fn what_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().join("none.toml"), folder.path().to_owned()] {
-            let text = report(&path, false, false);
+            let text = reported(&path, false);
             assert!(
                 !text.valid && text.err.contains("cannot be read"),
                 "{}",
                 text.err
             );
-            let json = report(&path, true, false);
+            let json = reported(&path, true);
             let value: Value = serde_json::from_str(&json.out).unwrap();
             assert_eq!(
                 (json.valid, &value["errors"][0]["line"]),
@@ -394,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_device_without_an_end_is_refused() {
-        let report = report(Path::new("/dev/zero"), false, false);
+        let report = reported(Path::new("/dev/zero"), false);
         assert!(
             !report.valid && report.err.contains("the file is too large"),
             "{}",

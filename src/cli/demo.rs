@@ -54,7 +54,7 @@ fn demonstrate() -> anyhow::Result<()> {
             welcome(&backends, listener.sockets.local_addr(), admin, &shown)
         );
     });
-    let result = crate::app::run_with(&file, on_ready);
+    let result = crate::app::run_with(&[file], on_ready);
     runtime.shutdown_background();
     result
 }

@@ -28,22 +28,50 @@ const WHOLE: usize = 32;
     arg_required_else_help = true
 )]
 struct Arguments {
-    /// Run on this configuration file.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    run: Named,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+/// What a configuration is read from.
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// The configuration: files, which count together, or directories with *.toml files.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Likewise.
+    #[arg(short, long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+}
+
+impl Named {
+    fn all(self) -> Vec<PathBuf> {
+        let mut all = self.config;
+        all.extend(self.files);
+        all
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say all errors and warnings of a configuration file; bind and change nothing.
+    /// Run the proxy, as without a command.
+    #[command(arg_required_else_help = true)]
+    Run {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Say all errors and warnings of a configuration; bind and change nothing. `-` is standard input.
+    #[command(arg_required_else_help = true)]
     Check {
-        /// The file.
-        file: PathBuf,
+        #[command(flatten)]
+        named: Named,
         /// One JSON object on standard output.
         #[arg(long)]
         json: bool,
+        /// Warnings are errors.
+        #[arg(long)]
+        strict: bool,
     },
     /// Start three sample backends and a proxy before them, in one process, to try things on.
     Demo,
@@ -81,16 +109,23 @@ pub fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let arguments = Arguments::parse();
-    match (arguments.command, arguments.config) {
-        (Some(Command::Check { file, json }), _) => check::run(&file, json),
+    match (arguments.command, arguments.run.all()) {
+        (Some(Command::Run { named }), _) => run::run(&named.all()),
+        (
+            Some(Command::Check {
+                named,
+                json,
+                strict,
+            }),
+            _,
+        ) => check::run(&named.all(), json, strict),
         (Some(Command::Demo), _) => demo::run(),
         (Some(Command::Agent(arguments)), _) => agent::run(*arguments),
         (Some(Command::Key { command }), _) => ended(key::run(&command)),
         (Some(Command::Members { file, json }), _) => members::run(&file, json),
         (Some(Command::Token { command }), _) => ended(token::run(&command)),
-        (None, Some(config)) => run::run(&config),
         // clap shows the help when there is nothing.
-        (None, None) => ExitCode::from(2),
+        (None, named) => run::run(&named),
     }
 }
 

@@ -1,13 +1,13 @@
-//! `lbproxy --config FILE`: runs the proxy.
+//! `lbproxy FILE…`, `lbproxy run FILE…` and `lbproxy --config FILE`: runs the proxy.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::logging::events::last_words;
 
 /// Runs the proxy until it is told to stop; failure if it cannot start or was not given the time to drain.
-pub fn run(config: &Path) -> ExitCode {
-    match crate::app::run(config) {
+pub fn run(named: &[PathBuf]) -> ExitCode {
+    match crate::app::run(named) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             last_words(&format!("{error:#}"));

@@ -122,6 +122,11 @@ fn build_listener(
             .cluster
             .as_deref()
             .and_then(|name| places.get(name).copied()),
+        answer: listener
+            .answer
+            .clone()
+            .map(|deed| build_action(deed, places)),
+        errors: listener.errors.clone(),
         state,
         metrics: registry.listener(&listener.name),
     }
@@ -137,18 +142,13 @@ fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteT
         clients,
         target,
     } = route.rule.clone();
-    let action = match target {
-        // The loader has checked that the cluster exists.
-        Deed::Cluster(name) => {
-            RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX))
-        }
-        Deed::Redirect { to, status } => RouteAction::Redirect { to, status },
-        Deed::Respond { status, body } => RouteAction::Respond { status, body },
-    };
     let target = RouteTarget {
         name: route.name.as_str().into(),
-        action,
+        action: build_action(target, places),
         timeout: route.timeout,
+        body_bytes: route.body_bytes,
+        errors: route.errors.clone(),
+        log: route.log,
     };
     Rule {
         host,
@@ -158,6 +158,25 @@ fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteT
         query,
         clients,
         target,
+    }
+}
+
+fn build_action(deed: Deed, places: &HashMap<&str, usize>) -> RouteAction {
+    match deed {
+        // The loader has checked that the cluster exists.
+        Deed::Cluster(name) => {
+            RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX))
+        }
+        Deed::Redirect { to, status } => RouteAction::Redirect { to, status },
+        Deed::Respond {
+            status,
+            fields,
+            page,
+        } => RouteAction::Respond {
+            status,
+            fields: fields.into(),
+            page,
+        },
     }
 }
 

@@ -17,14 +17,55 @@ pub(super) const TOP: Section = Section {
         "drain_timeout",
         "shutdown_delay",
         "watch",
+        "include",
+        "state_dir",
         "admin",
         "log",
         "gossip",
+        "defaults",
         "listener",
         "route",
         "cluster",
     ],
 };
+
+pub(super) const DEFAULTS: Section = Section {
+    name: "[defaults]",
+    keys: &["listener", "cluster"],
+};
+
+/// Keys of a listener that are its own.
+pub(super) const NOT_INHERITED: &[&str] = &["name", "address"];
+
+/// What only requests are asked for, so that it has no effect on a tcp listener.
+pub(super) const HTTP_LISTENER: &[&str] = &[
+    "redirect",
+    "respond",
+    "errors",
+    "trusted_proxies",
+    "http_versions",
+    "expose_request_id",
+    "via",
+];
+
+/// Likewise, of a listener's `timeouts`.
+pub(super) const HTTP_LISTENER_TIMEOUTS: &[&str] = &["header", "idle", "request_body", "write"];
+
+/// Likewise, of a listener's `limits`.
+pub(super) const HTTP_LISTENER_LIMITS: &[&str] = &[
+    "header_bytes",
+    "headers",
+    "uri_bytes",
+    "body_bytes",
+    "trailer_bytes",
+];
+
+/// Likewise, of a cluster: tables with the keys in them, or the key itself.
+pub(super) const HTTP_CLUSTER: &[(&str, &[&str])] = &[
+    ("http_version", &[]),
+    ("timeouts", &["response", "body", "idle"]),
+    ("limits", &["idle_connections"]),
+];
 
 pub(super) const ADMIN: Section = Section {
     name: "[admin]",
@@ -63,6 +104,9 @@ pub(super) const LISTENER: Section = Section {
         "address",
         "protocol",
         "cluster",
+        "redirect",
+        "respond",
+        "errors",
         "trusted_proxies",
         "timeouts",
         "limits",
@@ -102,7 +146,15 @@ pub(super) const ROUTE: Section = Section {
         "redirect",
         "respond",
         "timeout",
+        "limits",
+        "errors",
+        "log",
     ],
+};
+
+pub(super) const ROUTE_LIMITS: Section = Section {
+    name: "a route's `limits`",
+    keys: &["body_bytes"],
 };
 
 pub(super) const VALUE: Section = Section {
@@ -117,7 +169,7 @@ pub(super) const REDIRECT: Section = Section {
 
 pub(super) const RESPOND: Section = Section {
     name: "`respond`",
-    keys: &["status", "body"],
+    keys: &["status", "body", "file", "content_type", "headers"],
 };
 
 pub(super) const CLUSTER: Section = Section {
@@ -204,16 +256,18 @@ pub(super) const AGENT: Section = Section {
 };
 
 /// All of the proxy's file.
-pub(super) const ALL: [&Section; 20] = [
+pub(super) const ALL: [&Section; 22] = [
     &TOP,
     &ADMIN,
     &LOG,
     &ACCESS,
     &GOSSIP,
+    &DEFAULTS,
     &LISTENER,
     &LISTENER_TIMEOUTS,
     &LISTENER_LIMITS,
     &ROUTE,
+    &ROUTE_LIMITS,
     &VALUE,
     &REDIRECT,
     &RESPOND,

@@ -1,14 +1,21 @@
 //! Text to [`Config`], all errors at once.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use std::borrow::Cow;
+use std::path::PathBuf;
 
-use super::diagnostics::Diagnostic;
-use super::diagnostics::findings::{Finding, Findings};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error};
+
+use super::contents::Contents;
+use super::diagnostics::findings::{Finding, Findings, Texts};
 use super::diagnostics::suggest::Suggester;
+use super::diagnostics::{Diagnostic, Severity};
 use super::reader::{self, Reader};
 use super::schema::{AgentConfig, Config};
-use super::secrets::SecretFile;
+use super::secrets::{self, NamedSecret};
+use super::sources::Sources;
+use super::tree::{self, Planter};
+use super::world::{WithoutFiles, World};
 use super::{relations, suspicions, syntax};
 
 /// Largest file that is read, in bytes.
@@ -21,36 +28,76 @@ pub struct Loaded<T = Config> {
     pub config: Option<T>,
     /// Errors and warnings in the order of their places; of each at most 1000, and one that counts the rest.
     pub diagnostics: Vec<Diagnostic>,
-    /// Files with secrets that the text names, in its order; none if it is no TOML.
-    pub secrets: Vec<SecretFile>,
+    /// Files with secrets that the texts name, in their order; none if one is no TOML.
+    pub secrets: Vec<NamedSecret>,
+    /// What the other files hold that the texts name.
+    pub contents: Contents,
 }
 
-/// Reads `text`. Touches no file and no socket. Costs about the time of parsing it as TOML.
+/// One of the texts of a configuration.
+#[derive(Debug, Clone, Copy)]
+struct Document<'t> {
+    bytes: &'t [u8],
+    /// Whether another one has named it.
+    included: bool,
+}
+
+/// Reads `text`, with the variables of this process. Touches no file and no socket: a file that it names counts as
+/// empty. Costs about the time of parsing it as TOML.
 pub fn load(text: &str) -> Loaded {
-    read(text, |reader, root| {
-        let draft = reader::file(reader, root);
-        if reader.whole {
-            let known = relations::check(reader, &draft);
-            suspicions::look(reader, &draft, known);
-        }
-        draft.config
-    })
+    load_bytes(text.as_bytes())
 }
 
 /// As [`load`], for the bytes of a file: those that are not UTF-8, or more than [`MAX_FILE`], are refused. To show
 /// the diagnostics, decode the bytes with [`String::from_utf8_lossy`].
 pub fn load_bytes(bytes: &[u8]) -> Loaded {
-    decode(bytes).map_or_else(refuse, load)
+    load_with(bytes, &WithoutFiles)
+}
+
+/// As [`load_bytes`], in a `world`.
+pub fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
+    let document = Document {
+        bytes,
+        included: false,
+    };
+    read(&[document], &[], world, Vec::new(), proxy)
+}
+
+/// As [`load_bytes`], for a configuration of one or more files, with the other files that they name.
+pub fn load_sources(sources: &Sources, world: &dyn World) -> Loaded {
+    let documents = sources.files.iter().map(|file| Document {
+        bytes: &file.bytes,
+        included: file.included,
+    });
+    let documents: Vec<_> = documents.collect();
+    let directories: Vec<_> = sources.files.iter().map(|f| f.directory.clone()).collect();
+    read(&documents, &directories, world, sources.findings(), proxy)
 }
 
 /// As [`load_bytes`], for the file of an agent.
 pub fn load_agent(bytes: &[u8]) -> Loaded<AgentConfig> {
-    decode(bytes).map_or_else(refuse, |text| read(text, reader::agent))
+    let document = Document {
+        bytes,
+        included: false,
+    };
+    read(&[document], &[], &WithoutFiles, Vec::new(), reader::agent)
+}
+
+fn proxy(reader: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Config {
+    let draft = reader::file(reader, root);
+    if reader.whole {
+        let known = relations::check(reader, &draft);
+        // What could not be filled in may be what is missed.
+        if reader.marks.unknown.is_empty() {
+            suspicions::look(reader, &draft, known);
+        }
+    }
+    draft.config
 }
 
 /// Whether the bytes are meant as the file of an agent: it has no listener, and names its one cluster or backend.
 pub fn is_agent(bytes: &[u8]) -> bool {
-    let Ok(text) = decode(bytes) else {
+    let (text, None) = decode(bytes) else {
         return false;
     };
     let parsed = syntax::parse(text);
@@ -60,49 +107,128 @@ pub fn is_agent(bytes: &[u8]) -> bool {
     names_one && root.get("listener").is_none()
 }
 
+/// `said` is what was found before, each in its file.
 fn read<T>(
-    text: &str,
+    documents: &[Document<'_>],
+    directories: &[PathBuf],
+    world: &dyn World,
+    said: Vec<(usize, Finding)>,
     make: impl FnOnce(&mut Reader<'_>, &Spanned<DeTable<'_>>) -> T,
 ) -> Loaded<T> {
-    if text.len() > MAX_FILE {
-        return refuse(alone("", too_large(text.len())));
-    }
-    let parsed = syntax::parse(text);
-    let mut reader = Reader {
-        text,
-        findings: Findings::default(),
-        suggester: Suggester::default(),
-        whole: parsed.errors.is_empty(),
-        secrets: Vec::new(),
-    };
-    let config = make(&mut reader, &parsed.root);
-    let (findings, secrets) = match reader.whole {
-        true => (reader.findings, reader.secrets),
-        false => (
-            syntax::merge(text, &parsed.errors, reader.findings),
-            Vec::new(),
+    let decoded: Vec<_> = documents.iter().map(|d| decode(d.bytes)).collect();
+    let texts = Texts::of(decoded.iter().map(|(text, _)| *text));
+    let joined = match &decoded[..] {
+        [(text, _)] => Cow::Borrowed(*text),
+        all => Cow::Owned(
+            all.iter()
+                .map(|(text, _)| *text)
+                .collect::<Vec<_>>()
+                .join("\n"),
         ),
+    };
+    let mut broken = Vec::new();
+    let mut parsed = Vec::with_capacity(decoded.len());
+    for (file, (text, refused)) in decoded.into_iter().enumerate() {
+        let understood = match refused {
+            None => syntax::parse(text),
+            Some(finding) => {
+                broken.push((file, Broken::Refused(finding)));
+                syntax::Parsed::nothing()
+            }
+        };
+        if !understood.errors.is_empty() {
+            broken.push((file, Broken::Syntax(text, understood.errors)));
+        }
+        parsed.push(understood.root);
+    }
+    let whole = broken.is_empty();
+    let mut planter = Planter::new(world, &joined, whole);
+    let span = parsed.first().map_or(0..0, Spanned::span);
+    let trees = parsed.into_iter().zip(documents).enumerate();
+    let trees = trees.map(|(file, (root, document))| {
+        let tree = planter.plant(root.into_inner(), texts.start(file));
+        (tree, document.included)
+    });
+    let trees: Vec<_> = trees.collect();
+    let (mut findings, mut marks) = (planter.findings, planter.marks);
+    for (file, finding) in said {
+        findings.add(finding.moved(texts.start(file)));
+    }
+    let mut root = tree::join(trees, &mut findings);
+    tree::inherit(&mut root, &mut marks, &mut findings);
+    findings.silence(&marks.unknown);
+    let mut reader = Reader {
+        text: &joined,
+        texts: &texts,
+        directories,
+        world,
+        marks,
+        findings,
+        suggester: Suggester::default(),
+        whole,
+        secrets: Vec::new(),
+        contents: Contents::default(),
+    };
+    let config = make(&mut reader, &Spanned::new(span, root));
+    let (findings, secrets, contents) = (reader.findings, reader.secrets, reader.contents);
+    let (findings, secrets) = match whole {
+        true => (findings, secrets::placed(secrets, &texts)),
+        false => (merge(findings, broken, &texts), Vec::new()),
     };
     Loaded {
         config: (findings.errors() == 0).then_some(config),
-        diagnostics: findings.into_diagnostics(text),
+        diagnostics: findings.into_diagnostics(&texts),
         secrets,
+        contents,
     }
 }
 
-/// The text of a file, or what it is instead.
-fn decode(bytes: &[u8]) -> Result<&str, Vec<Diagnostic>> {
-    if bytes.len() > MAX_FILE {
-        return Err(alone("", too_large(bytes.len())));
+/// A text that is not TOML.
+enum Broken<'t> {
+    Refused(Finding),
+    Syntax(&'t str, Vec<Error>),
+}
+
+/// What is wrong with the texts that are not TOML, and of `findings` the errors that do not only follow from it.
+fn merge(findings: Findings, broken: Vec<(usize, Broken<'_>)>, texts: &Texts<'_>) -> Findings {
+    let mut others = findings.into_kept();
+    let mut merged = Findings::default();
+    for (file, broken) in broken {
+        let start = texts.start(file);
+        match broken {
+            Broken::Refused(finding) => merged.add(finding.moved(start)),
+            Broken::Syntax(text, errors) => {
+                let within = others.extract_if(.., |f| texts.locate(f.span.start).0 == file);
+                let within = within.map(|finding| finding.moved_back(start)).collect();
+                for finding in syntax::merge(text, &errors, within).into_kept() {
+                    merged.add(finding.moved(start));
+                }
+            }
+        }
     }
-    std::str::from_utf8(bytes).map_err(|error| {
-        let good = error.valid_up_to();
-        let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
-        let byte = bytes.get(good).copied().unwrap_or_default();
-        let finding = Finding::error(good..good + 1, "the file is not UTF-8 text")
-            .label(format!("expected UTF-8, found the byte 0x{byte:02X}"));
-        alone(text, finding)
-    })
+    let errors = others.into_iter();
+    errors
+        .filter(|finding| finding.severity == Severity::Error)
+        .for_each(|finding| merged.add(finding));
+    merged
+}
+
+/// The text of a file, as far as it is one, and what is wrong with the rest.
+fn decode(bytes: &[u8]) -> (&str, Option<Finding>) {
+    if bytes.len() > MAX_FILE {
+        return ("", Some(too_large(bytes.len())));
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let good = error.valid_up_to();
+            let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
+            let byte = bytes.get(good).copied().unwrap_or_default();
+            let finding = Finding::error(good..good + 1, "the file is not UTF-8 text")
+                .label(format!("expected UTF-8, found the byte 0x{byte:02X}"));
+            (text, Some(finding))
+        }
+    }
 }
 
 fn too_large(bytes: usize) -> Finding {
@@ -115,18 +241,4 @@ fn too_large(bytes: usize) -> Finding {
             ""
         }
     ))
-}
-
-fn alone(text: &str, finding: Finding) -> Vec<Diagnostic> {
-    let mut findings = Findings::default();
-    findings.add(finding);
-    findings.into_diagnostics(text)
-}
-
-fn refuse<T>(diagnostics: Vec<Diagnostic>) -> Loaded<T> {
-    Loaded {
-        config: None,
-        diagnostics,
-        secrets: Vec::new(),
-    }
 }

@@ -3,11 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, ListenAddress};
+use crate::model::page::{ErrorPages, Page};
 pub use crate::model::settings::{AccessLog, AdminAddress, LogFormat, LogLevel};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
@@ -25,6 +27,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Reload when the file changes.
     pub watch: bool,
+    /// Where the proxy keeps what outlives it; absent: see [`state_dir`](crate::control::state_dir).
+    pub state_dir: Option<PathBuf>,
     /// Admin server.
     pub admin: Option<AdminAddress>,
     /// Logs.
@@ -135,6 +139,10 @@ pub struct ListenerConfig {
     pub protocol: Protocol,
     /// Cluster that takes what no route takes.
     pub cluster: Option<String>,
+    /// What is answered instead to what no route takes: a redirect or a fixed answer.
+    pub answer: Option<RouteAction>,
+    /// Pages in the place of the proxy's own errors.
+    pub errors: ErrorPages,
     /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Timeouts.
@@ -154,6 +162,12 @@ pub struct RouteConfig {
     pub rule: Rule<RouteAction>,
     /// Limit of the whole request.
     pub timeout: Option<Duration>,
+    /// Request body; absent: the listener's limit.
+    pub body_bytes: Option<u64>,
+    /// Pages in the place of the proxy's own errors, before the listener's.
+    pub errors: ErrorPages,
+    /// Whether its requests are written to the access log.
+    pub log: bool,
 }
 
 /// What a route does.
@@ -172,8 +186,10 @@ pub enum RouteAction {
     Respond {
         /// 200 to 599; by default 200.
         status: u16,
-        /// Body; by default empty.
-        body: String,
+        /// Whole lines of further fields.
+        fields: String,
+        /// Body; absent: none is given, and an error has the page of `errors`.
+        page: Option<Arc<Page>>,
     },
 }
 

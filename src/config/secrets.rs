@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::diagnostics::findings::{Finding, Findings};
+use super::diagnostics::findings::{Finding, Findings, Texts, clean};
+use super::diagnostics::{Diagnostic, Severity};
 use super::load::Loaded;
 use super::reader::Place;
 
@@ -43,35 +44,54 @@ pub struct SecretFile {
     pub(super) place: Place,
 }
 
+/// A file, and a diagnostic at its place that waits for what is to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSecret {
+    /// The file.
+    pub file: SecretFile,
+    at: Diagnostic,
+}
+
+/// The files with their places in the texts.
+pub(super) fn placed(files: Vec<SecretFile>, texts: &Texts<'_>) -> Vec<NamedSecret> {
+    let at = files.iter().map(|file| {
+        let mut findings = Findings::default();
+        findings.add(Finding::error(file.place.clone(), ""));
+        findings.into_diagnostics(texts).into_iter().next()
+    });
+    let at: Vec<_> = at.collect();
+    let files = files.into_iter().zip(at);
+    files
+        .filter_map(|(file, at)| Some(NamedSecret { file, at: at? }))
+        .collect()
+}
+
 impl<T> Loaded<T> {
-    /// With what `look` has to say of each of the files: an error; or a warning, and how to put it right. `text` is the
-    /// one that was loaded.
+    /// With what `look` has to say of each of the files: an error; or a warning, and how to put it right.
     pub fn look_at_secrets(
         mut self,
-        text: &[u8],
         look: impl Fn(&SecretFile) -> Result<Option<(String, String)>, String>,
     ) -> Self {
-        let mut findings = Findings::default();
-        for file in &self.secrets {
-            let place = file.place.clone();
-            match look(file) {
-                Ok(None) => {}
-                Ok(Some((message, help))) => {
-                    let finding = Finding::warning(place, message);
-                    findings.add(finding.label(file.kind.expected()).help(help));
-                }
-                Err(message) => {
-                    findings.add(Finding::error(place, message).label(file.kind.expected()));
-                }
+        for NamedSecret { file, at } in &self.secrets {
+            let (severity, message, help) = match look(file) {
+                Ok(None) => continue,
+                Ok(Some((message, help))) => (Severity::Warning, message, Some(help)),
+                Err(message) => (Severity::Error, message, None),
+            };
+            if severity == Severity::Error {
+                self.config = None;
             }
+            self.diagnostics.push(Diagnostic {
+                severity,
+                message: clean(&message),
+                label: file.kind.expected().to_owned(),
+                help: help.as_deref().map(clean),
+                ..at.clone()
+            });
         }
-        if findings.errors() > 0 {
-            self.config = None;
-        }
-        let found = findings.into_diagnostics(&String::from_utf8_lossy(text));
-        self.diagnostics.extend(found);
-        self.diagnostics
-            .sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
+        self.diagnostics.sort_by_key(|diagnostic| {
+            (diagnostic.file, diagnostic.span.start, diagnostic.severity)
+        });
         self
     }
 }

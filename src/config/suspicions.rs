@@ -17,6 +17,7 @@ use crate::model::settings::Protocol;
 pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKnown) {
     if all_known && draft.complete.listeners && draft.complete.routes {
         unused_clusters(r, draft);
+        tcp_clusters(r, draft);
     }
     empty_clusters(r, draft);
     idle_gossip(r, draft);
@@ -55,6 +56,31 @@ fn unused_clusters(r: &mut Reader<'_>, draft: &Draft) {
                 Finding::warning(places.name.clone(), message)
                     .label("expected a listener or a route with this `cluster`"),
             );
+        }
+    }
+}
+
+/// Keys for requests in clusters to which only tcp listeners send.
+fn tcp_clusters(r: &mut Reader<'_>, draft: &Draft) {
+    let Config {
+        listeners, routes, ..
+    } = &draft.config;
+    let of = |protocol| {
+        let those = listeners.iter().filter(move |l| l.protocol == protocol);
+        those.filter_map(|listener| listener.cluster.as_deref())
+    };
+    let of_routes = routes.iter().filter_map(|route| match &route.rule.target {
+        RouteAction::Cluster(name) => Some(name.as_str()),
+        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
+    });
+    let http: HashSet<&str> = of(Protocol::Http).chain(of_routes).collect();
+    let tcp: HashSet<&str> = of(Protocol::Tcp).collect();
+    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+        let name = cluster.name.as_str();
+        if tcp.contains(name) && !http.contains(name) {
+            for (key, place) in &places.http_only {
+                r.warn_of_no_effect(key, place, "a cluster of tcp listeners");
+            }
         }
     }
 }
@@ -128,7 +154,7 @@ fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
         .collect();
     for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
         let (fate, label) = match listener.protocol {
-            _ if listener.cluster.is_some() => continue,
+            _ if listener.cluster.is_some() || listener.answer.is_some() => continue,
             Protocol::Http if all_reached || reached.contains(listener.name.as_str()) => continue,
             Protocol::Http => (
                 "answers every request with 404",

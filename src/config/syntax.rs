@@ -25,6 +25,16 @@ pub(super) struct Parsed<'t> {
     pub errors: Vec<Error>,
 }
 
+impl Parsed<'_> {
+    /// Of what is no text.
+    pub fn nothing() -> Self {
+        Self {
+            root: Spanned::new(0..0, DeTable::new()),
+            errors: Vec::new(),
+        }
+    }
+}
+
 /// Parses `text`.
 pub(super) fn parse(text: &str) -> Parsed<'_> {
     match DeTable::parse(text) {
@@ -46,8 +56,8 @@ pub(super) fn parse(text: &str) -> Parsed<'_> {
     }
 }
 
-/// The syntax errors, and of `others` those that are no mere consequences of them.
-pub(super) fn merge(text: &str, errors: &[Error], others: Findings) -> Findings {
+/// The syntax errors of `text`, and of `others` those that are no mere consequences of them.
+pub(super) fn merge(text: &str, errors: &[Error], others: Vec<Finding>) -> Findings {
     let lines = Lines::of(text);
     let mut ordered: Vec<&Error> = errors.iter().collect();
     ordered.sort_by_key(|error| start(error));
@@ -64,7 +74,7 @@ pub(super) fn merge(text: &str, errors: &[Error], others: Findings) -> Findings 
         told.insert(lines.number(start(error)));
         merged.add(finding(text, error));
     }
-    for other in others.into_kept() {
+    for other in others {
         let at = other.span.start;
         let hidden = swallowed.contains(at) || told.contains(&lines.number(at));
         if other.severity == Severity::Error && !hidden {

@@ -1,16 +1,17 @@
-//! Notices that the file may have changed.
+//! Notices that a file may have changed, or that one may have appeared.
 //!
 //! Editors rename, and Kubernetes swaps a `..data` symlink, so what is watched is every directory on the way: the
-//! file's own, and that of each symlink hop. An event is only a hint, several are one, and a slow poll is the net
+//! file's own, and that of each symlink hop; of a pattern the directory in which its files lie. An event is only a hint, several are one, and a slow poll is the net
 //! under them; whether the text is another one is for the reader to see.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use glob::Pattern;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::debug;
@@ -23,22 +24,48 @@ const POLL: Duration = Duration::from_secs(2);
 const MOMENT: Duration = Duration::from_millis(10);
 /// Reads until two agree.
 const MOST_READS: u32 = 100;
+/// Files whose ways are watched; the look that comes now and then is for the rest.
+const MOST_FILES: usize = 2000;
 /// Symlinks that are followed.
 const MOST_HOPS: usize = 16;
 
+/// What is watched.
+#[derive(Debug, Clone, Default)]
+pub struct Targets {
+    /// Files.
+    pub files: Vec<PathBuf>,
+    /// Directories in which files may appear, each with the pattern that their names match.
+    pub folders: Vec<(PathBuf, Pattern)>,
+}
+
 /// Notifies `changed` whenever the file may have changed, for ever.
 pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
+    let targets = Targets {
+        files: vec![path],
+        folders: Vec::new(),
+    };
+    let (_sender, targets) = tokio::sync::watch::channel(targets);
+    watch_all(targets, changed).await;
+}
+
+/// Notifies `changed` whenever one of the targets may have changed, for ever. The targets may become others.
+pub async fn watch_all(mut targets: tokio::sync::watch::Receiver<Targets>, changed: Arc<Notify>) {
     let mut watched = Hops::default();
     let mut watcher = None;
     let event = Arc::new(Notify::new());
+    let mut followed = true;
     loop {
-        let hops = Hops::of(&path);
+        let hops = Hops::of(&targets.borrow_and_update());
         if watcher.is_none() || hops != watched {
             watcher = follow(&hops, &event);
             watched = hops;
         }
         tokio::select! {
             () = event.notified() => {}
+            result = targets.changed(), if followed => {
+                followed = result.is_ok();
+                // What changed before it was watched shows in the look that comes next.
+            }
             () = tokio::time::sleep(POLL) => {}
         }
         changed.notify_one();
@@ -48,9 +75,9 @@ pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
 /// A watcher of the hops; `None` if the system gives none, and then the poll must do.
 fn follow(hops: &Hops, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let event = Arc::clone(event);
-    let names = hops.names.clone();
+    let (names, patterns) = (hops.names.clone(), hops.patterns.clone());
     let on_event = move |result: notify::Result<notify::Event>| {
-        if result.map_or(true, |event| concerns(&event, &names)) {
+        if result.map_or(true, |event| concerns(&event, &names, &patterns)) {
             event.notify_one();
         }
     };
@@ -67,21 +94,48 @@ fn follow(hops: &Hops, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
 
 /// Whether an event may be one of the file. A read is an event too, and it is we who read; what else lies in the
 /// directory (a log, say) is none of ours.
-fn concerns(event: &notify::Event, names: &BTreeSet<OsString>) -> bool {
-    let is_known = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+fn concerns(
+    event: &notify::Event,
+    names: &BTreeSet<OsString>,
+    patterns: &BTreeSet<Pattern>,
+) -> bool {
+    let matches = |name: &OsStr| {
+        let text = name.to_str();
+        text.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    };
+    let is_known = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| names.contains(name) || matches(name))
+    };
     !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(is_known))
 }
 
-/// The way to the file: the directories in which a change can change it, and the names that count there.
+/// The ways to the files: the directories in which a change can change them, and the names that count there.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Hops {
     directories: BTreeSet<PathBuf>,
     names: BTreeSet<OsString>,
+    patterns: BTreeSet<Pattern>,
 }
 
 impl Hops {
-    fn of(path: &Path) -> Self {
+    fn of(targets: &Targets) -> Self {
         let mut hops = Self::default();
+        for path in targets.files.iter().take(MOST_FILES) {
+            hops.add(path);
+        }
+        for (folder, pattern) in targets.folders.iter().take(MOST_FILES) {
+            // The folder may be reached through links itself.
+            hops.add(folder);
+            let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            hops.directories.insert(real);
+            hops.patterns.insert(pattern.clone());
+        }
+        hops
+    }
+
+    fn add(&mut self, path: &Path) {
+        let hops = self;
         let mut waiting = vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
         for _ in 0..MOST_HOPS {
             let Some(path) = waiting.pop() else { break };
@@ -102,7 +156,6 @@ impl Hops {
                 }
             }
         }
-        hops
     }
 }
 
@@ -111,11 +164,22 @@ impl Hops {
 /// # Errors
 /// What the system said, or that the file does not come to rest or is too large.
 pub async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
-    let mut before = read(path).await?;
+    settled(|| read(path), Vec::eq).await
+}
+
+/// Reads until two reads a moment apart agree.
+///
+/// # Errors
+/// What the system said, or that what is read does not come to rest.
+pub async fn settled<T, R: Future<Output = io::Result<T>>>(
+    read: impl Fn() -> R,
+    agree: impl Fn(&T, &T) -> bool,
+) -> io::Result<T> {
+    let mut before = read().await?;
     for _ in 0..MOST_READS {
         tokio::time::sleep(MOMENT).await;
-        let now = read(path).await?;
-        if now == before {
+        let now = read().await?;
+        if agree(&now, &before) {
             return Ok(now);
         }
         before = now;
@@ -145,7 +209,13 @@ pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsStr;
+
+    fn hops_to(path: PathBuf) -> Hops {
+        Hops::of(&Targets {
+            files: vec![path],
+            folders: Vec::new(),
+        })
+    }
 
     #[test]
     fn every_hop_is_watched() {
@@ -155,7 +225,9 @@ mod tests {
         std::fs::write(root.join("v1/lb.toml"), "").unwrap();
         std::os::unix::fs::symlink("v1", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/lb.toml", root.join("lb.toml")).unwrap();
-        let Hops { directories, names } = Hops::of(&root.join("lb.toml"));
+        let Hops {
+            directories, names, ..
+        } = hops_to(root.join("lb.toml"));
         assert!(
             names.contains(OsStr::new("..data")) && names.contains(OsStr::new("lb.toml")),
             "{names:?}"

@@ -1,14 +1,21 @@
-//! A file's text to a configuration, or to the words that say why not. A start, a reload and `check` take it this way.
+//! The texts of a configuration to what they mean, or to the words that say why not. A start, a reload and `check` take
+//! them this way.
 
-use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use crate::config::diagnostics::render;
-use crate::config::load::{Loaded, load_bytes};
+use crate::config::diagnostics::{Diagnostic, render_set};
+use crate::config::load::{Loaded, load_sources};
 use crate::config::schema::Config;
 use crate::config::secrets::{SecretFile, SecretKind};
-use crate::config::watch::read_now;
+use crate::config::sources::{Sources, Unreadable};
+use crate::config::watch::{Targets, settled};
+use crate::config::world::World;
 use crate::discovery::gossip::secrets;
+use crate::gossip::text::redacted;
 
 /// All errors and warnings of a file, as they are shown.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +31,11 @@ pub enum Absent {
     Warning,
 }
 
-/// `loaded`, which the file at `path` with this text gave, and what is wrong with the files with secrets that it names:
-/// reads them (blocking).
-pub fn look_at_secrets<T>(
-    path: &Path,
-    text: &[u8],
-    loaded: Loaded<T>,
-    absent: Absent,
-) -> Loaded<T> {
+/// `loaded`, which the configuration at `path` gave, and what is wrong with the files with secrets that it names: reads
+/// them (blocking).
+pub fn look_at_secrets<T>(path: &Path, loaded: Loaded<T>, absent: Absent) -> Loaded<T> {
     let directory = path.parent().unwrap_or(Path::new(""));
-    loaded.look_at_secrets(text, |SecretFile { kind, path, .. }| {
+    loaded.look_at_secrets(|SecretFile { kind, path, .. }| {
         let file = directory.join(path);
         let read = match kind {
             SecretKind::Key => secrets::key(&file).map(drop),
@@ -52,24 +54,113 @@ pub fn look_at_secrets<T>(
     })
 }
 
-/// The configuration of `text`, and its warnings as they are shown (empty if there are none). The files with secrets
-/// that it names are read (blocking).
-///
-/// # Errors
-/// All errors.
-pub fn parse(path: &Path, text: &[u8]) -> Result<(Config, String), FileError> {
-    let loaded = look_at_secrets(path, text, load_bytes(text), Absent::Error);
-    told(path, text, loaded)
+/// This machine: the environment of the process, and its files.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// What the files were before they were read.
+    seen: RefCell<Vec<(PathBuf, Option<Fingerprint>)>>,
 }
 
-/// Reads and parses the file at `path`: the configuration, its text and its warnings.
+impl World for Machine {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn content(&self, path: &Path, most: usize) -> Result<Vec<u8>, String> {
+        let seen = Fingerprint::of(path).ok();
+        self.seen.borrow_mut().push((path.to_owned(), seen));
+        let content = read_regular(path, most).map_err(|error| error.to_string())?;
+        match content.len() > most {
+            true => Err(format!("it has more than {most} bytes")),
+            false => Ok(content),
+        }
+    }
+}
+
+/// A regular file, at most `most` bytes of it and one more. Nothing else is read: a pipe would not end.
+fn read_regular(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// What tells whether a file is the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fingerprint([i64; 7]);
+
+impl Fingerprint {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = std::fs::metadata(path)?;
+        Ok(Self([
+            file.dev() as i64,
+            file.ino() as i64,
+            file.size() as i64,
+            file.mtime(),
+            file.mtime_nsec(),
+            file.ctime(),
+            file.ctime_nsec(),
+        ]))
+    }
+}
+
+/// What was tried last, so that an event without a change is none.
+#[derive(Debug)]
+pub struct Tried {
+    sources: Sources,
+    /// The files that the texts name.
+    contents: Vec<(PathBuf, Option<Fingerprint>)>,
+}
+
+impl Tried {
+    /// Whether `now` says the same, and the files that it names are the same (blocking).
+    pub fn is_same(&self, now: &Sources) -> bool {
+        let mut contents = self.contents.iter();
+        self.sources.is_same(now)
+            && contents.all(|(path, seen)| Fingerprint::of(path).ok() == *seen)
+    }
+
+    /// The file that what is beside the configuration is beside of.
+    pub fn main(&self) -> &Path {
+        &self.sources.main
+    }
+
+    /// What is to be watched.
+    pub fn targets(&self) -> Targets {
+        let texts = self.sources.files.iter().map(|file| file.path.clone());
+        let contents = self.contents.iter().map(|(path, _)| path.clone());
+        Targets {
+            files: texts.chain(contents).collect(),
+            folders: self.sources.folders.clone(),
+        }
+    }
+}
+
+/// The configuration that `sources` are, and its warnings as they are shown (empty if there are none), or all errors. The
+/// files that it names are read (blocking).
+pub fn parse(sources: Sources) -> (Result<(Config, String), FileError>, Tried) {
+    let machine = Machine::default();
+    let loaded = load_sources(&sources, &machine);
+    let loaded = look_at_secrets(&sources.main, loaded, Absent::Error);
+    let told = told(&sources, loaded);
+    let contents = machine.seen.into_inner();
+    (told, Tried { sources, contents })
+}
+
+/// Reads and parses a configuration: what it says, its warnings, and what was read (blocking).
 ///
 /// # Errors
 /// Why it cannot be read, or all its errors.
-pub fn read_config(path: &Path) -> Result<(Config, Vec<u8>, String), FileError> {
-    let text = read(path)?;
-    let (config, warnings) = parse(path, &text)?;
-    Ok((config, text, warnings))
+pub fn read_config(named: &[PathBuf]) -> Result<(Config, String, Tried), FileError> {
+    let (told, tried) = parse(read(named)?);
+    let (config, warnings) = told?;
+    Ok((config, warnings, tried))
 }
 
 /// As [`read_config`], whatever the files are that it names: for those who only ask the proxy that runs on it.
@@ -77,33 +168,57 @@ pub fn read_config(path: &Path) -> Result<(Config, Vec<u8>, String), FileError> 
 /// # Errors
 /// Likewise.
 pub fn read_alone(path: &Path) -> Result<Config, FileError> {
-    let text = read(path)?;
-    told(path, &text, load_bytes(&text)).map(|(config, _)| config)
+    let sources = read(&[path.to_owned()])?;
+    let loaded = load_sources(&sources, &Machine::default());
+    told(&sources, loaded).map(|(config, _)| config)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    read_now(path).map_err(|error| {
-        FileError(format!(
-            "error: {}: cannot be read: {error}\n",
-            path.display()
-        ))
+/// Reads the texts until two reads a moment apart agree.
+///
+/// # Errors
+/// What the system said, or that they do not come to rest.
+pub async fn read_settled(named: &[PathBuf]) -> io::Result<Sources> {
+    let read = || {
+        let named = named.to_owned();
+        async move {
+            let read = move || Sources::read(&named, &Machine::default());
+            let read = tokio::task::spawn_blocking(read).await;
+            let first = |errors: Vec<Unreadable>| {
+                let error = errors.into_iter().next();
+                error.map_or_else(|| io::Error::other("nothing is named"), io::Error::other)
+            };
+            read.map_err(io::Error::other)?.map_err(first)
+        }
+    };
+    settled(read, Sources::is_same).await
+}
+
+fn read(named: &[PathBuf]) -> Result<Sources, FileError> {
+    Sources::read(named, &Machine::default()).map_err(|errors| {
+        let lines = errors.iter().map(|error| format!("error: {error}\n"));
+        FileError(redacted(&lines.collect::<String>()).into_owned())
     })
 }
 
-fn told(path: &Path, text: &[u8], loaded: Loaded) -> Result<(Config, String), FileError> {
-    let shown = || {
-        let colour = io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        render(
-            &path.display().to_string(),
-            &String::from_utf8_lossy(text),
-            &loaded.diagnostics,
-            colour,
-        )
-    };
-    match &loaded.config {
-        Some(config) if loaded.diagnostics.is_empty() => Ok((config.clone(), String::new())),
-        Some(config) => Ok((config.clone(), shown())),
-        None => Err(FileError(shown())),
+/// The diagnostics of `sources` as they are shown.
+pub fn shown(sources: &Sources, diagnostics: &[Diagnostic], colour: bool) -> String {
+    if diagnostics.is_empty() {
+        return String::new();
+    }
+    let files = sources.shown();
+    let files: Vec<(&str, &str)> = files
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    render_set(&files, diagnostics, colour)
+}
+
+fn told(sources: &Sources, loaded: Loaded) -> Result<(Config, String), FileError> {
+    let colour = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let shown = shown(sources, &loaded.diagnostics, colour);
+    match loaded.config {
+        Some(config) => Ok((config, shown)),
+        None => Err(FileError(shown)),
     }
 }

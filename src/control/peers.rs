@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::own::LocalAddresses;
+use super::state::state_dir;
 use crate::config::schema::{
     AdminAddress, BackendConfig, ClusterConfig, Config, GossipConfig, Origin,
 };
@@ -83,7 +84,9 @@ impl Peers {
             .as_ref()
             .filter(|_| config.clusters.iter().any(|c| c.discover.is_some()))
             .map_or_else(LastGood::new, |gossip| {
-                members_file::read(&members_path(path, gossip))
+                let places = members_paths(path, config, gossip);
+                let there = places.iter().find(|place| place.exists());
+                there.map_or_else(LastGood::new, |place| members_file::read(place))
             });
         let (keep, wanted) = watch::channel(None);
         tokio::spawn(members_file::keep(wanted));
@@ -169,13 +172,13 @@ impl Peers {
         self.hand_over_doubts(config, registry);
         self.show();
         self.unkept |= update.changed;
-        self.keep_last_good(gossip);
+        self.keep_last_good(config);
         update.changed
     }
 
     /// Has a good state written, if there is a new one.
-    fn keep_last_good(&mut self, gossip: Option<&GossipConfig>) {
-        let Some(gossip) = gossip.filter(|_| self.unkept) else {
+    fn keep_last_good(&mut self, config: &Config) {
+        let Some(gossip) = config.gossip.as_ref().filter(|_| self.unkept) else {
             return;
         };
         let Some(next) = self
@@ -188,8 +191,8 @@ impl Peers {
         self.unkept = self.candidates.is_troubled();
         if next != self.kept {
             self.kept.clone_from(&next);
-            let path = members_path(&self.path, gossip);
-            self.keep.send_replace(Some((path, next)));
+            let mut paths = members_paths(&self.path, config, gossip);
+            self.keep.send_replace(Some((paths.swap_remove(0), next)));
         }
     }
 
@@ -328,12 +331,16 @@ fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
     cluster.backends.iter().filter_map(ip).collect()
 }
 
-/// Where the last good set is kept: relative to the directory of the configuration, by default beside it.
-fn members_path(config: &Path, gossip: &GossipConfig) -> PathBuf {
-    match &gossip.members_file {
-        Some(file) => config.parent().unwrap_or(Path::new("")).join(file),
-        None => config.with_extension("members.json"),
+/// Where the last good set is kept, and then where it may lie from before: where `members_file` says, relative to the
+/// directory of the configuration; else in the directory for state, else beside the configuration.
+fn members_paths(path: &Path, config: &Config, gossip: &GossipConfig) -> Vec<PathBuf> {
+    if let Some(file) = &gossip.members_file {
+        return vec![path.parent().unwrap_or(Path::new("")).join(file)];
     }
+    let beside = path.with_extension("members.json");
+    let kept = state_dir(config).zip(beside.file_name());
+    let kept = kept.map(|(directory, name)| directory.join(name));
+    kept.into_iter().chain([beside]).collect()
 }
 
 /// Whether there is a newer set; false if there will be none.

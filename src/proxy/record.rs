@@ -149,7 +149,7 @@ fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
             .facts
             .cluster
             .map(|index| &held.clusters[index].name),
-        access_log: held.access_log,
+        access_log: held.access_log && route.is_none_or(|rule| rule.target.log),
     })
 }
 

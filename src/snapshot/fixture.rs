@@ -80,6 +80,8 @@ pub(crate) fn listener(name: &str, address: &str) -> Listener {
         trusted_proxies: Vec::new(),
         routes: Table::new(Vec::new()),
         cluster: None,
+        answer: None,
+        errors: Default::default(),
         state: Arc::new(ListenerState::default()),
         metrics: Arc::new(ListenerMetrics::new(name.into(), WORKERS)),
     }

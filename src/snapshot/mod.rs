@@ -24,6 +24,7 @@ use crate::balance::Balancer;
 use crate::model::address::ListenAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
+use crate::model::page::{ErrorPages, Page};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
 };
@@ -80,6 +81,10 @@ pub struct Listener {
     pub routes: Table<RouteTarget>,
     /// Index of the cluster that takes what no route takes.
     pub cluster: Option<usize>,
+    /// What is answered instead to what no route takes.
+    pub answer: Option<RouteAction>,
+    /// Pages in the place of the proxy's own errors.
+    pub errors: ErrorPages,
     /// Live state.
     pub state: Arc<ListenerState>,
     /// Counters.
@@ -108,6 +113,12 @@ pub struct RouteTarget {
     pub action: RouteAction,
     /// Limit of the whole request.
     pub timeout: Option<Duration>,
+    /// Request body; absent: the listener's limit.
+    pub body_bytes: Option<u64>,
+    /// Pages in the place of the proxy's own errors, before the listener's.
+    pub errors: ErrorPages,
+    /// Whether its requests are written to the access log.
+    pub log: bool,
 }
 
 /// The deed of a route.
@@ -126,8 +137,10 @@ pub enum RouteAction {
     Respond {
         /// 200 to 599.
         status: u16,
-        /// Body, as text.
-        body: String,
+        /// Whole lines of further fields.
+        fields: Arc<str>,
+        /// Body; absent: none is given.
+        page: Option<Arc<Page>>,
     },
 }
 

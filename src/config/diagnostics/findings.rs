@@ -1,6 +1,10 @@
 //! Findings as the readers make them (byte ranges only), and their way to [`Diagnostic`]s: cleaned, bounded, sorted
 //! by place, with line and column found in one walk over the text.
+//!
+//! A configuration may be several texts. Then places count through all of them ([`Texts`]), so that readers and relations
+//! need not know of it; only here they become a file, a line and a column again.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::{Diagnostic, Related, Severity, counted};
@@ -14,7 +18,7 @@ const MAX_TEXT: usize = 400;
 const MAX_QUOTED: usize = 60;
 
 /// An error or a warning whose line and column are not known yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::config) struct Finding {
     pub severity: Severity,
     pub span: Range<usize>,
@@ -57,6 +61,18 @@ impl Finding {
         self
     }
 
+    /// `by` bytes further on.
+    pub fn moved(mut self, by: usize) -> Self {
+        self.span = self.span.start + by..self.span.end + by;
+        self
+    }
+
+    /// `by` bytes further back.
+    pub fn moved_back(mut self, by: usize) -> Self {
+        self.span = self.span.start - by..self.span.end.saturating_sub(by);
+        self
+    }
+
     /// Another place that belongs to it.
     pub fn related(mut self, span: &Range<usize>, message: impl Into<String>) -> Self {
         self.related = Some((span.start, message.into()));
@@ -64,24 +80,100 @@ impl Finding {
     }
 }
 
-/// All findings of a file.
+/// The texts of a configuration, joined: each begins one byte after the end of the one before.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Texts<'t> {
+    files: Vec<(usize, &'t str)>,
+}
+
+impl<'t> Texts<'t> {
+    /// Of texts in their order.
+    pub fn of(texts: impl IntoIterator<Item = &'t str>) -> Self {
+        let mut start = 0;
+        let files = texts.into_iter().map(|text| {
+            let file = (start, text);
+            start += text.len() + 1;
+            file
+        });
+        Self {
+            files: files.collect(),
+        }
+    }
+
+    /// Where the text of a file begins.
+    pub fn start(&self, file: usize) -> usize {
+        self.files.get(file).map_or(0, |(start, _)| *start)
+    }
+
+    /// The file in which `offset` lies, and where in it.
+    pub fn locate(&self, offset: usize) -> (usize, usize) {
+        let after = self.files.partition_point(|(start, _)| *start <= offset);
+        let file = after.saturating_sub(1);
+        (file, offset - self.start(file))
+    }
+
+    fn end(&self) -> usize {
+        self.files
+            .last()
+            .map_or(0, |(start, text)| start + text.len())
+    }
+
+    /// File, line and column of sorted offsets.
+    fn places(&self, offsets: &[usize]) -> Vec<(usize, usize, usize)> {
+        let mut found = Vec::with_capacity(offsets.len());
+        let mut rest = offsets;
+        for (file, (start, text)) in self.files.iter().enumerate() {
+            let end = self.files.get(file + 1).map_or(usize::MAX, |next| next.0);
+            let (own, others) = rest.split_at(rest.partition_point(|offset| *offset < end));
+            rest = others;
+            let own: Vec<usize> = own.iter().map(|offset| offset - start).collect();
+            let places = places(text, &own).into_iter();
+            found.extend(places.map(|(line, column)| (file, line, column)));
+        }
+        found
+    }
+}
+
+/// All findings of a configuration.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Findings {
     kept: Vec<Finding>,
+    /// What was said where: a default is read once for each that takes it.
+    said: HashSet<(usize, String)>,
+    /// Places of which nothing more is said.
+    silent: HashSet<usize>,
     errors: usize,
     warnings: usize,
 }
 
 impl Findings {
-    /// Adds one.
+    /// Adds one, unless the same is said of the same place already.
     pub fn add(&mut self, finding: Finding) {
+        let said = (finding.span.start, finding.message.clone());
+        if self.said.contains(&said) || self.silent.contains(&finding.span.start) {
+            return;
+        }
         let count = match finding.severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
         *count += 1;
         if *count <= MAX_KEPT {
+            self.said.insert(said);
             self.kept.push(finding);
+        }
+    }
+
+    /// Says nothing more of the values that begin at `places`.
+    pub fn silence(&mut self, places: &HashSet<usize>) {
+        self.silent.extend(places);
+    }
+
+    /// None yet, and silent where these are.
+    pub fn quiet(&self) -> Self {
+        Self {
+            silent: self.silent.clone(),
+            ..Self::default()
         }
     }
 
@@ -96,8 +188,8 @@ impl Findings {
     }
 
     /// All of them in the order of their places.
-    pub fn into_diagnostics(mut self, text: &str) -> Vec<Diagnostic> {
-        self.count_omitted(text);
+    pub fn into_diagnostics(mut self, texts: &Texts<'_>) -> Vec<Diagnostic> {
+        self.count_omitted(texts.end());
         self.kept
             .sort_by_key(|finding| (finding.span.start, finding.severity));
         let mut offsets: Vec<usize> = self
@@ -108,38 +200,41 @@ impl Findings {
             .collect();
         offsets.sort_unstable();
         offsets.dedup();
-        let places = places(text, &offsets);
+        let places = texts.places(&offsets);
         let place = |offset: usize| {
             let at = offsets.partition_point(|known| *known < offset);
-            places.get(at).copied().unwrap_or((1, 1))
+            places.get(at).copied().unwrap_or((0, 1, 1))
         };
         self.kept
             .into_iter()
             .map(|finding| {
-                let (line, column) = place(finding.span.start);
+                let (file, line, column) = place(finding.span.start);
+                let start = texts.start(file);
                 Diagnostic {
                     severity: finding.severity,
                     message: clean(&finding.message),
+                    file,
                     line,
                     column,
                     label: clean(&finding.label),
                     help: finding.help.as_deref().map(clean),
                     related: finding.related.map(|(offset, message)| {
-                        let (line, column) = place(offset);
+                        let (file, line, column) = place(offset);
                         Related {
+                            file,
                             line,
                             column,
                             message: clean(&message),
                         }
                     }),
-                    span: finding.span,
+                    span: finding.span.start - start..finding.span.end.saturating_sub(start),
                 }
             })
             .collect()
     }
 
-    fn count_omitted(&mut self, text: &str) {
-        let end = text.len()..text.len();
+    fn count_omitted(&mut self, end: usize) {
+        let end = end..end;
         if let Some(more) = self.errors.checked_sub(MAX_KEPT).filter(|n| *n > 0) {
             let message = format!("{} are not listed", counted(more, "more error"));
             self.kept.push(Finding::error(end.clone(), message));
@@ -233,6 +328,37 @@ mod tests {
     }
 
     #[test]
+    fn places_count_through_all_texts() {
+        let texts = Texts::of(["ab\nc", "", "d\nef"]);
+        assert_eq!(
+            texts.places(&[0, 3, 4, 5, 6, 8, 10]),
+            [
+                (0, 1, 1),
+                (0, 2, 1),
+                (0, 2, 2),
+                (1, 1, 1),
+                (2, 1, 1),
+                (2, 2, 1),
+                (2, 2, 3)
+            ]
+        );
+        assert_eq!(
+            [3, 5, 9].map(|at| texts.locate(at)),
+            [(0, 3), (1, 0), (2, 3)]
+        );
+    }
+
+    #[test]
+    fn the_same_is_said_once() {
+        let mut findings = Findings::default();
+        for _ in 0..3 {
+            findings.add(Finding::error(0..1, "bad"));
+        }
+        findings.add(Finding::error(0..1, "worse"));
+        assert_eq!(findings.errors(), 2);
+    }
+
+    #[test]
     fn an_offset_inside_a_character_is_that_character() {
         assert_eq!(places("éa", &[1, 2]), [(1, 1), (1, 2)]);
     }
@@ -257,7 +383,7 @@ mod tests {
             findings.add(Finding::warning(i..i, "odd"));
         }
         let text = "x".repeat(2 * MAX_KEPT);
-        let diagnostics = findings.into_diagnostics(&text);
+        let diagnostics = findings.into_diagnostics(&Texts::of([text.as_str()]));
         assert_eq!(diagnostics.len(), 2 * MAX_KEPT + 2);
         let last: Vec<&str> = diagnostics[2 * MAX_KEPT..]
             .iter()

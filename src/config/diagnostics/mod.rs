@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-pub use render::render;
+pub use render::{render, render_set};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,9 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// What is wrong, in one line.
     pub message: String,
-    /// Byte range in the text.
+    /// Which of the configuration's texts it stands in, counted from 0.
+    pub file: usize,
+    /// Byte range in that text.
     pub span: Range<usize>,
     /// Line, counted from 1.
     pub line: usize,
@@ -47,6 +49,8 @@ pub struct Diagnostic {
 /// Where the other half of a contradiction stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Related {
+    /// Which of the texts, counted from 0.
+    pub file: usize,
     /// Line, counted from 1.
     pub line: usize,
     /// Column in characters, counted from 1.
@@ -77,27 +81,40 @@ pub fn counted(number: usize, noun: &str) -> String {
 /// `{"file", "valid", "errors": […], "warnings": […]}`; each entry has `line`, `column` and `message`, and where
 /// there is something to say `expected`, `help` and `related`.
 pub fn to_json(file_name: &str, diagnostics: &[Diagnostic]) -> Value {
+    set_to_json(&[file_name], diagnostics)
+}
+
+/// As [`to_json`], for a configuration of several texts: then `files` has their names, and each entry its `file`.
+pub fn set_to_json(names: &[&str], diagnostics: &[Diagnostic]) -> Value {
     let of = |severity| -> Vec<Value> {
         diagnostics
             .iter()
             .filter(|diagnostic| diagnostic.severity == severity)
-            .map(one_to_json)
+            .map(|diagnostic| one_to_json(names, diagnostic))
             .collect()
     };
-    json!({
-        "file": file_name,
+    let mut report = json!({
+        "file": names.first(),
         "valid": is_valid(diagnostics),
         "errors": of(Severity::Error),
         "warnings": of(Severity::Warning),
-    })
+    });
+    if names.len() > 1 {
+        report["files"] = json!(names);
+    }
+    report
 }
 
-fn one_to_json(diagnostic: &Diagnostic) -> Value {
+fn one_to_json(names: &[&str], diagnostic: &Diagnostic) -> Value {
+    let several = names.len() > 1;
     let mut entry = json!({
         "line": diagnostic.line,
         "column": diagnostic.column,
         "message": diagnostic.message,
     });
+    if several {
+        entry["file"] = json!(names.get(diagnostic.file));
+    }
     if !diagnostic.label.is_empty() {
         entry["expected"] = json!(diagnostic.label);
     }
@@ -110,6 +127,9 @@ fn one_to_json(diagnostic: &Diagnostic) -> Value {
             "column": related.column,
             "message": related.message,
         });
+        if several {
+            entry["related"]["file"] = json!(names.get(related.file));
+        }
     }
     entry
 }
@@ -123,6 +143,7 @@ mod tests {
         let error = Diagnostic {
             severity: Severity::Error,
             message: "unknown key".to_owned(),
+            file: 0,
             span: 0..1,
             line: 1,
             column: 2,
@@ -135,6 +156,7 @@ mod tests {
             label: "expected b".to_owned(),
             help: None,
             related: Some(Related {
+                file: 0,
                 line: 3,
                 column: 4,
                 message: "first here".to_owned(),

@@ -19,16 +19,22 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// are none. At most 100 are shown, errors before warnings, in the order of their places. No control byte of the
 /// text or the name gets through, and no key or token that stands where the path of its file belongs.
 pub fn render(file_name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
+    render_set(&[(file_name, text)], diagnostics, colour)
+}
+
+/// As [`render()`], for a configuration of several texts, each with its name.
+pub fn render_set(files: &[(&str, &str)], diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour {
         Renderer::styled().hyperlink(false)
     } else {
         Renderer::plain()
     };
-    let file_name = clean(file_name);
+    let names: Vec<String> = files.iter().map(|(name, _)| clean(name)).collect();
     let mut shown = String::new();
     let chosen = choose(diagnostics);
     for diagnostic in &chosen {
-        let group = group(&file_name, text, diagnostic);
+        let text = files.get(diagnostic.file).map_or("", |(_, text)| *text);
+        let group = group(&names, text, diagnostic);
         shown.push_str(&renderer.render(&[group]));
         shown.push_str("\n\n");
     }
@@ -48,7 +54,9 @@ fn choose(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
     order.into_iter().map(|at| &diagnostics[at]).collect()
 }
 
-fn group<'a>(file_name: &'a str, text: &str, diagnostic: &'a Diagnostic) -> Group<'a> {
+fn group<'a>(names: &'a [String], text: &str, diagnostic: &'a Diagnostic) -> Group<'a> {
+    let name = |file: usize| names.get(file).map_or("", String::as_str);
+    let file_name = name(diagnostic.file);
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -69,7 +77,8 @@ fn group<'a>(file_name: &'a str, text: &str, diagnostic: &'a Diagnostic) -> Grou
         title.element(snippet.path(file_name))
     };
     if let Some(related) = &diagnostic.related {
-        let place = format!("{file_name}:{}:{}", related.line, related.column);
+        let (line, column) = (related.line, related.column);
+        let place = format!("{}:{line}:{column}", name(related.file));
         group = group.element(Level::NOTE.message(format!("{} at {place}", related.message)));
     }
     if let Some(help) = &diagnostic.help {
@@ -172,6 +181,7 @@ mod tests {
         Diagnostic {
             severity: Severity::Error,
             message: "unknown key `adress` in [[listener]]".to_owned(),
+            file: 0,
             span,
             line: 2,
             column: 1,

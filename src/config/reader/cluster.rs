@@ -87,9 +87,29 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
         name: name.span(),
         backends: table.get("backends").map(|slot| slot.place()),
         discover: table.get("discover").map(|slot| slot.place()),
+        http_only: http_only(&table, &config),
         whole: r.findings.errors() == before,
     };
     (config, places)
+}
+
+/// The keys that nothing looks at where bytes are forwarded and not requests.
+fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> {
+    let mut found = Vec::new();
+    for (name, inner) in keys::HTTP_CLUSTER {
+        match table.entries.get(*name).map(|v| (v.span(), v.get_ref())) {
+            Some((place, _)) if inner.is_empty() => found.push(((*name).to_owned(), place)),
+            Some((_, DeValue::Table(entries))) => {
+                let entries = inner.iter().filter_map(|key| entries.get_key_value(*key));
+                found.extend(entries.map(|(key, value)| (key.get_ref().to_string(), value.span())));
+            }
+            _ => {}
+        }
+    }
+    let by_request = config.hash_key != HashKey::ClientIp;
+    let hash_key = table.get("hash_key").filter(|_| by_request);
+    found.extend(hash_key.map(|slot| ("hash_key".to_owned(), slot.place())));
+    found
 }
 
 fn warn_of_unused_hash(r: &mut Reader<'_>, table: &Table<'_>, policy: Policy) {
@@ -100,6 +120,9 @@ fn warn_of_unused_hash(r: &mut Reader<'_>, table: &Table<'_>, policy: Policy) {
         .into_iter()
         .flatten()
     {
+        if r.marks.inherited.contains(&slot.place().start) {
+            continue;
+        }
         r.findings.add(
             Finding::warning(slot.place(), format!("{slot} without consistent_hash"))
                 .label(format!(

@@ -81,6 +81,8 @@ pub(in crate::config) struct ClusterPlaces {
     pub backends: Option<Place>,
     /// Its `discover`.
     pub discover: Option<Place>,
+    /// Its keys that are for requests.
+    pub http_only: Vec<(String, Place)>,
     /// Whether it was read without an error.
     pub whole: bool,
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::answers::{errors, only_one, redirect, respond};
 use super::draft::ListenerPlaces;
 use super::patterns::name;
 use super::values::TIMEOUT;
-use super::{Reader, Slot};
+use super::{Reader, Slot, Table};
 use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
@@ -18,6 +19,7 @@ use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol};
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
 const KIB: u64 = 1 << 10;
+pub(super) const BODY_BYTES: std::ops::RangeInclusive<u64> = 0..=1 << 50;
 
 pub(super) fn listener(
     r: &mut Reader<'_>,
@@ -39,11 +41,20 @@ pub(super) fn listener(
         Some(_) => given_name.is_some(),
         None => read.is_some(),
     };
+    only_one(r, &table);
+    let redirect = redirect(r, table.get("redirect"));
+    let respond = respond(r, table.get("respond"));
+    let protocol = protocol(r, table.get("protocol")).unwrap_or_default();
+    if protocol == Protocol::Tcp {
+        look_at_tcp(r, &table);
+    }
     let config = ListenerConfig {
         name: given_name.unwrap_or_else(|| address.to_string()),
         address,
-        protocol: protocol(r, table.get("protocol")).unwrap_or_default(),
+        protocol,
         cluster: cluster.map(str::to_owned),
+        answer: redirect.or(respond),
+        errors: errors(r, table.get("errors")),
         trusted_proxies: networks(
             r,
             table.get("trusted_proxies"),
@@ -61,6 +72,35 @@ pub(super) fn listener(
         cluster: table.get("cluster").map(|slot| slot.place()),
     };
     Some((config, places))
+}
+
+/// What has no effect on a tcp listener, and what it cannot do.
+fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
+    for key in keys::HTTP_LISTENER {
+        let Some((key, value)) = table.entries.get_key_value(*key) else {
+            continue;
+        };
+        let name = key.get_ref();
+        if matches!(name.as_ref(), "redirect" | "respond") {
+            let message = format!("`{name}` on a tcp listener");
+            let label = "expected a `cluster`; only requests can be answered";
+            r.error(value.span(), message, label);
+        } else {
+            r.warn_of_no_effect(name, &value.span(), "a tcp listener");
+        }
+    }
+    for (name, keys) in [
+        ("timeouts", keys::HTTP_LISTENER_TIMEOUTS),
+        ("limits", keys::HTTP_LISTENER_LIMITS),
+    ] {
+        let inner = table.entries.get(name).map(|value| value.get_ref());
+        let Some(DeValue::Table(inner)) = inner else {
+            continue;
+        };
+        for key in keys.iter().filter_map(|key| inner.get_key_value(*key)) {
+            r.warn_of_no_effect(key.0.get_ref(), &key.1.span(), "a tcp listener");
+        }
+    }
 }
 
 /// `"http"` or `"tcp"`; of the words that other programs have for more, what they would be here.
@@ -170,7 +210,7 @@ fn limits(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerLimits {
             .size(table.get("uri_bytes"), 16..=header_bytes as u64)
             .map_or(default.uri_bytes.min(header_bytes), |bytes| bytes as usize),
         body_bytes: r
-            .size(table.get("body_bytes"), 0..=1 << 50)
+            .size(table.get("body_bytes"), BODY_BYTES)
             .unwrap_or(default.body_bytes),
         trailer_bytes: r
             .size(table.get("trailer_bytes"), 0..=KIB * KIB)

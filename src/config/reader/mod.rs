@@ -7,6 +7,7 @@
 //! parts are reported at.
 
 mod agent;
+mod answers;
 mod check;
 mod cluster;
 pub(super) mod draft;
@@ -20,14 +21,18 @@ mod values;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::findings::{Finding, Findings, quoted};
+use super::contents::Contents;
+use super::diagnostics::findings::{Finding, Findings, Texts, quoted};
 use super::diagnostics::suggest::{Suggester, one_of};
 use super::keys::{self, Section};
 use super::secrets::SecretFile;
+use super::tree::Marks;
+use super::world::World;
 
 pub(super) use agent::agent;
 pub(super) use check::PERIOD;
@@ -35,15 +40,25 @@ pub(super) use gossip::MAX_KEYS;
 pub(super) use top::{LEVELS, file};
 pub(super) use values::{FROM_ZERO, duration_in};
 
+/// Patterns of one `include`.
+pub(super) const MAX_PATTERNS: usize = 100;
+
 /// Byte range of a piece of the text.
 pub(super) type Place = Range<usize>;
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// What all readers share.
-#[derive(Debug)]
 pub(super) struct Reader<'t> {
-    /// The text of the file.
+    /// The text of the file; of several, all texts joined.
     pub text: &'t str,
+    /// Where each text begins.
+    pub texts: &'t Texts<'t>,
+    /// The directory of each text, absolute; empty if they have none.
+    pub directories: &'t [PathBuf],
+    /// Where what is not in the texts is asked for.
+    pub world: &'t dyn World,
+    /// What is known of the values.
+    pub marks: Marks,
     /// What was found so far.
     pub findings: Findings,
     /// Finds near words.
@@ -52,6 +67,8 @@ pub(super) struct Reader<'t> {
     pub whole: bool,
     /// Files with secrets that were named so far.
     pub secrets: Vec<SecretFile>,
+    /// What the files that were named so far hold.
+    pub contents: Contents,
 }
 
 /// A value and the name under which messages speak of it.
@@ -110,6 +127,21 @@ impl Reader<'_> {
             .add(Finding::error(place, message).label(label));
     }
 
+    /// `path` as those who use it take it: relative to the directory of the configuration, whose first text may be
+    /// another than the one that names it.
+    fn beside(&self, place: &Place, path: PathBuf) -> PathBuf {
+        let (file, _) = self.texts.locate(place.start);
+        match (self.directories.get(file), self.directories.first()) {
+            (Some(own), first) if Some(own) != first => own.join(path),
+            _ => path,
+        }
+    }
+
+    /// Whether the value there could not be filled in, which was said.
+    fn is_unknown(&self, place: &Place) -> bool {
+        self.marks.unknown.contains(&place.start)
+    }
+
     pub(super) fn warning(
         &mut self,
         place: Place,
@@ -118,6 +150,14 @@ impl Reader<'_> {
     ) {
         self.findings
             .add(Finding::warning(place, message).label(label));
+    }
+
+    /// Of a key that nothing looks at, unless it is a default that others have a use for.
+    pub(super) fn warn_of_no_effect(&mut self, key: &str, place: &Place, on: &str) {
+        if !self.marks.inherited.contains(&place.start) {
+            let message = format!("`{key}` on {on}");
+            self.warning(place.clone(), message, "it has no effect there");
+        }
     }
 
     /// A table with the keys of `section`.

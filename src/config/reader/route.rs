@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::answers::{errors, only_one, redirect, respond};
 use super::draft::RoutePlaces;
-use super::listener::network;
+use super::listener::{BODY_BYTES, network};
 use super::patterns::{self, RegexProblem};
 use super::values::TIMEOUT;
 use super::{Place, Reader, Slot, Table};
@@ -15,10 +16,6 @@ use crate::config::keys;
 use crate::config::schema::{RouteAction, RouteConfig};
 use crate::route::rule::{PathPattern, Rule, ValuePattern};
 
-/// An answer of the proxy is a word to a person or a probe, not a site.
-const MAX_BODY: usize = 64 << 10;
-const REDIRECTS: [u64; 5] = [301, 302, 303, 307, 308];
-const REDIRECT_CODES: &str = "301, 302, 303, 307 or 308";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, RoutePlaces)> {
@@ -49,6 +46,9 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
             target: action(r, &table),
         },
         timeout: r.duration(table.get("timeout"), TIMEOUT),
+        body_bytes: body_bytes(r, table.get("limits")),
+        errors: errors(r, table.get("errors")),
+        log: r.boolean(table.get("log")).unwrap_or(true),
     };
     let places = RoutePlaces {
         header: table.place.clone(),
@@ -120,7 +120,10 @@ fn path_regex<'a>(r: &mut Reader<'_>, slot: Option<Slot<'a>>) -> Option<(&'a str
         Ok(regex) => Some((text, PathPattern::Regex(regex))),
         Err(RegexProblem { message, place }) => {
             let literal = r.text.get(slot.place()).unwrap_or_default();
-            let within = place.and_then(|place| within_literal(literal, &place));
+            let as_written = !r.marks.expanded.contains(&slot.place().start);
+            let within = place
+                .filter(|_| as_written)
+                .and_then(|place| within_literal(literal, &place));
             let place = within.map_or(slot.place(), |place| {
                 let start = slot.place().start;
                 start + place.start..start + place.end
@@ -239,26 +242,12 @@ fn value_pattern(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<ValuePattern> {
 
 /// Exactly one of `cluster`, `redirect` and `respond`.
 fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction {
-    let given: Vec<Slot<'_>> = ["cluster", "redirect", "respond"]
-        .into_iter()
-        .filter_map(|key| table.get(key))
-        .collect();
-    let expected = "`cluster`, `redirect` or `respond`";
-    match given[..] {
-        [] if r.whole => r.error(
+    if !only_one(r, table) && r.whole {
+        r.error(
             table.place.clone(),
             "[[route]] does nothing",
-            format!("expected one of {expected} in it"),
-        ),
-        [first, second, ..] => {
-            let message = format!("[[route]] has {first} and {second}");
-            r.error(
-                second.place(),
-                message,
-                format!("expected only one of {expected}"),
-            );
-        }
-        _ => {}
+            "expected one of `cluster`, `redirect` or `respond` in it",
+        );
     }
     let to_cluster = r.string(table.get("cluster"), "the name of a cluster");
     let redirect = redirect(r, table.get("redirect"));
@@ -267,54 +256,16 @@ fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction {
     // Stands in where an error was reported; it names no cluster.
     let none = RouteAction::Respond {
         status: 200,
-        body: String::new(),
+        fields: String::new(),
+        page: None,
     };
     to_cluster.or(redirect).or(respond).unwrap_or(none)
 }
 
-fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
-    let table = r.table(slot, &keys::REDIRECT)?;
-    let expected = "a URL such as \"https://{host}{uri}\"";
-    let to = r.required(&table, "to", expected);
-    let to = r.parsed(to, expected, patterns::template);
-    let status_slot = table.get("status");
-    let status = r.number(status_slot, REDIRECT_CODES, |code| {
-        REDIRECTS.contains(&code)
-    });
-    Some(RouteAction::Redirect {
-        to: to?,
-        status: status.unwrap_or(308) as u16,
-    })
-}
-
-fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
-    let table = r.table(slot, &keys::RESPOND)?;
-    let status = r
-        .integer(table.get("status"), 200..=599)
-        .map_or(200, |status| status as u16);
-    let body_slot = table.get("body");
-    let body = r.string(body_slot, "text").unwrap_or_default();
-    if let Some(slot) = body_slot {
-        if body.len() > MAX_BODY {
-            let message = format!("{slot} has {} bytes", body.len());
-            r.error(
-                slot.place(),
-                message,
-                format!("expected at most {MAX_BODY}"),
-            );
-        } else if matches!(status, 204 | 304) && !body.is_empty() {
-            let message = format!("{slot} beside status {status}");
-            r.warning(
-                slot.place(),
-                message,
-                "an answer with this status has no body",
-            );
-        }
-    }
-    Some(RouteAction::Respond {
-        status,
-        body: body.to_owned(),
-    })
+/// `limits = { body_bytes = "1GiB" }`.
+fn body_bytes(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<u64> {
+    let table = r.table(slot, &keys::ROUTE_LIMITS)?;
+    r.size(table.get("body_bytes"), BODY_BYTES)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::draft::{Complete, Draft};
 use super::values::FROM_ZERO;
-use super::{Reader, Slot, Table, cluster, gossip, listener, route};
+use super::{MAX_PATTERNS, Reader, Slot, Table, cluster, gossip, listener, route};
 use crate::config::addresses;
+use crate::config::diagnostics::Severity;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogFormat, LogLevel};
@@ -40,6 +41,8 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
     let (listeners, listener_places) = listeners.into_iter().unzip();
     let (routes, route_places) = routes.into_iter().unzip();
     let (clusters, cluster_places) = clusters.into_iter().unzip();
+    defaults(r, top.get("defaults"));
+    include(r, top.get("include"));
     let (admin, admin_place) = admin(r, top.get("admin")).unzip();
     let (gossip, gossip_places) = gossip::gossip(r, top.get("gossip"));
     let mut config = Config {
@@ -53,6 +56,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
             .duration(top.get("shutdown_delay"), FROM_ZERO)
             .unwrap_or(Duration::ZERO),
         watch: r.boolean(top.get("watch")).unwrap_or(true),
+        state_dir: r.directory(top.get("state_dir")),
         admin,
         log: log(r, top.get("log")),
         gossip,
@@ -73,6 +77,86 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
             routes: routes_whole,
             clusters: clusters_whole,
         },
+    }
+}
+
+/// `include`, whose files have been read: a pattern, or an array of them.
+fn include(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
+    let Some(slot) = slot else { return };
+    let DeValue::Array(entries) = slot.value.get_ref() else {
+        let expected = "a pattern such as \"sites/*.toml\", or an array of them";
+        r.string(Some(slot), expected);
+        return;
+    };
+    if entries.len() > MAX_PATTERNS {
+        let message = format!("{slot} has {} entries", entries.len());
+        r.error(
+            slot.place(),
+            message,
+            format!("expected at most {MAX_PATTERNS}"),
+        );
+    }
+    let expected = "an array of patterns, such as [\"sites/*.toml\"]";
+    r.list(Some(slot), expected, |r, entry| {
+        r.string(Some(entry), "a pattern such as \"sites/*.toml\"")
+    });
+}
+
+/// `[defaults]`. What it says was given to each table that it is for, and is read there; here what nobody takes is read
+/// too. Of warnings those that hold where it is taken are enough.
+fn defaults(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
+    let Some(table) = r.table(slot, &keys::DEFAULTS) else {
+        return;
+    };
+    if let Some(slot) = table.get("listener") {
+        alone(r, slot, |r, entries| {
+            for key in keys::NOT_INHERITED {
+                if let Some((key, _)) = entries.remove_entry(*key) {
+                    let message = format!("`{}` in [defaults.listener]", key.get_ref());
+                    r.error(key.span(), message, "expected in each [[listener]] alone");
+                }
+            }
+            let address = Spanned::new(slot.place(), "address".into());
+            let any = Spanned::new(slot.place(), DeValue::String(":0".into()));
+            entries.insert(address, any);
+            let value = Spanned::new(slot.place(), DeValue::Table(entries.clone()));
+            listener::listener(
+                r,
+                Slot {
+                    value: &value,
+                    ..slot
+                },
+            );
+        });
+    }
+    if let Some(slot) = table.get("cluster") {
+        alone(r, slot, |r, entries| {
+            let name = Spanned::new(slot.place(), "defaults".into());
+            let value = Spanned::new(slot.place(), DeValue::Table(entries.clone()));
+            cluster::cluster(r, &name, &value);
+        });
+    }
+}
+
+/// Keeps the errors of what `read` finds, and nothing else of it.
+fn alone<'a>(
+    r: &mut Reader<'_>,
+    slot: Slot<'a>,
+    read: impl FnOnce(&mut Reader<'_>, &mut DeTable<'a>),
+) {
+    let DeValue::Table(entries) = slot.value.get_ref() else {
+        return r.wrong_type(&slot, "a table");
+    };
+    let quiet = r.findings.quiet();
+    let before = std::mem::replace(&mut r.findings, quiet);
+    let secrets = r.secrets.len();
+    read(r, &mut entries.clone());
+    r.secrets.truncate(secrets);
+    let found = std::mem::replace(&mut r.findings, before);
+    for finding in found.into_kept() {
+        if finding.severity == Severity::Error {
+            r.findings.add(finding);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -75,7 +76,37 @@ impl Reader<'_> {
 
     /// Of a file, which need not exist.
     pub(super) fn path(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
-        self.parsed(slot, "the path of a file", agent::file)
+        let path = self.parsed(slot, "the path of a file", agent::file)?;
+        let place = slot?.place();
+        (!self.is_unknown(&place)).then(|| self.beside(&place, path))
+    }
+
+    /// Of a directory, absolute.
+    pub(super) fn directory(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
+        let expected = "an absolute path such as \"/var/lib/lbproxy\"";
+        self.parsed(slot, expected, |text| {
+            let legal = text.starts_with('/') && !text.contains('\0');
+            legal
+                .then(|| PathBuf::from(text))
+                .ok_or_else(|| format!("expected {expected}"))
+        })
+    }
+
+    /// What a file holds that the configuration names, at most `most` bytes.
+    pub(super) fn content(&mut self, slot: Option<Slot<'_>>, most: usize) -> Option<Arc<[u8]>> {
+        let path = self.path(slot)?;
+        let slot = slot?;
+        let beside = self.directories.first();
+        let file = beside.map_or_else(|| path.clone(), |directory| directory.join(&path));
+        match self.contents.read(self.world, &file, most) {
+            Ok(content) => Some(content),
+            Err(why) => {
+                let path = quoted(&path.display().to_string());
+                let message = format!("{slot} cannot be read: {path}: {why}");
+                self.error(slot.place(), message, "expected the path of a file");
+                None
+            }
+        }
     }
 
     /// Of a file with a secret, which is noted to be looked at.

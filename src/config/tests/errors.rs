@@ -40,7 +40,8 @@ fn top_level() {
     says(
         "listener2 = 3",
         "1:1 error: unknown key `listener2` in the top level of the file | expected `workers`, `drain_timeout`, \
-         `shutdown_delay`, `watch`, `admin`, `log`, `gossip`, `listener`, `route` or `cluster` | did you mean `listener`?",
+         `shutdown_delay`, `watch`, `include`, `state_dir`, `admin`, `log`, `gossip`, `defaults`, `listener`, `route` or \
+         `cluster` | did you mean `listener`?",
     );
 }
 

@@ -5,6 +5,7 @@ mod errors;
 mod gossip;
 mod habits;
 mod parts;
+mod several;
 mod syntax;
 mod values;
 mod warnings;

@@ -38,6 +38,7 @@ fn other_errors_are_told_beside_them() {
             "1:11 error: no value after `=` | expected a value",
             "2:9 error: `watch` is an integer | expected true or false, without quotes",
             "4:1 error: unknown key `adress` in [[listener]] | expected `name`, `address`, `protocol`, `cluster`, \
+             `redirect`, `respond`, `errors`, \
              `trusted_proxies`, `timeouts`, `limits` or `http_versions` | did you mean `address`?",
             "5:9 error: unclosed array table | expected `]`",
             "10:9 error: `level` is \"inf\" | expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\" | \

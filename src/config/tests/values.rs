@@ -1,10 +1,12 @@
 //! What good texts mean, and the defaults.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{REST, config};
 use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
+use crate::model::page::Page;
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol,
     Retry,
@@ -147,7 +149,11 @@ fn routes_of_the_full_sample() {
     assert_eq!(third.rule.target, redirect);
     let respond = RouteAction::Respond {
         status: 200,
-        body: "pong".to_owned(),
+        fields: "Cache-Control: no-store\r\n".to_owned(),
+        page: Some(Arc::new(Page {
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            body: b"pong"[..].into(),
+        })),
     };
     assert_eq!(
         (fourth.name.as_str(), &fourth.rule.target),
@@ -163,7 +169,9 @@ fn a_route_without_host_and_path_is_called_by_its_number() {
     assert_eq!(config.routes[1].name, "route 2");
     let (empty, default) = (&config.routes[0].rule.target, &config.routes[1].rule.target);
     let status = |action: &RouteAction| match action {
-        RouteAction::Respond { status, body } if body.is_empty() => *status,
+        RouteAction::Respond {
+            status, page: None, ..
+        } => *status,
         RouteAction::Redirect { status, .. } => *status,
         _ => 0,
     };

@@ -221,6 +221,7 @@ async fn answer(
     reply.close |= client.is_closing(worker);
     let close = reply.close;
     let say_keep = exchange.facts.is_http10 && !close;
+    dress(&mut reply, &exchange);
     let bytes = reply.to_bytes(!exchange.facts.is_head, say_keep);
     let write = match &exchange.view {
         Some((held, place)) => held.listeners[*place].timeouts.write,
@@ -241,6 +242,18 @@ async fn answer(
         (Ok(()), true) => After::Close,
         (Ok(()), false) => After::Keep,
     }
+}
+
+/// Gives an error the page that the route or the listener has for it.
+fn dress(reply: &mut Reply, exchange: &Exchange) {
+    let Some((held, place)) = &exchange.view else {
+        return;
+    };
+    let listener = &held.listeners[*place];
+    let route = exchange.facts.route;
+    let route = route.and_then(|index| listener.routes.rules().get(index));
+    let narrow = route.map_or(&listener.errors, |rule| &rule.target.errors);
+    reply.dress(narrow, &listener.errors);
 }
 
 /// Sends an answer of our own to a client that takes some of it now and then.

@@ -247,6 +247,16 @@ impl Exchange {
             timeout.map(|timeout| self.since.client_read.saturating_add(millis(timeout)));
     }
 
+    /// Sets the limit of the request body, if the route has one of its own.
+    pub(super) fn limit_body(&mut self, bytes: Option<u64>) {
+        self.facts.body_limit = bytes.unwrap_or(self.facts.body_limit);
+    }
+
+    /// Whether the body is announced as longer than it may be.
+    pub(super) fn announces_too_much(&self) -> bool {
+        self.body.announced() > self.facts.body_limit
+    }
+
     /// Takes the body bytes that came with the head; they go out with it unless the request is not forwarded.
     pub(super) fn take_early_body(
         &mut self,

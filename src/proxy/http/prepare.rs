@@ -15,7 +15,6 @@ use super::headers::write_request;
 use super::reply::Reply;
 use super::seen::Seen;
 use crate::balance::Random;
-use crate::http1::Framing;
 use crate::http1::field::FieldName;
 use crate::http1::head::{Field, HeadLimits};
 use crate::http1::request::{self, RequestHead, split_host};
@@ -24,7 +23,7 @@ use crate::proxy::load::Held;
 use crate::proxy::worker::Worker;
 use crate::route::RequestView;
 use crate::route::host::{HOST_BYTES, canonical};
-use crate::snapshot::{Listener, RouteAction, RouteTarget};
+use crate::snapshot::{Listener, RouteAction};
 use crate::telemetry::outcome::Reason;
 
 /// Where a worker parses and writes heads.
@@ -133,7 +132,7 @@ pub fn understand(
     }
     let len = head.len;
     let answer = match route(listener, &seen, client.known(), exchange) {
-        _ if over_limit(&head, listener) => Some(Reply::failure(Reason::BodyTooLarge, true)),
+        _ if exchange.announces_too_much() => Some(Reply::failure(Reason::BodyTooLarge, true)),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
             exchange.facts.key = seen.key(&held.clusters[index], client.nearest);
@@ -188,10 +187,6 @@ fn take_body(
     }
 }
 
-fn over_limit(head: &RequestHead<'_>, listener: &Listener) -> bool {
-    matches!(head.framing, Framing::Length(length) if length > listener.limits.body_bytes)
-}
-
 enum Routed {
     Cluster(usize),
     Answer(Reply),
@@ -221,32 +216,28 @@ fn route(
         Some((index, target)) => {
             exchange.facts.route = Some(index);
             exchange.limit_total(target.timeout);
-            follow(target, head, host)
+            exchange.limit_body(target.body_bytes);
+            follow(&target.action, head, host)
         }
-        None => match listener.cluster {
-            Some(cluster) => Routed::Cluster(cluster),
-            None => Routed::Answer(Reply::failure(Reason::NoRoute, false)),
+        None => match (listener.cluster, &listener.answer) {
+            (Some(cluster), _) => Routed::Cluster(cluster),
+            (None, Some(answer)) => follow(answer, head, host),
+            (None, None) => Routed::Answer(Reply::failure(Reason::NoRoute, false)),
         },
     }
 }
 
-fn follow(target: &RouteTarget, head: &RequestHead<'_>, host: &[u8]) -> Routed {
-    match &target.action {
+fn follow(action: &RouteAction, head: &RequestHead<'_>, host: &[u8]) -> Routed {
+    match action {
         RouteAction::Cluster(index) => Routed::Cluster(*index),
-        RouteAction::Redirect { to, status } => Routed::Answer(Reply {
-            status: *status,
-            reason: None,
-            body: String::new(),
-            location: Some(expand(to, head, host)),
-            close: false,
-        }),
-        RouteAction::Respond { status, body } => Routed::Answer(Reply {
-            status: *status,
-            reason: None,
-            body: body.clone(),
-            location: None,
-            close: false,
-        }),
+        RouteAction::Redirect { to, status } => {
+            Routed::Answer(Reply::redirect(*status, expand(to, head, host)))
+        }
+        RouteAction::Respond {
+            status,
+            fields,
+            page,
+        } => Routed::Answer(Reply::given(*status, fields, page.as_ref())),
     }
 }
 

@@ -1,8 +1,11 @@
-//! What the proxy answers itself: short `text/plain` with the reason, a redirect, or what a route says.
+//! What the proxy answers itself: short `text/plain` with the reason or the page that stands in for it, a redirect, or
+//! what a route or a listener says.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::http1::Refusal;
+use crate::model::page::{ErrorPages, Page};
 use crate::telemetry::outcome::{BackendError, Reason};
 
 /// An answer of the proxy's own.
@@ -14,6 +17,10 @@ pub struct Reply {
     pub reason: Option<Reason>,
     /// Body; for a reason, its text.
     pub body: String,
+    /// What is sent in its place.
+    pub page: Option<Arc<Page>>,
+    /// Whole lines of further fields.
+    pub fields: Option<Arc<str>>,
     /// Location field of a redirect.
     pub location: Option<Vec<u8>>,
     /// Whether the connection ends behind it.
@@ -28,8 +35,43 @@ impl Reply {
             status,
             reason: Some(reason),
             body: format!("{status} {}\n", text_of(reason)),
+            page: None,
+            fields: None,
             location: None,
             close,
+        }
+    }
+
+    /// What a route or a listener says. Without a `page` an error has the one of `errors`.
+    pub fn given(status: u16, fields: &Arc<str>, page: Option<&Arc<Page>>) -> Self {
+        Self {
+            status,
+            reason: None,
+            body: String::new(),
+            page: page.cloned(),
+            fields: Some(Arc::clone(fields)),
+            location: None,
+            close: false,
+        }
+    }
+
+    /// A redirect.
+    pub fn redirect(status: u16, location: Vec<u8>) -> Self {
+        Self {
+            status,
+            reason: None,
+            body: String::new(),
+            page: None,
+            fields: None,
+            location: Some(location),
+            close: false,
+        }
+    }
+
+    /// Takes the page that stands in for an error of this status, unless it has one.
+    pub fn dress(&mut self, narrow: &ErrorPages, wide: &ErrorPages) {
+        if self.status >= 400 && self.page.is_none() {
+            self.page = narrow.find(wide, self.status).cloned();
         }
     }
 
@@ -59,17 +101,33 @@ impl Reply {
         }
         let has_content = !matches!(self.status, 204 | 304);
         if has_content {
-            let length = self.body.len();
-            let head =
-                format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n");
+            let (content_type, length) = (self.content_type(), self.content().len());
+            let head = format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n");
             out.extend_from_slice(head.as_bytes());
+        }
+        if let Some(fields) = &self.fields {
+            out.extend_from_slice(fields.as_bytes());
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
         out.extend_from_slice(format!("Date: {date}\r\n{allow}{connection}\r\n").as_bytes());
         if with_body && has_content {
-            out.extend_from_slice(self.body.as_bytes());
+            out.extend_from_slice(self.content());
         }
         out
+    }
+
+    fn content(&self) -> &[u8] {
+        match &self.page {
+            Some(page) => &page.body,
+            None => self.body.as_bytes(),
+        }
+    }
+
+    fn content_type(&self) -> &str {
+        match &self.page {
+            Some(page) => &page.content_type,
+            None => "text/plain; charset=utf-8",
+        }
     }
 }
 
@@ -195,6 +253,50 @@ fn phrase_of(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_stands_in_for_an_error_and_for_nothing_else() {
+        let page = |text: &str| {
+            Arc::new(Page {
+                content_type: "text/html".to_owned(),
+                body: text.as_bytes().into(),
+            })
+        };
+        let mut pages = ErrorPages::default();
+        pages.add_class(4, page("sorry"));
+        let none = ErrorPages::default();
+        let shown = |mut reply: Reply, with_body| {
+            reply.dress(&none, &pages);
+            String::from_utf8(reply.to_bytes(with_body, false)).unwrap()
+        };
+        let text = shown(Reply::failure(Reason::NoRoute, false), true);
+        assert!(
+            text.contains("\r\nContent-Type: text/html\r\nContent-Length: 5\r\n")
+                && text.ends_with("\r\n\r\nsorry"),
+            "{text}"
+        );
+        let head = shown(Reply::failure(Reason::NoRoute, false), false);
+        assert!(
+            head.contains("Content-Length: 5\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
+        let other = shown(Reply::failure(Reason::NoBackend, false), true);
+        assert!(other.ends_with("503 no backend available\n"), "{other}");
+        let fields: Arc<str> = "Retry-After: 5\r\n".into();
+        for (status, given, ends) in [
+            (404, None, "\r\n\r\nsorry"),
+            (404, Some(page("own")), "\r\n\r\nown"),
+            (200, None, "\r\n\r\n"),
+            (304, Some(page("own")), "\r\n\r\n"),
+        ] {
+            let text = shown(Reply::given(status, &fields, given.as_ref()), true);
+            assert!(
+                text.ends_with(ends) && text.contains("\r\nRetry-After: 5\r\n"),
+                "{status} {text}"
+            );
+            assert_eq!(text.contains("Content-Length"), status != 304, "{text}");
+        }
+    }
 
     #[test]
     fn a_failure_says_why() {

@@ -1,0 +1,31 @@
+//! What a configuration takes from the machine besides its own texts: variables of the environment, and the contents of
+//! files that it names. A loader asks for them through [`World`], so that it opens nothing itself.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Where a loader asks for what is not in the texts.
+pub trait World {
+    /// A variable of the environment.
+    fn variable(&self, name: &str) -> Option<OsString>;
+
+    /// What a file holds, at most `most` bytes.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn content(&self, path: &Path, most: usize) -> Result<Vec<u8>, String>;
+}
+
+/// The environment of this process, and files that are not looked at: each holds nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WithoutFiles;
+
+impl World for WithoutFiles {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn content(&self, _: &Path, _: usize) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
+}
