@@ -78,6 +78,7 @@ pub struct Control {
     /// Generations that workers may still hold: dropped here, never by a worker.
     retired: Vec<Arc<Snapshot>>,
     drains: members::Drains,
+    moves: members::Moves,
     published: Instant,
     process: Arc<ProcessMetrics>,
     events: EventLog,
@@ -192,6 +193,7 @@ impl Control {
             snapshots,
             retired: Vec::new(),
             drains: members::Drains::default(),
+            moves: members::Moves::default(),
             published: Instant::now(),
             process: first.process,
             events,
@@ -403,7 +405,13 @@ impl Control {
 
     async fn look_at_drains(&mut self) {
         self.bury();
-        if self.drains.end_due(self.config.drain_timeout) {
+        let moved = self.moves.choose(
+            &self.config,
+            &self.names,
+            &mut self.registry,
+            std::time::Instant::now(),
+        );
+        if self.drains.end_due(self.config.drain_timeout) || moved {
             sleep_until(self.published + COALESCE).await;
             self.republish();
             members::forget(&mut self.registry, &self.publisher.current());

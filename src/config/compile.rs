@@ -1,5 +1,7 @@
 //! Configuration to snapshot: indices for names, live state for identities, pickers for policies.
 //!
+//! A name stands for its addresses: each is a backend of its own, or one of them at a time is (`addresses = "one"`).
+//!
 //! A cluster whose settings and addresses did not change is shared with the generation before, ring and all.
 //!
 //! A backend that the peer set adds while the proxy runs comes in through its check ([`JOINING`]). In the first
@@ -18,7 +20,7 @@ use crate::model::backend::{CHECK_DOWN, JOINING, UNRESOLVED};
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
-use crate::snapshot::registry::Registry;
+use crate::snapshot::registry::{Place, Registry};
 use crate::snapshot::{
     Cluster, Departing, Endpoint, Listener, ListenerState, RouteAction, RouteTarget, Snapshot,
 };
@@ -186,18 +188,19 @@ fn build_or_share(
     names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
     before: Option<(&Config, &Snapshot)>,
 ) -> Arc<Cluster> {
+    let places = places(config, registry, names);
     if let Some(cluster) =
-        before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, names))
+        before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, &places))
     {
         return cluster;
     }
     let (state, metrics) = registry.cluster(&config.name);
-    let mut endpoints = Vec::with_capacity(config.backends.len());
-    let mut members = Vec::with_capacity(config.backends.len());
-    for backend_config in &config.backends {
-        let joins = before.is_some() && joins(config, backend_config, registry);
-        let (backend, metrics) = registry.backend(&config.name, &backend_config.address);
-        let addresses = addresses_of(&backend_config.address, names);
+    let mut endpoints = Vec::with_capacity(places.len());
+    let mut members = Vec::with_capacity(places.len());
+    for (backend_config, place) in places {
+        let joins = before.is_some() && joins(config, backend_config, &place, registry);
+        let (backend, metrics) = registry.backend(&config.name, &place);
+        let addresses: Arc<[SocketAddr]> = place.at.into_iter().collect();
         backend.set_departed(false);
         if joins {
             backend.set_health(CHECK_DOWN | JOINING);
@@ -241,11 +244,16 @@ fn build_or_share(
 }
 
 /// Whether a backend comes in through its check: the peer set added it just now, or has brought it back.
-fn joins(cluster: &ClusterConfig, backend: &BackendConfig, registry: &Registry) -> bool {
+fn joins(
+    cluster: &ClusterConfig,
+    backend: &BackendConfig,
+    place: &Place,
+    registry: &Registry,
+) -> bool {
     cluster.check.is_some()
         && backend.origin == Origin::Gossip
         && registry
-            .known_backend(&cluster.name, &backend.address)
+            .known_backend(&cluster.name, place)
             .is_none_or(|known| known.has_departed())
 }
 
@@ -254,27 +262,54 @@ fn unchanged(
     config: &ClusterConfig,
     known: &Config,
     snapshot: &Snapshot,
-    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    places: &[(&BackendConfig, Place)],
 ) -> Option<Arc<Cluster>> {
     let place = known
         .clusters
         .iter()
         .position(|cluster| cluster.name == config.name)?;
     let cluster = &snapshot.clusters[place];
+    let is_at = |(endpoint, (_, place)): (&Endpoint, &(_, Place))| {
+        *endpoint.backend.address() == place.written
+            && endpoint.addresses.first() == place.at.as_ref()
+    };
     let same = known.clusters[place] == *config
-        && cluster
-            .endpoints
-            .iter()
-            .all(|endpoint| endpoint.addresses == addresses_of(endpoint.backend.address(), names));
+        && cluster.endpoints.len() == places.len()
+        && cluster.endpoints.iter().zip(places).all(is_at);
     same.then(|| Arc::clone(cluster))
 }
 
-fn addresses_of(
-    address: &BackendAddress,
+/// Where the backends of a cluster are, in the order of the file: each address of a name is one, in the order of the
+/// addresses, and a name without any is one that is not resolved.
+fn places<'c>(
+    config: &'c ClusterConfig,
+    registry: &mut Registry,
     names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
-) -> Arc<[SocketAddr]> {
-    match address {
-        BackendAddress::Ip(address) => Arc::new([*address]),
-        BackendAddress::Name { .. } => names.get(address).cloned().unwrap_or_else(|| Arc::new([])),
+) -> Vec<(&'c BackendConfig, Place)> {
+    let mut places = Vec::with_capacity(config.backends.len());
+    for backend in &config.backends {
+        let name = &backend.address;
+        let (found, one): (Vec<SocketAddr>, bool) = match name {
+            BackendAddress::Ip(address) => (vec![*address], false),
+            BackendAddress::Name { .. } => {
+                let addresses = names.get(name).map_or(&[][..], |found| found);
+                if config.resolve.one {
+                    let chosen = registry.chosen(&config.name, name, addresses);
+                    (chosen.into_iter().collect(), true)
+                } else {
+                    (addresses.to_vec(), false)
+                }
+            }
+        };
+        let place = |at| Place {
+            written: name.clone(),
+            at,
+            one,
+        };
+        if found.is_empty() {
+            places.push((backend, place(None)));
+        }
+        places.extend(found.into_iter().map(|at| (backend, place(Some(at)))));
     }
+    places
 }

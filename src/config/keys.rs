@@ -190,6 +190,11 @@ pub(super) const CLUSTER: Section = Section {
     ],
 };
 
+pub(super) const RESOLVE: Section = Section {
+    name: "`resolve`",
+    keys: &["every", "addresses"],
+};
+
 pub(super) const HASH_KEY: Section = Section {
     name: "`hash_key`",
     keys: &["header", "cookie", "query"],
@@ -256,7 +261,7 @@ pub(super) const AGENT: Section = Section {
 };
 
 /// All of the proxy's file.
-pub(super) const ALL: [&Section; 22] = [
+pub(super) const ALL: [&Section; 23] = [
     &TOP,
     &ADMIN,
     &LOG,
@@ -272,6 +277,7 @@ pub(super) const ALL: [&Section; 22] = [
     &REDIRECT,
     &RESPOND,
     &CLUSTER,
+    &RESOLVE,
     &HASH_KEY,
     &BACKEND,
     &DISCOVER,

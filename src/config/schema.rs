@@ -12,7 +12,8 @@ use crate::model::address::{BackendAddress, ListenAddress};
 use crate::model::page::{ErrorPages, Page};
 pub use crate::model::settings::{AccessLog, AdminAddress, LogFormat, LogLevel};
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
+    Retry,
 };
 use crate::route::rule::Rule;
 
@@ -208,8 +209,8 @@ pub struct ClusterConfig {
     pub backends: Vec<BackendConfig>,
     /// Name under which agents of the peer set announce more backends: `discover = { gossip = "web" }`.
     pub discover: Option<String>,
-    /// How often names are resolved again; by default 10 s.
-    pub resolve: Duration,
+    /// How often names are resolved again (by default 10 s), and how many of their addresses are used (all).
+    pub resolve: Resolve,
     /// Active check.
     pub check: Option<Check>,
     /// Timeouts.

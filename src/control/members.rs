@@ -1,12 +1,16 @@
 //! Members that come and go: the names that must be resolved, and what was removed but still drains.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
 use crate::config::schema::Config;
 use crate::model::address::BackendAddress;
-use crate::snapshot::registry::Registry;
+use crate::model::backend::{CHECK_DOWN, REFUSED};
+use crate::snapshot::registry::{Place, Registry};
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -18,12 +22,71 @@ pub fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
             if matches!(backend.address, BackendAddress::Name { .. }) {
                 let interval = names
                     .entry(backend.address.clone())
-                    .or_insert(cluster.resolve);
-                *interval = (*interval).min(cluster.resolve);
+                    .or_insert(cluster.resolve.every);
+                *interval = (*interval).min(cluster.resolve.every);
             }
         }
     }
     names
+}
+
+/// When each name of which one address is used moved on to the next one.
+#[derive(Debug, Default)]
+pub struct Moves(HashMap<(String, BackendAddress), Instant>);
+
+impl Moves {
+    /// Chooses the next address of each such name whose address is down, at most once in the time between two look-ups;
+    /// whether there was one. O(backends).
+    pub fn choose(
+        &mut self,
+        config: &Config,
+        names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
+        registry: &mut Registry,
+        now: Instant,
+    ) -> bool {
+        self.0
+            .retain(|(_, name), _| names.get(name).is_some_and(|known| known.len() > 1));
+        let mut moved = false;
+        for cluster in config.clusters.iter().filter(|c| c.resolve.one) {
+            for backend in &cluster.backends {
+                let name = &backend.address;
+                let Some(addresses) = names.get(name).filter(|known| known.len() > 1) else {
+                    continue;
+                };
+                let key = (cluster.name.clone(), name.clone());
+                let last = self.0.get(&key);
+                if last.is_some_and(|last| now < *last + cluster.resolve.every) {
+                    continue;
+                }
+                if let Some((from, to)) = next_of(&cluster.name, name, addresses, registry) {
+                    info!(cluster = cluster.name, %name, %from, %to, "the address in use is down; the next one is used");
+                    registry.choose(&cluster.name, name, to);
+                    self.0.insert(key, now);
+                    moved = true;
+                }
+            }
+        }
+        moved
+    }
+}
+
+/// The address in use, if it is down, and the one that follows it.
+fn next_of(
+    cluster: &str,
+    name: &BackendAddress,
+    addresses: &[SocketAddr],
+    registry: &mut Registry,
+) -> Option<(SocketAddr, SocketAddr)> {
+    let at = registry.chosen(cluster, name, addresses)?;
+    let place = Place {
+        written: name.clone(),
+        at: Some(at),
+        one: true,
+    };
+    let health = registry.known_backend(cluster, &place)?.health();
+    let after = addresses.iter().position(|address| *address == at)? + 1;
+    let next = addresses[after % addresses.len()];
+    (health & (CHECK_DOWN | REFUSED) != 0).then_some((at, next))
 }
 
 /// Lets go of the live state of what is neither in `current` nor draining.
@@ -123,5 +186,47 @@ impl Drains {
         self.listeners
             .retain(|(metrics, since)| metrics.active() > 0 && !is_over(since));
         count != self.endpoints.len() + self.listeners.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::load;
+
+    #[test]
+    fn a_name_moves_on_when_its_address_is_down_and_not_too_often() {
+        let text = "[[listener]]\naddress = '127.0.0.1:1'\ncluster = 'c'\n[cluster.c]\nbackends = ['a:80', '10.0.0.9:80']\n\
+                    resolve = { every = '10s', addresses = 'one' }\n";
+        let config = load(text).config.unwrap();
+        let name: BackendAddress = "a:80".parse().unwrap();
+        let addresses = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
+        let mut names = HashMap::from([(name.clone(), Arc::from(addresses))]);
+        let mut registry = Registry::new(1);
+        let mut backend = |registry: &mut Registry, address| {
+            let place = Place {
+                written: name.clone(),
+                at: Some(address),
+                one: true,
+            };
+            registry.backend("c", &place).0
+        };
+        let now = Instant::now();
+        let mut moves = Moves::default();
+        let first = backend(&mut registry, addresses[0]);
+        assert!(!moves.choose(&config, &names, &mut registry, now));
+        first.set_health(CHECK_DOWN);
+        assert!(moves.choose(&config, &names, &mut registry, now));
+        assert_eq!(registry.chosen("c", &name, &addresses), Some(addresses[1]));
+        backend(&mut registry, addresses[1]).set_health(REFUSED);
+        let soon = now + Duration::from_secs(9);
+        assert!(!moves.choose(&config, &names, &mut registry, soon));
+        let later = now + Duration::from_secs(10);
+        assert!(moves.choose(&config, &names, &mut registry, later));
+        assert_eq!(registry.chosen("c", &name, &addresses), Some(addresses[0]));
+        // The only address that there is has nowhere to move.
+        names.insert(name.clone(), Arc::from([addresses[0]]));
+        let later = now + Duration::from_secs(60);
+        assert!(!moves.choose(&config, &names, &mut registry, later));
     }
 }

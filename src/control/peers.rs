@@ -27,7 +27,7 @@ use crate::discovery::gossip::{Opinion, Refusal, Rules, Wish, log};
 use crate::gossip::view::PeerSet;
 use crate::model::address::BackendAddress;
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
-use crate::snapshot::registry::Registry;
+use crate::snapshot::registry::{Place, Registry};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::listen::BoundSockets;
 
@@ -160,7 +160,7 @@ impl Peers {
         let checked: HashMap<&str, bool> = wishes.iter().map(|w| (w.cluster, w.checked)).collect();
         let opinion = |cluster: &str, address: SocketAddr| {
             registry
-                .known_backend(cluster, &BackendAddress::Ip(address))
+                .known_backend(cluster, &Place::of(address))
                 .map_or(Opinion::Unknown, |backend| {
                     opinion_of(backend, checked.get(cluster) == Some(&true))
                 })
@@ -236,8 +236,8 @@ impl Peers {
             let named = named_by_file(cluster);
             let checked = cluster.check.is_some();
             for candidate in doubts.filter(|c| !named.contains(&c.address)) {
-                let address = BackendAddress::Ip(candidate.address);
-                if let Some(backend) = registry.known_backend(&cluster.name, &address) {
+                let place = Place::of(candidate.address);
+                if let Some(backend) = registry.known_backend(&cluster.name, &place) {
                     wake |= backend.raise_doubt();
                     let opinion = opinion_of(backend, checked);
                     let backend = Arc::clone(backend);

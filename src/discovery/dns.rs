@@ -18,8 +18,8 @@ use crate::model::address::BackendAddress;
 
 /// A look-up that takes longer has failed.
 const LOOK_UP: Duration = Duration::from_secs(5);
-/// Addresses of one name that are used.
-const MOST_ADDRESSES: usize = 64;
+/// Addresses of one name that are used: the first ones in their order.
+const MOST_ADDRESSES: usize = 256;
 
 /// A new answer for a name.
 #[derive(Debug)]
@@ -81,9 +81,14 @@ async fn keep_fresh(
     answers: mpsc::Sender<Resolved>,
 ) {
     let mut failing = false;
+    let mut too_many = false;
     loop {
-        match resolve(&name).await {
-            Ok(addresses) => {
+        match look_up(&name).await {
+            Ok((addresses, left_out)) => {
+                if left_out > 0 && !too_many {
+                    warn!(%name, used = addresses.len(), left_out, "the name has too many addresses");
+                }
+                too_many = left_out > 0;
                 if failing {
                     info!(%name, "the name resolves again");
                 }
@@ -137,26 +142,49 @@ pub async fn resolve_all(
 
 /// Looks up a name; the addresses are sorted, and there is at least one.
 pub(super) async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(look_up(name).await?.0)
+}
+
+/// Looks up a name: its addresses, sorted, of which there is at least one, and how many more were left out.
+async fn look_up(name: &BackendAddress) -> std::io::Result<(Vec<SocketAddr>, usize)> {
     let BackendAddress::Name { host, port } = name else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     };
     let found = timeout(LOOK_UP, tokio::net::lookup_host((host.as_str(), *port)))
         .await
         .map_err(|_| std::io::ErrorKind::TimedOut)??;
-    let mut addresses: Vec<SocketAddr> = found.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(MOST_ADDRESSES);
+    let (addresses, left_out) = in_order(found.collect());
     if addresses.is_empty() {
         Err(std::io::Error::other("the name has no address"))
     } else {
-        Ok(addresses)
+        Ok((addresses, left_out))
     }
+}
+
+/// The addresses in an order that does not depend on the answer's, each once, and how many are too many.
+fn in_order(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
+    addresses.sort_unstable();
+    addresses.dedup();
+    let left_out = addresses.len().saturating_sub(MOST_ADDRESSES);
+    addresses.truncate(MOST_ADDRESSES);
+    (addresses, left_out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_has_one_order_and_a_bound() {
+        let address = |n: u16| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 80));
+        let forwards: Vec<_> = (0..300).map(address).collect();
+        let backwards: Vec<_> = (0..300).rev().chain([7, 8]).map(address).collect();
+        let expected: Vec<_> = (0..256).map(address).collect();
+        assert_eq!(in_order(forwards), (expected.clone(), 44));
+        assert_eq!(in_order(backwards), (expected, 44));
+        let few = vec![address(2), address(1), address(2)];
+        assert_eq!(in_order(few), (vec![address(1), address(2)], 0));
+    }
 
     #[tokio::test]
     async fn names_are_resolved_and_what_is_no_name_is_left_out() {

@@ -220,7 +220,7 @@ impl Rounds {
         let handle = self.probes.spawn(async move {
             let endpoint = &cluster.endpoints[place];
             match &cluster.check {
-                Some(check) => probe(check, &endpoint.addresses, endpoint.backend.label()).await,
+                Some(check) => probe(check, &endpoint.addresses, endpoint.backend.host()).await,
                 None => Err(Failed::NoAddress),
             }
         });

@@ -102,7 +102,7 @@ impl fmt::Display for ListenAddress {
 pub enum BackendAddress {
     /// `ip:port` or `[v6]:port`.
     Ip(SocketAddr),
-    /// `name:port`; one backend, whatever number of addresses the name has. The host is in lower case.
+    /// `name:port`; the addresses that it stands for are backends of their own. The host is in lower case.
     Name {
         /// Host name.
         host: String,
@@ -117,6 +117,14 @@ impl BackendAddress {
         match self {
             Self::Ip(address) => address.port(),
             Self::Name { port, .. } => *port,
+        }
+    }
+
+    /// The label of the backend at `ip` among those that a name stands for: `name@ip:port`. Others are their own label.
+    pub fn label_at(&self, ip: IpAddr) -> String {
+        match self {
+            Self::Ip(_) => self.to_string(),
+            Self::Name { host, port } => format!("{host}@{}", SocketAddr::new(ip, *port)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A backend's identity and live state.
 //!
-//! One [`Backend`] lives as long as its `(cluster, address)` is a member, through every generation of the
-//! configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
+//! One [`Backend`] lives as long as its place (cluster, address, and for a name which of its addresses) is a member,
+//! through every generation of the configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
 //!
 //! Health is a set of bits, so that each writer flips its own: the control plane writes [`CHECK_DOWN`],
 //! [`UNRESOLVED`], [`JOINING`] and [`TRIAL`]; a worker that is refused a connection sets [`REFUSED`], and a worker
@@ -10,6 +10,7 @@
 //! A backend that the peer set doubts goes through [`Doubt`]: the writer of snapshots raises it, the health checks
 //! answer it with a probe at once.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -58,6 +59,7 @@ pub struct Backend {
     id: u64,
     cluster: Arc<str>,
     address: BackendAddress,
+    host: Arc<str>,
     label: Arc<str>,
     health: AtomicU8,
     reported: AtomicBool,
@@ -70,12 +72,28 @@ pub struct Backend {
 impl Backend {
     /// A backend that is thought healthy.
     pub fn new(cluster: Arc<str>, address: BackendAddress) -> Self {
+        let host: Arc<str> = address.to_string().into();
+        Self::labelled(cluster, address, Arc::clone(&host), host)
+    }
+
+    /// The backend at `ip` of a name, with that in its label.
+    pub fn at(cluster: Arc<str>, name: BackendAddress, ip: IpAddr) -> Self {
+        let (host, label) = (name.to_string(), name.label_at(ip));
+        Self::labelled(cluster, name, host.into(), label.into())
+    }
+
+    fn labelled(
+        cluster: Arc<str>,
+        address: BackendAddress,
+        host: Arc<str>,
+        label: Arc<str>,
+    ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let label: Arc<str> = address.to_string().into();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             cluster,
             address,
+            host,
             label,
             health: AtomicU8::new(0),
             reported: AtomicBool::new(false),
@@ -105,7 +123,12 @@ impl Backend {
         &self.address
     }
 
-    /// The address as text: label of metrics, log and status, and input of the hash ring.
+    /// The address as text, a name without its addresses: what a backend is called as a host.
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
+    /// Label of metrics, log and status, and input of the hash ring: the address as text, or `name@ip:port`.
     pub fn label(&self) -> &Arc<str> {
         &self.label
     }

@@ -180,6 +180,24 @@ impl Default for Retry {
     }
 }
 
+/// How the names of a cluster are resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolve {
+    /// Between two look-ups of a name.
+    pub every: Duration,
+    /// One address of each name at a time, under the name alone; else each address is a backend.
+    pub one: bool,
+}
+
+impl Default for Resolve {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(10),
+            one: false,
+        }
+    }
+}
+
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {

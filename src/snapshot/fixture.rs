@@ -9,7 +9,8 @@ use crate::balance::{Balancer, Member};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
+    Retry,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -49,7 +50,7 @@ pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
         idle_connections: 256,
         panic_threshold: 0.0,
         check: None,
-        resolve: Duration::from_secs(10),
+        resolve: Resolve::default(),
         balancer: Balancer::new(Policy::RoundRobin, 0, members.collect()),
         endpoints,
         state: Arc::new(ClusterState::new(WORKERS)),

@@ -26,7 +26,8 @@ use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::page::{ErrorPages, Page};
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
+    Retry,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -165,8 +166,8 @@ pub struct Cluster {
     pub panic_threshold: f64,
     /// Active check.
     pub check: Option<Check>,
-    /// How often names are resolved again.
-    pub resolve: Duration,
+    /// How names are resolved.
+    pub resolve: Resolve,
     /// Backends, in the order of the balancer's members.
     pub endpoints: Vec<Endpoint>,
     /// The picker.
@@ -188,6 +189,6 @@ pub struct Endpoint {
     pub weight: u32,
     /// Used only while no other is healthy.
     pub backup: bool,
-    /// Where to connect to, best first; empty while the name has not been resolved.
+    /// Where to connect to: one address, or none while the name has not been resolved.
     pub addresses: Arc<[SocketAddr]>,
 }

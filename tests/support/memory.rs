@@ -457,7 +457,7 @@ impl<'p> Driver<'p> {
     fn forward(&mut self, exchange: &mut Exchange) -> Option<Last> {
         let mut backend = self.connect();
         let timeouts = ClusterTimeouts::default();
-        exchange.begin_attempt(&timeouts, &"127.0.0.1:9".into(), 0);
+        exchange.begin_attempt(&timeouts, "127.0.0.1:9", 0);
         let end = self.relay(exchange, &mut backend);
         let given = self.played.given.last_mut().expect("a connection was made");
         given.0 += 1;

@@ -18,7 +18,7 @@ use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
 use crate::model::address::BackendAddress;
-use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Retry};
+use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Resolve, Retry};
 
 /// A cluster and its places.
 pub(super) type Read = (ClusterConfig, ClusterPlaces);
@@ -74,9 +74,7 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
             .unwrap_or_default(),
         backends: backends(r, table.get("backends")),
         discover: discover(r, table.get("discover")),
-        resolve: r
-            .duration(table.get("resolve"), LEAST_RESOLVE..=*TIMEOUT.end())
-            .unwrap_or(Duration::from_secs(10)),
+        resolve: resolve(r, table.get("resolve")),
         check: check(r, table.get("check")),
         timeouts: timeouts(r, table.get("timeouts")),
         retry: retry(r, table.get("retry")),
@@ -110,6 +108,31 @@ fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> 
     let hash_key = table.get("hash_key").filter(|_| by_request);
     found.extend(hash_key.map(|slot| ("hash_key".to_owned(), slot.place())));
     found
+}
+
+/// `"10s"` or `{ every = "10s", addresses = "one" }`.
+fn resolve(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Resolve {
+    let default = Resolve::default();
+    let range = LEAST_RESOLVE..=*TIMEOUT.end();
+    let is_table = |slot: &Slot<'_>| matches!(slot.value.get_ref(), DeValue::Table(_));
+    if !slot.as_ref().is_some_and(is_table) {
+        let every = r.duration(slot, range).unwrap_or(default.every);
+        return Resolve { every, ..default };
+    }
+    let Some(table) = r.table(slot, &keys::RESOLVE) else {
+        return default;
+    };
+    let addresses = [("all", false), ("one", true)];
+    let one = match table.get("addresses") {
+        None => None,
+        slot => r.word(slot, &addresses),
+    };
+    Resolve {
+        every: r
+            .duration(table.get("every"), range)
+            .unwrap_or(default.every),
+        one: one.unwrap_or(default.one),
+    }
 }
 
 fn warn_of_unused_hash(r: &mut Reader<'_>, table: &Table<'_>, policy: Policy) {

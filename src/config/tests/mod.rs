@@ -4,6 +4,7 @@ mod agent;
 mod errors;
 mod gossip;
 mod habits;
+mod names;
 mod parts;
 mod several;
 mod syntax;

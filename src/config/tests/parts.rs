@@ -317,6 +317,18 @@ fn checks() {
 }
 
 #[test]
+fn names_of_a_cluster() {
+    cluster_says(
+        "resolve = { addresses = 'on' }",
+        "6:25 error: `addresses` is \"on\" | expected \"all\" or \"one\" | did you mean \"one\"?",
+    );
+    cluster_says(
+        "resolve = { every = '10ms' }",
+        "6:21 error: `every` is \"10ms\" | expected a duration from \"100ms\" to \"365d\"",
+    );
+}
+
+#[test]
 fn the_rest_of_a_cluster() {
     cluster_says(
         "retry = { on = ['conect'] }",

@@ -9,7 +9,7 @@ use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteA
 use crate::model::page::Page;
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol,
-    Retry,
+    Resolve, Retry,
 };
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
@@ -37,7 +37,7 @@ fn defaults() {
         (&cluster.hash_key, cluster.hash_seed),
         (&HashKey::ClientIp, 0)
     );
-    assert_eq!(cluster.resolve, 10 * S);
+    assert_eq!(cluster.resolve, Resolve::default());
     assert_eq!(cluster.check, None);
     assert_eq!(cluster.timeouts, ClusterTimeouts::default());
     assert_eq!(cluster.retry, Retry::default());
@@ -92,7 +92,10 @@ fn the_full_sample_says_what_the_defaults_are() {
     let cluster = &full.clusters[0];
     assert_eq!(cluster.timeouts, ClusterTimeouts::default());
     assert_eq!(cluster.retry, Retry::default());
-    assert_eq!((cluster.resolve, cluster.idle_connections), (10 * S, 256));
+    assert_eq!(
+        (&cluster.resolve, cluster.idle_connections),
+        (&Resolve::default(), 256)
+    );
     let backends: Vec<(String, u32, bool)> = cluster
         .backends
         .iter()

@@ -155,7 +155,7 @@ async fn try_backend(
         };
         exchange.begin_attempt(
             &picked.cluster().timeouts,
-            picked.endpoint().backend.label(),
+            picked.endpoint().backend.host(),
             worker.sessions.now(),
         );
         let end = relay(client, worker, exchange, &mut upstream.stream).await;

@@ -364,8 +364,8 @@ impl Exchange {
         self.last_backend = Some(Arc::clone(label));
     }
 
-    /// Begins an attempt on the backend with this label: what was learnt from the one before is forgotten.
-    pub fn begin_attempt(&mut self, timeouts: &ClusterTimeouts, label: &Arc<str>, now: u64) {
+    /// Begins an attempt on the backend that is called `host`: what was learnt from the one before is forgotten.
+    pub fn begin_attempt(&mut self, timeouts: &ClusterTimeouts, host: &str, now: u64) {
         let ClusterTimeouts { response, body, .. } = *timeouts;
         (self.times.response, self.times.body) = (millis(response), millis(body));
         self.response = Response::default();
@@ -382,7 +382,7 @@ impl Exchange {
             ..Since::default()
         };
         if let Some(gap) = self.facts.host_gap {
-            self.fill_host_gap(gap, label);
+            self.fill_host_gap(gap, host);
         }
     }
 
