@@ -14,7 +14,8 @@ use tracing::{error, info, warn};
 
 use crate::admin::{AdminServer, AdminState, Started};
 use crate::control::{
-    Control, First, Membership, Peers, Signals, first_snapshot, read_config, resolve_path,
+    Control, First, Membership, OnApplied, Peers, Signals, first_snapshot, read_config,
+    resolve_path,
 };
 use crate::discovery::gossip::member::Windows;
 use crate::logging::access::AccessLogWriter;
@@ -40,14 +41,18 @@ pub type OnReady = Box<dyn FnOnce(&Snapshot) + Send>;
 /// # Errors
 /// Why it cannot start.
 pub fn run(named: &[PathBuf]) -> anyhow::Result<()> {
-    run_with(named, Box::new(|_| {}))
+    run_with(named, Box::new(|_| {}), None)
 }
 
-/// [`run`], with a word when it is ready.
+/// [`run`], with a word when it is ready and after each reload.
 ///
 /// # Errors
 /// Why it cannot start.
-pub fn run_with(named: &[PathBuf], on_ready: OnReady) -> anyhow::Result<()> {
+pub fn run_with(
+    named: &[PathBuf],
+    on_ready: OnReady,
+    on_applied: Option<OnApplied>,
+) -> anyhow::Result<()> {
     let (config, warnings, tried) = read_config(named)?;
     let process = Arc::new(ProcessMetrics::default());
     let events = EventLog::start(config.log.level, config.log.format, Arc::clone(&process))?;
@@ -69,14 +74,19 @@ pub fn run_with(named: &[PathBuf], on_ready: OnReady) -> anyhow::Result<()> {
         process,
     };
     let last = events.clone();
-    let result = runtime.block_on(serve(first, events, on_ready));
+    let result = runtime.block_on(serve(first, events, on_ready, on_applied));
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
     last.flush();
     result
 }
 
-async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Result<()> {
+async fn serve(
+    first: First,
+    events: EventLog,
+    on_ready: OnReady,
+    on_applied: Option<OnApplied>,
+) -> anyhow::Result<()> {
     let started = Started::now();
     let mut ends = Ends::listen()?;
     let signals = follow_signals()?;
@@ -150,7 +160,8 @@ async fn serve(first: First, events: EventLog, on_ready: OnReady) -> anyhow::Res
         events,
         access,
         admin,
-    );
+    )
+    .telling(on_applied);
     let mut control = tokio::spawn(control.run(signals, stopped));
     readiness.advance(Stage::Ready);
     info!(workers, version = env!("CARGO_PKG_VERSION"), "ready");

@@ -5,6 +5,7 @@
 //! coalesced, at most one publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
 //! the log) is done before anything is published, so that a reload happens whole or not at all.
 
+mod changes;
 mod files;
 mod members;
 mod membership;
@@ -38,6 +39,7 @@ use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
+pub use changes::Changes;
 pub use files::{
     Absent, FileError, Machine, Tried, look_at_secrets, read_alone, read_config, shown,
 };
@@ -84,7 +86,11 @@ pub struct Control {
     events: EventLog,
     access: AccessLogWriter,
     admin: AdminServer,
+    on_applied: Option<OnApplied>,
 }
+
+/// Called after each reload that was applied, with the generation and what changed.
+pub type OnApplied = Box<dyn Fn(u64, &Changes) + Send>;
 
 /// What control is told from outside.
 pub struct Signals {
@@ -199,7 +205,14 @@ impl Control {
             events,
             access,
             admin,
+            on_applied: None,
         }
+    }
+
+    /// With somebody to be told of each reload.
+    pub fn telling(mut self, on_applied: Option<OnApplied>) -> Self {
+        self.on_applied = on_applied;
+        self
     }
 
     /// Follows everything that changes until `stop` says so; gives back what must be closed in order.
@@ -262,16 +275,17 @@ impl Control {
         self.count_reload(applied);
     }
 
+    /// Who sees the count of the reload sees what became of it too.
     fn count_reload(&self, applied: bool) {
+        self.process
+            .last_reload_success
+            .store(applied, Ordering::Relaxed);
         if applied {
             self.process.config_generation.add(1);
             self.process.reloads_ok.add(1);
         } else {
             self.process.reloads_rejected.add(1);
         }
-        self.process
-            .last_reload_success
-            .store(applied, Ordering::Relaxed);
     }
 
     /// Applies a valid configuration, whole or not at all.
@@ -318,16 +332,24 @@ impl Control {
             return false;
         }
         self.peers.look(&config, &sockets, &self.registry);
+        let changes = Changes::between(&self.file, &config);
         self.build_and_publish(Arc::new(config), &sockets);
         self.events.set_level(self.config.log.level);
         self.events.set_format(self.config.log.format);
         self.admin.switch(admin);
+        // The one that is counted for it right after.
+        let generation = self.process.config_generation.get() + 1;
         info!(
+            generation,
+            changed = %changes,
             listeners = self.config.listeners.len(),
             routes = self.config.routes.len(),
             clusters = self.config.clusters.len(),
             "the configuration is applied"
         );
+        if let Some(on_applied) = &self.on_applied {
+            on_applied(generation, &changes);
+        }
         true
     }
 

@@ -282,6 +282,7 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     agent.wait_log("INFO the files of keys and token have changed and are used");
     let said = "gossip.key has mode 0664, so everybody on this machine can read it, and others than its owner can \
                 change it: chmod 600 ";
+    agent.wait_log(said);
     let before = agent.log().matches(said).count();
     assert_eq!(before, 1, "{}", agent.log());
     drop(agent);

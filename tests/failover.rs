@@ -47,10 +47,7 @@ fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
         let out = begin.elapsed();
         let bound = interval * fall + Duration::from_secs(1);
         assert!(out <= bound, "out of the rotation after {out:?}");
-        assert_eq!(
-            proxy.count("lbproxy_backend_up", &[("backend", &victim.to_string())]),
-            0
-        );
+        proxy.wait_count("lbproxy_backend_up", &[("backend", &victim.to_string())], 0);
         let done = running.done();
         wait_until(PATIENCE, "the load goes on", || {
             running.done() > done + 2_000
@@ -167,11 +164,11 @@ fn a_check_takes_a_backend_out_by_its_status_and_brings_it_back() {
     for status in [500, 302, 404] {
         health.store(status, Relaxed);
         proxy.wait_backend("web", a.addr, "down");
-        let reason = proxy.backend("web", a.addr)["reason"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        assert!(reason.contains(&status.to_string()), "{reason}");
+        wait_until(PATIENCE, "the status gives the reason", || {
+            let backend = proxy.backend("web", a.addr);
+            let reason = backend["reason"].as_str().unwrap();
+            reason.contains(&status.to_string())
+        });
         assert_eq!(Load::to(addr).total(50).run().of("b"), 50);
         health.store(204, Relaxed);
         proxy.wait_backend("web", a.addr, "up");
@@ -184,7 +181,7 @@ fn a_check_takes_a_backend_out_by_its_status_and_brings_it_back() {
             .filter(|l| l.contains(&a.addr.to_string()))
             .count()
     };
-    assert!(transitions() >= 6, "each change is logged: {}", proxy.log());
+    wait_until(PATIENCE, "each change is logged", || transitions() >= 6);
 }
 
 #[test]

@@ -320,7 +320,9 @@ fn a_backend_that_refuses_is_502_and_one_that_is_known_to_is_not_a_slow_answer()
     assert_own(&client.get("/"), 502);
     assert_counted(&proxy, 502, "backend_connect", 1);
     let errors = [("cluster", "web"), ("reason", "connect")];
-    assert!(proxy.count("lbproxy_backend_errors_total", &errors) >= 1);
+    wait_until(PATIENCE, "the refusal is counted", || {
+        proxy.count("lbproxy_backend_errors_total", &errors) >= 1
+    });
 }
 
 #[test]
@@ -510,7 +512,10 @@ fn while_the_proxy_itself_stands_still_nobody_else_is_too_slow() {
     pause(Duration::from_secs(3));
     proxy.signal(Signal::CONT);
     assert_eq!(client.response().text(), "in time");
-    assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
+    proxy.wait_counts(&[
+        ("lbproxy_requests_total", &[], 1),
+        ("lbproxy_backend_errors_total", &[], 0),
+    ]);
 }
 
 #[test]

@@ -79,12 +79,10 @@ fn small_exchanges_pass_at_once_and_in_order() {
         "{line}"
     );
     assert_eq!(line["protocol"], "tcp", "{line}");
-    assert_eq!(
-        proxy.count(
-            "lbproxy_bytes_total",
-            &[("listener", "db"), ("direction", "in")]
-        ),
-        sent as u64
+    proxy.wait_count(
+        "lbproxy_bytes_total",
+        &[("listener", "db"), ("direction", "in")],
+        sent as u64,
     );
 }
 
@@ -325,8 +323,7 @@ fn a_session_without_any_backend_is_closed() {
     }
     wait_until(PATIENCE, "each is logged", || proxy.access_log().len() == 3);
     proxy.wait_count("lbproxy_connections_active", &[], 0);
-    let rejected = proxy.count("lbproxy_rejected_total", &[("listener", "db")]);
-    assert_eq!(rejected, 3);
+    proxy.wait_count("lbproxy_rejected_total", &[("listener", "db")], 3);
 }
 
 #[test]

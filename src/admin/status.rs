@@ -11,7 +11,7 @@ use super::server::AdminState;
 use crate::gossip::view::Report;
 use crate::model::backend::{REFUSED, UNRESOLVED};
 use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
-use crate::telemetry::counters::CodeCounters;
+use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::metrics::{BackendMetrics, ListenerMetrics};
 use crate::telemetry::outcome::BackendError;
 
@@ -68,6 +68,11 @@ struct BackendStatus<'a> {
     requests_total: u64,
     connections_total: u64,
     errors_total: u64,
+    /// Request sent to response head, since the first of them; absent before it, and in a tcp cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_p50_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_p99_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,6 +150,10 @@ fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
     let (backend, metrics): (_, &BackendMetrics) = (&endpoint.backend, &endpoint.metrics);
     let note = backend.note();
     let health = backend.health();
+    let mut responses = HistogramTotal::default();
+    metrics
+        .sheets()
+        .for_each(|s| s.response.add_to(&mut responses));
     BackendStatus {
         address: backend.label(),
         weight: endpoint.weight,
@@ -169,6 +178,8 @@ fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
             .sheets()
             .flat_map(|s| BackendError::ALL.iter().map(|e| s.errors[e.index()].get()))
             .sum(),
+        response_p50_seconds: responses.quantile(0.5),
+        response_p99_seconds: responses.quantile(0.99),
     }
 }
 

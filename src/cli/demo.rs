@@ -1,12 +1,12 @@
 //! `lbproxy demo`: three sample backends and the real proxy before them, in one process.
 //!
 //! The proxy runs on a configuration file that is written for the occasion, so that one may edit it and watch the
-//! reload. A line is printed for every request that a backend answers.
+//! reload. A line is printed for every request that a backend answers, and for every change that is applied; one that is
+//! refused is in the log, with its diagnostics.
 
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -15,6 +15,8 @@ use axum::http::Request;
 use axum::response::IntoResponse;
 use tokio::net::TcpListener;
 
+use super::folder;
+use crate::control::Changes;
 use crate::logging::events::last_words;
 use crate::snapshot::Snapshot;
 
@@ -40,8 +42,8 @@ fn demonstrate() -> anyhow::Result<()> {
         .context("cannot start the sample backends")?;
     let backends = runtime.block_on(start_backends())?;
     let admin = free_address()?;
-    let directory = Directory::make()?;
-    let file = directory.0.join("lb.toml");
+    let directory = folder::private("lbproxy-demo-")?;
+    let file = directory.path().join("lb.toml");
     std::fs::write(&file, configuration(&backends, admin))
         .context("cannot write the sample configuration")?;
     let shown = file.clone();
@@ -54,7 +56,10 @@ fn demonstrate() -> anyhow::Result<()> {
             welcome(&backends, listener.sockets.local_addr(), admin, &shown)
         );
     });
-    let result = crate::app::run_with(&[file], on_ready);
+    let on_applied = Box::new(|generation, changes: &Changes| {
+        println!("the file is applied (generation {generation}): {changes}");
+    });
+    let result = crate::app::run_with(&[file], on_ready, Some(on_applied));
     runtime.shutdown_background();
     result
 }
@@ -113,26 +118,8 @@ fn welcome(
     let _ = write!(
         text,
         "one proxy before them\n     proxy  http://{proxy}\n   metrics  http://{admin}/metrics\n    \
-         status  http://{admin}/api/v1/status\n    config  {}\n\ntry\n  curl http://{proxy}/\n\nCtrl-C ends it\n\n",
+         status  http://{admin}/api/v1/status\n    config  {}\n            edit it and save: the change is applied, or refused with the reason\n\ntry\n  curl http://{proxy}/\n\nCtrl-C ends it\n\n",
         file.display()
     );
     text
-}
-
-/// A directory of our own that goes with us.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("lbproxy-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path).context("no place for the sample configuration")?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left in a temporary directory is the system's to clean.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

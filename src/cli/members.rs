@@ -1,25 +1,24 @@
-//! `lbproxy members FILE`: the peer set as the proxy that runs on this file sees it, asked for at its admin address.
+//! `lbproxy members [FILE]`: the peer set as a proxy sees it, asked for at its admin address.
 //!
 //! What is shown came from the network, so that texts go to the terminal without control and other invisible
 //! characters, and cut where no proxy's would be; `--json` is the answer itself.
 
-use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
+use clap::Args;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep};
 
+use super::ask::{self, Door};
+use super::place::Place;
+use super::table::{self, columns};
+use super::{Failure, ended};
 use crate::admin::members::{Member, Members, NO_GOSSIP, PATH, Record};
-use crate::config::load::is_agent;
-use crate::config::watch::read_now;
-use crate::control::read_alone;
-use crate::model::settings::AdminAddress;
 use crate::model::units::show_duration;
 
-mod ask;
 #[cfg(test)]
 mod tests;
 
@@ -37,47 +36,40 @@ const HEADS: [&str; 12] = [
 /// The last second of the year 9999.
 const LAST_DATE: u64 = 253_402_300_799;
 
-/// Prints the peer set: a table, or with `json` the answer as it came.
-pub fn run(file: &Path, json: bool) -> ExitCode {
-    match read_alone(file) {
-        Ok(config) => super::ended(show(file, config.admin.as_ref(), json)),
-        Err(_) if read_now(file).is_ok_and(|text| is_agent(&text)) => super::ended(Err(anyhow!(
-            "{} is the file of an agent; give that of a proxy, which can be asked",
-            file.display()
-        ))),
-        // Its words are diagnostics already.
-        Err(error) => {
-            eprint!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Arguments of `lbproxy members`.
+#[derive(Debug, Args)]
+pub struct MembersArguments {
+    /// The file that the proxy runs on, as with --config.
+    #[arg(conflicts_with_all = ["admin", "config"])]
+    file: Option<PathBuf>,
+    /// The answer as it comes, as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
-fn show(file: &Path, admin: Option<&AdminAddress>, json: bool) -> anyhow::Result<()> {
-    let admin = admin.with_context(|| {
-        format!(
-            "{} has no [admin]: the proxy has no address where it could be asked",
-            file.display()
-        )
-    })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
-    let text = runtime.block_on(answer(admin, json))?;
-    match io::stdout().write_all(&text) {
-        // Who reads the first lines only has what was asked for.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
+/// Prints the peer set: a table, or with `--json` the answer as it came. Exit code 3 if the proxy is in none.
+pub fn run(arguments: MembersArguments) -> ExitCode {
+    ended(show(arguments))
+}
+
+fn show(arguments: MembersArguments) -> Result<(), Failure> {
+    let MembersArguments { file, json, place } = arguments;
+    let door = file.map_or(place, Place::of_file).find()?;
+    ask::print(&ask::runtime()?.block_on(answer(&door, json))?)
 }
 
 /// What is to be printed. A set in which the proxy itself is not yet is asked for again: its member is starting.
-async fn answer(admin: &AdminAddress, json: bool) -> anyhow::Result<Vec<u8>> {
+async fn answer(door: &Door, json: bool) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + STARTING;
     loop {
-        let answer = ask::get(admin, PATH).await?;
-        let (text, starting) = printed(answer, json).with_context(|| ask::shown(admin))?;
+        let answer = ask::get(door, PATH).await?;
+        if is_in_no_set(&answer) {
+            let why = anyhow!("{door}: the proxy has no [gossip], so it is in no peer set");
+            return Err(Failure::NotThere(why));
+        }
+        let (text, starting) = printed(answer, json).with_context(|| door.to_string())?;
         if !starting || Instant::now() >= until {
             return Ok(text);
         }
@@ -85,14 +77,15 @@ async fn answer(admin: &AdminAddress, json: bool) -> anyhow::Result<Vec<u8>> {
     }
 }
 
+fn is_in_no_set((status, body): &(StatusCode, Vec<u8>)) -> bool {
+    *status == StatusCode::NOT_FOUND && body == NO_GOSSIP.as_bytes()
+}
+
 /// What an answer is to be printed as, and whether the member is starting.
 fn printed(
     (status, mut body): (StatusCode, Vec<u8>),
     json: bool,
 ) -> anyhow::Result<(Vec<u8>, bool)> {
-    if status == StatusCode::NOT_FOUND && body == NO_GOSSIP.as_bytes() {
-        bail!("the proxy has no [gossip], so it is in no peer set");
-    }
     let members: Option<Members<'_>> = match status {
         StatusCode::OK => serde_json::from_slice(&body).ok(),
         _ => None,
@@ -119,22 +112,7 @@ fn table(set: &Members<'_>) -> String {
             rows.push(row(member, None));
         }
     }
-    let mut widths = [0; HEADS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = summary(set);
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    summary(set) + &columns(&rows)
 }
 
 fn summary(set: &Members<'_>) -> String {
@@ -189,17 +167,6 @@ fn date(unix: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// A text as a terminal may have it.
 fn plain(text: &str) -> String {
-    let mut cell = String::new();
-    for c in text.chars().take(MAX_CELL) {
-        match c {
-            '"' | '\'' | '\\' => cell.push(c),
-            c => cell.extend(c.escape_debug()),
-        }
-    }
-    if cell.is_empty() {
-        cell.push('-');
-    }
-    cell
+    table::plain(text, MAX_CELL)
 }

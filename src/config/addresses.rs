@@ -3,29 +3,50 @@
 //! reads as an address itself.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::model::address::{AddressError, BackendAddress, ListenAddress};
+use crate::model::settings::AdminAddress;
 
 /// Schemes that mean TLS.
 const TLS_SCHEMES: [&str; 5] = ["https", "wss", "grpcs", "tls", "ssl"];
 /// Schemes with a port of their own.
 const PORT_80: [&str; 2] = ["http", "ws"];
+/// Longest path of a unix socket (`sun_path` holds 108 bytes with the terminating zero; unix(7)).
+const UNIX_PATH: usize = 107;
 
 /// An address that the proxy itself listens on; `port` is the one that examples show.
 ///
 /// # Errors
 /// What was expected, and how it is written.
-pub(super) fn listen(text: &str, port: u16) -> Result<ListenAddress, String> {
+pub fn listen(text: &str, port: u16) -> Result<ListenAddress, String> {
     text.parse()
         .map_err(|error| why_not_listen(text, error, port))
+}
+
+/// The address of an admin server: one to listen on, or `unix:` and a path.
+///
+/// # Errors
+/// Likewise.
+pub fn admin(text: &str) -> Result<AdminAddress, String> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return listen(text, 9900).map(AdminAddress::Tcp);
+    };
+    if !path.starts_with('/') || path.len() < 2 {
+        return Err("expected an absolute path, as in \"unix:/run/lbproxy.sock\"".to_owned());
+    }
+    if path.len() > UNIX_PATH || path.contains('\0') {
+        return Err(format!("expected a path of at most {UNIX_PATH} bytes"));
+    }
+    Ok(AdminAddress::Unix(PathBuf::from(path)))
 }
 
 /// An address to connect to.
 ///
 /// # Errors
 /// What was expected, and how it is written.
-pub(super) fn backend(text: &str) -> Result<BackendAddress, String> {
+pub fn backend(text: &str) -> Result<BackendAddress, String> {
     text.parse().map_err(|error| why_not_backend(text, error))
 }
 

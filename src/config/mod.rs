@@ -9,7 +9,7 @@
 //! The file of an
 //! agent goes the same way, with its rules in [`agent`]. No part panics or loses its bound on any text.
 
-mod addresses;
+pub mod addresses;
 pub mod agent;
 pub mod compile;
 pub mod contents;

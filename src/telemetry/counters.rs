@@ -122,6 +122,24 @@ impl Default for HistogramTotal {
     }
 }
 
+impl HistogramTotal {
+    /// Estimate of a quantile in seconds, evenly spread within a bucket, and the last bound for what is above it;
+    /// `None` without observations.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let total: u64 = self.buckets.iter().sum();
+        let rank = share * total as f64;
+        let (mut below, mut from) = (0.0, 0.0);
+        for (count, bound) in self.buckets.iter().zip(LATENCY_BOUNDS) {
+            let here = *count as f64;
+            if *count > 0 && below + here >= rank {
+                return Some(from + (bound - from) * ((rank - below) / here).clamp(0.0, 1.0));
+            }
+            (below, from) = (below + here, bound);
+        }
+        (total > 0).then_some(from)
+    }
+}
+
 /// Index of the first bound that is not below `elapsed`.
 fn bucket_of(elapsed: Duration) -> usize {
     // In units of 0.25 ms the bounds are 2·2^k and 3·2^k, so the bucket follows from the highest bit.
@@ -174,6 +192,26 @@ impl CodeCounters {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn quantiles() {
+        let mut total = HistogramTotal::default();
+        assert_eq!(total.quantile(0.5), None);
+        // 100 up to 0.5 ms, 100 from 1 to 1.5 ms.
+        (total.buckets[0], total.buckets[3]) = (100, 100);
+        for (share, seconds) in [
+            (0.0, 0.0),
+            (0.25, 0.00025),
+            (0.5, 0.0005),
+            (0.75, 0.00125),
+            (1.0, 0.0015),
+        ] {
+            let found = total.quantile(share).unwrap();
+            assert!((found - seconds).abs() < 1e-9, "{share}: {found}");
+        }
+        total.buckets[BUCKETS - 1] = 1_000_000;
+        assert_eq!(total.quantile(0.99), Some(60.0));
+    }
 
     #[test]
     fn bounds_double_with_a_midpoint() {

@@ -27,6 +27,9 @@ pub enum Reload {
     Rejected,
 }
 
+/// Name, labels and value of a number of `/metrics`.
+pub type Count<'a> = (&'a str, &'a [(&'a str, &'a str)], u64);
+
 /// A running proxy; killed when it goes out of scope.
 pub struct Proxy {
     child: Mutex<Child>,
@@ -276,6 +279,25 @@ impl Proxy {
             });
         }));
         assert!(reached.is_ok(), "{what}, but it is {last}");
+    }
+
+    /// Waits until one scrape has all of these numbers: what the proxy counts of a request it may count after the answer.
+    #[track_caller]
+    pub fn wait_counts(&self, expected: &[Count<'_>]) -> Metrics {
+        let mut last = Vec::new();
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_for(PATIENCE, "the numbers are as expected", || {
+                let metrics = self.metrics();
+                last.clear();
+                last.extend(expected.iter().filter_map(|(name, labels, number)| {
+                    let count = metrics.count(name, labels);
+                    (count != *number)
+                        .then(|| format!("{name} {labels:?} is {count} and not {number}"))
+                }));
+                last.is_empty().then_some(metrics)
+            })
+        }));
+        waited.unwrap_or_else(|_| panic!("{}", last.join("\n")))
     }
 
     /// Puts another file in place of the present one, by rename.

@@ -14,6 +14,7 @@ use super::*;
 use crate::admin::members::tests::{report, with_tokens};
 use crate::admin::{AdminState, Started, bind, serve};
 use crate::gossip::view::Report;
+use crate::model::settings::AdminAddress;
 use crate::snapshot::fixture::{WORKERS, snapshot};
 use crate::snapshot::publish::Publisher;
 
@@ -134,9 +135,13 @@ fn tcp(address: &str) -> AdminAddress {
     AdminAddress::Tcp(address.parse().unwrap())
 }
 
+fn door(address: &AdminAddress) -> Door {
+    Door::Admin(address.clone())
+}
+
 /// What is printed after asking at `address`, or the error.
 async fn asked(address: &AdminAddress, json: bool) -> Result<String, String> {
-    answer(address, json)
+    answer(&door(address), json)
         .await
         .map(|text| String::from_utf8(text).unwrap())
         .map_err(|error| format!("{error:#}"))
@@ -193,7 +198,7 @@ async fn a_member_that_starts_is_waited_for() {
     (starting.set, starting.joined) = (Arc::default(), false);
     let ask = tcp("127.0.0.1:0");
     let (address, _server) = server(&ask, Some(starting));
-    let answer_to = ask::get(&tcp(&address), PATH).await.unwrap();
+    let answer_to = ask::get(&door(&tcp(&address)), PATH).await.unwrap();
     let (text, waits) = printed(answer_to.clone(), false).unwrap();
     let said = "peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, starting\n";
     assert!(waits && text.starts_with(said.as_bytes()));
@@ -266,7 +271,7 @@ async fn one_that_does_not_answer_is_given_up() {
     let error = asked(&address, false).await.unwrap_err();
     assert_eq!(
         error,
-        format!("{} has not answered within 5 s", ask::shown(&address))
+        format!("{} has not answered within 5 s", door(&address))
     );
     assert!(before.elapsed() < Duration::from_secs(6));
 }
@@ -283,16 +288,12 @@ async fn nobody_is_there() {
         assert_eq!(
             asked(&address, false).await.unwrap_err(),
             format!(
-                "nobody listens on {}; does the proxy run, and on this file?",
-                ask::shown(&address)
+                "nobody listens on {}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
+                 say where it is)",
+                door(&address)
             )
         );
     }
     let error = asked(&tcp("127.0.0.1:0"), false).await.unwrap_err();
     assert!(error.starts_with("[admin] has port 0"), "{error}");
-    let error = show(Path::new("lb.toml"), None, false).unwrap_err();
-    assert!(
-        error.to_string().starts_with("lb.toml has no [admin]"),
-        "{error}"
-    );
 }

@@ -1,6 +1,5 @@
 //! The top level, `[admin]` and `[log]`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -24,9 +23,6 @@ pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
 ];
 
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-
-/// Longest path of a unix socket (`sun_path` holds 108 bytes with the terminating zero; unix(7)).
-const UNIX_PATH: usize = 107;
 
 /// Reads a whole file.
 pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Draft {
@@ -215,21 +211,8 @@ fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(AdminAddress, su
     let table: Table<'_> = r.table(slot, &keys::ADMIN)?;
     let expected = "an address such as \"127.0.0.1:9900\" or \"unix:/run/lbproxy.sock\"";
     let slot = r.required(&table, "address", expected)?;
-    let address = r.parsed(Some(slot), expected, admin_address)?;
+    let address = r.parsed(Some(slot), expected, addresses::admin)?;
     Some((address, slot.place()))
-}
-
-fn admin_address(text: &str) -> Result<AdminAddress, String> {
-    let Some(path) = text.strip_prefix("unix:") else {
-        return addresses::listen(text, 9900).map(AdminAddress::Tcp);
-    };
-    if !path.starts_with('/') || path.len() < 2 {
-        return Err("expected an absolute path, as in \"unix:/run/lbproxy.sock\"".to_owned());
-    }
-    if path.len() > UNIX_PATH || path.contains('\0') {
-        return Err(format!("expected a path of at most {UNIX_PATH} bytes"));
-    }
-    Ok(AdminAddress::Unix(PathBuf::from(path)))
 }
 
 fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {

@@ -1,7 +1,9 @@
 //! One question to an admin server: within [`TIMEOUT`] and [`MAX_BODY`], whoever answers.
 
-use std::io::{self, ErrorKind};
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -13,9 +15,12 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::model::address::ListenAddress;
+use super::Failure;
+use crate::config::addresses;
+use crate::model::address::{BackendAddress, ListenAddress};
 use crate::model::settings::AdminAddress;
 
 /// For all of it.
@@ -24,28 +29,63 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const MAX_BODY: usize = 16 << 20;
 const MAX_HEAD: usize = 64 << 10;
 
+/// Where a proxy is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Door {
+    /// An address as the file has it.
+    Admin(AdminAddress),
+    /// A host name, looked up each time.
+    Named(BackendAddress),
+}
+
+impl FromStr for Door {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (addresses::admin(text), text.parse()) {
+            (Ok(address), _) => Ok(Self::Admin(address)),
+            (Err(_), Ok(name @ BackendAddress::Name { .. })) => Ok(Self::Named(name)),
+            (Err(why), _) => Err(why),
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin(AdminAddress::Tcp(address)) => address.fmt(f),
+            Self::Admin(AdminAddress::Unix(path)) => write!(f, "unix:{}", path.display()),
+            Self::Named(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A runtime for [`get`].
+pub(super) fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+/// Writes the answer to standard output. A reader of the first lines alone has what was asked for.
+pub(super) fn print(text: &[u8]) -> Result<(), Failure> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written.context("cannot write to standard output")?),
+    }
+}
+
 /// Status and body of `path`. Must run on a runtime with I/O and time.
-pub(super) async fn get(
-    address: &AdminAddress,
-    path: &str,
-) -> anyhow::Result<(StatusCode, Vec<u8>)> {
-    let name = shown(address);
+pub(super) async fn get(door: &Door, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let asked = timeout(TIMEOUT, async {
-        let stream = connect(address).await?;
+        let stream = connect(door).await?;
         let answer = exchange(stream, path).await;
-        answer.with_context(|| format!("what listens on {name} does not answer as lbproxy does"))
+        answer.with_context(|| format!("what listens on {door} does not answer as lbproxy does"))
     });
     asked
         .await
-        .unwrap_or_else(|_| bail!("{name} has not answered within {} s", TIMEOUT.as_secs()))
-}
-
-/// An address as the file has it.
-pub(super) fn shown(address: &AdminAddress) -> String {
-    match address {
-        AdminAddress::Tcp(address) => address.to_string(),
-        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
+        .unwrap_or_else(|_| bail!("{door} has not answered within {} s", TIMEOUT.as_secs()))
 }
 
 /// Either end of a connection.
@@ -53,10 +93,12 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-async fn connect(address: &AdminAddress) -> anyhow::Result<Box<dyn Stream>> {
-    let connected: io::Result<Box<dyn Stream>> = match address {
-        AdminAddress::Unix(path) => UnixStream::connect(path).await.map(|s| Box::new(s) as _),
-        AdminAddress::Tcp(address) => {
+async fn connect(door: &Door) -> anyhow::Result<Box<dyn Stream>> {
+    let connected: io::Result<Box<dyn Stream>> = match door {
+        Door::Admin(AdminAddress::Unix(path)) => {
+            UnixStream::connect(path).await.map(|s| Box::new(s) as _)
+        }
+        Door::Admin(AdminAddress::Tcp(address)) => {
             ensure!(
                 address.port() != 0,
                 "[admin] has port 0: only the proxy's log tells which one it took"
@@ -65,15 +107,17 @@ async fn connect(address: &AdminAddress) -> anyhow::Result<Box<dyn Stream>> {
             let connected = TcpStream::connect(&doors[..]).await;
             connected.map(|stream| Box::new(stream) as _)
         }
-    };
-    connected.map_err(|error| {
-        let name = shown(address);
-        match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound => {
-                anyhow!("nobody listens on {name}; does the proxy run, and on this file?")
-            }
-            _ => anyhow!("cannot connect to {name}: {error}"),
+        Door::Named(name) => {
+            let connected = TcpStream::connect(name.to_string()).await;
+            connected.map(|stream| Box::new(stream) as _)
         }
+    };
+    connected.map_err(|error| match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => anyhow!(
+            "nobody listens on {door}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
+             say where it is)"
+        ),
+        _ => anyhow!("cannot connect to {door}: {error}"),
     })
 }
 

@@ -1,0 +1,291 @@
+//! What a new file changes against the one before, in one line for the log: at most [`MAX_ITEMS`] are named.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+
+use crate::config::schema::{BackendConfig, ClusterConfig, Config};
+
+/// Changes that are named; the rest is counted.
+const MAX_ITEMS: usize = 12;
+/// Characters of a name that are shown.
+const MAX_NAME: usize = 64;
+
+/// See the module.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Changes {
+    named: Vec<String>,
+    more: usize,
+}
+
+impl Changes {
+    /// What is other in `after` than in `before`.
+    pub fn between(before: &Config, after: &Config) -> Self {
+        let mut changes = Self::default();
+        changes.top(before, after);
+        changes.list("listener", &before.listeners, &after.listeners, |l| &l.name);
+        changes.list("route", &before.routes, &after.routes, |r| &r.name);
+        changes.order_of_routes(before, after);
+        changes.clusters(&before.clusters, &after.clusters);
+        changes
+    }
+
+    fn add(&mut self, item: impl FnOnce() -> String) {
+        match self.named.len() < MAX_ITEMS {
+            true => self.named.push(item()),
+            false => self.more += 1,
+        }
+    }
+
+    fn top(&mut self, before: &Config, after: &Config) {
+        let keys = [
+            ("workers", before.workers != after.workers),
+            ("drain_timeout", before.drain_timeout != after.drain_timeout),
+            (
+                "shutdown_delay",
+                before.shutdown_delay != after.shutdown_delay,
+            ),
+            ("watch", before.watch != after.watch),
+            ("state_dir", before.state_dir != after.state_dir),
+            ("[admin]", before.admin != after.admin),
+            ("[log]", before.log != after.log),
+            ("[gossip]", before.gossip != after.gossip),
+        ];
+        for (key, _) in keys.iter().filter(|(_, changed)| *changed) {
+            self.add(|| format!("{key} changed"));
+        }
+    }
+
+    fn list<T: Debug>(&mut self, what: &str, before: &[T], after: &[T], name: fn(&T) -> &str) {
+        for (name, before, after) in pairs(before, after, |entry| Cow::Borrowed(name(entry))) {
+            self.entry(what, &name, before, after, |_, _| false);
+        }
+    }
+
+    /// That an entry came, went or changed; of one that stayed `describe` may say more.
+    fn entry<T: Debug>(
+        &mut self,
+        what: &str,
+        name: &str,
+        before: Option<&T>,
+        after: Option<&T>,
+        describe: impl FnOnce(&T, &T) -> bool,
+    ) {
+        let done = match (before, after) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            (Some(before), Some(after)) if same(before, after) || describe(before, after) => return,
+            _ => "changed",
+        };
+        self.add(|| format!("{what} {} {done}", cut(name)));
+    }
+
+    /// The first match wins, so their order counts.
+    fn order_of_routes(&mut self, before: &Config, after: &Config) {
+        let places = |config: &Config| -> HashMap<(String, usize), usize> {
+            let names = numbered(config.routes.iter().map(|r| r.name.clone()));
+            names.enumerate().map(|(at, key)| (key, at)).collect()
+        };
+        let before = places(before);
+        let names = numbered(after.routes.iter().map(|r| r.name.clone()));
+        let kept: Vec<usize> = names.filter_map(|key| before.get(&key).copied()).collect();
+        if !kept.is_sorted() {
+            self.add(|| "order of the routes changed".to_owned());
+        }
+    }
+
+    fn clusters(&mut self, before: &[ClusterConfig], after: &[ClusterConfig]) {
+        for (name, before, after) in pairs(before, after, |c| Cow::Borrowed(&*c.name)) {
+            let (Some(before), Some(after)) = (before, after) else {
+                self.entry("cluster", &name, before, after, |_, _| false);
+                continue;
+            };
+            let what = format!("cluster {}:", cut(&name));
+            if before.policy != after.policy {
+                self.add(|| format!("{what} policy {}", after.policy.as_str()));
+            }
+            let address = |backend: &BackendConfig| Cow::Owned(backend.address.to_string());
+            for (backend, before, after) in pairs(&before.backends, &after.backends, address) {
+                self.entry(
+                    &format!("{what} backend"),
+                    &backend,
+                    before,
+                    after,
+                    |_, _| false,
+                );
+            }
+            let mut rest = before.clone();
+            rest.policy = after.policy;
+            rest.backends.clone_from(&after.backends);
+            if !same(&rest, after) {
+                self.add(|| format!("{what} settings changed"));
+            }
+        }
+    }
+}
+
+/// Whether two entries say the same; not all of them can be compared, but all can be written.
+fn same<T: Debug>(a: &T, b: &T) -> bool {
+    format!("{a:?}") == format!("{b:?}")
+}
+
+/// The names with a number for each that came before.
+fn numbered<N: Hash + Eq + Clone>(
+    names: impl Iterator<Item = N>,
+) -> impl Iterator<Item = (N, usize)> {
+    let mut seen: HashMap<N, usize> = HashMap::new();
+    names.map(move |name| {
+        let number = seen.entry(name.clone()).or_default();
+        *number += 1;
+        (name, *number)
+    })
+}
+
+/// The entries of both lists by name, and those of one name by their order; new ones in their place, those that went
+/// at the end.
+fn pairs<'a, T>(
+    before: &'a [T],
+    after: &'a [T],
+    name: impl Fn(&'a T) -> Cow<'a, str>,
+) -> Vec<(Cow<'a, str>, Option<&'a T>, Option<&'a T>)> {
+    let keys = |entries: &'a [T]| numbered(entries.iter().map(&name)).zip(entries);
+    let mut old: HashMap<(Cow<'a, str>, usize), &'a T> = keys(before).collect();
+    let mut pairs: Vec<_> = keys(after)
+        .map(|(key, new)| {
+            let old = old.remove(&key);
+            (key.0, old, Some(new))
+        })
+        .collect();
+    let gone = keys(before).filter(|(key, _)| old.contains_key(key));
+    pairs.extend(gone.map(|(key, entry)| (key.0, Some(entry), None)));
+    pairs
+}
+
+fn cut(name: &str) -> Cow<'_, str> {
+    match name.char_indices().nth(MAX_NAME) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &name[..end])),
+        None => Cow::Borrowed(name),
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.named.is_empty(), self.more) {
+            (true, _) => f.write_str("nothing"),
+            (false, 0) => f.write_str(&self.named.join("; ")),
+            (false, more) => write!(f, "{}; and {more} more", self.named.join("; ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::load;
+
+    const FILE: &str = "
+[[listener]]
+name = 'web'
+address = ':80'
+cluster = 'web'
+[[route]]
+path = '/a'
+cluster = 'web'
+[[route]]
+path = '/b'
+cluster = 'web'
+[cluster.web]
+backends = ['10.0.0.1:80', '10.0.0.2:80']
+";
+
+    fn config(text: &str) -> Config {
+        let loaded = load(text);
+        loaded
+            .config
+            .unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))
+    }
+
+    fn between(before: &str, after: &str) -> String {
+        Changes::between(&config(before), &config(after)).to_string()
+    }
+
+    #[test]
+    fn what_changed() {
+        let to = |from: &str, to: &str| FILE.replace(from, to);
+        for (after, expected) in [
+            (FILE.to_owned(), "nothing"),
+            (FILE.replace('\'', "\""), "nothing"),
+            (to("':80'", "':81'"), "listener web changed"),
+            (
+                to("'web'\naddress", "'front'\naddress"),
+                "listener front added; listener web removed",
+            ),
+            (to("'/b'", "'/c'"), "route /c added; route /b removed"),
+            (
+                to("'/b'\ncluster = 'web'", "'/b'\nrespond = {}"),
+                "route /b changed",
+            ),
+            (
+                to("'/a'", "'/x'")
+                    .replace("'/b'", "'/a'")
+                    .replace("'/x'", "'/b'"),
+                "order of the routes changed",
+            ),
+            (
+                to("'10.0.0.2:80'", "'10.0.0.3:80'"),
+                "cluster web: backend 10.0.0.3:80 added; cluster web: backend 10.0.0.2:80 removed",
+            ),
+            (
+                to("'10.0.0.2:80'", "{ address = '10.0.0.2:80', weight = 2 }"),
+                "cluster web: backend 10.0.0.2:80 changed",
+            ),
+            (
+                format!("{FILE}policy = 'random'\nretry = {{ attempts = 1 }}"),
+                "cluster web: policy random; cluster web: settings changed",
+            ),
+            (
+                format!("{FILE}[cluster.api]\nbackends = ['a:1']"),
+                "cluster api added",
+            ),
+            (
+                format!("drain_timeout = '1s'\nlog.level = 'warn'\nadmin.address = ':1'\n{FILE}"),
+                "drain_timeout changed; [admin] changed; [log] changed",
+            ),
+        ] {
+            assert_eq!(between(FILE, &after), expected, "{after}");
+        }
+        let api = format!("{FILE}[cluster.api]\nbackends = ['a:1']");
+        assert_eq!(between(&api, FILE), "cluster api removed");
+        let twice = to("'/b'", "'/a'");
+        assert_eq!(
+            between(&twice, &to("'/b'\ncluster = 'web'", "'/a'\nrespond = {}")),
+            "route /a changed"
+        );
+    }
+
+    #[test]
+    fn a_line_has_its_bounds() {
+        let long = "x".repeat(128);
+        let many: String = (0..5000)
+            .map(|n| format!("[cluster.{long}{n}]\nbackends = ['a:1']\n"))
+            .collect();
+        let many = many.replace(&long, &"x".repeat(120));
+        let line = between(FILE, &format!("{FILE}{many}"));
+        assert!(line.ends_with("; and 4988 more"), "{line}");
+        assert!(line.len() < 2000, "{}", line.len());
+    }
+
+    #[test]
+    fn expressions_are_compared_by_their_text() {
+        let with = |regex: &str| {
+            FILE.replace(
+                "path = '/a'",
+                &format!("host = 'h'\npath_regex = '{regex}'"),
+            )
+        };
+        assert_eq!(between(&with("^/a"), &with("^/a")), "nothing");
+        let other = between(&with("^/a"), &with("^/b"));
+        assert!(other.contains("route"), "{other}");
+    }
+}
