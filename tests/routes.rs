@@ -115,7 +115,7 @@ fn the_path_decides_exactly_by_prefix_or_by_expression() {
         ("/Exact", "404"),
         ("/v1/", "prefix"),
         ("/v1/a/b", "prefix"),
-        ("/v1", "404"),
+        ("/v1", "prefix"),
         ("/v10", "404"),
         ("/u/17", "regex"),
         ("/u/17?x", "regex"),
@@ -331,6 +331,31 @@ fn a_route_may_answer_itself() {
         let head = client.request("HEAD", "/ok", "", b"");
         assert_eq!(head.fields.get("content-length"), Some("5"));
     }
+}
+
+#[test]
+fn lists_and_names() {
+    let rest = "cluster = \"rest\"\n".to_owned()
+        + &route(
+            "name = \"the fence\"\nhost = [\"a.example\", \"*.b.example\"]\npath = [\"/x/*\", \"/y\", \"/z*\"]\n\
+             method = \"GET\"\nclient = \"127.0.0.0/8\"\nlisteners = \"web\"",
+            "api",
+        );
+    let stand = Stand::new(&["api", "rest"], &rest);
+    for (host, path, taker) in [
+        ("a.example", "/x", "api"),
+        ("a.example", "/x/1", "api"),
+        ("www.b.example", "/y", "api"),
+        ("www.b.example", "/zebra", "api"),
+        ("a.example", "/xy", "rest"),
+        ("a.example", "/y/1", "rest"),
+        ("b.example", "/x", "rest"),
+    ] {
+        let fields = format!("host: {host}\r\n");
+        assert_eq!(stand.takes("GET", path, &fields), taker, "{host} {path}");
+    }
+    let line = stand.proxy.wait_access("/zebra");
+    assert_eq!(line["route"], "the fence", "{line}");
 }
 
 #[test]

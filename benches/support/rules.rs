@@ -57,8 +57,8 @@ pub fn rules(kind: Kind, count: usize) -> Vec<Rule<usize>> {
         .map(|n| {
             let (host, path, ..) = kind(n);
             Rule {
-                host,
-                path,
+                hosts: host.into_iter().collect(),
+                paths: path.into_iter().collect(),
                 methods: Vec::new(),
                 headers: Vec::new(),
                 query: Vec::new(),

@@ -136,8 +136,8 @@ fn build_listener(
 
 fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteTarget> {
     let Rule {
-        host,
-        path,
+        hosts,
+        paths,
         methods,
         headers,
         query,
@@ -153,8 +153,8 @@ fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteT
         log: route.log,
     };
     Rule {
-        host,
-        path,
+        hosts,
+        paths,
         methods,
         headers,
         query,

@@ -134,6 +134,7 @@ pub(super) const LISTENER_LIMITS: Section = Section {
 pub(super) const ROUTE: Section = Section {
     name: "[[route]]",
     keys: &[
+        "name",
         "listeners",
         "host",
         "path",

@@ -155,7 +155,7 @@ pub struct ListenerConfig {
 /// `[[route]]`.
 #[derive(Debug, Clone)]
 pub struct RouteConfig {
-    /// Name in the access log: host and path as the file wrote them, or `route N` (counted from 1) without either.
+    /// Name in the access log: `name`, else hosts and paths as the file wrote them; empty without any.
     pub name: String,
     /// Names of http listeners; `None`: all of them.
     pub listeners: Option<Vec<String>>,

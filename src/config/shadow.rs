@@ -2,7 +2,7 @@
 //!
 //! A route is shadowed if each condition of one earlier route is implied by its own: sound, so there are no false
 //! alarms, but not complete (two earlier routes may do it together). Earlier routes are looked up by the hosts and
-//! paths that could imply those of the later, so that ten thousand routes cost milliseconds; a budget of
+//! paths that could imply the first of the later, so that ten thousand routes cost milliseconds; a budget of
 //! comparisons bounds what is left, and where it ends nothing more is said.
 
 use std::collections::{BTreeSet, HashMap};
@@ -64,12 +64,14 @@ enum Path<'c> {
     Any,
     Exact(&'c str),
     Prefix(&'c str),
+    Below(&'c str),
 }
 
 /// The routes of one host.
 #[derive(Default)]
 struct Paths<'c> {
     routes: HashMap<Path<'c>, Vec<usize>>,
+    /// Of the texts of prefixes, and of what `/*` stands behind.
     prefix_lengths: BTreeSet<usize>,
     regexes: Vec<usize>,
 }
@@ -85,17 +87,31 @@ impl<'c> Search<'c> {
     fn add(&mut self, at: usize) {
         let routes = self.routes;
         let rule = &routes[at].rule;
-        let paths = self.hosts.entry(host_key(&rule.host)).or_default();
-        let key = match &rule.path {
-            None => Path::Any,
-            Some(PathPattern::Exact(path)) => Path::Exact(path),
-            Some(PathPattern::Prefix(prefix)) => {
-                paths.prefix_lengths.insert(prefix.len());
-                Path::Prefix(prefix)
+        self.spend(rule.hosts.len() * rule.paths.len() / COLLECTED_PER_COST);
+        for host in all_or(&rule.hosts, Host::Any, host_key) {
+            let paths = self.hosts.entry(host).or_default();
+            if rule.paths.is_empty() {
+                paths.routes.entry(Path::Any).or_default().push(at);
             }
-            Some(PathPattern::Regex(_)) => return paths.regexes.push(at),
-        };
-        paths.routes.entry(key).or_default().push(at);
+            for path in &rule.paths {
+                let key = match path {
+                    PathPattern::Exact(path) => Path::Exact(path),
+                    PathPattern::Prefix(prefix) => {
+                        paths.prefix_lengths.insert(prefix.len());
+                        Path::Prefix(prefix)
+                    }
+                    PathPattern::Below(path) => {
+                        paths.prefix_lengths.insert(path.len());
+                        Path::Below(path)
+                    }
+                    PathPattern::Regex(_) => {
+                        paths.regexes.push(at);
+                        continue;
+                    }
+                };
+                paths.routes.entry(key).or_default().push(at);
+            }
+        }
     }
 
     /// The first of the routes added so far that takes all that route `at` matches.
@@ -103,30 +119,31 @@ impl<'c> Search<'c> {
         let routes = self.routes;
         let later = &routes[at];
         let mut candidates = Vec::new();
-        for host in hosts_over(&later.rule.host) {
+        for host in hosts_over(later.rule.hosts.first()) {
             let Some(paths) = self.hosts.get(&host) else {
                 continue;
             };
-            for path in paths_over(&later.rule.path, &paths.prefix_lengths) {
+            for path in paths_over(later.rule.paths.first(), &paths.prefix_lengths) {
                 candidates.extend(paths.routes.get(&path).into_iter().flatten().copied());
             }
             candidates.extend(paths.regexes.iter().copied());
         }
         self.spend(candidates.len() / COLLECTED_PER_COST);
         candidates.sort_unstable();
+        candidates.dedup();
         candidates
             .into_iter()
             .find(|earlier| self.takes_all(&routes[*earlier], later))
     }
 
-    /// Host and plain paths are implied already.
     fn takes_all(&mut self, earlier: &RouteConfig, later: &RouteConfig) -> bool {
-        if let Some(PathPattern::Regex(_)) = earlier.rule.path {
-            self.spend(REGEX_COST);
+        if let [PathPattern::Regex(_)] = earlier.rule.paths[..] {
+            self.spend(REGEX_COST * later.rule.paths.len());
         }
         self.spend(1 + conditions(earlier) * conditions(later));
         self.left > 0
-            && regex_implied(&earlier.rule.path, &later.rule.path)
+            && all_implied(&earlier.rule.hosts, &later.rule.hosts, host_implied)
+            && all_implied(&earlier.rule.paths, &later.rule.paths, path_implied)
             && self.listeners_implied(earlier, later)
             && methods_implied(&earlier.rule.methods, &later.rule.methods)
             && values_implied(&earlier.rule.headers, &later.rule.headers)
@@ -150,27 +167,36 @@ impl<'c> Search<'c> {
     }
 }
 
-/// How many conditions a route has beside host and path.
+/// How many conditions a route has.
 fn conditions(route: &RouteConfig) -> usize {
     let rule = &route.rule;
     route.listeners.as_ref().map_or(0, Vec::len)
+        + rule.hosts.len()
+        + rule.paths.len()
         + rule.methods.len()
         + rule.headers.len()
         + rule.query.len()
         + rule.clients.len()
 }
 
-fn host_key(host: &Option<HostPattern>) -> Host<'_> {
+/// Every key of a list, or the one that stands for an empty one.
+fn all_or<'c, T, K>(list: &'c [T], all: K, key: impl Fn(&'c T) -> K) -> Vec<K> {
+    if list.is_empty() {
+        return vec![all];
+    }
+    list.iter().map(key).collect()
+}
+
+fn host_key(host: &HostPattern) -> Host<'_> {
     match host {
-        None => Host::Any,
-        Some(HostPattern::Exact(host)) => Host::Exact(host),
-        Some(HostPattern::Under(parent)) => Host::Under(parent),
+        HostPattern::Exact(host) => Host::Exact(host),
+        HostPattern::Under(parent) => Host::Under(parent),
     }
 }
 
 /// Every host pattern that matches all that `host` matches.
-fn hosts_over(host: &Option<HostPattern>) -> Vec<Host<'_>> {
-    let key = host_key(host);
+fn hosts_over(host: Option<&HostPattern>) -> Vec<Host<'_>> {
+    let key = host.map_or(Host::Any, host_key);
     let mut over = vec![Host::Any];
     if let Host::Exact(mut rest) | Host::Under(mut rest) = key {
         over.push(key);
@@ -184,28 +210,87 @@ fn hosts_over(host: &Option<HostPattern>) -> Vec<Host<'_>> {
 
 /// Every path pattern but expressions that matches all that `path` matches.
 fn paths_over<'c>(
-    path: &'c Option<PathPattern>,
+    path: Option<&'c PathPattern>,
     prefix_lengths: &BTreeSet<usize>,
 ) -> Vec<Path<'c>> {
-    let (mut over, text) = match path {
-        Some(PathPattern::Exact(path)) => (vec![Path::Any, Path::Exact(path)], path.as_str()),
-        Some(PathPattern::Prefix(prefix)) => (vec![Path::Any], prefix.as_str()),
-        None | Some(PathPattern::Regex(_)) => (vec![Path::Any], ""),
+    let mut over = vec![Path::Any];
+    let (text, below) = match path {
+        Some(PathPattern::Exact(path)) => {
+            over.push(Path::Exact(path));
+            (path.as_str(), true)
+        }
+        Some(PathPattern::Below(path)) => (path.as_str(), true),
+        // A prefix of `/x` is none of what `/x/*` takes, but one of `/x/` is.
+        Some(PathPattern::Prefix(prefix)) => (prefix.as_str(), false),
+        None | Some(PathPattern::Regex(_)) => ("", false),
     };
-    let prefixes = prefix_lengths.range(..=text.len());
-    over.extend(prefixes.filter_map(|length| text.get(..*length).map(Path::Prefix)));
+    for length in prefix_lengths.range(..=text.len()) {
+        let Some((start, rest)) = text.split_at_checked(*length) else {
+            continue;
+        };
+        over.push(Path::Prefix(start));
+        if rest.starts_with('/') || rest.is_empty() && below {
+            over.push(Path::Below(start));
+        }
+    }
     over
 }
 
-/// Whether an earlier expression takes the later path; no expression is implied by what was looked up.
-fn regex_implied(earlier: &Option<PathPattern>, later: &Option<PathPattern>) -> bool {
-    let Some(PathPattern::Regex(earlier)) = earlier else {
-        return true;
+/// Whether each of the later patterns is implied by one of the earlier. No pattern at all matches everything, so that it
+/// asks for `None`.
+fn all_implied<T>(earlier: &[T], later: &[T], implied: impl Fn(&T, Option<&T>) -> bool) -> bool {
+    let takes_all = |later: Option<&T>| earlier.iter().any(|earlier| implied(earlier, later));
+    earlier.is_empty()
+        || match later {
+            [] => takes_all(None),
+            later => later.iter().map(Some).all(takes_all),
+        }
+}
+
+fn host_implied(earlier: &HostPattern, later: Option<&HostPattern>) -> bool {
+    let is_under = |host: &str, domain: &str| {
+        host.strip_suffix(domain)
+            .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
     };
-    match later {
-        Some(PathPattern::Exact(path)) => earlier.is_match(path.as_bytes()),
-        Some(PathPattern::Regex(later)) => earlier.as_str() == later.as_str(),
-        None | Some(PathPattern::Prefix(_)) => false,
+    let Some(later) = later else { return false };
+    match (earlier, later) {
+        (HostPattern::Exact(earlier), HostPattern::Exact(later)) => earlier == later,
+        (HostPattern::Exact(_), HostPattern::Under(_)) => false,
+        (HostPattern::Under(domain), HostPattern::Exact(host)) => is_under(host, domain),
+        (HostPattern::Under(domain), HostPattern::Under(later)) => {
+            domain == later || is_under(later, domain)
+        }
+    }
+}
+
+/// No expression but the same is implied by another.
+fn path_implied(earlier: &PathPattern, later: Option<&PathPattern>) -> bool {
+    if matches!(earlier, PathPattern::Prefix(prefix) if prefix.is_empty()) {
+        return true;
+    }
+    let Some(later) = later else { return false };
+    let goes_on = |text: &str, path: &str| {
+        text.strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    match (earlier, later) {
+        (PathPattern::Regex(earlier), PathPattern::Exact(path)) => {
+            earlier.is_match(path.as_bytes())
+        }
+        (PathPattern::Regex(earlier), PathPattern::Regex(later)) => {
+            earlier.as_str() == later.as_str()
+        }
+        (_, PathPattern::Regex(_)) | (PathPattern::Regex(_), _) => false,
+        (PathPattern::Exact(earlier), PathPattern::Exact(later)) => earlier == later,
+        (PathPattern::Exact(_), _) => false,
+        (
+            PathPattern::Prefix(prefix),
+            PathPattern::Exact(text) | PathPattern::Prefix(text) | PathPattern::Below(text),
+        ) => text.starts_with(prefix),
+        (PathPattern::Below(path), PathPattern::Exact(text) | PathPattern::Below(text)) => {
+            path == text || goes_on(text, path)
+        }
+        (PathPattern::Below(path), PathPattern::Prefix(prefix)) => goes_on(prefix, path),
     }
 }
 
@@ -275,7 +360,18 @@ mod tests {
             ("path = '/a'", "path = '/a'"),
             ("path = '/a*'", "path = '/a/b'"),
             ("path = '/a*'", "path = '/a/*'"),
-            ("path = '*'", ""),
+            ("path = '/a/*'", "path = '/a'"),
+            ("path = '/a/*'", "path = '/a/b'"),
+            ("path = '/a/*'", "path = '/a/*'"),
+            ("path = '/a/*'", "path = '/a/b/*'"),
+            ("path = '/a/*'", "path = '/a/b*'"),
+            ("path = '/*'", "path = '/a/*'"),
+            ("path = ['/a/*', '/b']", "path = ['/b', '/a']"),
+            ("path = ['/a', '/b*']", "path = '/bc'"),
+            ("host = ['b', '*.a']", "host = ['c.a', 'b']"),
+            ("host = ['b', 'a']", "host = 'a', path = '/x'"),
+            ("method = 'GET'", "method = ['GET']"),
+            ("listeners = 'a'", "listeners = ['a']"),
             ("path = '*'", "path_regex = 'x'"),
             ("path_regex = '^/v[0-9]$'", "path = '/v1'"),
             ("path_regex = 'x'", "path_regex = 'x'"),
@@ -309,7 +405,13 @@ mod tests {
             ("host = '*.a.b'", "host = '*.b'"),
             ("host = 'a.b'", "host = '*.b'"),
             ("path = '/a'", "path = '/a*'"),
-            ("path = '/a/*'", "path = '/a'"),
+            ("path = '/a/*'", "path = '/ab'"),
+            ("path = '/a/*'", "path = '/a*'"),
+            ("path = '/a/b/*'", "path = '/a/*'"),
+            ("path = '/a/b'", "path = '/a/b/*'"),
+            ("path = ['/a/*', '/b']", "path = ['/b', '/c']"),
+            ("host = ['a', 'b']", ""),
+            ("host = 'a'", "host = ['a', 'b']"),
             ("path = '/*'", ""),
             ("path_regex = '^/v'", "path = '/v*'"),
             ("path_regex = '^/v'", "path_regex = '^/v1'"),

@@ -18,7 +18,7 @@
 //! | visible ASCII that RFC 3986 wants encoded (`\|`, `^`, `{`, `"`, `\`) | forwarded: browsers send it | |
 //! | absolute-form | its authority becomes Host, whatever Host said | RFC 9112 3.2.2 |
 //! | `*` without OPTIONS, authority-form, other schemes, userinfo, `http://host?query` | refused: `BadTarget` | RFC 9112 3.2.3, 3.2.4 |
-//! | a path that takes another route in its normal form | refused where routes are known (`proxy::http::prepare`): `ambiguous_path` | RFC 3986 6.2.2 |
+//! | a path of which a backend's reading takes another route (`route::normal`) | refused where routes are known (`proxy::http::prepare`): `ambiguous_path` | RFC 3986 6.2.2 |
 //! | no Host in HTTP/1.1, two, one that is not `host[:port]` of letters, digits, `-._~`, or `[v6]`; an empty label (a trailing dot is none) | refused: `BadHost` | RFC 9112 3.2 |
 //! | Content-Length repeated (even equal), in a list, signed, over 19 digits | refused: `BadContentLength` | RFC 9112 6.3, 5 |
 //! | Content-Length beside Transfer-Encoding | refused: `AmbiguousFraming` | RFC 9112 6.1 |

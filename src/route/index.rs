@@ -1,10 +1,11 @@
 //! From a host and a path to the rules that may match: a bucket of paths for each host and each `*.` domain of the
 //! list and one for rules without a host, and in a bucket the lists of rules by exact path, by prefix, and the rest.
 //!
-//! A rule stands in one list only, and every list is ascending, so the first match is found by merging the few lists
-//! that a request hits. A list ends with its first rule that nothing but host and path decides: no later one of the
+//! Every list is ascending, so the first match is found by merging the few lists that a request hits. A rule stands in
+//! one list for each of its hosts and paths, and in two for a path `/x/*`: for `/x` itself, and for the prefix `/x/`. A list ends with its first rule that nothing but host and path decides: no later one of the
 //! same list can be the first. Hash maps are seeded at random; their keys come from the file, clients only look up.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use foldhash::{HashMap, HashMapExt};
@@ -32,12 +33,19 @@ impl Index {
         let mut under: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut any = Vec::new();
         for (place, rule) in (0u32..).zip(rules) {
-            match &rule.host {
-                Some(HostPattern::Exact(host)) => exact.entry(host.as_bytes()).or_default(),
-                Some(HostPattern::Under(domain)) => under.entry(domain.as_bytes()).or_default(),
-                None => &mut any,
+            if rule.hosts.is_empty() {
+                any.push(place);
             }
-            .push(place);
+            for host in &rule.hosts {
+                let places = match host {
+                    HostPattern::Exact(host) => exact.entry(host.as_bytes()).or_default(),
+                    HostPattern::Under(domain) => under.entry(domain.as_bytes()).or_default(),
+                };
+                // One that is written twice.
+                if places.last() != Some(&place) {
+                    places.push(place);
+                }
+            }
         }
         let mut under_lengths: Vec<usize> = under.keys().map(|domain| domain.len()).collect();
         under_lengths.sort_unstable();
@@ -97,17 +105,38 @@ impl Paths {
     /// Of the rules at these places (ascending).
     fn new<T>(rules: &[Rule<T>], places: &[u32]) -> Self {
         let mut exact: HashMap<&[u8], Vec<u32>> = HashMap::new();
-        let mut prefixes: BTreeMap<&[u8], Vec<u32>> = BTreeMap::new();
+        let mut prefixes: BTreeMap<Cow<'_, [u8]>, Vec<u32>> = BTreeMap::new();
         let mut rest = Vec::new();
-        for &place in places {
-            let list = match &rules[place as usize].path {
-                Some(PathPattern::Exact(path)) => exact.entry(path.as_bytes()).or_default(),
-                Some(PathPattern::Prefix(text)) => prefixes.entry(text.as_bytes()).or_default(),
-                Some(PathPattern::Regex(_)) | None => &mut rest,
-            };
-            let ended = |&last: &u32| rules[last as usize].is_plain();
+        let add = |list: &mut Vec<u32>, place: u32| {
+            let ended = |&last: &u32| last == place || rules[last as usize].is_plain();
             if !list.last().is_some_and(ended) {
                 list.push(place);
+            }
+        };
+        for &place in places {
+            let paths = &rules[place as usize].paths;
+            if paths.is_empty() {
+                add(&mut rest, place);
+            }
+            for path in paths {
+                let (whole, start) = match path {
+                    PathPattern::Exact(path) => (Some(path.as_bytes()), None),
+                    PathPattern::Prefix(text) => (None, Some(Cow::from(text.as_bytes()))),
+                    PathPattern::Below(path) => {
+                        let start = [path.as_bytes(), b"/"].concat();
+                        (Some(path.as_bytes()), Some(start.into()))
+                    }
+                    PathPattern::Regex(_) => {
+                        add(&mut rest, place);
+                        (None, None)
+                    }
+                };
+                if let Some(whole) = whole {
+                    add(exact.entry(whole).or_default(), place);
+                }
+                if let Some(start) = start {
+                    add(prefixes.entry(start).or_default(), place);
+                }
             }
         }
         Self {

@@ -2,8 +2,8 @@
 //!
 //! The first rule in the file that matches wins; what a rule leaves out matches all. [`rule`] holds the words of
 //! one rule and what each of them means, [`table`] the whole list, indexed by host and path so that ten thousand
-//! rules cost hardly more than ten. Paths and queries are compared byte for byte, as they are forwarded; a path whose
-//! normal form would take another rule is told apart, so that it can be refused.
+//! rules cost hardly more than ten. Paths and queries are compared byte for byte, as they are forwarded; a path of which a
+//! backend's reading would take another rule is told apart, so that it can be refused.
 //!
 //! The control plane builds a table for each listener of a generation; workers read it.
 

@@ -1,84 +1,241 @@
-//! The normal form of a path: what a backend may make of it before it looks at it.
+//! The readings of a path: what a backend may make of it before it looks at it.
 //!
 //! A request is matched and forwarded as it came. If a rule fences something off by its path (`/admin/*`), a path that
-//! only becomes that one behind us (`/x/../admin/`, `/%61dmin/`, `//admin/`) would go round the fence. So the table is
-//! asked a second time with the normal form, and where the two lead to different rules the request is refused.
+//! only becomes that one behind us (`/x/../admin/`, `/%61dmin/`, `//admin/`) would go round the fence. No backend reads a
+//! path as widely as can be: each takes some of what follows and leaves the rest. So the table is asked with every
+//! reading, which is the path with any subset of these features resolved, as far as they occur in it:
 //!
-//! Normal means: percent-encoded unreserved characters are decoded (RFC 3986 6.2.2.2), `%2F`, `%5C` and `\` stand for
-//! `/`, dot segments are resolved (RFC 3986 5.2.4), also with parameters behind the dots (`..;x`), as Java servers
-//! have them. Runs of `/` are either kept or merged: servers do the one or the other.
+//! | feature | |
+//! |---|---|
+//! | `%2F` | is `/` |
+//! | `%5C` | is `\` |
+//! | `\` | is `/` |
+//! | `%3B` | is `;` |
+//! | `;v=1` | parameters are stripped from every segment, `;` included |
+//! | `%61` | an escaped unreserved character is that character (RFC 3986 6.2.2.2) |
+//! | `%3a`, `%e9` | any other escaped visible character is that character, and other escapes have capitals (6.2.2.1) |
+//! | `.`, `..` | dot segments are resolved (5.2.4), before or after runs of `/` are merged |
+//! | `//` | runs of `/` are one |
+//!
+//! Where one of them takes another rule than the path itself, which of them counts would be up to whoever reads it next.
+//! A dot segment (also an encoded one) beside `%2F`, `%5C`, `\` or parameters has too many meanings to be played through:
+//! it is ambiguous outright. Outside stay what no rule of paths can know: the case of letters, a second decoding
+//! (`%2561`), `?` and `#` behind an escape, and whether a trailing `/` counts.
+//!
+//! An ordinary path costs one look at each byte and no memory. One with features costs two to the power of how many
+//! occur, times its length; over [`WORK`] it is ambiguous, so that no request costs more than a long ordinary one does.
 
-/// What is done with empty segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slashes {
-    Kept,
-    Merged,
-}
+/// Bytes that are read in all to look at every reading of one path.
+pub(super) const WORK: usize = 128 << 10;
 
-/// Whether the normal form of `path` may be another text. Costs one look at each byte.
+/// Features, as bits.
+type Features = u16;
+
+const SLASH: Features = 1;
+const ESCAPED_BACKSLASH: Features = 1 << 1;
+const BACKSLASH: Features = 1 << 2;
+const ESCAPED_SEMICOLON: Features = 1 << 3;
+const PARAMETERS: Features = 1 << 4;
+const UNRESERVED: Features = 1 << 5;
+const OTHERS: Features = 1 << 6;
+const DOTS: Features = 1 << 7;
+const RUNS: Features = 1 << 8;
+
+/// What tears segments apart or hides them; a dot segment beside one of these is ambiguous.
+const TEARING: Features = SLASH | ESCAPED_BACKSLASH | BACKSLASH | ESCAPED_SEMICOLON | PARAMETERS;
+
+/// Whether another reading of a path may be another text. Costs one look at each byte.
 pub(super) fn may_differ(path: &[u8]) -> bool {
     let mut before = 0;
     path.iter().any(|&byte| {
-        let odd = matches!(byte, b'%' | b'\\') || before == b'/' && matches!(byte, b'/' | b'.');
+        let odd =
+            matches!(byte, b'%' | b'\\' | b';') || before == b'/' && matches!(byte, b'/' | b'.');
         before = byte;
         odd
     })
 }
 
-/// The normal form of a path that begins with `/`.
-pub(super) fn normal_form(path: &[u8], slashes: Slashes) -> Vec<u8> {
-    let decoded = decode(path);
-    let mut out = Vec::with_capacity(decoded.len());
-    let mut segments = decoded.split(|&byte| byte == b'/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match without_parameters(segment) {
-            b"." if is_last => out.push(b'/'),
-            b"." => {}
-            b".." => {
-                out.truncate(out.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
-                if is_last {
-                    out.push(b'/');
+/// Whether `holds` for every other reading of a path that begins with `/`; false for one that is ambiguous outright.
+pub(super) fn all_readings(path: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
+    let mut reading = Reading::default();
+    let occurring = reading.features(path);
+    if occurring & DOTS != 0 && occurring & TEARING != 0
+        || path.len() << occurring.count_ones() > WORK
+    {
+        return false;
+    }
+    let mut chosen = occurring;
+    while chosen != 0 {
+        reading.decode(path, chosen);
+        let all_hold = match (chosen & DOTS != 0, chosen & RUNS != 0) {
+            (false, false) => holds(&reading.decoded),
+            (false, true) => holds(reading.merged()),
+            (true, false) => holds(reading.resolved(Slashes::Kept)),
+            (true, true) => {
+                holds(reading.resolved(Slashes::Merged))
+                    && holds(reading.resolved(Slashes::MergedAfterwards))
+            }
+        };
+        if !all_hold {
+            return false;
+        }
+        // The next lesser subset.
+        chosen = (chosen - 1) & occurring;
+    }
+    true
+}
+
+/// When runs of slashes are merged, beside dot segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slashes {
+    Kept,
+    Merged,
+    MergedAfterwards,
+}
+
+/// Room for one reading after the other.
+#[derive(Debug, Default)]
+struct Reading {
+    decoded: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Reading {
+    /// The features that occur in `path`. Dot segments and runs of slashes count if the widest reading of all else has
+    /// them: what another has, that one has too.
+    fn features(&mut self, path: &[u8]) -> Features {
+        let mut found = 0;
+        let mut at = 0;
+        while let Some(&byte) = path.get(at) {
+            match (byte, escaped(&path[at + 1..])) {
+                (b'%', Some(code)) => {
+                    found |= feature_of(code, &path[at + 1..at + 3]);
+                    at += 2;
+                }
+                (b'\\', _) => found |= BACKSLASH,
+                (b';', _) => found |= PARAMETERS,
+                _ => {}
+            }
+            at += 1;
+        }
+        let mut widest = path;
+        if found != 0 {
+            self.decode(path, found);
+            widest = &self.decoded;
+        }
+        let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+        if widest.split(|&byte| byte == b'/').any(is_dots) {
+            found |= DOTS;
+        }
+        if memchr::memmem::find(widest, b"//").is_some() {
+            found |= RUNS;
+        }
+        found
+    }
+
+    /// Resolves all that is chosen but dot segments and runs of slashes.
+    fn decode(&mut self, path: &[u8], chosen: Features) {
+        let out = &mut self.decoded;
+        out.clear();
+        let mut in_parameters = false;
+        let mut at = 0;
+        while let Some(&raw) = path.get(at) {
+            let mut byte = raw;
+            let mut kept: &[u8] = &[];
+            at += 1;
+            if raw == b'%'
+                && let Some(code) = escaped(&path[at..])
+            {
+                let digits = &path[at..at + 2];
+                at += 2;
+                let feature = feature_of(code, digits);
+                if feature & chosen & !BACKSLASH & !PARAMETERS == 0 {
+                    kept = digits;
+                } else if stands_for_itself(code) {
+                    byte = code;
+                } else {
+                    out_unless(in_parameters, out, b"%");
+                    out_unless(in_parameters, out, &digits.to_ascii_uppercase());
+                    continue;
                 }
             }
-            b"" if slashes == Slashes::Merged && segment.is_empty() && !is_last => {}
-            _ => {
-                out.push(b'/');
-                out.extend_from_slice(segment);
+            if kept.is_empty() {
+                if byte == b'\\' && chosen & BACKSLASH != 0 {
+                    byte = b'/';
+                }
+                if byte == b';' && chosen & PARAMETERS != 0 {
+                    in_parameters = true;
+                } else if byte == b'/' {
+                    in_parameters = false;
+                }
             }
+            out_unless(in_parameters, out, &[byte]);
+            out_unless(in_parameters, out, kept);
         }
     }
-    out
-}
 
-/// `..` of `..;x`; any other segment as it is.
-fn without_parameters(segment: &[u8]) -> &[u8] {
-    let end = segment.iter().position(|&byte| byte == b';');
-    match end.map(|end| &segment[..end]) {
-        Some(dots @ (b"." | b"..")) => dots,
-        _ => segment,
+    fn merged(&mut self) -> &[u8] {
+        self.out.clear();
+        self.out.extend_from_slice(&self.decoded);
+        merge(&mut self.out);
+        &self.out
     }
-}
 
-fn decode(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        match (byte, escaped(tail)) {
-            (b'\\', _) => out.push(b'/'),
-            (b'%', Some(b'/' | b'\\')) => {
-                out.push(b'/');
-                rest = &tail[2..];
+    /// Without dot segments.
+    fn resolved(&mut self, slashes: Slashes) -> &[u8] {
+        let out = &mut self.out;
+        out.clear();
+        let mut segments = self.decoded.split(|&byte| byte == b'/').skip(1).peekable();
+        while let Some(segment) = segments.next() {
+            let is_last = segments.peek().is_none();
+            match segment {
+                b"." if is_last => out.push(b'/'),
+                b"." => {}
+                b".." => {
+                    out.truncate(out.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
+                    if is_last {
+                        out.push(b'/');
+                    }
+                }
+                b"" if slashes == Slashes::Merged && !is_last => {}
+                _ => {
+                    out.push(b'/');
+                    out.extend_from_slice(segment);
+                }
             }
-            (b'%', Some(code)) if is_unreserved(code) => {
-                out.push(code);
-                rest = &tail[2..];
-            }
-            _ => out.push(byte),
         }
+        if slashes == Slashes::MergedAfterwards {
+            merge(out);
+        }
+        out
     }
-    out
+}
+
+fn merge(text: &mut Vec<u8>) {
+    text.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
+}
+
+fn out_unless(hidden: bool, out: &mut Vec<u8>, bytes: &[u8]) {
+    if !hidden {
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// What an escape of `code`, with these digits, brings; 0 if it stays what it is.
+fn feature_of(code: u8, digits: &[u8]) -> Features {
+    match code {
+        b'/' => SLASH,
+        b'\\' => ESCAPED_BACKSLASH | BACKSLASH,
+        b';' => ESCAPED_SEMICOLON | PARAMETERS,
+        _ if is_unreserved(code) => UNRESERVED,
+        _ if stands_for_itself(code) || digits.iter().any(u8::is_ascii_lowercase) => OTHERS,
+        _ => 0,
+    }
+}
+
+/// Whether some decode it to that byte and a rule may have that byte.
+fn stands_for_itself(code: u8) -> bool {
+    code.is_ascii_graphic() && !matches!(code, b'%' | b'?' | b'#')
 }
 
 /// The byte that two hexadecimal digits at the beginning of `text` stand for.
@@ -92,68 +249,4 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn normal(path: &str, slashes: Slashes) -> String {
-        String::from_utf8(normal_form(path.as_bytes(), slashes)).unwrap()
-    }
-
-    #[test]
-    fn normal_forms() {
-        for (path, form) in [
-            ("/", "/"),
-            ("/a/b", "/a/b"),
-            ("/a/", "/a/"),
-            ("/a/./b", "/a/b"),
-            ("/a/.", "/a/"),
-            ("/a/../b", "/b"),
-            ("/a/b/..", "/a/"),
-            ("/../../b", "/b"),
-            ("/%61dmin", "/admin"),
-            ("/x/%2e%2E/admin", "/admin"),
-            ("/x%2f..%2Fadmin", "/admin"),
-            ("/x\\..\\admin", "/admin"),
-            ("/x%5C..%5cadmin", "/admin"),
-            ("/x/..;a=b/admin", "/admin"),
-            ("/x/.;/admin", "/x/admin"),
-            ("/x;y/z", "/x;y/z"),
-            ("/...", "/..."),
-            ("/%252e", "/%252e"),
-            ("/%", "/%"),
-            ("/%2", "/%2"),
-            ("/%zz%20%c3%a9", "/%zz%20%c3%a9"),
-            ("/a//b", "/a//b"),
-            ("//a", "//a"),
-            ("/a//../b", "/a/b"),
-        ] {
-            assert_eq!(normal(path, Slashes::Kept), form, "{path}");
-        }
-        for (path, form) in [
-            ("//a///b", "/a/b"),
-            ("/a//", "/a/"),
-            ("//", "/"),
-            ("/a//../b", "/b"),
-            ("/%2Fa", "/a"),
-        ] {
-            assert_eq!(normal(path, Slashes::Merged), form, "{path}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_cannot_differ_does_not_and_a_normal_form_is_normal(path in "/[a./%2eF5C\\\\;]{0,12}") {
-            for slashes in [Slashes::Kept, Slashes::Merged] {
-                let form = normal(&path, slashes);
-                prop_assert!(form.starts_with('/'));
-                if !may_differ(path.as_bytes()) {
-                    prop_assert_eq!(&form, &path);
-                }
-                let is_dots = |segment: &str| matches!(without_parameters(segment.as_bytes()), b"." | b"..");
-                prop_assert!(!form.split('/').any(is_dots), "{}", form);
-            }
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@
 //! A look-up hashes about log2 of the number of lengths starts of the path, and then costs the depth of nesting; how
 //! many prefixes there are does not count. A prefix adds at most as many marks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use foldhash::{HashMap, HashMapExt};
@@ -32,7 +33,7 @@ struct Prefix {
 
 impl Prefixes {
     /// From prefixes and their rules.
-    pub fn new(rules: BTreeMap<&[u8], Vec<u32>>) -> Self {
+    pub fn new(rules: BTreeMap<Cow<'_, [u8]>, Vec<u32>>) -> Self {
         let mut lengths: Vec<usize> = rules.keys().map(|text| text.len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
@@ -40,7 +41,8 @@ impl Prefixes {
         let mut longest: HashMap<Box<[u8]>, Option<u32>> = HashMap::with_capacity(rules.len());
         // The prefixes that the one at hand begins with, ascending: it follows them in the order of texts.
         let mut line: Vec<(&[u8], u32)> = Vec::new();
-        for (text, rules) in rules {
+        for (text, rules) in &rules {
+            let text: &[u8] = text;
             while line
                 .last()
                 .is_some_and(|(start, _)| !text.starts_with(start))
@@ -51,7 +53,7 @@ impl Prefixes {
             line.push((text, prefixes.len() as u32));
             prefixes.push(Prefix {
                 parent,
-                rules: rules.into(),
+                rules: rules.as_slice().into(),
             });
             search(&lengths, |length| {
                 let Some(start) = text.get(..length) else {
@@ -113,9 +115,9 @@ mod tests {
             texts in prop::collection::vec("[ab/]{0,6}", 0..30),
             path in "[abc/]{0,8}",
         ) {
-            let mut rules: BTreeMap<&[u8], Vec<u32>> = BTreeMap::new();
+            let mut rules: BTreeMap<Cow<'_, [u8]>, Vec<u32>> = BTreeMap::new();
             for (rule, text) in (0u32..).zip(&texts) {
-                rules.entry(text.as_bytes()).or_default().push(rule);
+                rules.entry(text.as_bytes().into()).or_default().push(rule);
             }
             let mut found = Vec::new();
             Prefixes::new(rules).of(path.as_bytes(), |rules| found.extend_from_slice(rules));

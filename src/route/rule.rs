@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::RequestView;
-use super::normal::{Slashes, normal_form};
+use super::normal::all_readings;
 
 /// Host of a rule, in lower case without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,26 +27,28 @@ pub enum HostPattern {
 pub enum PathPattern {
     /// That path.
     Exact(String),
-    /// Every path that begins so; written with a `*` at the end.
+    /// Every path that begins so, byte for byte; written with a `*` at the end.
     Prefix(String),
+    /// That path, and every one that goes on behind it with a `/`; written with `/*` at the end.
+    Below(String),
     /// Every path that the expression matches; it is anchored at neither end.
     Regex(Regex),
 }
 
 impl PathPattern {
-    /// Whether it also takes the normal form of what it takes. If not, requests for it are ambiguous.
+    /// Whether it also takes every reading of what it takes. If not, requests for it are ambiguous.
     pub fn is_normal(&self) -> bool {
-        // What stands behind a prefix must not be able to change it.
-        let example = |prefix: &str| format!("{prefix}x").into_bytes();
-        let survives = |path: &[u8], prefix: &str| {
-            !path.starts_with(b"/")
-                || [Slashes::Kept, Slashes::Merged]
-                    .into_iter()
-                    .all(|slashes| normal_form(path, slashes).starts_with(prefix.as_bytes()))
+        let survives = |path: &str, holds: &dyn Fn(&[u8]) -> bool| {
+            !path.starts_with('/') || all_readings(path.as_bytes(), holds)
         };
         match self {
-            Self::Exact(text) => survives(text.as_bytes(), text),
-            Self::Prefix(text) => survives(&example(text), text),
+            Self::Exact(text) | Self::Below(text) => {
+                survives(text, &|reading| reading == text.as_bytes())
+            }
+            // What stands behind a prefix must not be able to change it.
+            Self::Prefix(text) => survives(&format!("{text}x"), &|reading| {
+                reading.starts_with(text.as_bytes())
+            }),
             Self::Regex(_) => true,
         }
     }
@@ -61,13 +63,13 @@ pub enum ValuePattern {
     Present(bool),
 }
 
-/// One rule; an empty list and `None` match all.
+/// One rule; an empty list matches all.
 #[derive(Debug, Clone)]
 pub struct Rule<T> {
-    /// Host.
-    pub host: Option<HostPattern>,
-    /// Path.
-    pub path: Option<PathPattern>,
+    /// Hosts, any of them.
+    pub hosts: Vec<HostPattern>,
+    /// Paths, any of them; an expression stands alone.
+    pub paths: Vec<PathPattern>,
     /// Methods, any of them.
     pub methods: Vec<String>,
     /// Fields (names in lower case), all of them.
@@ -97,7 +99,14 @@ impl<T> Rule<T> {
             && self.headers.is_empty()
             && self.query.is_empty()
             && self.clients.is_empty()
-            && !matches!(self.path, Some(PathPattern::Regex(_)))
+            && self.regex().is_none()
+    }
+
+    fn regex(&self) -> Option<&Regex> {
+        self.paths.iter().find_map(|path| match path {
+            PathPattern::Regex(regex) => Some(regex),
+            _ => None,
+        })
     }
 
     /// Whether all that the index does not answer matches: everything but host, exact path and prefix. The cheap
@@ -116,10 +125,9 @@ impl<T> Rule<T> {
             && self.query.iter().all(|(name, pattern)| {
                 pattern.accepts(|each| any_parameter(request.query, name.as_bytes(), each))
             })
-            && match &self.path {
-                Some(PathPattern::Regex(regex)) => regex.is_match(request.path),
-                _ => true,
-            }
+            && self
+                .regex()
+                .is_none_or(|regex| regex.is_match(request.path))
     }
 }
 

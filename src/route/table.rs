@@ -3,7 +3,7 @@
 
 use super::RequestView;
 use super::index::Index;
-use super::normal::{Slashes, may_differ, normal_form};
+use super::normal::{all_readings, may_differ};
 use super::rule::Rule;
 
 /// Rules in the order of the file.
@@ -19,7 +19,7 @@ impl<T> Table<T> {
     /// Indexes `rules`; O(n log n) in their number.
     pub fn new(rules: Vec<Rule<T>>) -> Self {
         let index = Index::new(&rules);
-        let has_paths = rules.iter().any(|rule| rule.path.is_some());
+        let has_paths = rules.iter().any(|rule| !rule.paths.is_empty());
         Self {
             rules,
             index,
@@ -43,18 +43,17 @@ impl<T> Table<T> {
         Some(place as usize)
     }
 
-    /// Whether a normal form of the request's path takes another rule than the path itself: which of them counts
-    /// would then be up to whoever reads it next.
+    /// Whether a [reading](super::normal) of the request's path takes another rule than the path itself, or there are too
+    /// many to tell: which of them counts would then be up to whoever reads it next.
     ///
-    /// Allocates only for a path that is not normal.
+    /// Allocates only for a path that has other readings.
     pub fn is_ambiguous(&self, request: &RequestView<'_>) -> bool {
         if !self.has_paths || !request.path.starts_with(b"/") || !may_differ(request.path) {
             return false;
         }
-        let raw = self.place(request);
-        [Slashes::Kept, Slashes::Merged].into_iter().any(|slashes| {
-            let path = &normal_form(request.path, slashes);
-            self.place(&RequestView { path, ..*request }) != raw
+        let own = self.place(request);
+        !all_readings(request.path, |path| {
+            self.place(&RequestView { path, ..*request }) == own
         })
     }
 

@@ -111,7 +111,7 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// `"/v1/users"`, or a prefix when it ends in `*`.
+/// `"/v1/users"`, `"/v1/*"` for `/v1` and all below it, or any other prefix when it ends in `*`.
 pub(super) fn path(text: &str) -> Result<PathPattern, String> {
     if !text.starts_with('/') && text != "*" {
         return Err("expected a path that begins with \"/\", or \"*\" for all".to_owned());
@@ -122,9 +122,10 @@ pub(super) fn path(text: &str) -> Result<PathPattern, String> {
         );
     }
     visible(text)?;
-    Ok(match text.strip_suffix('*') {
-        Some(prefix) => PathPattern::Prefix(prefix.to_owned()),
-        None => PathPattern::Exact(text.to_owned()),
+    Ok(match (text.strip_suffix("/*"), text.strip_suffix('*')) {
+        (Some(path), _) if !path.is_empty() => PathPattern::Below(path.to_owned()),
+        (_, Some(prefix)) => PathPattern::Prefix(prefix.to_owned()),
+        _ => PathPattern::Exact(text.to_owned()),
     })
 }
 
@@ -298,7 +299,10 @@ mod tests {
     #[test]
     fn paths() {
         let shown = |text| format!("{:?}", path(text));
-        assert_eq!(shown("/v1/*"), "Ok(Prefix(\"/v1/\"))");
+        assert_eq!(shown("/v1/*"), "Ok(Below(\"/v1\"))");
+        assert_eq!(shown("/v1*"), "Ok(Prefix(\"/v1\"))");
+        assert_eq!(shown("/*"), "Ok(Prefix(\"/\"))");
+        assert_eq!(shown("//*"), "Ok(Below(\"/\"))");
         assert_eq!(shown("/v1"), "Ok(Exact(\"/v1\"))");
         assert_eq!(shown("*"), "Ok(Prefix(\"\"))");
         for text in ["", "v1", "v1/*", "/a?b", "/a b", "/é", "/a#b", "/\u{0}"] {

@@ -14,8 +14,10 @@ use super::{Place, Reader, Slot, Table};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{RouteAction, RouteConfig};
-use crate::route::rule::{PathPattern, Rule, ValuePattern};
+use crate::route::rule::{HostPattern, PathPattern, Rule, ValuePattern};
 
+/// Pairs of a host and a path that one route may have.
+const MAX_PAIRS: usize = 10_000;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, RoutePlaces)> {
@@ -23,22 +25,16 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
     let table = r.table(Some(slot), &keys::ROUTE)?;
     let listeners = listeners(r, table.get("listeners"));
     let (names, listener_places) = listeners.map(|l| l.into_iter().unzip()).unzip();
-    let host = r.parsed(
-        table.get("host"),
-        "a host such as \"api.example.com\"",
-        |text| patterns::host(text).map(|pattern| (text, pattern)),
-    );
-    let path = path(r, &table);
+    let (host_texts, hosts): (Vec<_>, Vec<_>) = hosts(r, &table).into_iter().unzip();
+    let (path_texts, paths): (Vec<_>, Vec<_>) = paths(r, &table).into_iter().unzip();
+    bound_pairs(r, &table, hosts.len(), paths.len());
+    let name = r.parsed(table.get("name"), "a name such as \"api\"", patterns::name);
     let config = RouteConfig {
-        name: [&host.as_ref().map(|h| h.0), &path.as_ref().map(|p| p.0)]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect(),
+        name: name.unwrap_or_else(|| host_texts.join(",") + &path_texts.join(",")),
         listeners: names,
         rule: Rule {
-            host: host.map(|(_, pattern)| pattern),
-            path: path.map(|(_, pattern)| pattern),
+            hosts,
+            paths,
             methods: methods(r, table.get("method")),
             headers: value_patterns(r, table.get("header"), patterns::field_name),
             query: value_patterns(r, table.get("query"), parameter_name),
@@ -60,15 +56,25 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
 }
 
 fn listeners(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Vec<(String, Place)>> {
-    let expected = "an array of listeners' names, such as [\"web\"]";
-    r.filled_list(slot, expected, |r, slot| {
-        let name = r.string(Some(slot), "the name of a listener")?;
+    r.one_or_more(slot, |r, slot| {
+        let name = r.string(Some(slot), "the name of a listener, or an array of them")?;
         Some((name.to_owned(), slot.place()))
     })
 }
 
-/// `path` or `path_regex`, and its text.
-fn path<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Option<(&'a str, PathPattern)> {
+/// Each host, and its text.
+fn hosts<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Vec<(&'a str, HostPattern)> {
+    let expected = "a host such as \"api.example.com\", or an array of them";
+    let hosts = r.one_or_more(table.get("host"), |r, slot| {
+        r.parsed(Some(slot), expected, |text| {
+            patterns::host(text).map(|pattern| (text, pattern))
+        })
+    });
+    hosts.unwrap_or_default()
+}
+
+/// Each `path`, or the `path_regex`, and its text.
+fn paths<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Vec<(&'a str, PathPattern)> {
     let (plain, regex) = (table.get("path"), table.get("path_regex"));
     if let (Some(plain), Some(regex)) = (&plain, &regex) {
         r.findings.add(
@@ -77,14 +83,27 @@ fn path<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Option<(&'a str, PathPatte
                 .related(&plain.place(), "`path` is"),
         );
     }
-    let plain = r.parsed(plain, "a path such as \"/v1/*\"", |text| {
-        patterns::path(text).map(|pattern| (text, pattern))
-    });
-    if let (Some((text, pattern)), Some(slot)) = (&plain, table.get("path")) {
+    let expected = "a path such as \"/v1/*\", or an array of them";
+    let plain = r.one_or_more(plain, |r, slot| {
+        let (text, pattern) = r.parsed(Some(slot), expected, |text| {
+            patterns::path(text).map(|pattern| (text, pattern))
+        })?;
         warn_of_star(r, &slot, text);
-        warn_of_odd_form(r, &slot, text, pattern);
+        warn_of_odd_form(r, &slot, text, &pattern);
+        Some((text, pattern))
+    });
+    plain.unwrap_or_else(|| path_regex(r, regex).into_iter().collect())
+}
+
+/// Each host is indexed with each path.
+fn bound_pairs(r: &mut Reader<'_>, table: &Table<'_>, hosts: usize, paths: usize) {
+    if hosts.saturating_mul(paths) > MAX_PAIRS {
+        r.error(
+            table.place.clone(),
+            format!("[[route]] has {hosts} hosts and {paths} paths"),
+            format!("expected at most {MAX_PAIRS} pairs of a host and a path"),
+        );
     }
-    plain.or(path_regex(r, regex))
 }
 
 /// A `*` that is not at the end is legal in a path, but nobody means it.
@@ -99,14 +118,14 @@ fn warn_of_star(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str) {
     }
 }
 
-/// A path in another spelling than its normal one is refused by the data plane unless both take the same route.
+/// A path that has other readings is refused by the data plane unless all of them take the same route.
 fn warn_of_odd_form(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str, pattern: &PathPattern) {
     if !pattern.is_normal() {
         let message = format!("{slot} is {}, which is not in normal form", quoted(text));
         let finding = Finding::warning(slot.place(), message)
-            .label("a path that takes another route in its normal form is refused with 400")
+            .label("a path of which a reading takes another route is refused with 400")
             .help(
-                "write it without `%2F`, `%5C`, `\\`, `//`, dot segments and encoded letters"
+                "write it without `%2F`, `%5C`, `\\`, `;`, `//`, dot segments, encoded letters and escapes in small letters"
                     .to_owned(),
             );
         r.findings.add(finding);
@@ -164,9 +183,9 @@ fn within_literal(literal: &str, range: &Place) -> Option<Place> {
 }
 
 fn methods(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
-    let expected = "an array of methods, such as [\"GET\", \"HEAD\"]";
-    let methods = r.filled_list(slot, expected, |r, slot| {
-        let method = r.parsed(Some(slot), "a method such as \"GET\"", patterns::token)?;
+    let methods = r.one_or_more(slot, |r, slot| {
+        let expected = "a method such as \"GET\", or an array of them";
+        let method = r.parsed(Some(slot), expected, patterns::token)?;
         let upper = method.to_ascii_uppercase();
         if upper != method && METHODS.contains(&upper.as_str()) {
             r.findings.add(
@@ -181,8 +200,7 @@ fn methods(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
 }
 
 fn clients(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<IpNet> {
-    let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
-    r.filled_list(slot, expected, network).unwrap_or_default()
+    r.one_or_more(slot, network).unwrap_or_default()
 }
 
 fn parameter_name(text: &str) -> Result<String, String> {

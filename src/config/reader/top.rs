@@ -41,7 +41,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
     include(r, top.get("include"));
     let (admin, admin_place) = admin(r, top.get("admin")).unzip();
     let (gossip, gossip_places) = gossip::gossip(r, top.get("gossip"));
-    let mut config = Config {
+    let config = Config {
         workers: r
             .integer(top.get("workers"), 1..=1024)
             .map(|workers| workers as usize),
@@ -60,7 +60,6 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
         routes,
         clusters,
     };
-    name_routes(&mut config);
     Draft {
         config,
         admin: admin_place,
@@ -253,14 +252,5 @@ fn access_log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<AccessLog> {
             "stdout" => AccessLog::Stdout,
             _ => AccessLog::Off,
         }),
-    }
-}
-
-/// A route that says neither host nor path is called by its number.
-fn name_routes(config: &mut Config) {
-    for (at, route) in config.routes.iter_mut().enumerate() {
-        if route.name.is_empty() {
-            route.name = format!("route {}", at + 1);
-        }
     }
 }

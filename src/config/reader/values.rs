@@ -280,6 +280,19 @@ impl Reader<'_> {
         Some(list)
     }
 
+    /// One value, or an array of at least one: a list of what `read` takes.
+    pub(super) fn one_or_more<'a, T>(
+        &mut self,
+        slot: Option<Slot<'a>>,
+        mut read: impl FnMut(&mut Self, Slot<'a>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let slot = slot?;
+        match slot.value.get_ref() {
+            DeValue::Array(_) => self.filled_list(Some(slot), "", read),
+            _ => read(self, slot).map(|value| vec![value]),
+        }
+    }
+
     fn not_an_array(&mut self, slot: &Slot<'_>, expected: &str) {
         let help = matches!(
             slot.value.get_ref(),

@@ -74,8 +74,24 @@ fn hosts_and_paths() {
         "3:8 error: `host` is \"*\" | expected a host; leave `host` out to match all",
     );
     route_says(
-        "host = ['a']",
-        "3:8 error: `host` is an array | expected a host such as \"api.example.com\"",
+        "host = 1",
+        "3:8 error: `host` is an integer | expected a host such as \"api.example.com\", or an array of them",
+    );
+    route_says(
+        "host = ['a', 'b:80']",
+        "3:14 error: an entry of `host` is \"b:80\" | expected a host without a port, which does not count",
+    );
+    route_says(
+        "host = []",
+        "3:8 error: `host` is an empty array | expected at least one entry; leave `host` out otherwise",
+    );
+    route_says(
+        "path = ['/', 'a']",
+        "3:14 error: an entry of `path` is \"a\" | expected a path that begins with \"/\", or \"*\" for all",
+    );
+    route_says(
+        "name = ''",
+        "3:8 error: `name` is \"\" | expected a name of 1 to 128 bytes without control characters",
     );
     route_says(
         "path = 'a'",
@@ -110,8 +126,8 @@ fn hosts_and_paths() {
 #[test]
 fn methods_fields_and_clients() {
     route_says(
-        "method = 'GET'",
-        "3:10 error: `method` is a string | expected an array of methods, such as [\"GET\", \"HEAD\"] | write ['GET']",
+        "method = 1",
+        "3:10 error: `method` is an integer | expected a method such as \"GET\", or an array of them",
     );
     route_says(
         "method = ['G T']",

@@ -122,13 +122,13 @@ fn routes_of_the_full_sample() {
     let [first, second, .., third, fourth] = &full.routes[..] else {
         panic!("at least four routes");
     };
-    assert_eq!(first.name, "api.example.com/v1/*");
+    assert_eq!(first.name, "api");
     assert_eq!(first.listeners, Some(vec!["web".to_owned()]));
     assert_eq!(
-        first.rule.host,
-        Some(HostPattern::Exact("api.example.com".to_owned()))
+        first.rule.hosts,
+        [HostPattern::Exact("api.example.com".to_owned())]
     );
-    assert!(matches!(&first.rule.path, Some(PathPattern::Prefix(prefix)) if prefix == "/v1/"));
+    assert!(matches!(&first.rule.paths[..], [PathPattern::Below(path)] if path == "/v1"));
     assert_eq!(first.rule.methods, ["GET", "HEAD"]);
     assert_eq!(
         first.rule.headers,
@@ -142,7 +142,7 @@ fn routes_of_the_full_sample() {
     assert_eq!(first.rule.target, RouteAction::Cluster("api".to_owned()));
     assert_eq!(first.timeout, Some(30 * S));
     assert!(
-        matches!(&second.rule.path, Some(PathPattern::Regex(regex)) if regex.is_match(b"/v12/x"))
+        matches!(&second.rule.paths[..], [PathPattern::Regex(regex)] if regex.is_match(b"/v12/x"))
     );
     assert_eq!((&second.listeners, second.timeout), (&None, None));
     let redirect = RouteAction::Redirect {
@@ -165,11 +165,61 @@ fn routes_of_the_full_sample() {
 }
 
 #[test]
-fn a_route_without_host_and_path_is_called_by_its_number() {
+fn a_route_is_called_by_its_name_else_by_hosts_and_paths_and_never_by_its_place() {
+    let names = |route: &str| {
+        config(&format!("[[route]]\n{route}\nrespond = {{}}\n{REST}")).routes[0]
+            .name
+            .clone()
+    };
+    for (route, name) in [
+        ("name = 'a b'\nhost = 'x'", "a b"),
+        ("host = 'X.y'\npath = '/z/*'", "X.y/z/*"),
+        ("host = ['a', '*.b']\npath = ['/x', '/y*']", "a,*.b/x,/y*"),
+        ("path_regex = '^/x'", "^/x"),
+        ("method = 'GET'", ""),
+    ] {
+        assert_eq!(names(route), name);
+    }
+}
+
+#[test]
+fn one_value_is_a_list_of_one() {
+    let rules = |route: &str| {
+        let config = config(&format!("[[route]]\n{route}\nrespond = {{}}\n{REST}"));
+        let rule = &config.routes[0].rule;
+        format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            rule.hosts, rule.paths, rule.methods, rule.clients, config.routes[0].listeners
+        )
+    };
+    assert_eq!(
+        rules("host = 'a'\npath = '/b'\nmethod = 'GET'\nclient = '10.0.0.1'\nlisteners = ':8080'"),
+        rules(
+            "host = ['a']\npath = ['/b']\nmethod = ['GET']\nclient = ['10.0.0.1']\nlisteners = [':8080']"
+        ),
+    );
+}
+
+#[test]
+fn pairs_of_hosts_and_paths_are_bounded() {
+    let list = |start: &str, count: usize| {
+        let entries: Vec<String> = (0..count).map(|n| format!("'{start}{n}'")).collect();
+        entries.join(",")
+    };
+    let errors = |hosts, paths| {
+        let (hosts, paths) = (list("h", hosts), list("/p", paths));
+        let text = format!("[[route]]\nhost = [{hosts}]\npath = [{paths}]\nrespond = {{}}\n{REST}");
+        crate::config::load::load(&text).config.is_none()
+    };
+    assert!(!errors(100, 100));
+    assert!(errors(100, 101));
+}
+
+#[test]
+fn defaults_of_what_a_route_answers() {
     let config = config(&format!(
         "[[route]]\npath = '/'\nrespond = {{}}\n[[route]]\nmethod = ['GET']\nredirect = {{ to = '/' }}\n{REST}"
     ));
-    assert_eq!(config.routes[1].name, "route 2");
     let (empty, default) = (&config.routes[0].rule.target, &config.routes[1].rule.target);
     let status = |action: &RouteAction| match action {
         RouteAction::Respond {

@@ -8,8 +8,8 @@ use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
 fn rule<T>(target: T) -> Rule<T> {
     Rule {
-        host: None,
-        path: None,
+        hosts: Vec::new(),
+        paths: Vec::new(),
         methods: Vec::new(),
         headers: Vec::new(),
         query: Vec::new(),
@@ -18,30 +18,38 @@ fn rule<T>(target: T) -> Rule<T> {
     }
 }
 
-/// `*.` before a host and `*` behind a path as in the file; `~` before a path stands for an expression.
-fn host(text: &str) -> Option<HostPattern> {
-    (!text.is_empty()).then(|| match text.strip_prefix("*.") {
-        Some(domain) => HostPattern::Under(domain.to_owned()),
-        None => HostPattern::Exact(text.to_owned()),
-    })
+/// `*.` before a host and `*` behind a path as in the file, several with commas; `~` before a path stands for an
+/// expression.
+fn host(text: &str) -> Vec<HostPattern> {
+    let texts = text.split(',').filter(|text| !text.is_empty());
+    texts
+        .map(|text| match text.strip_prefix("*.") {
+            Some(domain) => HostPattern::Under(domain.to_owned()),
+            None => HostPattern::Exact(text.to_owned()),
+        })
+        .collect()
 }
 
-fn path(text: &str) -> Option<PathPattern> {
-    (!text.is_empty()).then(|| {
-        if let Some(regex) = text.strip_prefix('~') {
-            PathPattern::Regex(Regex::new(regex).unwrap())
-        } else if let Some(prefix) = text.strip_suffix('*') {
-            PathPattern::Prefix(prefix.to_owned())
-        } else {
-            PathPattern::Exact(text.to_owned())
-        }
-    })
+fn path(text: &str) -> Vec<PathPattern> {
+    if let Some(regex) = text.strip_prefix('~') {
+        return vec![PathPattern::Regex(Regex::new(regex).unwrap())];
+    }
+    let texts = text.split(',').filter(|text| !text.is_empty());
+    texts
+        .map(
+            |text| match (text.strip_suffix("/*"), text.strip_suffix('*')) {
+                (Some(path), _) if !path.is_empty() => PathPattern::Below(path.to_owned()),
+                (_, Some(prefix)) => PathPattern::Prefix(prefix.to_owned()),
+                _ => PathPattern::Exact(text.to_owned()),
+            },
+        )
+        .collect()
 }
 
 fn at(host_text: &str, path_text: &str) -> Rule<()> {
     Rule {
-        host: host(host_text),
-        path: path(path_text),
+        hosts: host(host_text),
+        paths: path(path_text),
         ..rule(())
     }
 }
@@ -81,6 +89,9 @@ fn hosts() {
         ("*.example.com", "", false),
         ("*.com", "com", false),
         ("*.com", "a.b.com", true),
+        ("a,*.b", "a", true),
+        ("a,*.b", "a.b", true),
+        ("a,*.b", "b", false),
         ("", "", true),
         ("", "anything", true),
     ] {
@@ -98,8 +109,16 @@ fn paths() {
         ("/v1", "/%761", false),
         ("/v1/*", "/v1/", true),
         ("/v1/*", "/v1/a/b", true),
-        ("/v1/*", "/v1", false),
+        ("/v1/*", "/v1", true),
+        ("/v1/*", "/v10", false),
+        ("/v1/*", "/v", false),
         ("/v1*", "/v10", true),
+        ("/v1//*", "/v1/", true),
+        ("/v1//*", "/v1", false),
+        ("/a,/b/*", "/a", true),
+        ("/a,/b/*", "/b", true),
+        ("/a,/b/*", "/b/c", true),
+        ("/a,/b/*", "/a/c", false),
         ("/*", "/", true),
         ("/*", "*", false),
         ("*", "*", true),
@@ -302,8 +321,8 @@ fn more_nested_prefixes_and_domains_than_are_merged_at_a_time() {
     for wanted in 0..40usize {
         // From the longest to the shortest; only one of them is not kept for another method.
         let rules = (0..40).map(|n| Rule {
-            host: host(&format!("*.{}", &deep[deep.len() - 3 - 2 * (n % 20)..])),
-            path: path(&format!("{}*", &long[..40 - n])),
+            hosts: host(&format!("*.{}", &deep[deep.len() - 3 - 2 * (n % 20)..])),
+            paths: path(&format!("{}*", &long[..40 - n])),
             methods: if n == wanted {
                 Vec::new()
             } else {
@@ -335,20 +354,22 @@ fn first_of_list(rules: &[Rule<()>], request: &RequestView<'_>) -> Option<usize>
         ValuePattern::Present(wanted) => values.is_empty() != *wanted,
     };
     rules.iter().position(|rule| {
-        let host = match &rule.host {
-            None => true,
-            Some(HostPattern::Exact(wanted)) => host == *wanted,
-            Some(HostPattern::Under(domain)) => host
+        let mut hosts = rule.hosts.iter().map(|pattern| match pattern {
+            HostPattern::Exact(wanted) => host == *wanted,
+            HostPattern::Under(domain) => host
                 .strip_suffix(&format!(".{domain}"))
                 .is_some_and(|labels| !labels.is_empty()),
-        };
-        let path = match &rule.path {
-            None => true,
-            Some(PathPattern::Exact(wanted)) => path == *wanted,
-            Some(PathPattern::Prefix(wanted)) => path.starts_with(wanted),
-            Some(PathPattern::Regex(regex)) => regex.is_match(path.as_bytes()),
-        };
-        host && path
+        });
+        let mut paths = rule.paths.iter().map(|pattern| match pattern {
+            PathPattern::Exact(wanted) => path == *wanted,
+            PathPattern::Prefix(wanted) => path.starts_with(wanted),
+            PathPattern::Below(wanted) => {
+                path == *wanted || path.starts_with(&format!("{wanted}/"))
+            }
+            PathPattern::Regex(regex) => regex.is_match(path.as_bytes()),
+        });
+        (rule.hosts.is_empty() || hosts.any(|matches| matches))
+            && (rule.paths.is_empty() || paths.any(|matches| matches))
             && (rule.methods.is_empty() || rule.methods.contains(&text(request.method)))
             && (rule.clients.is_empty()
                 || rule
@@ -380,11 +401,14 @@ fn values() -> impl Strategy<Value = Vec<(String, ValuePattern)>> {
 }
 
 fn rules() -> impl Strategy<Value = Rule<()>> {
-    let hosts = prop_oneof![2 => Just(String::new()), 3 => "[ab]([.][ab]){0,2}", 3 => "[*][.][ab]([.][ab]){0,2}"];
+    let hosts = prop_oneof![2 => Just(String::new()), 3 => "[ab]([.][ab]){0,2}", 3 => "[*][.][ab]([.][ab]){0,2}",
+        1 => "([*][.])?[ab],[ab]([.][ab]){0,2},([*][.])?[ab]"];
     let paths = prop_oneof![
         1 => Just(String::new()),
         3 => "(/[ab]{1,2}){1,3}",
         4 => "(/[ab]{0,2}){0,3}[*]",
+        2 => "(/[ab]{0,2}){1,3}/[*]",
+        1 => "(/[ab]{1,2}){1,2},(/[ab]){1,2}/[*],(/[ab]?){1,2}[*]",
         1 => prop::sample::select(vec!["~^/a", "~b$", "~/a/b", "~^(/a)*$"]).prop_map(str::to_owned),
     ];
     let methods = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec("GET|PUT", 1..3)];
@@ -394,8 +418,8 @@ fn rules() -> impl Strategy<Value = Rule<()>> {
     ];
     (hosts, paths, methods, values(), values(), clients).prop_map(
         |(hosts, paths, methods, headers, query, clients)| Rule {
-            host: host(&hosts),
-            path: path(&paths),
+            hosts: host(&hosts),
+            paths: path(&paths),
             methods,
             headers,
             query,
@@ -446,24 +470,45 @@ proptest! {
 }
 
 #[test]
-fn a_path_is_ambiguous_where_its_normal_form_takes_another_rule() {
+fn a_path_is_ambiguous_where_a_reading_takes_another_rule() {
     let table = Table::new(vec![at("", "/admin/*"), at("", "/a/b"), at("", "/files/*")]);
     for (path, ambiguous) in [
         ("/admin/x", false),
+        ("/admin", false),
         ("/x", false),
         ("/x/../admin/y", true),
         ("/x/%2e%2e/admin/y", true),
         ("/%61dmin/y", true),
+        ("/%61dmin", true),
         ("/admin%2fy", true),
         ("/admin\\y", true),
+        ("/admin%5cy", true),
         ("//admin/y", true),
         ("/admin/../x", true),
+        ("/admin/..", true),
         ("/x/..;/admin/", true),
+        ("/admin;v=1/y", true),
+        ("/admin;v=1", true),
+        ("/admin%3Bv=1", true),
+        ("/;/admin/y", true),
+        ("/;x/../y", true),
         ("/admin//y", false),
         ("/admin/%2F/y", false),
         ("/admin/a/../b", false),
+        ("/admin/x;v=1/y", false),
+        ("/admin/x%5Cy", false),
         ("/files/a%2Fb", false),
-        ("/x%2Fy//z/../w", false),
+        ("/files/a%2Fb;c/%61//d", false),
+        ("/files/a/../b", false),
+        ("/files/a/..", false),
+        ("/files/..", true),
+        // Dot segments beside what tears segments apart.
+        ("/files/a%2F../b", true),
+        ("/files/a;v/../b", true),
+        ("/x%2Fy//z/../w", true),
+        ("/files/./a\\b", true),
+        ("/files/%2e/a%5Cb", true),
+        ("/files/...;a", false),
         ("/a/./b", true),
         ("/a//b", true),
         ("*", false),
@@ -475,5 +520,7 @@ fn a_path_is_ambiguous_where_its_normal_form_takes_another_rule() {
         );
     }
     let without_paths = Table::new(vec![at("a", "")]);
-    assert!(!without_paths.is_ambiguous(&request("a", "/x/../y", NO_FIELDS)));
+    for path in ["/x/../y", "/x/..;/y", "/x%2F..%2Fy"] {
+        assert!(!without_paths.is_ambiguous(&request("a", path, NO_FIELDS)));
+    }
 }

@@ -1,0 +1,249 @@
+//! Readings against a set of them that is found by brute force, and a table against both.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use super::*;
+use crate::route::rule::{PathPattern, Rule};
+use crate::route::table::Table;
+use crate::route::{Fields, RequestView};
+
+fn readings(path: &str) -> Option<BTreeSet<String>> {
+    let mut found = BTreeSet::from([path.to_owned()]);
+    all_readings(path.as_bytes(), |reading| {
+        found.insert(String::from_utf8(reading.to_vec()).unwrap());
+        true
+    })
+    .then_some(found)
+}
+
+#[test]
+fn readings_of_single_features() {
+    for (path, others) in [
+        ("/", &[][..]),
+        ("/a/b", &[]),
+        ("/...", &[]),
+        ("/.a/b.", &[]),
+        ("/%252e", &[]),
+        ("/%3F%23%25", &[]),
+        ("/%", &[]),
+        ("/%2", &[]),
+        ("/%zz%20%C3%A9", &[]),
+        ("/%c3%a9", &["/%C3%A9"]),
+        ("/%61%3A", &["/a%3A", "/%61:", "/a:"]),
+        ("/a%2fb", &["/a/b"]),
+        ("/a\\b", &["/a/b"]),
+        ("/a%5Cb", &["/a\\b", "/a/b"]),
+        ("/a;b/c;/d", &["/a/c/d"]),
+        ("/a%3Bb/c", &["/a;b/c", "/a/c"]),
+        ("/a/./b", &["/a/b"]),
+        ("/a/.", &["/a/"]),
+        ("/a/b/..", &["/a/"]),
+        ("/../../b", &["/b"]),
+        ("/%2e/b", &["/./b", "/b"]),
+        ("//a///b/", &["/a/b/"]),
+        ("/a//", &["/a/"]),
+        ("/a//../b", &["/a/../b", "/a/b", "/b"]),
+        ("/a/;x/b", &["/a//b", "/a/b"]),
+    ] {
+        let mut expected: BTreeSet<String> = others.iter().map(|&o| o.to_owned()).collect();
+        expected.insert(path.to_owned());
+        // `%2e/b` with dots resolved but not decoded is the path itself, and so on.
+        assert_eq!(readings(path), Some(expected), "{path}");
+    }
+}
+
+#[test]
+fn what_cannot_differ_has_no_other_reading() {
+    for path in short_paths(3) {
+        if !may_differ(path.as_bytes()) {
+            assert_eq!(readings(&path), Some(BTreeSet::from([path.clone()])));
+        }
+    }
+}
+
+const PARTS: [&str; 11] = [
+    "/", "admin", "x", "%2F", "%5c", "\\", ";", "..", "%2e", "%61dmin", "%3B",
+];
+
+/// All paths of up to so many parts behind the first `/`.
+fn short_paths(most: u32) -> Vec<String> {
+    let mut paths = vec!["/".to_owned()];
+    let mut from = 0;
+    for _ in 0..most {
+        let to = paths.len();
+        for at in from..to {
+            let longer = PARTS.map(|part| format!("{}{part}", paths[at]));
+            paths.extend(longer);
+        }
+        from = to;
+    }
+    paths
+}
+
+fn stripped(path: &str) -> String {
+    let segments = path.split('/').map(|s| s.split(';').next().unwrap());
+    segments.collect::<Vec<_>>().join("/")
+}
+
+fn without_runs(path: &str) -> String {
+    let mut path = path.to_owned();
+    while path.contains("//") {
+        path = path.replace("//", "/");
+    }
+    path
+}
+
+fn without_dots(path: &str) -> String {
+    let mut stack: Vec<&str> = Vec::new();
+    let mut open = false;
+    for segment in path[1..].split('/') {
+        open = matches!(segment, "." | "..");
+        match segment {
+            "." => {}
+            ".." => {
+                stack.pop();
+            }
+            _ => stack.push(segment),
+        }
+    }
+    if open {
+        stack.push("");
+    }
+    format!("/{}", stack.join("/"))
+}
+
+/// Every reading, one feature after the other, whether it occurs or not.
+fn by_brute_force(path: &str) -> BTreeSet<String> {
+    let steps: [&dyn Fn(&str) -> String; 6] = [
+        &|p| p.replace("%2F", "/"),
+        &|p| p.replace("%5c", "\\"),
+        &|p| p.replace("%3B", ";"),
+        &|p| p.replace("%61", "a").replace("%2e", "."),
+        &|p| p.replace('\\', "/"),
+        &stripped,
+    ];
+    let mut found = BTreeSet::from([path.to_owned()]);
+    for step in steps {
+        let more: Vec<String> = found.iter().map(|p| step(p)).collect();
+        found.extend(more);
+    }
+    let decoded: Vec<String> = found.iter().cloned().collect();
+    for path in decoded {
+        found.insert(without_runs(&path));
+        found.insert(without_dots(&path));
+        found.insert(without_dots(&without_runs(&path)));
+        found.insert(without_runs(&without_dots(&path)));
+    }
+    found
+}
+
+/// A path with all its readings.
+struct Short {
+    path: String,
+    readings: BTreeSet<String>,
+    /// A dot segment stands beside what tears segments apart, in any reading.
+    is_outright: bool,
+}
+
+static SHORT: LazyLock<Vec<Short>> = LazyLock::new(|| {
+    let read = |path: String| {
+        let readings = by_brute_force(&path);
+        let has_tearing = ["%2F", "%5c", "\\", ";", "%3B"]
+            .iter()
+            .any(|text| path.contains(text));
+        let is_dots = |segment| matches!(segment, "." | "..");
+        let has_dots = readings.iter().any(|p| p.split('/').any(is_dots));
+        Short {
+            is_outright: has_tearing && has_dots,
+            path,
+            readings,
+        }
+    };
+    short_paths(4).into_iter().map(read).collect()
+});
+
+#[test]
+fn all_readings_are_those_of_brute_force() {
+    for short in SHORT.iter() {
+        let expected = (!short.is_outright).then(|| short.readings.clone());
+        assert_eq!(readings(&short.path), expected, "{}", short.path);
+    }
+}
+
+struct NoFields;
+
+fn request(path: &str) -> RequestView<'_> {
+    RequestView {
+        method: b"GET",
+        host: b"a",
+        path: path.as_bytes(),
+        query: None,
+        client: None,
+        fields: &NoFields,
+    }
+}
+
+impl Fields for NoFields {
+    fn any_value(&self, _: &str, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        false
+    }
+}
+
+#[test]
+fn no_reading_of_a_path_that_goes_on_takes_another_rule() {
+    let rule = |path| Rule {
+        hosts: Vec::new(),
+        paths: vec![path],
+        methods: Vec::new(),
+        headers: Vec::new(),
+        query: Vec::new(),
+        clients: Vec::new(),
+        target: (),
+    };
+    let table = Table::new(vec![
+        rule(PathPattern::Below("/admin".to_owned())),
+        rule(PathPattern::Exact("/x".to_owned())),
+    ]);
+    let taken = |path: &str| table.find(&request(path)).map(|(place, ())| place);
+    let (mut fenced, mut refused, mut served) = (0, 0, 0);
+    for short in SHORT.iter() {
+        let path = &short.path;
+        let own = taken(path);
+        let all_agree = short.readings.iter().all(|p| taken(p) == own);
+        if table.is_ambiguous(&request(path)) {
+            refused += 1;
+            assert!(!all_agree || short.is_outright, "{path}: refused in vain");
+        } else {
+            assert!(all_agree, "{path}: goes round a rule");
+            fenced += usize::from(own == Some(0));
+            served += usize::from(own != Some(0));
+        }
+    }
+    assert!(
+        fenced > 100 && refused > 100 && served > 100,
+        "{fenced} {refused} {served}"
+    );
+}
+
+#[test]
+fn the_work_for_one_path_is_bounded() {
+    let odd = "%2F%5C;%3B%61%3A//";
+    for length in [odd.len(), 200, 1 << 10, 8 << 10, 1 << 20] {
+        let path = format!("/{odd}{}", "/x".repeat(length / 2));
+        let mut bytes = 0;
+        let whole = all_readings(path.as_bytes(), |reading| {
+            bytes += reading.len();
+            true
+        });
+        assert!(bytes <= WORK, "{bytes} for {length}");
+        assert_eq!(whole, path.len() << 8 <= WORK, "{length}");
+    }
+    let long = format!("/{}", "a%2Fb".repeat(1600));
+    assert!(
+        all_readings(long.as_bytes(), |_| true),
+        "one feature is ordinary"
+    );
+    let dots = format!("/{}", "../".repeat(100_000));
+    assert!(!all_readings(dots.as_bytes(), |_| true));
+}
