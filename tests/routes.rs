@@ -356,6 +356,9 @@ fn lists_and_names() {
     }
     let line = stand.proxy.wait_access("/zebra");
     assert_eq!(line["route"], "the fence", "{line}");
+    let labels = [("route", "the fence"), ("code", "200")];
+    let counted = "lbproxy_route_requests_total";
+    stand.proxy.wait_count(counted, &labels, 4);
 }
 
 #[test]

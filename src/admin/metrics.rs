@@ -19,7 +19,7 @@ use crate::gossip::view::Report;
 use crate::snapshot::{Endpoint, Snapshot};
 use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::exposition::{Families, Labels, Series};
-use crate::telemetry::metrics::{ListenerMetrics, ProcessMetrics};
+use crate::telemetry::metrics::{ListenerMetrics, ProcessMetrics, RouteMetrics};
 use crate::telemetry::outcome::{BackendError, Reason, RetryReason};
 
 /// What one scrape reads.
@@ -39,6 +39,7 @@ impl Scrape {
     /// Writes every family.
     pub fn write(&self, families: &mut Families<'_>) -> fmt::Result {
         self.listeners(families)?;
+        self.routes(families)?;
         self.backends(families)?;
         self.clusters(families)?;
         gossip::write(self.gossip.as_deref(), &self.process.peer_set, families)?;
@@ -96,6 +97,18 @@ impl Scrape {
                     let labels = [("listener", &*l.name), ("reason", reason.as_str())];
                     put_counted(s, &labels, sum)
                 })
+            })
+        })
+    }
+
+    fn routes(&self, f: &mut Families<'_>) -> fmt::Result {
+        let all = each_named_route(&self.snapshot);
+        let help = "Requests that a named route took, by status code.";
+        f.counter("lbproxy_route_requests", help, |s| {
+            let mut codes = Codes::default();
+            all.iter().try_for_each(|route| {
+                codes.sum(route.sheets().map(|sheet| &sheet.requests));
+                codes.write(s, &[("route", &route.name)])
             })
         })
     }
@@ -286,6 +299,17 @@ fn each_listener(snapshot: &Snapshot) -> Vec<&ListenerMetrics> {
         all.extend(departing.filter(|l| seen.insert(&l.name)));
     }
     all
+}
+
+/// A name comes once, on however many routes and listeners it stands.
+fn each_named_route(snapshot: &Snapshot) -> Vec<&RouteMetrics> {
+    let listeners = snapshot.listeners.iter();
+    let rules = listeners.flat_map(|listener| listener.routes.rules());
+    let mut seen = HashSet::new();
+    rules
+        .filter_map(|rule| rule.target.metrics.as_deref())
+        .filter(|route| seen.insert(&*route.name))
+        .collect()
 }
 
 /// Backends, then those that depart; a pair of labels comes once.

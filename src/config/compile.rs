@@ -109,7 +109,7 @@ fn build_listener(
         .routes
         .iter()
         .filter(takes)
-        .map(|route| build_rule(route, places))
+        .map(|route| build_rule(route, places, registry))
         .collect();
     Listener {
         name: listener.name.as_str().into(),
@@ -134,7 +134,11 @@ fn build_listener(
     }
 }
 
-fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteTarget> {
+fn build_rule(
+    route: &RouteConfig,
+    places: &HashMap<&str, usize>,
+    registry: &mut Registry,
+) -> Rule<RouteTarget> {
     let Rule {
         hosts,
         paths,
@@ -146,6 +150,7 @@ fn build_rule(route: &RouteConfig, places: &HashMap<&str, usize>) -> Rule<RouteT
     } = route.rule.clone();
     let target = RouteTarget {
         name: route.name.as_str().into(),
+        metrics: route.named.then(|| registry.route(&route.name)),
         action: build_action(target, places),
         timeout: route.timeout,
         body_bytes: route.body_bytes,

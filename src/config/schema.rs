@@ -157,6 +157,8 @@ pub struct ListenerConfig {
 pub struct RouteConfig {
     /// Name in the access log: `name`, else hosts and paths as the file wrote them; empty without any.
     pub name: String,
+    /// Whether that is its `name`, so that it has counters.
+    pub named: bool,
     /// Names of http listeners; `None`: all of them.
     pub listeners: Option<Vec<String>>,
     /// What it matches, and what it does.

@@ -10,7 +10,7 @@ use super::load::Picked;
 use super::tcp::Joined;
 use super::worker::Worker;
 use crate::telemetry::access_log::{MAX_TEXT, MAX_URI, Record};
-use crate::telemetry::metrics::ListenerMetrics;
+use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::outcome::Reason;
 
 /// How a TCP session ended.
@@ -101,6 +101,7 @@ impl SessionOutcome {
 struct Names<'a> {
     listener: &'a Arc<ListenerMetrics>,
     route: Option<&'a Arc<str>>,
+    route_metrics: Option<&'a Arc<RouteMetrics>>,
     cluster: Option<&'a Arc<str>>,
     access_log: bool,
 }
@@ -110,6 +111,7 @@ struct Names<'a> {
 pub struct KeptNames {
     listener: Arc<ListenerMetrics>,
     route: Option<Arc<str>>,
+    route_metrics: Option<Arc<RouteMetrics>>,
     cluster: Option<Arc<str>>,
     access_log: bool,
 }
@@ -121,6 +123,7 @@ impl KeptNames {
         Some(Self {
             listener: Arc::clone(names.listener),
             route: names.route.cloned(),
+            route_metrics: names.route_metrics.cloned(),
             cluster: names.cluster.cloned(),
             access_log: names.access_log,
         })
@@ -132,6 +135,7 @@ fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
         return Some(Names {
             listener: &kept.listener,
             route: kept.route.as_ref(),
+            route_metrics: kept.route_metrics.as_ref(),
             cluster: kept.cluster.as_ref(),
             access_log: kept.access_log,
         });
@@ -145,6 +149,7 @@ fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
     Some(Names {
         listener: &listener.metrics,
         route: route.map(|rule| &rule.target.name),
+        route_metrics: route.and_then(|rule| rule.target.metrics.as_ref()),
         cluster: exchange
             .facts
             .cluster
@@ -171,6 +176,9 @@ pub fn record_exchange(
         .map_or(Duration::ZERO, |started| started.elapsed());
     sheet.requests.increment(status);
     sheet.duration.observe(duration);
+    if let Some(route) = names.route_metrics {
+        route.sheet(worker.index).requests.increment(status);
+    }
     if let Some(reason) = reason {
         sheet.rejected[reason.index()].increment();
     }

@@ -30,7 +30,7 @@ use crate::model::settings::{
     Retry,
 };
 use crate::route::table::Table;
-use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
+use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
 use crate::transport::listen::BoundSockets;
 
 pub use cluster::Healthy;
@@ -110,6 +110,8 @@ pub struct ListenerState {
 pub struct RouteTarget {
     /// Name in the access log.
     pub name: Arc<str>,
+    /// Counters, if the file names the route.
+    pub metrics: Option<Arc<RouteMetrics>>,
     /// The deed.
     pub action: RouteAction,
     /// Limit of the whole request.

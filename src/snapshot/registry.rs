@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::model::address::BackendAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
-use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
+use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
 
 /// Where a backend is: what was written, and which of the addresses that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,6 +51,7 @@ pub struct Registry {
     chosen: HashMap<(String, BackendAddress), SocketAddr>,
     clusters: HashMap<String, (Arc<ClusterState>, Arc<ClusterMetrics>)>,
     listeners: HashMap<String, Arc<ListenerMetrics>>,
+    routes: HashMap<String, Arc<RouteMetrics>>,
 }
 
 impl Registry {
@@ -63,6 +64,7 @@ impl Registry {
             chosen: HashMap::new(),
             clusters: HashMap::new(),
             listeners: HashMap::new(),
+            routes: HashMap::new(),
         }
     }
 
@@ -132,7 +134,15 @@ impl Registry {
         Arc::clone(entry.or_insert_with(|| Arc::new(ListenerMetrics::new(name.into(), workers))))
     }
 
-    /// Forgets everything that `keep_backend`, `keep_cluster` and `keep_listener` do not want kept.
+    /// The counters of the routes of one name, known or new.
+    pub fn route(&mut self, name: &str) -> Arc<RouteMetrics> {
+        let workers = self.workers;
+        let entry = self.routes.entry(name.to_owned());
+        Arc::clone(entry.or_insert_with(|| Arc::new(RouteMetrics::new(name.into(), workers))))
+    }
+
+    /// Forgets everything that `keep_backend`, `keep_cluster` and `keep_listener` do not want kept, and the routes that no
+    /// snapshot and no tunnel holds any longer.
     pub fn forget(
         &mut self,
         keep_backend: impl Fn(u64) -> bool,
@@ -157,6 +167,8 @@ impl Registry {
             .retain(|(cluster, name), _| names.contains(&(cluster.as_str(), name)));
         self.clusters.retain(|name, _| keep_cluster(name));
         self.listeners.retain(|name, _| keep_listener(name));
+        self.routes
+            .retain(|_, metrics| Arc::strong_count(metrics) > 1);
     }
 }
 
@@ -182,8 +194,13 @@ mod tests {
             first,
             "the cluster is part of the identity"
         );
+        let (held, dropped) = (registry.route("held"), registry.route("dropped"));
+        dropped.sheet(0).requests.increment(200);
+        drop(dropped);
         registry.forget(|id| id != first, |_| true, |_| true);
         assert_ne!(registry.backend("a", &place).0.id(), first);
+        assert!(Arc::ptr_eq(&registry.route("held"), &held));
+        assert_eq!(registry.route("dropped").sheets().count(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The sheets of listeners, clusters and backends: one for each worker, under the labels of the thing counted.
+//! The sheets of listeners, named routes, clusters and backends: one for each worker, under the labels of the thing counted.
 //!
 //! They belong to the identity of the thing, so they outlive generations; the last generation that knows a
 //! backend takes its series along.
@@ -66,6 +66,42 @@ impl ListenerMetrics {
             begun += sheet.connections.get();
         }
         begun.saturating_sub(ended)
+    }
+}
+
+/// What one worker counts of the routes of one name.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct RouteSheet {
+    /// Answers by status code.
+    pub requests: CodeCounters,
+}
+
+/// The sheets of the routes of one name.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// Label `route`.
+    pub name: Arc<str>,
+    sheets: Box<[OnceLock<Box<RouteSheet>>]>,
+}
+
+impl RouteMetrics {
+    /// Empty sheets for `workers` workers.
+    pub fn new(name: Arc<str>, workers: usize) -> Self {
+        Self {
+            name,
+            sheets: empty(workers),
+        }
+    }
+
+    /// The sheet of one worker, made on first use.
+    pub fn sheet(&self, worker: usize) -> &RouteSheet {
+        self.sheets[worker].get_or_init(Box::default)
+    }
+
+    /// The sheets in use.
+    pub fn sheets(&self) -> impl Iterator<Item = &RouteSheet> {
+        self.sheets.iter().filter_map(|s| s.get().map(|b| &**b))
     }
 }
 

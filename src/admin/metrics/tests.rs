@@ -99,6 +99,8 @@ lbproxy_bytes_total{listener="old",direction="out"} 0
 # HELP lbproxy_rejected_total Requests and connections that the proxy refused, cut or answered with an error itself.
 # TYPE lbproxy_rejected_total counter
 lbproxy_rejected_total{listener="web",reason="no_route"} 1
+# HELP lbproxy_route_requests_total Requests that a named route took, by status code.
+# TYPE lbproxy_route_requests_total counter
 # HELP lbproxy_backend_requests_total Answers of a backend, by status code.
 # TYPE lbproxy_backend_requests_total counter
 lbproxy_backend_requests_total{cluster="app",backend="10.0.0.1:80",code="200"} 7

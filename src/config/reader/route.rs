@@ -30,6 +30,7 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
     bound_pairs(r, &table, hosts.len(), paths.len());
     let name = r.parsed(table.get("name"), "a name such as \"api\"", patterns::name);
     let config = RouteConfig {
+        named: name.is_some(),
         name: name.unwrap_or_else(|| host_texts.join(",") + &path_texts.join(",")),
         listeners: names,
         rule: Rule {
