@@ -15,6 +15,7 @@
 pub mod members;
 pub mod metrics;
 mod names;
+mod places;
 mod process;
 mod seat;
 pub mod server;

@@ -1,8 +1,9 @@
 //! Serves the admin server's pages.
 //!
 //! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: `CONNECTIONS` at a
-//! time (the rest waits in the kernel), a head of at most 16 KiB that must come within `HEAD_TIMEOUT`, and a life
-//! of at most `LIFE` and `LAST_ANSWER`, after which whoever still reads is cut off. The pages that grow with the
+//! time and some for probes ([`super::places`]; the rest waits in the kernel), a head of at most 16 KiB, the first of which
+//! must come within `FIRST_HEAD` and a later one within `HEAD_TIMEOUT`, and a life of at most `LIFE` and `LAST_ANSWER`,
+//! after which whoever still reads is cut off. The pages that grow with the
 //! number of backends and members are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
 //! however slowly they are read: the permit goes with the bytes.
 
@@ -17,15 +18,15 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, routing::get};
+use axum::{Extension, Router, routing::get};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
@@ -33,6 +34,7 @@ use tracing::{debug, error, info, warn};
 use super::members::{Members, NO_GOSSIP, PATH};
 use super::metrics::Scrape;
 use super::names::{Door, are_ours};
+use super::places::{Answering, Place, Places};
 use super::socket::{AdminSocket, Bound, SocketFile};
 use super::status::Status;
 use crate::gossip::view::Report;
@@ -41,12 +43,18 @@ use crate::telemetry::exposition::{Format, encode};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::readiness::{Readiness, Stage};
 use crate::telemetry::seldom::Seldom;
+use crate::transport::ours::Ours;
+
+const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
 
 /// Connections at a time.
 const CONNECTIONS: usize = 256;
 /// Texts of `/metrics`, the status and the members that exist at a time.
 const TEXTS: usize = 4;
-/// From the first look for a request to the end of its head; longer than the usual time between two scrapes.
+/// From the accept of a connection to the end of its first head.
+const FIRST_HEAD: Duration = Duration::from_secs(2);
+/// From the look for a further request to the end of its head; longer than the usual time between two scrapes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 const HEAD_BYTES: usize = 16 << 10;
 /// How long one connection takes requests.
@@ -125,7 +133,7 @@ async fn serve_up_to(
     let address = socket.address();
     let server = Server {
         router: router(state),
-        places: Arc::new(Semaphore::new(connections)),
+        places: Places::new(connections),
         stop,
     };
     info!(address, "admin server listens");
@@ -136,7 +144,7 @@ async fn serve_up_to(
 
 struct Server {
     router: Router,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     stop: watch::Receiver<bool>,
 }
 
@@ -145,8 +153,25 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+type Accepted = (Box<dyn Stream>, Door);
+
+fn tcp(stream: TcpStream) -> Accepted {
+    let door = stream
+        .local_addr()
+        .map_or(Door::Loopback, |address| Door::at(address.ip()));
+    (Box::new(stream), door)
+}
+
+fn unix(stream: UnixStream) -> Accepted {
+    (Box::new(stream), Door::Other)
+}
+
 enum Listener {
-    Tcp(TcpListener),
+    Tcp {
+        listener: TcpListener,
+        /// Goes when the listener has gone.
+        _ours: Ours,
+    },
     Unix {
         listener: UnixListener,
         /// Goes when the listener does.
@@ -157,7 +182,13 @@ enum Listener {
 impl Listener {
     fn from_std(socket: AdminSocket) -> io::Result<Self> {
         Ok(match socket.0 {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Tcp(listening) => {
+                let (listener, ours) = listening.into_parts();
+                Self::Tcp {
+                    listener: TcpListener::from_std(listener)?,
+                    _ours: ours,
+                }
+            }
             Bound::Unix(listener, file) => Self::Unix {
                 listener: UnixListener::from_std(listener)?,
                 _name: file,
@@ -165,20 +196,41 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Door)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let door = stream
-                    .local_addr()
-                    .map_or(Door::Loopback, |a| Door::at(a.ip()));
-                Ok((Box::new(stream), door))
+            Self::Tcp { listener, .. } => Ok(tcp(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => Ok(unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Closes it; what the kernel has let in already.
+    fn close(self) -> Vec<Accepted> {
+        let mut waiting = Vec::new();
+        match self {
+            Self::Tcp { listener, _ours } => {
+                let Ok(listener) = listener.into_std() else {
+                    return waiting;
+                };
+                while waiting.len() < CONNECTIONS
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    let stream = stream.set_nonblocking(true).map(|()| stream);
+                    waiting.extend(stream.and_then(TcpStream::from_std).map(tcp));
+                }
             }
-            Self::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Box::new(stream), Door::Other))
+            Self::Unix { listener, _name } => {
+                let Ok(listener) = listener.into_std() else {
+                    return waiting;
+                };
+                while waiting.len() < CONNECTIONS
+                    && let Ok((stream, _)) = listener.accept()
+                {
+                    let stream = stream.set_nonblocking(true).map(|()| stream);
+                    waiting.extend(stream.and_then(UnixStream::from_std).map(unix));
+                }
             }
         }
+        waiting
     }
 }
 
@@ -192,19 +244,15 @@ impl Server {
         } = self;
         let mut connections = JoinSet::new();
         let stopped = stop.clone();
+        let mut begin = |(stream, door): Accepted, place| {
+            let (router, stop) = (router.clone(), stopped.clone());
+            connections.spawn(connection(stream, door, place, router, stop));
+            while connections.try_join_next().is_some() {}
+        };
         let accepting = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else {
-                    return;
-                };
                 match listener.accept().await {
-                    Ok((stream, door)) => {
-                        let (router, stop) = (router.clone(), stopped.clone());
-                        connections.spawn(async move {
-                            connection(stream, door, router, stop).await;
-                            drop(place);
-                        });
-                    }
+                    Ok(accepted) => begin(accepted, places.take().await),
                     Err(error) => {
                         if let Some(more) = CANNOT_ACCEPT.pass() {
                             warn!(%error, more, "admin server cannot accept");
@@ -212,7 +260,6 @@ impl Server {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
-                while connections.try_join_next().is_some() {}
             }
         };
         tokio::select! {
@@ -220,7 +267,13 @@ impl Server {
             // A sender that is gone means the same.
             _ = stop.wait_for(|stop| *stop) => {}
         }
-        drop(listener);
+        // Those that the kernel has let in already are answered too: the server may only be moving.
+        for accepted in listener.close() {
+            let Some(place) = places.try_take() else {
+                break;
+            };
+            begin(accepted, place);
+        }
         let ended = async { while connections.join_next().await.is_some() {} };
         // What has not ended by then is aborted with the set.
         let _ = timeout(LAST_ANSWER_AT_STOP, ended).await;
@@ -232,32 +285,61 @@ impl Server {
 async fn connection(
     stream: Box<dyn Stream>,
     door: Door,
+    place: Place,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     let pages = TowerToHyperService::new(router);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let asked = Notify::new();
+    let service = service_fn(|request: hyper::Request<Incoming>| {
         let pages = pages.clone();
+        let answering = Arc::new(place.answer());
+        asked.notify_one();
+        let probes_alone = place.is_for_probes();
         async move {
-            let (head, body) = request.into_parts();
-            if are_ours(door, &head) {
-                return pages.call(hyper::Request::from_parts(head, body)).await;
+            let (mut head, body) = request.into_parts();
+            if !are_ours(door, &head) {
+                let refusal = "this server is not known by that name\n";
+                return Ok((StatusCode::MISDIRECTED_REQUEST, refusal).into_response());
             }
-            let refusal = "this server is not known by that name\n";
-            Ok::<_, Infallible>((StatusCode::MISDIRECTED_REQUEST, refusal).into_response())
+            if probes_alone && !matches!(head.uri.path(), HEALTHZ | READYZ) {
+                let refusal = "all places are taken: only /healthz and /readyz are answered\n";
+                return Ok((StatusCode::SERVICE_UNAVAILABLE, refusal).into_response());
+            }
+            head.extensions.insert(Arc::clone(&answering));
+            let answer: Result<Response, Infallible> =
+                pages.call(hyper::Request::from_parts(head, body)).await;
+            answer
         }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
+        .keep_alive(!place.is_for_probes())
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
+    let first_head = async {
+        tokio::time::sleep(FIRST_HEAD).await;
+        if place.has_asked() {
+            std::future::pending::<()>().await;
+        }
+    };
     let left = tokio::select! {
         ended = serving.as_mut() => return say(ended),
+        () = place.lost() => return debug!("a silent admin client gave its place to another one"),
+        () = first_head => return debug!("an admin client asked for nothing"),
         _ = stop.wait_for(|stop| *stop) => LAST_ANSWER_AT_STOP,
         () = tokio::time::sleep(LIFE) => LAST_ANSWER,
     };
+    if !place.has_asked() {
+        // It has only just come, and what it asks is on its way.
+        tokio::select! {
+            ended = serving.as_mut() => return say(ended),
+            () = asked.notified() => {}
+            () = tokio::time::sleep(LAST_ANSWER_AT_STOP) => return,
+        }
+    }
     // The answer under way may end, and no other begin.
     serving.as_mut().graceful_shutdown();
     match timeout(left, serving).await {
@@ -285,8 +367,8 @@ fn router(state: AdminState) -> Router {
     };
     Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
+        .route(HEALTHZ, get(async || "ok\n"))
+        .route(READYZ, get(readyz))
         .route("/api/v1/status", get(status))
         .route(PATH, get(members))
         .with_state(pages)
@@ -305,7 +387,13 @@ async fn readyz(State(pages): State<Pages>) -> impl IntoResponse {
     )
 }
 
-async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+type Busy = Extension<Arc<Answering>>;
+
+async fn metrics(
+    State(pages): State<Pages>,
+    Extension(busy): Busy,
+    headers: HeaderMap,
+) -> Response {
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
     let format = Format::accepted(accept);
     let state = pages.state.clone();
@@ -318,20 +406,20 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
         };
         encode(format, move |families| scrape.write(families)).map(|text| Some(text.into_bytes()))
     };
-    large(&pages.texts, format.content_type(), made).await
+    large(&pages.texts, busy, format.content_type(), made).await
 }
 
-async fn status(State(pages): State<Pages>) -> Response {
+async fn status(State(pages): State<Pages>, Extension(busy): Busy) -> Response {
     let state = pages.state.clone();
     let made = move || {
         let snapshot = state.publisher.current();
         let report = state.report();
         serde_json::to_vec(&Status::of(&state, &snapshot, report.as_deref())).map(Some)
     };
-    large(&pages.texts, "application/json", made).await
+    large(&pages.texts, busy, "application/json", made).await
 }
 
-async fn members(State(pages): State<Pages>) -> Response {
+async fn members(State(pages): State<Pages>, Extension(busy): Busy) -> Response {
     let state = pages.state.clone();
     let made = move || {
         let report = state.report();
@@ -339,13 +427,15 @@ async fn members(State(pages): State<Pages>) -> Response {
         let text = report.map(|report| serde_json::to_vec(&Members::of(&report, stale)));
         text.transpose()
     };
-    large(&pages.texts, "application/json", made).await
+    large(&pages.texts, busy, "application/json", made).await
 }
 
-/// A text with its permit, which is given back when the last of its bytes is gone.
+/// A text with its permit and its hold on the connection's place, which are given back when the last of its bytes is
+/// gone.
 struct Held {
     text: Vec<u8>,
     _permit: OwnedSemaphorePermit,
+    _busy: Arc<Answering>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -358,6 +448,7 @@ impl AsRef<[u8]> for Held {
 /// those who wait keep nothing old alive. It makes `None` if there is no peer set to show.
 async fn large<E>(
     texts: &Arc<Semaphore>,
+    busy: Arc<Answering>,
     content_type: &'static str,
     make: impl FnOnce() -> Result<Option<Vec<u8>>, E> + Send + 'static,
 ) -> Response
@@ -374,6 +465,7 @@ where
             let bytes = Bytes::from_owner(Held {
                 text,
                 _permit: permit,
+                _busy: busy,
             });
             let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")];
             (headers, Body::from(bytes)).into_response()

@@ -7,9 +7,9 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::model::address::ListenAddress;
 use crate::model::settings::AdminAddress;
+use crate::transport::listen::{Listening, bind_sockets};
 
 const BACKLOG: i32 = 128;
 
@@ -47,7 +48,7 @@ pub struct AdminSocket(pub(super) Bound);
 
 #[derive(Debug)]
 pub(super) enum Bound {
-    Tcp(TcpListener),
+    Tcp(Listening),
     Unix(UnixListener, SocketFile),
 }
 
@@ -82,33 +83,28 @@ pub fn bind(address: &AdminAddress) -> Result<AdminSocket, AdminError> {
     }
 }
 
-fn bind_tcp(address: ListenAddress) -> io::Result<TcpListener> {
-    match listen(address.socket_addr()) {
+fn bind_tcp(address: ListenAddress) -> io::Result<Listening> {
+    let both_families = address.ip().is_none();
+    let bound = match listen(address.socket_addr(), both_families) {
         // All addresses, on a machine without IPv6.
         Err(error)
-            if address.ip().is_none()
+            if both_families
                 && matches!(
                     error.raw_os_error(),
                     Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
                 ) =>
         {
-            listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            listen((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
         }
         bound => bound,
-    }
+    };
+    bound?
+        .pop()
+        .ok_or_else(|| ErrorKind::AddrNotAvailable.into())
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // So that a restart need not wait for old connections; a second listener is refused all the same.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+fn listen(address: SocketAddr, both_families: bool) -> io::Result<Vec<Listening>> {
+    bind_sockets(address, both_families, 1, BACKLOG).map(|(_, sockets)| sockets)
 }
 
 fn bind_unix(path: &Path) -> Result<AdminSocket, AdminError> {
@@ -140,7 +136,7 @@ fn remove_stale(path: &Path) -> Result<(), AdminError> {
     if !found.file_type().is_socket() {
         return Err(AdminError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    match knock(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             remove(path, Identity::of(&found));
             Ok(())
@@ -148,6 +144,12 @@ fn remove_stale(path: &Path) -> Result<(), AdminError> {
         // Taken, or so full that it does not even refuse: somebody is there.
         _ => Err(AdminError::InUse(path.to_owned())),
     }
+}
+
+/// Connects to see whether somebody listens. Does not wait for a listener whose queue is full.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// The name of a unix socket, which is removed when this is dropped.
@@ -213,9 +215,10 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_with_the_address() {
-        let first = bind(&tcp("127.0.0.1:0")).unwrap();
-        let taken = first.local_addr().unwrap().to_string();
-        assert_eq!(first.address(), taken);
+        let ours = bind(&tcp("127.0.0.1:0")).unwrap();
+        assert_eq!(ours.address(), ours.local_addr().unwrap().to_string());
+        let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = stranger.local_addr().unwrap().to_string();
         let error = bind(&tcp(&taken)).unwrap_err().to_string();
         assert!(error.contains(&taken), "{error}");
     }

@@ -29,6 +29,7 @@ use crate::snapshot::{Listener, ListenerState, Snapshot};
 use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
 use crate::telemetry::outcome::Reason;
 use crate::transport::descriptors::Descriptor;
+use crate::transport::listen::Listening;
 
 /// Between two looks while nothing may be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -181,7 +182,8 @@ pub struct Handed {
 }
 
 /// Starts the accept loop of `running` on `socket`.
-pub(super) fn start(socket: std::net::TcpListener, running: Rc<Running>, worker: Rc<Worker>) {
+pub(super) fn start(socket: Listening, running: Rc<Running>, worker: Rc<Worker>) {
+    let (socket, ours) = socket.into_parts();
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -192,6 +194,7 @@ pub(super) fn start(socket: std::net::TcpListener, running: Rc<Running>, worker:
     tokio::task::spawn_local(async move {
         accept_until_stopped(&socket, &running, &worker).await;
         empty_queue(socket, &running, &worker);
+        drop(ours);
         running.closed.set(true);
     });
 }

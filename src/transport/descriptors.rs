@@ -1,25 +1,53 @@
 //! How many descriptors the process may use, and how many connections do.
 //!
-//! The soft limit is raised to the hard one at start. A part stays in reserve (files, admin, checks, the control
-//! plane), so that a flood of connections can neither stop a reload nor hide the proxy from its operator. Counted
-//! when a connection is accepted or dialled, never for a request.
+//! The soft limit is raised to the hard one at start. What the process holds itself (listening sockets, runtimes, logs) is
+//! counted once all of it is open, and a part stays in reserve (files, admin, checks, names, the control plane), so that a
+//! flood of connections can neither stop a reload nor hide the proxy from its operator. Where too few are left for that,
+//! it does not start. Counted when a connection is accepted or dialled, never for a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
+
+use super::ours;
 
 /// Descriptors that connections may not take, where the limit is large enough to give them.
 const RESERVE: usize = 1024;
+/// And at the least, whatever the limit is: a reload, a round of checks and a few probes at a time.
+const LEAST_RESERVE: usize = 32;
+/// Connections without which a start makes no sense.
+const LEAST_CONNECTIONS: usize = 16;
+/// What a worker opens once it runs: its runtime.
+const OF_A_WORKER: usize = 4;
+/// What the process opens beside its workers after it has been counted: logs, the admin server, watches of files.
+const STILL_TO_COME: usize = 16;
 
 /// One in so many is for backends alone.
 const FOR_BACKENDS: usize = 32;
 
+/// The limit is too low.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the limit of open files is {limit}, and at least {needed} are needed: {own} for the proxy itself, {LEAST_RESERVE} in \
+     reserve, {LEAST_CONNECTIONS} for connections; raise it (ulimit -n, LimitNOFILE), or set fewer `workers`"
+)]
+pub struct TooFew {
+    limit: usize,
+    needed: usize,
+    own: usize,
+}
+
 /// The budget of connections, shared by all workers.
 #[derive(Debug)]
 pub struct Descriptors {
-    limit: usize,
-    reserve: usize,
+    /// What the process may open.
+    total: usize,
+    /// For connections and sockets that listen.
+    room: AtomicUsize,
+    /// For all else that comes and goes.
+    reserve: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -42,31 +70,55 @@ impl Descriptors {
     fn with_limit(limit: usize) -> Self {
         let reserve = RESERVE.min(limit / 4);
         Self {
-            limit: limit - reserve,
-            reserve,
+            total: limit,
+            room: AtomicUsize::new(limit - reserve),
+            reserve: AtomicUsize::new(reserve),
             used: AtomicUsize::new(0),
         }
     }
 
+    /// Takes off what the process itself holds: `open` now, that all its listeners are bound, and what `workers` will open.
+    ///
+    /// # Errors
+    /// Too little is left.
+    pub fn take_off_own(&self, open: usize, workers: usize) -> Result<(), TooFew> {
+        let own = open + workers * OF_A_WORKER + STILL_TO_COME;
+        let needed = own + LEAST_RESERVE + LEAST_CONNECTIONS;
+        let limit = self.total;
+        if limit < needed {
+            return Err(TooFew { limit, needed, own });
+        }
+        let left = limit - own;
+        let reserve = RESERVE.min(left / 4).max(LEAST_RESERVE);
+        self.reserve.store(reserve, Ordering::Relaxed);
+        // Sockets that listen come and go with reloads, so they are taken off anew each time.
+        self.room
+            .store(left - reserve + ours::count(), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Connections, clients' and backends' together, that there may be.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.room
+            .load(Ordering::Relaxed)
+            .saturating_sub(ours::count())
     }
 
     /// Connections of health checks that there may be at a time: half of the reserve, so that they neither stop while
     /// clients hold all else nor take what files and the admin server need.
     pub fn for_checks(&self) -> usize {
-        (self.reserve / 2).max(1)
+        (self.reserve.load(Ordering::Relaxed) / 2).max(1)
     }
 
     /// Whether a client may still be accepted: some room is left for the backends of those that are here already.
     pub fn has_room(&self) -> bool {
-        self.used.load(Ordering::Relaxed) + 2 + self.limit / FOR_BACKENDS <= self.limit
+        let limit = self.limit();
+        self.used.load(Ordering::Relaxed) + 2 + limit / FOR_BACKENDS <= limit
     }
 
     /// Counts one connection to a backend until the returned value is dropped; `None` at the limit.
     pub fn take_for_backend(self: &Arc<Self>) -> Option<Descriptor> {
-        (self.used.load(Ordering::Relaxed) < self.limit).then(|| self.take())
+        (self.used.load(Ordering::Relaxed) < self.limit()).then(|| self.take())
     }
 
     /// Counts one connection until the returned value is dropped.
@@ -74,6 +126,12 @@ impl Descriptors {
         self.used.fetch_add(1, Ordering::Relaxed);
         Descriptor(Arc::clone(self))
     }
+}
+
+/// Descriptors that this process has open.
+pub fn open() -> usize {
+    // One of them is the listing itself. Without /proc, a guess.
+    std::fs::read_dir("/proc/self/fd").map_or(64, |listed| listed.count().saturating_sub(1))
 }
 
 /// One counted connection.
@@ -92,15 +150,35 @@ mod tests {
 
     #[test]
     fn connections_are_counted_until_they_are_dropped() {
-        let descriptors = Arc::new(Descriptors::with_limit(4));
-        assert_eq!((descriptors.limit(), descriptors.for_checks()), (3, 1));
+        // Other tests listen meanwhile.
+        let descriptors = Arc::new(Descriptors::with_limit(100_000));
+        let limit = descriptors.limit();
+        assert!(limit > 98_000 && limit <= 100_000 - RESERVE, "{limit}");
         assert_eq!(Descriptors::with_limit(64).for_checks(), 8);
-        assert_eq!(Descriptors::with_limit(1 << 20).for_checks(), 512);
-        let first = descriptors.take();
-        assert!(descriptors.has_room());
-        let _second = descriptors.take();
+        assert_eq!(descriptors.for_checks(), 512);
+        let most = limit - limit / FOR_BACKENDS;
+        let taken: Vec<_> = (0..most + 1_000).map(|_| descriptors.take()).collect();
         assert!(!descriptors.has_room());
-        drop(first);
+        drop(taken);
         assert!(descriptors.has_room());
+        assert!(descriptors.take_for_backend().is_some());
+    }
+
+    #[test]
+    fn what_the_process_holds_itself_is_taken_off_and_too_little_is_an_error() {
+        let descriptors = Descriptors::with_limit(64);
+        let error = descriptors.take_off_own(20, 2).unwrap_err();
+        let (limit, needed, own) = (64, 92, 44);
+        assert_eq!(error, TooFew { limit, needed, own });
+        let text = error.to_string();
+        assert!(
+            text.contains("is 64, and at least 92 are needed: 44 for"),
+            "{text}"
+        );
+        assert!(Descriptors::with_limit(91).take_off_own(20, 2).is_err());
+        let least = Descriptors::with_limit(92);
+        least.take_off_own(20, 2).unwrap();
+        assert!(least.limit() < 92 - 44);
+        assert!(open() > 2, "standard streams at the least");
     }
 }

@@ -1,9 +1,10 @@
-//! L2: sockets. Listening ([`listen`]), dialling ([`dial`]), reading and writing ([`stream`]), options of a
+//! L2: sockets. Listening ([`listen`], [`ours`]), dialling ([`dial`]), reading and writing ([`stream`]), options of a
 //! connection ([`socket`]) and how many descriptors the process may use ([`descriptors`]).
 
 pub mod descriptors;
 pub mod dial;
 pub mod listen;
+pub mod ours;
 pub mod room;
 pub mod socket;
 pub mod stream;

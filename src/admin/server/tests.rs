@@ -5,12 +5,13 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::admin::members::tests::report;
 use crate::admin::socket::bind;
+use crate::gossip::view::PeerSet;
 use crate::model::backend::{CHECK_DOWN, UNRESOLVED};
 use crate::model::settings::AdminAddress;
 use crate::snapshot::fixture::{WORKERS, cluster, endpoint, listener, snapshot};
@@ -30,6 +31,10 @@ struct Running {
 
 impl Running {
     fn start(address: AdminAddress) -> Self {
+        Self::with_places(PLACES, address)
+    }
+
+    fn with_places(places: usize, address: AdminAddress) -> Self {
         let mut endpoints = vec![
             endpoint("app", "10.0.0.1:80"),
             endpoint("app", "app.internal:80"),
@@ -68,7 +73,7 @@ impl Running {
         let socket = bind(&address).unwrap();
         let address = socket.address();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve_up_to(PLACES, socket, state, stopped));
+        let task = tokio::spawn(serve_up_to(places, socket, state, stopped));
         Self {
             readiness,
             gossip,
@@ -323,10 +328,10 @@ async fn one_connection_asks_again_and_ends_with_the_server() {
 }
 
 #[tokio::test]
-async fn no_more_connections_than_there_are_places() {
+async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
     let running = Running::tcp();
     let mut held = Vec::new();
-    for _ in 0..PLACES {
+    for _ in 0..3 * PLACES {
         let mut stream = TcpStream::connect(&running.address).await.unwrap();
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -335,18 +340,60 @@ async fn no_more_connections_than_there_are_places() {
         // Its answer shows that it has a place.
         stream.read_u8().await.unwrap();
         held.push(stream);
+        assert_eq!(body_of(&running.get("/healthz").await), "ok\n");
     }
-    let (mut asks, request) = (
-        TcpStream::connect(&running.address).await.unwrap(),
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    let mut rest = Vec::new();
+    held[0].read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"ok\n"), "it was closed after its answer");
+}
+
+#[tokio::test]
+async fn who_is_being_answered_keeps_its_place_and_probes_have_theirs() {
+    let running = Running::with_places(TEXTS, AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    // Answers that nobody takes: the members' text is larger than what the sockets hold.
+    let mut large = report();
+    let member = large.set.members[0].clone();
+    let mut set = PeerSet::clone(&large.set);
+    set.members = vec![member; 40_000];
+    large.set = Arc::new(set);
+    running.gossip.send_replace(Some(Arc::new(large)));
+    let mut held = Vec::new();
+    for _ in 0..TEXTS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let address = running.address.parse().unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let request = format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // It is being answered.
+        stream.read_u8().await.unwrap();
+        held.push(stream);
+    }
+    let refused = running.get("/metrics").await;
+    assert_eq!(status_of(&refused), 503);
+    assert!(
+        body_of(&refused).contains("only /healthz and /readyz"),
+        "{refused}"
     );
-    asks.write_all(request).await.unwrap();
-    let mut answer = [0; 12];
-    let early = timeout(Duration::from_millis(50), asks.read_exact(&mut answer)).await;
-    assert!(early.is_err(), "waits for a place");
-    drop(held.pop());
-    asks.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    for _ in 0..3 {
+        assert_eq!(body_of(&running.get("/healthz").await), "ok\n");
+        assert_eq!(
+            status_of(&running.get("/readyz").await),
+            503,
+            "it is starting"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_let_go_soon() {
+    let running = Running::tcp();
+    let began = Instant::now();
+    let mut silent = TcpStream::connect(&running.address).await.unwrap();
+    silent.write_all(b"GET /hea").await.unwrap();
+    assert_eq!(silent.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed");
+    let took = began.elapsed();
+    assert!(took >= FIRST_HEAD && took < HEAD_TIMEOUT, "{took:?}");
 }
 
 #[tokio::test]
