@@ -10,16 +10,18 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::geteuid;
 use thiserror::Error;
 use tracing::{error, info};
 
+use crate::files;
 use crate::model::settings::AccessLog;
 use crate::telemetry::access_log::{LogSender, lines};
 use crate::telemetry::metrics::ProcessMetrics;
@@ -156,9 +158,13 @@ impl Sink {
                 Ok(Self::Stdout(stdout.map_err(AccessLogError::Stdout)?.into()))
             }
             AccessLog::File(path) => {
-                let file = open(path).map_err(|cause| AccessLogError::Open {
-                    path: path.clone(),
-                    cause,
+                let opened = path.clone();
+                // Of a mount that hangs no reload may wait for long.
+                let file = files::bounded(path, move || open(&opened)).map_err(|cause| {
+                    AccessLogError::Open {
+                        path: path.clone(),
+                        cause,
+                    }
                 })?;
                 Ok(Self::File {
                     path: path.clone(),
@@ -177,13 +183,35 @@ impl Sink {
 }
 
 /// Opens for appending. A named pipe without a reader is an error, not a wait.
+///
+/// As root, where others can put things they could make us write into any file: there no link is followed, and what is
+/// there already must belong to root.
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
+    open_as(path, geteuid().is_root())
+}
+
+fn open_as(path: &Path, root: bool) -> io::Result<File> {
+    let careful = if root { libc::O_NOFOLLOW } else { 0 };
+    let opened = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | careful)
+        .open(path);
+    let file = match opened {
+        Err(error) if root && error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(io::Error::other(
+                "it is a symbolic link, and as root none is followed (for standard output, write \"stdout\")",
+            ));
+        }
+        opened => opened?,
+    };
+    let owner = file.metadata()?.uid();
+    if root && owner != 0 {
+        return Err(io::Error::other(format!(
+            "it belongs to user {owner}, and as root only a file of root's own is written (chown it, or run as that user)"
+        )));
+    }
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file)

@@ -245,3 +245,23 @@ fn a_pipe_without_a_reader_is_an_error() {
     .unwrap();
     assert!(AccessLogWriter::start(&AccessLog::File(path), Arc::default()).is_err());
 }
+
+#[test]
+fn as_root_no_link_is_followed_and_no_file_of_others_is_written() {
+    use std::os::unix::fs::{chown, symlink};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("target"), "").unwrap();
+    symlink(path("target"), path("link")).unwrap();
+    assert!(open_as(&path("link"), false).is_ok());
+    let error = open_as(&path("link"), true).unwrap_err().to_string();
+    assert!(error.contains("symbolic link"), "{error}");
+    if geteuid().is_root() {
+        assert!(open_as(&path("new"), true).is_ok());
+        assert!(open_as(&path("target"), true).is_ok());
+        chown(path("target"), Some(65_534), None).unwrap();
+    }
+    let error = open_as(&path("target"), true).unwrap_err().to_string();
+    assert!(error.contains("it belongs to user"), "{error}");
+}
