@@ -24,7 +24,7 @@
 //! backends, [`admin`] answers operators, [`logging`] writes; and [`control`] is the one writer of snapshots. Neither
 //! plane imports the other; [`app`] puts them together, [`cli`] is the command line. [`agent`] is the other life of
 //! the program: beside a service, it checks it and announces it to the peer set. Below both stand [`transport`]
-//! (sockets), [`telemetry`] (counters, metrics, the log's line) and [`model`] (the words that all use).
+//! (sockets), [`files`] (the one reader of files), [`telemetry`] (counters, metrics, the log's line) and [`model`] (the words that all use).
 
 pub mod admin;
 pub mod agent;
@@ -34,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod files;
 pub mod gossip;
 pub mod health;
 pub mod http1;

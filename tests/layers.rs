@@ -1,6 +1,6 @@
 //! Imports point down only: no `crate::` path of the source points up or across the layers.
 //!
-//! L0 model; L1 pure rooms that do not know each other; L2 snapshot over transport; L3 the data plane (proxy) and the
+//! L0 model; L1 pure rooms that do not know each other; L2 files, and snapshot over transport; L3 the data plane (proxy) and the
 //! rooms of the control plane, none of which imports another; above them control and agent, then app, cli and demo.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// What each room may import beside itself.
 const L0: &[&str] = &["model"];
 const L1: &[&str] = &["route", "balance", "limit", "http1", "gossip", "telemetry"];
-const L2: &[&str] = &["snapshot", "transport"];
+const L2: &[&str] = &["snapshot", "transport", "files"];
 const CONTROL_ROOMS: &[&str] = &["config", "discovery", "health", "admin", "logging"];
 
 /// Whether code in the room `from` may import the room `to`; `None` if one of them has no layer yet.
@@ -27,6 +27,7 @@ fn allowed(from: &str, to: &str) -> Option<bool> {
         _ if !known => return None,
         _ if from == to => true,
         "model" => false,
+        "files" => below(&[L0]),
         "transport" => below(&[L0]) || below(&[L1]),
         "snapshot" => below(&[L0, L1, &["transport"]]),
         "proxy" => below(&[L0, L1, L2]),

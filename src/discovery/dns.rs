@@ -1,6 +1,6 @@
 //! Names to addresses, again and again.
 //!
-//! The system's resolver answers (so `/etc/hosts` and the search list count), in its own threads. A look-up that
+//! The system's resolver answers (so `/etc/hosts` and the search list count), on threads apart ([`super::lookup`]). A look-up that
 //! fails keeps the last answer; a name that never resolved has none. Addresses are sorted, since resolvers rotate
 //! them and an order alone is no change.
 
@@ -14,10 +14,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::lookup;
 use crate::model::address::BackendAddress;
 
-/// A look-up that takes longer has failed.
-const LOOK_UP: Duration = Duration::from_secs(5);
 /// Addresses of one name that are used: the first ones in their order.
 const MOST_ADDRESSES: usize = 256;
 
@@ -150,10 +149,8 @@ async fn look_up(name: &BackendAddress) -> std::io::Result<(Vec<SocketAddr>, usi
     let BackendAddress::Name { host, port } = name else {
         return Ok((Vec::new(), 0));
     };
-    let found = timeout(LOOK_UP, tokio::net::lookup_host((host.as_str(), *port)))
-        .await
-        .map_err(|_| std::io::ErrorKind::TimedOut)??;
-    let (addresses, left_out) = in_order(found.collect());
+    let found = lookup::look_up(host, *port).await?;
+    let (addresses, left_out) = in_order(found);
     if addresses.is_empty() {
         Err(std::io::Error::other("the name has no address"))
     } else {

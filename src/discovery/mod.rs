@@ -1,5 +1,6 @@
-//! L3 control: where members come from, beside the file. Names of backends are resolved here ([`dns`]), off the
-//! workers, and kept fresh; what the peer set announces becomes candidates here ([`gossip`]).
+//! L3 control: where members come from, beside the file. Names of backends are resolved here ([`dns`] decides when,
+//! [`lookup`] asks), off the workers, and kept fresh; what the peer set announces becomes candidates here ([`gossip`]).
 
 pub mod dns;
 pub mod gossip;
+pub mod lookup;
