@@ -1,21 +1,23 @@
 //! The composition root: the only place that sees both planes. Start order and drain order stand here.
 //!
-//! Start: file → descriptor limit → sockets and first snapshot → logs → admin → workers → ready. Stop: not ready →
-//! `shutdown_delay` → listeners close, what is at rest closes, the rest is given `drain_timeout` → logs → exit.
+//! Start: file → signals → descriptor limit → sockets and first snapshot → logs → admin → workers → ready. Stop: not
+//! ready → `shutdown_delay` → listeners and admin close, what is at rest closes, the rest is given `drain_timeout` → logs →
+//! exit. Signals are heard through all of it ([`signals`]), and what hangs on the way out is left behind.
+
+mod signals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{AdminServer, AdminState, Started};
 use crate::control::{
-    Control, First, Membership, OnApplied, Peers, Signals, first_snapshot, read_config,
-    resolve_path,
+    Control, First, Membership, OnApplied, Peers, first_snapshot, read_config, resolve_path,
 };
 use crate::discovery::gossip::member::Windows;
 use crate::logging::access::AccessLogWriter;
@@ -26,10 +28,14 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::readiness::{Readiness, Stage};
-use crate::transport::descriptors::Descriptors;
+use crate::transport::descriptors::{self, Descriptors};
 
 /// How long the access log may take to write what is queued when the process ends.
 const LOG_CLOSE: Duration = Duration::from_secs(2);
+/// How long what is left may take to end when the sessions have.
+const WAY_OUT: Duration = Duration::from_secs(10);
+/// And when the end was asked for twice.
+const CUT_SHORT: Duration = Duration::from_secs(1);
 /// Between two looks at the workers while they drain.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -88,8 +94,8 @@ async fn serve(
     on_applied: Option<OnApplied>,
 ) -> anyhow::Result<()> {
     let started = Started::now();
-    let mut ends = Ends::listen()?;
-    let signals = follow_signals()?;
+    let (mut ends, signals) = signals::follow().context("cannot follow signals")?;
+    warn_of_root();
     let config = Arc::clone(&first.config);
     let process = Arc::clone(&first.process);
     let workers = config.workers.unwrap_or_else(cores);
@@ -106,18 +112,24 @@ async fn serve(
         Arc::clone(&reports),
         Arc::clone(&process),
     );
-    let (snapshot, registry, names) = first_snapshot(&config, &mut peers, workers, &descriptors)
-        .await
-        .map_err(|errors| {
-            anyhow::anyhow!(
-                errors
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            )
-        })?;
+    let (snapshot, registry, names) =
+        first_snapshot(&config, &mut peers, workers)
+            .await
+            .map_err(|errors| {
+                anyhow::anyhow!(
+                    errors
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join("\n")
+                )
+            })?;
     membership.switch(member)?;
+    descriptors.take_off_own(descriptors::open(), workers)?;
+    info!(
+        connections = descriptors.limit(),
+        "connections, clients' and backends' together, that the descriptor limit carries"
+    );
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), workers));
     let access = AccessLogWriter::start(
@@ -169,36 +181,66 @@ async fn serve(
     drop(snapshot);
 
     let control_ended = tokio::select! {
-        () = ends.next() => false,
+        () = ends.wished(1) => false,
         _ = &mut control => true,
     };
     if control_ended {
         // It ends only by a bug before it is told to. Traffic goes on as it was; an operator must know.
         error!("the control plane failed: nothing is reloaded any more until a restart");
-        ends.next().await;
+        ends.wished(1).await;
     }
     readiness.advance(Stage::Draining);
     let delay = show_duration(config.shutdown_delay);
     info!(%delay, "stopping");
     let bound = publisher.current().drain_timeout + Duration::from_secs(1);
-    let outcome = tokio::select! {
-        () = drain(&planes, &stop, config.shutdown_delay, bound) => Ok(()),
-        () = ends.next() => Err(anyhow::anyhow!("told to stop twice: ended without waiting for live sessions")),
+    let drained = tokio::select! {
+        () = drain(&planes, &stop, config.shutdown_delay, bound) => true,
+        () = ends.wished(2) => false,
     };
     stop.send_replace(true);
     anyhow::ensure!(!control_ended, "the control plane had failed");
-    let (access, admin) = control.await.context("the control plane failed")?;
-    admin.stop().await;
+    let left = if drained {
+        tokio::select! {
+            left = tokio::time::timeout(WAY_OUT, leave(control)) => left,
+            () = ends.wished(2) => return Err(told_twice()),
+        }
+    } else {
+        tokio::time::timeout(CUT_SHORT, leave(control)).await
+    };
+    match left {
+        Ok(left) => left?,
+        Err(_) => warn!("something hangs on the way out and is left behind"),
+    }
+    info!("stopped");
+    if drained { Ok(()) } else { Err(told_twice()) }
+}
+
+fn told_twice() -> anyhow::Error {
+    anyhow::anyhow!("told to stop twice: ended without waiting for live sessions")
+}
+
+/// Waits for what ends after the sessions.
+async fn leave(control: JoinHandle<AccessLogWriter>) -> anyhow::Result<()> {
+    let access = control.await.context("the control plane failed")?;
     let closed = tokio::task::spawn_blocking(move || access.close(LOG_CLOSE)).await;
     if !closed.unwrap_or(false) {
         warn!("the access log did not take all lines in time");
     }
-    info!("stopped");
-    outcome
+    Ok(())
+}
+
+/// What can go wrong goes wrong with all rights.
+fn warn_of_root() {
+    if rustix::process::geteuid().is_root() {
+        warn!(
+            "runs as root, which it does not need: run it as a user of its own, with CAP_NET_BIND_SERVICE for ports \
+             below 1024"
+        );
+    }
 }
 
 /// Waits for those who send traffic to turn away, then lets live sessions end, for at most `bound`. From then on no
-/// reload opens anything anew.
+/// reload opens anything, and the admin server gives up its address.
 async fn drain(
     planes: &Workers,
     stop: &watch::Sender<bool>,
@@ -231,50 +273,6 @@ async fn keep_checking(
         error!(%failure, "the health checks failed and begin anew");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    term: Signal,
-    int: Signal,
-}
-
-impl Ends {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
-/// SIGHUP and SIGUSR1, as notes to the control plane.
-fn follow_signals() -> anyhow::Result<Signals> {
-    let signals = Signals {
-        reload: Arc::default(),
-        file_event: Arc::default(),
-        reopen: Arc::default(),
-    };
-    for (kind, note) in [
-        (SignalKind::hangup(), &signals.reload),
-        (SignalKind::user_defined1(), &signals.reopen),
-    ] {
-        let mut signal = signal(kind)?;
-        let note = Arc::clone(note);
-        tokio::spawn(async move {
-            while signal.recv().await.is_some() {
-                note.notify_one();
-            }
-        });
-    }
-    Ok(signals)
 }
 
 fn cores() -> usize {

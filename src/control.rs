@@ -29,6 +29,7 @@ use crate::config::compile::{World, compile};
 use crate::config::schema::{AccessLog, Config};
 use crate::config::watch::Targets;
 use crate::discovery::dns::{Resolved, Resolver, resolve_all};
+use crate::files::bounded_async_for;
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::model::address::BackendAddress;
@@ -36,7 +37,6 @@ use crate::snapshot::publish::Publisher;
 use crate::snapshot::registry::Registry;
 use crate::snapshot::{Departing, Snapshot};
 use crate::telemetry::metrics::ProcessMetrics;
-use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
 pub use changes::Changes;
@@ -51,6 +51,8 @@ pub use state::state_dir;
 pub const COALESCE: Duration = Duration::from_millis(50);
 /// How long a start or a reload waits for the first answers about names.
 const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
+/// How long a reload may take to understand the file and to read what it names.
+const PARSE: Duration = Duration::from_secs(20);
 /// Between two looks at what drains.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
 
@@ -126,7 +128,6 @@ pub async fn first_snapshot(
     config: &Arc<Config>,
     peers: &mut Peers,
     workers: usize,
-    descriptors: &Descriptors,
 ) -> Result<
     (
         Snapshot,
@@ -148,11 +149,6 @@ pub async fn first_snapshot(
         departing,
     };
     let snapshot = compile(&peers.effective(config), world);
-    let carried = descriptors.limit();
-    info!(
-        connections = carried,
-        "connections, clients' and backends' together, that the descriptor limit carries"
-    );
     Ok((snapshot, registry, names))
 }
 
@@ -215,12 +211,13 @@ impl Control {
         self
     }
 
-    /// Follows everything that changes until `stop` says so; gives back what must be closed in order.
+    /// Follows everything that changes until `stop` says so. Then the admin server gives up its address, so that the
+    /// next process can have it, and the peer set is left; gives back what must be closed last.
     pub async fn run(
         mut self,
         signals: Signals,
         mut stop: watch::Receiver<bool>,
-    ) -> (AccessLogWriter, AdminServer) {
+    ) -> AccessLogWriter {
         let mut look = tokio::time::interval(DRAIN_LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -230,13 +227,15 @@ impl Control {
                 () = signals.reopen.notified() => self.access.reopen(),
                 Some(resolved) = self.answers.recv() => self.take_answers(resolved).await,
                 () = self.peers.changed() => self.take_peers().await,
-                () = self.membership.touched() => self.membership.read_again(),
+                () = self.membership.touched() => {
+                    tokio::task::block_in_place(|| self.membership.read_again());
+                }
                 _ = look.tick() => self.look_at_drains().await,
                 _ = stop.changed() => break,
             }
         }
-        self.membership.leave().await;
-        (self.access, self.admin)
+        tokio::join!(self.admin.stop(), self.membership.leave());
+        self.access
     }
 
     /// Reads the file and applies it. Unless `always`, a text that was tried already is left alone.
@@ -255,7 +254,14 @@ impl Control {
         if !always && tokio::task::block_in_place(|| self.tried.is_same(&sources)) {
             return;
         }
-        let (parsed, tried) = tokio::task::block_in_place(|| files::parse(sources));
+        let parse = move || Ok(files::parse(sources));
+        let (parsed, tried) = match bounded_async_for(&self.path, PARSE, parse).await {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                error!(path = %self.path.display(), %error, "reload refused: what the file names cannot be read");
+                return self.count_reload(false);
+            }
+        };
         self.targets.send_replace(tried.targets());
         self.tried = tried;
         let applied = match parsed {
@@ -307,7 +313,8 @@ impl Control {
                 return false;
             }
         };
-        let member = match self.membership.prepare(config.gossip.as_ref()) {
+        let prepare = || self.membership.prepare(config.gossip.as_ref());
+        let member = match tokio::task::block_in_place(prepare) {
             Ok(member) => member,
             Err(error) => {
                 error!(%error, "reload refused: [gossip] cannot be applied; the configuration before goes on");

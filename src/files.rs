@@ -35,7 +35,7 @@ pub enum Refusal {
     #[error("it is larger than {0} bytes")]
     Size(usize),
     /// It takes too long.
-    #[error("it is not read within {} s: it hangs, or its file system does", BOUND.as_secs())]
+    #[error("it takes too long: it hangs, or its file system does")]
     Slow,
     /// It took too long before, and still does.
     #[error("an earlier look at it still hangs")]
@@ -117,9 +117,21 @@ pub async fn bounded_async<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    bounded_async_for(path, BOUND, work).await
+}
+
+/// As [`bounded_async`], for work that may take so long: one on several files.
+///
+/// # Errors
+/// Likewise.
+pub async fn bounded_async_for<T: Send + 'static>(
+    path: &Path,
+    bound: Duration,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (done, result) = oneshot::channel();
     let ticket = start(path, work, move |result| drop(done.send(result)))?;
-    match tokio::time::timeout(BOUND, result).await {
+    match tokio::time::timeout(bound, result).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(failed()),
         Err(_) => Err(ticket.hangs()),

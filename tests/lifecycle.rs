@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::backend::{Action, Answer, Backend, Gate, Step};
 use support::client::{Client, get};
+use support::port::Port;
 use support::process::{PROGRAM, Proxy, run, run_config, web};
 use support::wait::{PATIENCE, wait_until};
 use support::ws::Tunnel;
 
 #[test]
 fn sigterm_closes_listeners_and_idle_connections_lets_busy_ones_finish_and_exits_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let backend = Backend::start("a");
         let gate = Gate::new();
         let inner = gate.clone();
@@ -85,8 +86,96 @@ fn a_second_signal_exits_at_once() {
     wait_until(PATIENCE, "the listener is closed", || {
         Client::try_connect(addr).is_err()
     });
+    insist(&proxy);
+}
+
+/// Asks for the end again and again: what comes within a second is one wish, so it takes more than that.
+fn insist(proxy: &Proxy) {
+    let mut code = None;
+    wait_until(PATIENCE, "it ends at once", || {
+        proxy.signal(Signal::TERM);
+        code = proxy.try_exit();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(1), "{}", proxy.log());
+}
+
+#[test]
+fn two_signals_within_a_second_are_one_wish() {
+    let backend = Backend::start("a");
+    let gate = Gate::new();
+    let inner = gate.clone();
+    backend.behave(move |_| Answer::new(200, "late").gate(&inner));
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let addr = proxy.addr("web");
+    let mut busy = Client::connect(addr);
+    busy.send("GET /busy HTTP/1.1\r\nhost: a\r\n\r\n");
+    wait_until(PATIENCE, "it is at the backend", || backend.requests() == 1);
+    // As timeout(1) does it: the process, and then its group.
     proxy.signal(Signal::TERM);
-    proxy.wait_exit(PATIENCE);
+    proxy.signal(Signal::INT);
+    wait_until(PATIENCE, "the listener is closed", || {
+        Client::try_connect(addr).is_err()
+    });
+    gate.open();
+    assert_eq!(busy.response().text(), "late");
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn signals_that_mean_nothing_here_are_ignored_with_a_line() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    for (signal, name) in [
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
+        (Signal::IO, "SIGIO"),
+        (Signal::POWER, "SIGPWR"),
+        (Signal::XFSZ, "SIGXFSZ"),
+    ] {
+        proxy.signal(signal);
+        let line = format!(
+            "WARN ignored: SIGTERM, SIGINT and SIGQUIT drain and end, SIGHUP reloads, SIGUSR1 reopens the access log \
+             signal={name}"
+        );
+        wait_until(PATIENCE, name, || proxy.log().contains(&line));
+    }
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+}
+
+#[test]
+fn while_it_drains_the_next_process_starts_beside_it() {
+    let backend = Backend::start("a");
+    let gate = Gate::new();
+    let inner = gate.clone();
+    backend.behave(move |r| match r.target.as_str() {
+        "/busy" => Answer::new(200, "late").gate(&inner),
+        _ => Answer::new(200, "soon"),
+    });
+    let held = [Port::reserve("127.0.0.1"), Port::reserve("127.0.0.1")];
+    let [listener, admin] = held.each_ref().map(|port| port.addr);
+    let config = web(&[&backend], "").replace("127.0.0.1:0", &listener.to_string())
+        + &format!("[admin]\naddress = \"{admin}\"\n");
+    let is_ready = || Client::try_connect(admin).is_ok_and(|mut c| c.get("/readyz").status == 200);
+    let first = Proxy::spawn(&config);
+    wait_until(PATIENCE, "it is ready", is_ready);
+    let mut busy = Client::connect(listener);
+    busy.send("GET /busy HTTP/1.1\r\nhost: a\r\n\r\n");
+    wait_until(PATIENCE, "it is at the backend", || backend.requests() == 1);
+    first.signal(Signal::TERM);
+    wait_until(PATIENCE, "both addresses are given up", || {
+        Client::try_connect(listener).is_err() && Client::try_connect(admin).is_err()
+    });
+    let second = Proxy::spawn(&config);
+    wait_until(PATIENCE, "the next one is ready", is_ready);
+    assert!(first.is_running(), "it still drains");
+    assert_eq!(get(listener, "/").text(), "soon");
+    gate.open();
+    assert_eq!(busy.response().text(), "late");
+    assert_eq!(first.wait_exit(PATIENCE).code(), Some(0));
+    assert!(second.is_running());
 }
 
 #[test]
@@ -102,8 +191,7 @@ fn during_the_shutdown_delay_readyz_is_503_and_requests_are_served() {
     for _ in 0..10 {
         assert_eq!(get(addr, "/").status, 200);
     }
-    proxy.signal(Signal::TERM);
-    proxy.wait_exit(PATIENCE);
+    insist(&proxy);
 }
 
 #[test]

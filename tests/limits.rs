@@ -259,3 +259,40 @@ fn out_of_descriptors_it_neither_spins_nor_loses_its_listener_nor_its_admin() {
             .is_ok_and(|r| r.status == 200)
     });
 }
+
+#[test]
+fn where_descriptors_are_too_few_it_does_not_start_and_with_just_enough_admin_answers() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let config = "workers = 2\n".to_owned() + &web(&[&backend], "");
+    let proxy = Proxy::spawn_with_descriptors(&config, 64);
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(1));
+    let mut needed = None;
+    wait_until(PATIENCE, "the reason is said", || {
+        let log = proxy.log();
+        let said = log.split_once("the limit of open files is 64, and at least ");
+        needed = said.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        needed.is_some()
+    });
+    let proxy = Proxy::start_with_descriptors(&config, needed.unwrap());
+    let addr = proxy.addr("web");
+    let crowd: Vec<Client> = (0..200).map(|_| Client::connect(addr)).collect();
+    wait_until(PATIENCE, "it is at its bound", || {
+        proxy.count("lbproxy_rejected_total", &[("reason", "descriptor_limit")]) > 0
+    });
+    for _ in 0..20 {
+        assert_eq!(proxy.admin("/readyz").status, 200);
+    }
+    proxy.reload_ok(&(config.clone() + "# again\n"));
+    assert!(
+        !proxy.log().contains("Too many open files"),
+        "{}",
+        proxy.log()
+    );
+    drop(crowd);
+    wait_until(PATIENCE, "it serves again", || {
+        Client::connect(addr)
+            .try_request("GET", "/", "", b"")
+            .is_ok_and(|r| r.status == 200)
+    });
+}

@@ -23,7 +23,6 @@ use lbproxy::model::settings::AccessLog;
 use lbproxy::snapshot::publish::Publisher;
 use lbproxy::telemetry::metrics::ProcessMetrics;
 use lbproxy::telemetry::readiness::Readiness;
-use lbproxy::transport::descriptors::Descriptors;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -136,10 +135,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         Arc::clone(&reports),
         Arc::clone(&process),
     );
-    let (snapshot, registry, names) =
-        first_snapshot(&first.config, &mut peers, 1, &Descriptors::raise())
-            .await
-            .unwrap();
+    let (snapshot, registry, names) = first_snapshot(&first.config, &mut peers, 1).await.unwrap();
     let own = snapshot.listeners[0].sockets.local_addr();
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), 1));
@@ -227,7 +223,6 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
     eventually("the file rules", || backends() == [row(fixed)]).await;
 
     stop.send_replace(true);
-    let (access, admin) = control.await.unwrap();
-    admin.stop().await;
+    let access = control.await.unwrap();
     assert!(access.close(PATIENCE));
 }

@@ -4,14 +4,17 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use support::backend::{Action, Answer, Backend, Gate};
 use support::client::{Client, get};
 use support::load::Load;
+use support::metrics::{Format, Metrics};
+use support::port::Port;
 use support::process::{ACCESS_LOG, Proxy, Reload, complete, web};
 use support::wait::{PATIENCE, holds_for, wait_until};
 use support::ws::Tunnel;
@@ -283,6 +286,36 @@ fn sighup_reloads_where_the_file_is_not_watched() {
 }
 
 #[test]
+fn a_path_that_is_a_pipe_for_a_moment_stops_neither_reloads_nor_the_end() {
+    let backend = Backend::start("a");
+    let base = web(&[&backend], "");
+    let gossip = "[gossip]\naddress = \"127.0.0.1:0\"\nadvertise = \"127.0.0.1:1\"\nkey_files = [\"pipe\"]\n";
+    let proxy = Proxy::start(&base);
+    let pipe = |name: &str| {
+        let made = std::process::Command::new("mkfifo")
+            .arg(proxy.dir().join(name))
+            .status()
+            .unwrap();
+        assert!(made.success());
+    };
+    // Where the file is, where a key should be, and where the access log should be, nobody reads or writes.
+    let before = proxy.reloads();
+    pipe(".lb.toml.new");
+    std::fs::rename(proxy.dir().join(".lb.toml.new"), proxy.config_path()).unwrap();
+    proxy.signal(Signal::HUP);
+    assert_eq!(proxy.wait_reload(before), Reload::Rejected);
+    assert!(proxy.log().contains("it is a pipe, not a regular file"));
+    pipe("pipe");
+    for more in [gossip, "[log]\naccess = { file = \"pipe\" }\n"] {
+        assert_eq!(proxy.reload(&(base.clone() + more)), Reload::Rejected);
+    }
+    proxy.reload_ok(&(base + "# whole again\n"));
+    std::fs::rename(proxy.dir().join("pipe"), proxy.config_path()).unwrap();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
 fn a_file_that_is_touched_but_not_changed_is_no_reload() {
     let backend = Backend::start("a");
     let config = web(&[&backend], "");
@@ -366,4 +399,72 @@ fn clients_of_a_removed_listener_are_told_to_close_and_not_cut() {
         assert_eq!((answer.status, answer.closes()), (200, true));
         assert!(client.is_closed());
     }
+}
+
+#[test]
+fn a_listener_and_the_admin_server_move_between_overlapping_addresses_without_a_gap() {
+    let backend = Backend::start("a");
+    let held = [Port::reserve("127.0.0.1"), Port::reserve("127.0.0.1")];
+    let [web_at, admin_at] = held.each_ref().map(|port| port.addr);
+    let config = |ip: &str| {
+        let listener = format!("\"{ip}:{}\"", web_at.port());
+        let admin = format!("[admin]\naddress = \"{ip}:{}\"\n", admin_at.port());
+        web(&[&backend], "").replace("\"127.0.0.1:0\"", &listener) + &admin
+    };
+    let applied = || -> Option<u64> {
+        let mut client = Client::try_connect(admin_at).ok()?;
+        let page = client.try_request("GET", "/metrics", "", b"").ok()?;
+        let metrics = Metrics::parse(page.text(), Format::Text).unwrap();
+        let labels = [("result", "rejected")];
+        assert_eq!(metrics.count("lbproxy_config_reloads_total", &labels), 0);
+        Some(metrics.count("lbproxy_config_generation", &[]))
+    };
+    // Free while the proxy binds them: a bound socket would be in the way of all addresses.
+    drop(held);
+    let proxy = Proxy::spawn(&config("127.0.0.1"));
+    wait_until(PATIENCE, "it is ready", || {
+        Client::try_connect(web_at).is_ok_and(|mut c| c.get("/").status == 200)
+    });
+    let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for (address, path) in [(web_at, "/"), (admin_at, "/healthz")] {
+            let (stop, asked) = (&stop, &asked);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut client = Client::try_connect(address).expect("somebody listens");
+                    let answer = client.try_request("GET", path, "connection: close\r\n", b"");
+                    assert_eq!(answer.expect("it is answered").status, 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let moved = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let ways = ["0.0.0.0", "", "127.0.0.1", "", "0.0.0.0", "127.0.0.1"];
+            for (place, ip) in ways.into_iter().enumerate() {
+                proxy.replace_config(&config(ip));
+                wait_until(PATIENCE, ip, || applied() == Some(place as u64 + 2));
+                let before = asked.load(Ordering::Relaxed);
+                wait_until(PATIENCE, "some more are asked", || {
+                    asked.load(Ordering::Relaxed) > before + 20
+                });
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        moved.unwrap();
+    });
+    // Where IPv4 has no part, another program may be there, and that is a true reason.
+    proxy.replace_config(&config("[::]"));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, web_at.port()));
+    wait_until(PATIENCE, "it is on IPv6 alone", || {
+        Client::try_connect(v6).is_ok_and(|mut c| c.get("/").status == 200)
+            && Client::try_connect(web_at).is_err()
+    });
+    let _stranger = TcpListener::bind(web_at).unwrap();
+    proxy.replace_config(&config(""));
+    wait_until(PATIENCE, "it is refused", || {
+        proxy
+            .log()
+            .contains("the address is in use by another program")
+    });
+    assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
 }

@@ -1,7 +1,6 @@
 //! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and changes
 //! nothing; the files that it names are read, as at a start.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
 use crate::config::load::{MAX_FILE, is_agent, load_agent, load_sources};
 use crate::config::schema::{AgentConfig, Config};
 use crate::config::sources::{Sources, Unreadable};
+use crate::config::watch::read_now;
 use crate::control::{Absent, Machine, look_at_secrets};
 use crate::gossip::text::redacted;
 
@@ -133,13 +133,9 @@ fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
     (loaded.config.as_ref().map(contents), loaded.diagnostics)
 }
 
-/// The bytes of a file, one more than the limit at the most, so that a device or a pipe cannot fill the memory.
+/// The bytes of a file, as a start would read it.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_now(path)
 }
 
 /// The report on files that cannot be read.
@@ -471,7 +467,7 @@ mod tests {
     fn a_device_without_an_end_is_refused() {
         let report = reported(Path::new("/dev/zero"), false);
         assert!(
-            !report.valid && report.err.contains("the file is too large"),
+            !report.valid && report.err.contains("it is a device, not a regular file"),
             "{}",
             report.err
         );

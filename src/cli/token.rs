@@ -228,7 +228,10 @@ mod tests {
                 |w| w.key = w.key.with_extension("pub"),
                 "is no operator's private key: it does not begin with `lbproxy-operator-1.`",
             ),
-            (|w| w.key = "/dev/zero".into(), "it is no regular file"),
+            (
+                |w| w.key = "/dev/zero".into(),
+                "it is a device, not a regular file",
+            ),
             (
                 |w| w.key = "lbproxy-operator-1.AAAA".into(),
                 "cannot read that file (a key or token was given, not the path of its file)",

@@ -14,16 +14,18 @@ use std::time::Duration;
 use glob::Pattern;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::load::MAX_FILE;
+use crate::files;
 
 /// Between two looks that no event asked for.
 const POLL: Duration = Duration::from_secs(2);
 /// Between two reads that must agree.
 const MOMENT: Duration = Duration::from_millis(10);
-/// Reads until two agree.
-const MOST_READS: u32 = 100;
+/// How long a file may take to come to rest.
+const REST: Duration = Duration::from_secs(10);
 /// Files whose ways are watched; the look that comes now and then is for the rest.
 const MOST_FILES: usize = 2000;
 /// Symlinks that are followed.
@@ -55,10 +57,18 @@ pub async fn watch_all(mut targets: tokio::sync::watch::Receiver<Targets>, chang
     let event = Arc::new(Notify::new());
     let mut followed = true;
     loop {
-        let hops = Hops::of(&targets.borrow_and_update());
-        if watcher.is_none() || hops != watched {
-            watcher = follow(&hops, &event);
-            watched = hops;
+        // A path may lead over a mount that hangs: looked at on a thread that may hang with it.
+        let now = targets.borrow_and_update().clone();
+        let first = now.files.first().cloned().unwrap_or_default();
+        let (known, signal) = (watched.clone(), Arc::clone(&event));
+        let watches = watcher.is_some();
+        let look = move || {
+            let hops = Hops::of(&now);
+            let changed = !watches || hops != known;
+            Ok(changed.then(|| (follow(&hops, &signal), hops)))
+        };
+        if let Ok(Some(next)) = files::bounded_async(&first, look).await {
+            (watcher, watched) = next;
         }
         tokio::select! {
             () = event.notified() => {}
@@ -111,7 +121,7 @@ fn concerns(
 }
 
 /// The ways to the files: the directories in which a change can change them, and the names that count there.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Hops {
     directories: BTreeSet<PathBuf>,
     names: BTreeSet<OsString>,
@@ -175,8 +185,9 @@ pub async fn settled<T, R: Future<Output = io::Result<T>>>(
     read: impl Fn() -> R,
     agree: impl Fn(&T, &T) -> bool,
 ) -> io::Result<T> {
+    let until = Instant::now() + REST;
     let mut before = read().await?;
-    for _ in 0..MOST_READS {
+    while Instant::now() < until {
         tokio::time::sleep(MOMENT).await;
         let now = read().await?;
         if agree(&now, &before) {
@@ -188,22 +199,16 @@ pub async fn settled<T, R: Future<Output = io::Result<T>>>(
 }
 
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || read_now(&path)).await;
-    read.map_err(io::Error::other)?
+    files::read_beginning_async(path, MAX_FILE + 1).await
 }
 
-/// Reads the file once, at most [`MAX_FILE`] and one more, so that the loader can say that it is too large.
+/// Reads the file once, at most [`MAX_FILE`] and one more, so that the loader can say that it is too large. Blocks, but
+/// not for long ([`files`]).
 ///
 /// # Errors
-/// What the system said.
+/// What the system said, or that it is not a regular file or hangs.
 pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut text = Vec::new();
-    std::fs::File::open(path)?
-        .take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut text)?;
-    Ok(text)
+    files::read_beginning(path, MAX_FILE + 1)
 }
 
 #[cfg(test)]

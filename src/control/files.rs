@@ -3,9 +3,10 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::diagnostics::{Diagnostic, render_set};
 use crate::config::load::{Loaded, load_sources};
@@ -14,8 +15,12 @@ use crate::config::secrets::{SecretFile, SecretKind};
 use crate::config::sources::{Sources, Unreadable};
 use crate::config::watch::{Targets, settled};
 use crate::config::world::World;
-use crate::discovery::gossip::secrets;
+use crate::discovery::gossip::secrets::{self, SecretError};
+use crate::files as paths;
 use crate::gossip::text::redacted;
+
+/// How long all texts of a configuration may take to be read once.
+const READ: Duration = Duration::from_secs(10);
 
 /// All errors and warnings of a file, as they are shown.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +48,7 @@ pub fn look_at_secrets<T>(path: &Path, loaded: Loaded<T>, absent: Absent) -> Loa
             SecretKind::Token => secrets::credential(&file).map(drop),
         };
         match read {
-            Err(error) if absent == Absent::Warning && matches!(file.try_exists(), Ok(false)) => {
+            Err(error) if absent == Absent::Warning && is_absent(&error) => {
                 let remedy = "without it a start or a reload is an error".to_owned();
                 return Ok(Some((error.to_string(), remedy)));
             }
@@ -52,6 +57,10 @@ pub fn look_at_secrets<T>(path: &Path, loaded: Loaded<T>, absent: Absent) -> Loa
         let exposed = secrets::exposed(&file, *kind == SecretKind::Operator);
         Ok(exposed.map(|exposed| (exposed.what, exposed.remedy)))
     })
+}
+
+fn is_absent(error: &SecretError) -> bool {
+    matches!(error, SecretError::Read { error, .. } if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// This machine: the environment of the process, and its files.
@@ -69,26 +78,13 @@ impl World for Machine {
     fn content(&self, path: &Path, most: usize) -> Result<Vec<u8>, String> {
         let seen = Fingerprint::of(path).ok();
         self.seen.borrow_mut().push((path.to_owned(), seen));
-        let content = read_regular(path, most).map_err(|error| error.to_string())?;
+        let content = paths::read_beginning(path, most.saturating_add(1))
+            .map_err(|error| error.to_string())?;
         match content.len() > most {
             true => Err(format!("it has more than {most} bytes")),
             false => Ok(content),
         }
     }
-}
-
-/// A regular file, at most `most` bytes of it and one more. Nothing else is read: a pipe would not end.
-fn read_regular(path: &Path, most: usize) -> io::Result<Vec<u8>> {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut content = Vec::new();
-    file.take(most as u64 + 1).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 /// What tells whether a file is the one that was read.
@@ -97,7 +93,8 @@ struct Fingerprint([i64; 7]);
 
 impl Fingerprint {
     fn of(path: &Path) -> io::Result<Self> {
-        let file = std::fs::metadata(path)?;
+        let looked_at = path.to_owned();
+        let file = paths::bounded(path, move || std::fs::metadata(looked_at))?;
         Ok(Self([
             file.dev() as i64,
             file.ino() as i64,
@@ -181,13 +178,14 @@ pub async fn read_settled(named: &[PathBuf]) -> io::Result<Sources> {
     let read = || {
         let named = named.to_owned();
         async move {
-            let read = move || Sources::read(&named, &Machine::default());
-            let read = tokio::task::spawn_blocking(read).await;
+            let about = named.first().cloned().unwrap_or_default();
+            let read = move || Ok(Sources::read(&named, &Machine::default()));
+            let read = paths::bounded_async_for(&about, READ, read).await;
             let first = |errors: Vec<Unreadable>| {
                 let error = errors.into_iter().next();
                 error.map_or_else(|| io::Error::other("nothing is named"), io::Error::other)
             };
-            read.map_err(io::Error::other)?.map_err(first)
+            read?.map_err(first)
         }
     };
     settled(read, Sources::is_same).await

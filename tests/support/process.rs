@@ -53,6 +53,13 @@ impl Proxy {
 
     /// The same with a descriptor limit that it cannot raise.
     pub fn start_with_descriptors(config: &str, limit: u32) -> Self {
+        let proxy = Self::spawn_with_descriptors(config, limit);
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// The same, and waits for nothing.
+    pub fn spawn_with_descriptors(config: &str, limit: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("lb.toml"), complete(config, dir.path())).unwrap();
         let mut command = Command::new("sh");
@@ -61,9 +68,7 @@ impl Proxy {
             &format!("ulimit -n {limit}; exec \"$0\" \"$@\""),
             PROGRAM,
         ]);
-        let proxy = Self::launch(command, dir);
-        proxy.wait_ready();
-        proxy
+        Self::launch(command, dir)
     }
 
     /// The same with a stderr that nobody reads until [`Self::read_stderr`].
@@ -164,6 +169,11 @@ impl Proxy {
         wait_for(timeout, "the proxy ends", || {
             self.child.lock().unwrap().try_wait().unwrap()
         })
+    }
+
+    /// How it ended, if it has.
+    pub fn try_exit(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
     }
 
     /// Whether it still runs.

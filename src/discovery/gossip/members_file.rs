@@ -5,7 +5,7 @@
 //! What is not good (`Candidates::to_last_good`) never comes here. It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,12 @@ use tracing::{info, warn};
 
 use super::candidates::LastGood;
 use super::{Candidate, MAX_CANDIDATES};
+use crate::files;
 use crate::gossip::record::{MAX_NAME, MAX_WEIGHT, MAX_WORD};
 
 const VERSION: u32 = 1;
 /// Largest file, bytes.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE: usize = 16 << 20;
 const MODE: u32 = 0o640;
 /// Between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,10 +53,6 @@ struct Entry {
 enum Unusable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is no regular file")]
-    NoFile,
-    #[error("it is larger than 16 MiB")]
-    TooLarge,
     #[error("it is of version {0}, and this program knows version {VERSION}")]
     Version(u32),
     #[error("{0}")]
@@ -79,19 +76,7 @@ pub fn read(path: &Path) -> LastGood {
 }
 
 fn try_read(path: &Path) -> Result<LastGood, Unusable> {
-    // A pipe would wait for its writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(Unusable::NoFile);
-    }
-    let mut text = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(Unusable::TooLarge);
-    }
+    let text = files::read(path, MAX_FILE)?;
     let AnyVersion { version } = serde_json::from_slice(&text)?;
     if version != VERSION {
         return Err(Unusable::Version(version));
@@ -292,11 +277,14 @@ mod tests {
             assert_eq!(lines.count("is not used"), i + 1);
             assert!(lines.count(said) > 0, "{i}: {said}");
         }
-        File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
+        File::create(&path)
+            .unwrap()
+            .set_len(MAX_FILE as u64 + 1)
+            .unwrap();
         assert_eq!(read(&path), LastGood::new());
-        assert_eq!(lines.count("larger than 16 MiB"), 1);
+        assert_eq!(lines.count("larger than 16777216 bytes"), 1);
         assert_eq!(read(root.path()), LastGood::new());
-        assert_eq!(lines.count("no regular file"), 1);
+        assert_eq!(lines.count("not a regular file"), 1);
     }
 
     #[test]

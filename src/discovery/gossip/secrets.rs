@@ -4,17 +4,17 @@
 //! a log: no error here shows a path that looks like one, and none shows what a file holds.
 
 use std::fmt;
-use std::fs::{OpenOptions, metadata};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::gossip::keyring::{Keyring, SecretKey};
 use crate::gossip::text::holds_secret;
 use crate::gossip::token::{AgentCredential, Authority, OperatorPublic};
 
 /// Longest file that is read, bytes: much longer than any key or token.
-const MAX_FILE: u64 = 4096;
+const MAX_FILE: usize = 4096;
 
 /// Why a file with a secret is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -40,34 +40,16 @@ pub enum SecretError {
 /// The text of a file.
 ///
 /// # Errors
-/// If it cannot be read, is no regular file (a pipe would be waited for, a device has no end), is no text, or is much
-/// too long.
+/// If it cannot be read, is not a regular file or not text, hangs, or is much too long.
 pub fn read(path: &Path) -> Result<String, SecretError> {
-    let failed = |error| SecretError::Read {
+    let bytes = files::read(path, MAX_FILE).map_err(|error| SecretError::Read {
         path: shown(path),
         error,
-    };
-    let content = |error: &str| SecretError::Content {
+    })?;
+    String::from_utf8(bytes).map_err(|_| SecretError::Content {
         path: shown(path),
-        error: error.to_owned(),
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        // A pipe that nobody writes to would hold up the opening itself.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(content("it is no regular file"));
-    }
-    let mut text = String::new();
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(content("it is too large for a key"));
-    }
-    Ok(text)
+        error: "it is not text".to_owned(),
+    })
 }
 
 /// The ring of these key files.
@@ -138,7 +120,9 @@ impl fmt::Display for Exposed {
 
 /// Whether a file is exposed; `public` is one that anybody may read.
 pub fn exposed(path: &Path, public: bool) -> Option<Exposed> {
-    let mode = metadata(path).ok()?.mode() & 0o7777;
+    let looked_at = path.to_owned();
+    let found = files::bounded(path, move || metadata(looked_at)).ok()?;
+    let mode = found.mode() & 0o7777;
     let what = exposes(mode, public)?;
     let path = shown(path);
     Some(Exposed {
@@ -206,14 +190,25 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), 0o600.into()).unwrap();
         std::fs::write(path("large"), vec![b'x'; 5000]).unwrap();
         std::fs::write(path("key"), "text").unwrap();
+        std::fs::write(path("binary"), [0xff]).unwrap();
         std::os::unix::fs::symlink(path("key"), path("link")).unwrap();
         assert_eq!(read(&path("link")).unwrap(), "text");
         for (path, said) in [
-            (path("pipe"), "pipe: it is no regular file"),
-            ("/dev/zero".into(), "/dev/zero: it is no regular file"),
-            ("/dev/null".into(), "/dev/null: it is no regular file"),
-            (folder.path().into(), ": it is no regular file"),
-            (path("large"), "large: it is too large for a key"),
+            (path("pipe"), "pipe: it is a pipe, not a regular file"),
+            (
+                "/dev/zero".into(),
+                "/dev/zero: it is a device, not a regular file",
+            ),
+            (
+                "/dev/null".into(),
+                "/dev/null: it is a device, not a regular file",
+            ),
+            (
+                folder.path().into(),
+                ": it is a directory, not a regular file",
+            ),
+            (path("large"), "large: it is larger than 4096 bytes"),
+            (path("binary"), "binary: it is not text"),
             (path("none"), "No such file"),
         ] {
             let error = read(&path).unwrap_err().to_string();
