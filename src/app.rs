@@ -148,10 +148,13 @@ async fn serve(
     let admin = AdminServer::start(config.admin.as_ref(), state)?;
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
+    let ordered = Arc::clone(&publisher);
+    let orders: crate::health::Orders = Arc::new(move |order| ordered.order(order));
     tokio::spawn(keep_checking(
         followed,
         Arc::clone(&reports),
         descriptors.for_checks(),
+        orders,
     ));
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
@@ -267,8 +270,12 @@ async fn keep_checking(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: Arc<Notify>,
     most: usize,
+    orders: crate::health::Orders,
 ) {
-    let run = || crate::health::run(snapshots.clone(), Arc::clone(&reports), most);
+    let run = || {
+        let (reports, orders) = (Arc::clone(&reports), Arc::clone(&orders));
+        crate::health::run(snapshots.clone(), reports, most, orders)
+    };
     while let Err(failure) = tokio::spawn(run()).await {
         error!(%failure, "the health checks failed and begin anew");
         tokio::time::sleep(Duration::from_secs(1)).await;

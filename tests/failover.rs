@@ -5,8 +5,10 @@
 #[macro_use]
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
@@ -15,7 +17,8 @@ use support::backend::{Answer, Backend, Step, send};
 use support::child::ChildBackend;
 use support::client::{Client, get};
 use support::load::Load;
-use support::process::{Proxy, web};
+use support::process::{ACCESS_LOG, Proxy, web};
+use support::tcp::TcpBackend;
 use support::wait::{PATIENCE, holds_for, wait_until};
 
 child_entry!();
@@ -401,4 +404,205 @@ fn a_backend_whose_answers_traffic_refuses_fails_its_check_with_that_reason() {
         // Traffic, which panic sends there, says the same.
         assert_eq!(get(proxy.addr("web"), "/").status, 502);
     }
+}
+
+/// A server that greets with `ok NAME`, or `no NAME` while it is not well, and sends back what comes.
+fn greeter(name: &'static str) -> (TcpBackend, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&well);
+    let backend = TcpBackend::threads(move |mut stream| {
+        let word = if shared.load(Relaxed) { "ok" } else { "no" };
+        let mut buffer = [0; 64];
+        let mut answer = format!("{word} {name}\n").into_bytes();
+        while stream.write_all(&answer).is_ok() {
+            match stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => answer = buffer[..read].to_vec(),
+            }
+        }
+    });
+    (backend, well)
+}
+
+/// A proxy with a primary and a backup that are [`greeter`]s.
+fn standby(primary: &TcpBackend, backup: &TcpBackend, keys: &str) -> Proxy {
+    Proxy::start(&format!(
+        "drain_timeout = \"300ms\"\n[[listener]]\nname = \"db\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         cluster = \"db\"\n[cluster.db]\nbackends = [\"{}\", {{ address = \"{}\", backup = true }}]\n\
+         check = {{ expect = \"ok\", interval = \"50ms\", timeout = \"50ms\", rise = 1, fall = 1 }}\n{keys}\n{ACCESS_LOG}",
+        primary.addr, backup.addr
+    ))
+}
+
+/// A session: what greets it, and its stream.
+fn session(proxy: &Proxy) -> (String, TcpStream) {
+    let mut stream = Client::connect(proxy.addr("db")).stream;
+    let mut greeting = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).is_ok_and(|read| read == 1) && byte != *b"\n" {
+        greeting.push(byte[0]);
+    }
+    (String::from_utf8(greeting).unwrap(), stream)
+}
+
+fn is_alive(stream: &mut TcpStream) -> bool {
+    stream.write_all(b"hello").is_ok() && stream.read_exact(&mut [0; 5]).is_ok()
+}
+
+/// Waits until a session is ended by the proxy; the log has that reason for one.
+fn wait_closed(proxy: &Proxy, mut stream: TcpStream, reason: &str) {
+    assert!(!matches!(stream.read(&mut [0]), Ok(1)), "nothing comes");
+    wait_until(PATIENCE, "the log has the reason", || {
+        proxy
+            .access_log()
+            .iter()
+            .any(|line| line["reason"] == reason)
+    });
+}
+
+#[test]
+fn sessions_of_a_backend_that_goes_down_end_as_on_down_says() {
+    let _one = alone();
+    for (keys, ends) in [
+        ("", false),
+        ("on_down = \"close\"", true),
+        ("on_down = \"drain\"", true),
+    ] {
+        let ((a, well), (b, _)) = (greeter("a"), greeter("b"));
+        let proxy = standby(&a, &b, keys);
+        proxy.wait_backend("db", a.addr, "up");
+        let (greeting, mut stream) = session(&proxy);
+        assert_eq!(greeting, "ok a", "{keys}");
+        well.store(false, Relaxed);
+        proxy.wait_backend("db", a.addr, "down");
+        assert_eq!(session(&proxy).0, "ok b", "{keys}");
+        if ends {
+            wait_closed(&proxy, stream, "backend_down");
+        } else {
+            holds_for(Duration::from_millis(500), "it goes on", || {
+                is_alive(&mut stream)
+            });
+        }
+    }
+}
+
+#[test]
+fn a_session_that_drains_goes_on_if_its_backend_is_up_again_in_time() {
+    let _one = alone();
+    let ((a, well), (b, _)) = (greeter("a"), greeter("b"));
+    let proxy = standby(&a, &b, "on_down = \"drain\"");
+    proxy.replace_config(&proxy_config_with_drain(&proxy, "1h"));
+    wait_until(PATIENCE, "the longer drain is applied", || {
+        proxy.reloads().0 == 1
+    });
+    proxy.wait_backend("db", a.addr, "up");
+    let (_, mut stream) = session(&proxy);
+    well.store(false, Relaxed);
+    proxy.wait_backend("db", a.addr, "down");
+    well.store(true, Relaxed);
+    proxy.wait_backend("db", a.addr, "up");
+    holds_for(Duration::from_millis(300), "it goes on", || {
+        is_alive(&mut stream)
+    });
+}
+
+fn proxy_config_with_drain(proxy: &Proxy, drain: &str) -> String {
+    let config = std::fs::read_to_string(proxy.config_path()).unwrap();
+    config.replace(
+        "drain_timeout = \"300ms\"",
+        &format!("drain_timeout = \"{drain}\""),
+    )
+}
+
+#[test]
+fn sessions_on_backups_end_when_the_primary_is_back() {
+    let _one = alone();
+    let ((a, well), (b, _)) = (greeter("a"), greeter("b"));
+    let proxy = standby(&a, &b, "on_up = \"close_backups\"");
+    well.store(false, Relaxed);
+    proxy.wait_backend("db", a.addr, "down");
+    let (greeting, mut stream) = session(&proxy);
+    assert_eq!(greeting, "ok b");
+    holds_for(
+        Duration::from_millis(300),
+        "it stays while it is needed",
+        || is_alive(&mut stream),
+    );
+    well.store(true, Relaxed);
+    proxy.wait_backend("db", a.addr, "up");
+    wait_closed(&proxy, stream, "primary_up");
+    let (greeting, mut stream) = session(&proxy);
+    assert_eq!(greeting, "ok a");
+    holds_for(
+        Duration::from_millis(300),
+        "it stays on the primary",
+        || is_alive(&mut stream),
+    );
+}
+
+#[test]
+fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
+    let _one = alone();
+    let ((a, a_well), (b, b_well)) = (greeter("a"), greeter("b"));
+    let proxy = standby(&a, &b, "on_up = \"stay\"\npanic_threshold = false");
+    proxy.wait_backend("db", a.addr, "up");
+    assert_eq!(session(&proxy).0, "ok a");
+    a_well.store(false, Relaxed);
+    proxy.wait_backend("db", a.addr, "down");
+    let (greeting, mut stream) = session(&proxy);
+    assert_eq!(greeting, "ok b");
+    wait_until(PATIENCE, "the log says who stands in", || {
+        proxy.log().contains("the backups stand in")
+    });
+    a_well.store(true, Relaxed);
+    proxy.wait_backend("db", a.addr, "up");
+    holds_for(Duration::from_millis(300), "the standby keeps all", || {
+        session(&proxy).0 == "ok b"
+    });
+    assert!(is_alive(&mut stream));
+    // A reload forgets nothing.
+    proxy.reload_ok(&proxy_config_with_drain(&proxy, "1s"));
+    assert_eq!(session(&proxy).0, "ok b");
+    b_well.store(false, Relaxed);
+    proxy.wait_backend("db", b.addr, "down");
+    assert_eq!(session(&proxy).0, "ok a", "the other takes over");
+    b_well.store(true, Relaxed);
+    proxy.wait_backend("db", b.addr, "up");
+    assert_eq!(session(&proxy).0, "ok a", "and keeps all in its turn");
+}
+
+#[test]
+fn without_panic_nothing_is_sent_to_backends_that_are_down() {
+    let _one = alone();
+    let ((a, a_well), (b, b_well)) = (greeter("a"), greeter("b"));
+    let proxy = standby(&a, &b, "panic_threshold = false");
+    a_well.store(false, Relaxed);
+    b_well.store(false, Relaxed);
+    proxy.wait_backend("db", a.addr, "down");
+    proxy.wait_backend("db", b.addr, "down");
+    assert_eq!(session(&proxy).0, "", "closed");
+    let panic = proxy.count("lbproxy_cluster_panic", &[("cluster", "db")]);
+    assert_eq!(panic, 0);
+    let rejected = [("listener", "db"), ("reason", "no_backend")];
+    assert!(proxy.count("lbproxy_rejected_total", &rejected) > 0);
+    wait_until(PATIENCE, "the log says so", || {
+        proxy.log().contains("no backend is healthy")
+    });
+    b_well.store(true, Relaxed);
+    proxy.wait_backend("db", b.addr, "up");
+    assert_eq!(session(&proxy).0, "ok b");
+
+    let (web, health) = checked("web");
+    let proxy = Proxy::start(&web_config(&web));
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+    health.store(500, Relaxed);
+    proxy.wait_backend("web", web.addr, "down");
+    assert_eq!(get(proxy.addr("web"), "/").status, 503);
+    health.store(200, Relaxed);
+    proxy.wait_backend("web", web.addr, "up");
+    assert_eq!(get(proxy.addr("web"), "/").status, 200);
+}
+
+fn web_config(backend: &Backend) -> String {
+    web(&[backend], &format!("{CHECK}\npanic_threshold = false"))
 }

@@ -140,7 +140,12 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), 1));
     let (snapshots, followed) = watch::channel(snapshot);
-    tokio::spawn(lbproxy::health::run(followed, reports, 256));
+    tokio::spawn(lbproxy::health::run(
+        followed,
+        reports,
+        256,
+        Arc::new(|_| ()),
+    ));
     let state = AdminState {
         publisher: Arc::clone(&publisher),
         process,

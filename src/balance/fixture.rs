@@ -43,6 +43,12 @@ impl Bench {
         }
     }
 
+    /// Without a panic.
+    pub fn strict(mut self) -> Self {
+        self.balancer = self.balancer.strict(true);
+        self
+    }
+
     pub fn backend(&self, index: usize) -> &Backend {
         &self.balancer.members()[index].backend
     }

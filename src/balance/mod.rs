@@ -58,6 +58,7 @@ pub struct Balancer {
     members: Vec<Member>,
     primaries: Group,
     backups: Group,
+    strict: bool,
 }
 
 impl Balancer {
@@ -78,7 +79,19 @@ impl Balancer {
             members,
             primaries,
             backups,
+            strict: false,
         }
+    }
+
+    /// Never takes a member that is not healthy, even when none is (`panic_threshold = false`).
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    fn has_healthy_backup(&self) -> bool {
+        let mut members = self.members.iter();
+        members.any(|m| m.backup && m.weight > 0 && m.backend.is_healthy())
     }
 
     /// The members, in the order of the file.
@@ -88,15 +101,20 @@ impl Balancer {
 
     /// The index of the member that takes the request; `None` if there is none to take it.
     ///
-    /// A waiting trial goes first, then the groups in the order of `tiers`. A member in `tried`, one of weight 0 and
+    /// While the backups stand in and keep all (`on_standby`), only they take anything. Else a waiting trial goes first, then the groups in the order of `tiers`. A member in `tried`, one of weight 0 and
     /// one whose name never resolved are not picked.
     pub fn pick(&self, pick: &Pick<'_>) -> Option<usize> {
+        let on_standby = pick.state.on_standby() && self.has_healthy_backup();
         if pick.state.has_trials()
-            && let Some(index) = self.claim_trial(pick)
+            && let Some(index) = self.claim_trial(pick, on_standby)
         {
             return Some(index);
         }
-        let tiers = tiers::order(pick.state.in_panic());
+        if on_standby {
+            let candidates = Candidates::new(&self.members, pick.tried, tiers::HEALTHY);
+            return self.backups.pick(&candidates, pick).map(|id| id as usize);
+        }
+        let tiers = tiers::order(pick.state.in_panic(), self.strict);
         tiers.iter().find_map(|tier| {
             let group = match tier.backups {
                 false => &self.primaries,
@@ -111,10 +129,17 @@ impl Balancer {
     ///
     /// The flag is lowered before the look and raised again if there may be more, so that a trial that is granted
     /// meanwhile is not forgotten.
-    fn claim_trial(&self, pick: &Pick<'_>) -> Option<usize> {
+    ///
+    /// `on_standby`, primaries wait.
+    fn claim_trial(&self, pick: &Pick<'_>, on_standby: bool) -> Option<usize> {
         pick.state.set_trials(false);
-        let mut more = false;
-        let claimed = [false, true].into_iter().find_map(|backups| {
+        let mut more = on_standby;
+        let groups = if on_standby {
+            &[true][..]
+        } else {
+            &[false, true]
+        };
+        let claimed = groups.iter().find_map(|&backups| {
             (0u32..)
                 .zip(&self.members)
                 .filter(|(_, member)| member.weight > 0 && member.backup == backups)

@@ -8,7 +8,7 @@
 use crate::model::backend::{REFUSED, UNRESOLVED};
 
 /// No bit at all: [`crate::model::backend::Backend::is_healthy`].
-const HEALTHY: u8 = u8::MAX;
+pub(super) const HEALTHY: u8 = u8::MAX;
 /// The check may have failed, connections are not refused.
 const NOT_REFUSING: u8 = REFUSED | UNRESOLVED;
 /// Whatever has an address.
@@ -56,9 +56,16 @@ const PANIC: [Tier; 5] = [
     backups(ANY),
 ];
 
-/// The tiers, first choice first.
-pub(super) const fn order(panic: bool) -> &'static [Tier] {
-    if panic { &PANIC } else { &NORMAL }
+/// No panic is allowed: whoever is not healthy takes nothing.
+const STRICT: [Tier; 2] = [primaries(HEALTHY), backups(HEALTHY)];
+
+/// The tiers, first choice first; `strict` says that there is no panic, whatever happens.
+pub(super) const fn order(panic: bool, strict: bool) -> &'static [Tier] {
+    match (strict, panic) {
+        (true, _) => &STRICT,
+        (false, true) => &PANIC,
+        (false, false) => &NORMAL,
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +160,47 @@ mod tests {
             assert_eq!(taken(&zero_beside, &[]), [1], "{policy:?}");
             let only_backups = Bench::with_backups(policy, &[(1, true), (1, true)]);
             assert_eq!(taken(&only_backups, &[]), [0, 1], "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn without_panic_only_the_healthy_are_taken() {
+        for policy in POLICIES {
+            for (health, expected) in [
+                ([0, D, 0, 0], &[0][..]),
+                ([D, R, 0, D], &[2]),
+                ([D, D, D, R], &[]),
+                ([U, U, U, U], &[]),
+            ] {
+                let bench = cluster(policy, health).strict();
+                assert_eq!(taken(&bench, &[]), expected, "{policy:?} {health:?}");
+                bench.state.set_panic(true);
+                assert_eq!(taken(&bench, &[]), expected, "{policy:?} {health:?}");
+            }
+            // It is still tried by one request at a time.
+            let bench = cluster(policy, [R | TRIAL, R, R, R]).strict();
+            bench.state.set_trials(true);
+            assert_eq!((bench.pick(), bench.pick()), (Some(0), None));
+        }
+    }
+
+    #[test]
+    fn a_standby_keeps_all_until_it_fails() {
+        for policy in POLICIES {
+            for strict in [false, true] {
+                let bench = cluster(policy, [0, 0, 0, R]);
+                let bench = if strict { bench.strict() } else { bench };
+                bench.state.set_standby(true);
+                assert_eq!(taken(&bench, &[]), [2], "{policy:?}");
+                assert_eq!(taken(&bench, &[2]), [0; 0], "no retry leaves it");
+                // A primary that was refused waits, a backup is tried.
+                bench.backend(0).set_health(R | TRIAL);
+                bench.backend(3).set_health(R | TRIAL);
+                bench.state.set_trials(true);
+                assert_eq!((bench.pick(), bench.pick()), (Some(3), Some(2)));
+                bench.backend(2).set_health(R);
+                assert_eq!(taken(&bench, &[0]), [1], "the flag alone holds nothing");
+            }
         }
     }
 

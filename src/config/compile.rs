@@ -239,10 +239,13 @@ fn build_or_share(
         retry: config.retry.clone(),
         idle_connections: config.idle_connections,
         panic_threshold: config.panic_threshold,
+        on_down: config.on_down,
+        on_up: config.on_up,
         check: config.check.clone(),
         resolve: config.resolve,
         endpoints,
-        balancer: Balancer::new(config.policy, config.hash_seed, members),
+        balancer: Balancer::new(config.policy, config.hash_seed, members)
+            .strict(config.panic_threshold.is_none()),
         state,
         metrics,
     })

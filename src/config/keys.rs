@@ -187,6 +187,8 @@ pub(super) const CLUSTER: Section = Section {
         "retry",
         "limits",
         "panic_threshold",
+        "on_down",
+        "on_up",
         "http_version",
     ],
 };

@@ -12,8 +12,8 @@ use crate::model::address::{BackendAddress, ListenAddress};
 use crate::model::page::{ErrorPages, Page};
 pub use crate::model::settings::{AccessLog, AdminAddress, LogFormat, LogLevel};
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
-    Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
+    Protocol, Resolve, Retry,
 };
 use crate::route::rule::Rule;
 
@@ -221,8 +221,12 @@ pub struct ClusterConfig {
     pub retry: Retry,
     /// `limits.idle_connections`: kept per worker and backend; by default 256.
     pub idle_connections: usize,
-    /// Share of healthy backends under which all are used; by default 0.0.
-    pub panic_threshold: f64,
+    /// Share of healthy backends under which all are used; by default 0.0; `None` (false): never are.
+    pub panic_threshold: Option<f64>,
+    /// What becomes of the sessions of a backend that goes down.
+    pub on_down: OnDown,
+    /// What happens when a primary is up again.
+    pub on_up: OnUp,
 }
 
 /// A backend.

@@ -203,7 +203,7 @@ mod tests {
         let addresses = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
         let mut names = HashMap::from([(name.clone(), Arc::from(addresses))]);
         let mut registry = Registry::new(1);
-        let mut backend = |registry: &mut Registry, address| {
+        let backend = |registry: &mut Registry, address| {
             let place = Place {
                 written: name.clone(),
                 at: Some(address),

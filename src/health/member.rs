@@ -245,12 +245,12 @@ impl Member {
         }
     }
 
-    /// Writes a change of its health to the log, once. True if there was one.
-    pub(super) fn settle(&mut self) -> bool {
+    /// Writes a change of its health to the log, once. Whether it is up now, if there was one.
+    pub(super) fn settle(&mut self) -> Option<bool> {
         let backend = self.backend();
         let up = backend.is_healthy();
         if Some(up) == self.up || self.joins() {
-            return false;
+            return None;
         }
         let (cluster, label, reason) = (backend.cluster(), backend.label(), backend.note().reason);
         if up {
@@ -259,7 +259,7 @@ impl Member {
             warn!(%cluster, backend = %label, %reason, "backend is down");
         }
         self.up = Some(up);
-        true
+        Some(up)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`run`] follows every snapshot, probes the members of clusters with a check ([`probe`]), gives refused members of
 //! clusters without one their trials, and keeps three things true: the health bits [`CHECK_DOWN`], [`JOINING`],
-//! [`TRIAL`] and [`UNRESOLVED`] of every member, its note for people, and the panic flag of every cluster. Workers
+//! [`TRIAL`] and [`UNRESOLVED`] of every member, its note for people, and the panic and standby flags of
+//! every cluster; and it orders the end of sessions, as `on_down` and `on_up` say. Workers
 //! set and clear [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
 //!
 //! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::snapshot::Snapshot;
+use crate::snapshot::publish::SessionOrder;
 use rounds::Rounds;
 
 /// Probes that run at a time; the others wait in line.
@@ -40,15 +42,19 @@ const REPORT_DELAY: Duration = Duration::from_millis(5);
 /// The slow look at everything.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Where the orders for the sessions of backends go.
+pub type Orders = Arc<dyn Fn(SessionOrder) + Send + Sync>;
+
 /// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
 /// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true, or control's `raise_doubt`.
-/// At most `most_probes` run at a time.
+/// At most `most_probes` run at a time. What becomes of sessions goes to `orders`.
 pub async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: Arc<Notify>,
     most_probes: usize,
+    orders: Orders,
 ) {
-    let mut rounds = Rounds::new(most_probes.clamp(1, MAX_PROBES));
+    let mut rounds = Rounds::new(most_probes.clamp(1, MAX_PROBES), orders);
     let first = snapshots.borrow_and_update().clone();
     rounds.follow(&first, now());
     drop(first);

@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
+use super::Orders;
 use super::agenda::Agenda;
 use super::member::Member;
 use super::probe::{Failed, Passed, probe};
-use crate::snapshot::{Cluster, Snapshot};
+use crate::model::backend::{CHECK_DOWN, REFUSED};
+use crate::model::settings::{OnDown, OnUp};
+use crate::snapshot::publish::SessionOrder;
+use crate::snapshot::{Cluster, Healthy, Snapshot};
+use crate::telemetry::outcome::Reason;
 
 /// The first probe comes within this time (or the interval, if that is shorter).
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
@@ -34,7 +39,6 @@ struct Followed {
 }
 
 /// Everything that the health task owns.
-#[derive(Debug, Default)]
 pub(super) struct Rounds {
     clusters: HashMap<Arc<str>, Followed>,
     /// By the id of the backend.
@@ -52,19 +56,37 @@ pub(super) struct Rounds {
     most: usize,
     /// A lack of ours stops probes; said once until one gets through.
     lacking: bool,
+    /// Of the newest snapshot.
+    drain_timeout: Duration,
+    /// Members that went up or down in the last batch.
+    flips: Vec<(u64, bool)>,
+    orders: Orders,
 }
 
 impl Rounds {
     /// Nothing is followed yet; `most` probes run at a time.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, orders: Orders) -> Self {
         Self {
+            clusters: HashMap::new(),
+            members: HashMap::new(),
+            agenda: Agenda::default(),
+            probes: JoinSet::new(),
+            probing: HashMap::new(),
+            finished: Vec::new(),
+            waiting: VecDeque::new(),
+            in_line: HashSet::new(),
+            late: false,
             most,
-            ..Self::default()
+            lacking: false,
+            drain_timeout: Duration::ZERO,
+            flips: Vec::new(),
+            orders,
         }
     }
 
     /// Follows a newer snapshot; costs O(members of the clusters that changed).
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Instant) {
+        self.drain_timeout = snapshot.drain_timeout;
         for cluster in &snapshot.clusters {
             match self.clusters.get(&cluster.name) {
                 Some(known) if Arc::ptr_eq(&known.cluster, cluster) => {}
@@ -155,7 +177,7 @@ impl Rounds {
                 self.agenda.set(id, now);
             }
             member.look(now);
-            member.settle();
+            self.flips.extend(member.settle().map(|up| (id, up)));
             if member.cluster().check.is_none() {
                 plan_trial(&mut self.agenda, id, member);
             }
@@ -192,7 +214,7 @@ impl Rounds {
             } else {
                 member.look(now);
                 plan_trial(&mut self.agenda, id, member);
-                changed(&mut self.clusters, member);
+                changed(&mut self.clusters, &mut self.flips, id, member);
             }
         }
         while self.probes.len() < self.most {
@@ -256,7 +278,7 @@ impl Rounds {
             _ => {}
         }
         member.judge(result, now);
-        changed(&mut self.clusters, member);
+        changed(&mut self.clusters, &mut self.flips, id, member);
         if let Some(check) = member.check() {
             let spread = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
             let every = if member.joins() {
@@ -269,37 +291,109 @@ impl Rounds {
         }
     }
 
-    /// Writes down what the last batch changed: the panic flags, and one line when a panic begins or ends.
+    /// Writes down what the last batch changed: what becomes of sessions, the standby and panic flags, and one line
+    /// when a panic begins or ends.
     pub(super) fn settle(&mut self) {
+        for (id, up) in std::mem::take(&mut self.flips) {
+            let member = self.members.get(&id);
+            if let Some(order) = member.and_then(|m| order_of_flip(m, up, self.drain_timeout)) {
+                (self.orders)(order);
+            }
+        }
         for followed in self.clusters.values_mut().filter(|f| f.dirty) {
             followed.dirty = false;
             let cluster = &followed.cluster;
             let healthy = cluster.healthy();
-            let under = healthy.is_under(cluster.panic_threshold);
+            settle_standby(cluster, &healthy);
+            if cluster.on_up == OnUp::CloseBackups && healthy.primaries > 0 {
+                close_backups(cluster, &self.orders);
+            }
+            let on_standby = cluster.state.on_standby();
+            let threshold = cluster.panic_threshold;
+            let under = !on_standby && threshold.is_some_and(|share| healthy.is_under(share));
             cluster.state.set_panic(under);
             let panic = under || healthy.is_none();
-            if panic == followed.panic {
-                continue;
-            }
-            followed.panic = panic;
-            let (name, up, of) = (&cluster.name, healthy.primaries, healthy.primaries_in_all);
-            match (panic, under) {
-                (true, true) => warn!(
-                    cluster = %name, healthy = up, of, threshold = cluster.panic_threshold,
-                    "panic: too few backends are healthy, so all are used"
-                ),
-                (true, false) => warn!(
-                    cluster = %name, of, "panic: no backend is healthy, so all are used"
-                ),
-                // All are gone, or their first verdict is still to come.
-                (false, _) if of + healthy.backups_in_all == 0 => warn!(
-                    cluster = %name, "panic is over: no backend is left that takes traffic"
-                ),
-                (false, _) => info!(
-                    cluster = %name, healthy = up, of, "panic is over: enough backends are healthy again"
-                ),
+            if panic != followed.panic {
+                followed.panic = panic;
+                tell_of_panic(cluster, &healthy, panic, under);
             }
         }
+    }
+}
+
+/// What becomes of the sessions of a member that went up or down.
+fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<SessionOrder> {
+    let backend = member.backend();
+    let after = match (member.cluster().on_down, up) {
+        (OnDown::Keep, _) | (OnDown::Close, true) => return None,
+        (OnDown::Close, false) => Some(Duration::ZERO),
+        (OnDown::Drain, false) => Some(drain_timeout),
+        (OnDown::Drain, true) => None,
+    };
+    // One that is down only because it has no address has no sessions either.
+    let is_down = backend.health() & (CHECK_DOWN | REFUSED) != 0;
+    (up || is_down).then(|| SessionOrder {
+        backend: backend.id(),
+        after,
+        why: Reason::BackendDown,
+    })
+}
+
+/// With `on_up = "stay"`: backups that stand in keep all until none of them is healthy.
+fn settle_standby(cluster: &Cluster, healthy: &Healthy) {
+    let before = cluster.state.on_standby();
+    let stays = before || healthy.primaries == 0;
+    let standby = cluster.on_up == OnUp::Stay && stays && healthy.backups > 0;
+    if standby == before {
+        return;
+    }
+    cluster.state.set_standby(standby);
+    let name = &cluster.name;
+    match (standby, cluster.on_up) {
+        (true, _) => {
+            warn!(cluster = %name, "the backups stand in, and keep all until none is healthy");
+        }
+        (false, OnUp::Stay) => {
+            warn!(cluster = %name, "no backup is healthy; the others take over");
+        }
+        (false, _) => info!(cluster = %name, "the backups no longer keep all"),
+    }
+}
+
+/// Ends the sessions on backups, as a primary is healthy. What is there without a failure that was seen came by a
+/// moment's refusal, and goes too.
+fn close_backups(cluster: &Cluster, orders: &Orders) {
+    let backups = cluster.endpoints.iter().filter(|e| e.backup);
+    for endpoint in backups.filter(|e| e.backend.in_flight() > 0) {
+        orders(SessionOrder {
+            backend: endpoint.backend.id(),
+            after: Some(Duration::ZERO),
+            why: Reason::PrimaryUp,
+        });
+    }
+}
+
+fn tell_of_panic(cluster: &Cluster, healthy: &Healthy, panic: bool, under: bool) {
+    let (name, up, of) = (&cluster.name, healthy.primaries, healthy.primaries_in_all);
+    match (cluster.panic_threshold, panic) {
+        (None, true) => warn!(
+            cluster = %name, of, "no backend is healthy: requests get 503, connections are closed"
+        ),
+        (Some(threshold), true) if under => warn!(
+            cluster = %name, healthy = up, of, threshold,
+            "panic: too few backends are healthy, so all are used"
+        ),
+        (Some(_), true) => warn!(
+            cluster = %name, of, "panic: no backend is healthy, so all are used"
+        ),
+        // All are gone, or their first verdict is still to come.
+        (_, false) if of + healthy.backups_in_all == 0 => warn!(
+            cluster = %name, "panic is over: no backend is left that takes traffic"
+        ),
+        (None, false) => info!(cluster = %name, healthy = up, of, "a backend is healthy again"),
+        (Some(_), false) => info!(
+            cluster = %name, healthy = up, of, "panic is over: enough backends are healthy again"
+        ),
     }
 }
 
@@ -310,10 +404,15 @@ fn plan_trial(agenda: &mut Agenda, id: u64, member: &Member) {
     }
 }
 
-fn changed(clusters: &mut HashMap<Arc<str>, Followed>, member: &mut Member) {
-    if member.settle()
-        && let Some(followed) = clusters.get_mut(&member.cluster().name)
-    {
+fn changed(
+    clusters: &mut HashMap<Arc<str>, Followed>,
+    flips: &mut Vec<(u64, bool)>,
+    id: u64,
+    member: &mut Member,
+) {
+    let Some(up) = member.settle() else { return };
+    flips.push((id, up));
+    if let Some(followed) = clusters.get_mut(&member.cluster().name) {
         followed.dirty = true;
     }
 }

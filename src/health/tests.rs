@@ -29,7 +29,7 @@ impl Task {
         let first = Arc::new(snapshot(1, Vec::new(), clusters));
         let (snapshots, receiver) = watch::channel(first);
         let reports = Arc::new(Notify::new());
-        let task = tokio::spawn(run(receiver, reports.clone(), MAX_PROBES));
+        let task = tokio::spawn(run(receiver, reports.clone(), MAX_PROBES, Arc::new(|_| ())));
         Self {
             snapshots,
             reports,
@@ -449,7 +449,7 @@ async fn transitions_and_panics_are_logged_once() {
         .collect();
     let backends: Vec<_> = endpoints.iter().map(|e| e.backend.clone()).collect();
     let mut c = cluster("web", endpoints);
-    c.panic_threshold = 0.5;
+    c.panic_threshold = Some(0.5);
     let c = Arc::new(c);
     let task = Task::start(vec![c.clone()]);
 
@@ -460,7 +460,7 @@ async fn transitions_and_panics_are_logged_once() {
     eventually("panic", || c.state.in_panic()).await;
     // A new generation is no new panic.
     let mut next = rechecked(&c, None);
-    next.panic_threshold = 0.5;
+    next.panic_threshold = Some(0.5);
     let next = Arc::new(next);
     task.publish(vec![next.clone()]);
     tokio::time::sleep(Duration::from_secs(100)).await;

@@ -1,4 +1,4 @@
-//! The live state of a cluster that outlives generations: where each worker's rotation stands, and the two
+//! The live state of a cluster that outlives generations: where each worker's rotation stands, and the three
 //! words of the control plane to the pickers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +9,7 @@ pub struct ClusterState {
     rotations: Box<[Rotation]>,
     panic: AtomicBool,
     trials: AtomicBool,
+    standby: AtomicBool,
 }
 
 impl ClusterState {
@@ -22,6 +23,7 @@ impl ClusterState {
             rotations,
             panic: AtomicBool::new(false),
             trials: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
         }
     }
 
@@ -38,6 +40,16 @@ impl ClusterState {
     /// Written by the control plane.
     pub fn set_panic(&self, panic: bool) {
         self.panic.store(panic, Ordering::Relaxed);
+    }
+
+    /// Whether the backups keep all new traffic, as long as one of them is healthy (`on_up = "stay"`).
+    pub fn on_standby(&self) -> bool {
+        self.standby.load(Ordering::Relaxed)
+    }
+
+    /// Written by the control plane.
+    pub fn set_standby(&self, standby: bool) {
+        self.standby.store(standby, Ordering::Relaxed);
     }
 
     /// Whether some backend waits for a trial by a live request; a hint, so that pickers need not look.

@@ -180,6 +180,30 @@ impl Default for Retry {
     }
 }
 
+/// What becomes of the sessions (tcp and upgraded) of a backend that goes down, by its check or by a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDown {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are closed.
+    Close,
+    /// They are closed after `drain_timeout`, unless it is up again before.
+    Drain,
+}
+
+/// What happens when a backend without `backup` is up again while backups stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUp {
+    /// New traffic returns to it; sessions on backups go on.
+    #[default]
+    Keep,
+    /// New traffic returns to it; sessions on backups are closed.
+    CloseBackups,
+    /// Nothing: new traffic stays with the backups until none of them is healthy.
+    Stay,
+}
+
 /// How the names of a cluster are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolve {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::telemetry::outcome::Reason;
+
 /// Between two walks of the table.
 pub const TICK: Duration = Duration::from_millis(50);
 
@@ -52,6 +54,11 @@ struct Slot {
     listener_end: u64,
     /// End of the drain of its backend: forgotten when the connection moves on to another one.
     backend_end: u64,
+    /// When it ends as a session, because its backend went down or is no longer needed; and why. Likewise forgotten.
+    session_end: u64,
+    session_why: Option<Reason>,
+    /// It is a session: bytes both ways, no requests.
+    is_session: bool,
     listener: u64,
     backend: u64,
     at_rest: bool,
@@ -65,6 +72,9 @@ impl Slot {
             deadline: NEVER,
             listener_end: NEVER,
             backend_end: NEVER,
+            session_end: NEVER,
+            session_why: None,
+            is_session: false,
             listener,
             backend: 0,
             at_rest: false,
@@ -74,7 +84,12 @@ impl Slot {
     }
 
     fn drain_end(&self) -> u64 {
-        self.listener_end.min(self.backend_end)
+        let session_end = if self.is_session {
+            self.session_end
+        } else {
+            NEVER
+        };
+        self.listener_end.min(self.backend_end).min(session_end)
     }
 
     /// When the table must look at it next.
@@ -223,6 +238,19 @@ impl Sessions {
         });
     }
 
+    /// Ends the sessions on `backend` in `after`; `None`: an earlier order no longer holds. What is no session yet
+    /// follows when it becomes one.
+    pub fn end_sessions(&self, backend: u64, after: Option<Duration>, why: Reason) {
+        let end = after.map_or(NEVER, |after| self.after(after));
+        let mut due = self.due.borrow_mut();
+        for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
+            if slot.backend == backend {
+                (slot.session_end, slot.session_why) = (end, Some(why));
+                *due = slot.due();
+            }
+        }
+    }
+
     /// `after` from now in the table's time.
     fn after(&self, after: Duration) -> u64 {
         self.now.get().saturating_add(after.as_millis() as u64)
@@ -295,10 +323,24 @@ impl Session {
         let index = self.index as usize;
         let slot = &mut self.table.slots.borrow_mut()[index];
         slot.backend = backend;
-        if slot.backend_end != NEVER {
-            slot.backend_end = NEVER;
+        if slot.backend_end != NEVER || slot.session_end != NEVER {
+            (slot.backend_end, slot.session_end) = (NEVER, NEVER);
             self.table.due.borrow_mut()[index] = slot.due();
         }
+    }
+
+    /// From now on it is a session.
+    pub fn begin_session(&self) {
+        self.change(|slot, _| slot.is_session = true, Duration::ZERO);
+    }
+
+    /// Why it was drained.
+    pub fn drained_for(&self) -> Reason {
+        let slot = &self.table.slots.borrow()[self.index as usize];
+        let by_order = slot.session_end != NEVER && slot.session_end == slot.drain_end();
+        slot.session_why
+            .filter(|_| by_order)
+            .unwrap_or(Reason::Drained)
     }
 
     /// Ends the connection in `after` at the latest, unless it moves on to another backend before.
@@ -408,6 +450,45 @@ mod tests {
         session.set_backend(0);
         advance(&table, 10_000);
         assert_eq!(session.take_fired(), None);
+    }
+
+    #[test]
+    fn an_order_ends_sessions_on_one_backend_and_no_requests() {
+        let table = Rc::new(Sessions::new());
+        let [session, request, other, moved] = [(); 4].map(|()| registered(&table, 1));
+        for (slot, backend) in [(&session, 7), (&request, 7), (&other, 8), (&moved, 7)] {
+            slot.set_backend(backend);
+        }
+        for slot in [&session, &other, &moved] {
+            slot.begin_session();
+        }
+        table.end_sessions(7, Some(Duration::ZERO), Reason::BackendDown);
+        moved.set_backend(8);
+        advance(&table, 50);
+        assert_eq!(session.take_fired(), Some(Fired::Drained));
+        assert_eq!(session.drained_for(), Reason::BackendDown);
+        for slot in [&request, &other, &moved] {
+            assert_eq!(slot.take_fired(), None);
+        }
+        // It was a request when the order came, and is upgraded after it.
+        request.begin_session();
+        advance(&table, 50);
+        assert_eq!(request.take_fired(), Some(Fired::Drained));
+        assert_eq!(request.drained_for(), Reason::BackendDown);
+    }
+
+    #[test]
+    fn an_order_can_be_taken_back() {
+        let table = Rc::new(Sessions::new());
+        let session = registered(&table, 1);
+        session.set_backend(7);
+        session.begin_session();
+        table.end_sessions(7, Some(Duration::from_secs(1)), Reason::BackendDown);
+        table.end_sessions(7, None, Reason::BackendDown);
+        advance(&table, 10_000);
+        assert_eq!(session.take_fired(), None);
+        session.drain(Duration::ZERO);
+        assert_eq!(session.drained_for(), Reason::Drained);
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub(super) async fn join(
     worker: &Worker,
 ) -> Joined {
     client.session.set_deadline(tunnel);
+    client.session.begin_session();
     let sheet = client.sheet();
     // What was read before is counted already.
     let mut early = relay.early_up();
@@ -163,7 +164,7 @@ pub(super) async fn join(
         Ok(RelayEnd::ClientReset) => Some(Reason::ClientLeft),
         Ok(RelayEnd::BackendReset) => Some(Reason::BackendReset),
         Err(Fired::Deadline) => Some(Reason::IdleTunnel),
-        Err(Fired::Drained) => Some(Reason::Drained),
+        Err(Fired::Drained) => Some(client.session.drained_for()),
     };
     Joined {
         bytes_up: relay.bytes_up(),

@@ -270,7 +270,10 @@ impl Worker {
         self.follow_generation();
         loop {
             tokio::select! {
-                () = self.shared.publisher.changed(self.index) => self.follow_generation(),
+                () = self.shared.publisher.changed(self.index) => {
+                    self.follow_generation();
+                    self.follow_orders();
+                }
                 Some(handed) = inbox.recv() => self.take_over(handed),
                 _ = sweep.tick() => self.sweep(),
             }
@@ -329,6 +332,15 @@ impl Worker {
             }
         }
         self.drain_departed(&now);
+    }
+
+    /// Ends the sessions that the control plane wants ended.
+    fn follow_orders(&self) {
+        for order in self.shared.publisher.take_orders(self.index).into_values() {
+            self.sessions.tell_time(Instant::now());
+            self.sessions
+                .end_sessions(order.backend, order.after, order.why);
+        }
     }
 
     fn drain_departed(&self, now: &Snapshot) {

@@ -49,9 +49,9 @@ impl Cluster {
     }
 
     /// Whether all members are used, healthy or not: fewer are healthy than `panic_threshold` asks, or none at all,
-    /// backups included. O(members).
+    /// backups included; never where the cluster forbids it. O(members).
     pub fn in_panic(&self) -> bool {
-        self.state.in_panic() || self.healthy().is_none()
+        self.panic_threshold.is_some() && (self.state.in_panic() || self.healthy().is_none())
     }
 }
 

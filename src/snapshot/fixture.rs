@@ -9,8 +9,8 @@ use crate::balance::{Balancer, Member};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
-    Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
+    Protocol, Resolve, Retry,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -48,7 +48,9 @@ pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
         timeouts: ClusterTimeouts::default(),
         retry: Retry::default(),
         idle_connections: 256,
-        panic_threshold: 0.0,
+        panic_threshold: Some(0.0),
+        on_down: OnDown::default(),
+        on_up: OnUp::default(),
         check: None,
         resolve: Resolve::default(),
         balancer: Balancer::new(Policy::RoundRobin, 0, members.collect()),
@@ -64,6 +66,7 @@ pub(crate) fn rechecked(cluster: &Cluster, check: Option<Check>) -> Cluster {
     next.state = cluster.state.clone();
     next.metrics = cluster.metrics.clone();
     next.panic_threshold = cluster.panic_threshold;
+    (next.on_down, next.on_up) = (cluster.on_down, cluster.on_up);
     next.check = check;
     next
 }

@@ -26,8 +26,8 @@ use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::page::{ErrorPages, Page};
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol, Resolve,
-    Retry,
+    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
+    Protocol, Resolve, Retry,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
@@ -164,8 +164,12 @@ pub struct Cluster {
     pub retry: Retry,
     /// Unused connections kept by each worker for each backend.
     pub idle_connections: usize,
-    /// Share of healthy backends under which all are used.
-    pub panic_threshold: f64,
+    /// Share of healthy backends under which all are used; `None`: never are.
+    pub panic_threshold: Option<f64>,
+    /// What becomes of the sessions of a backend that goes down.
+    pub on_down: OnDown,
+    /// What happens when a primary is up again.
+    pub on_up: OnUp,
     /// Active check.
     pub check: Option<Check>,
     /// How names are resolved.

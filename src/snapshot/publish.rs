@@ -3,13 +3,27 @@
 //! A worker compares [`Publisher::generation`] with the one it holds (one relaxed load of a line that hardly ever
 //! changes) and takes the new snapshot only when they differ, so a request pays no contended atomic.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::Snapshot;
+use crate::telemetry::outcome::Reason;
+
+/// What the control plane wants of the sessions on a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionOrder {
+    /// Id of the backend.
+    pub backend: u64,
+    /// End them so long from now; `None`: an earlier order no longer holds.
+    pub after: Option<Duration>,
+    /// Why.
+    pub why: Reason,
+}
 
 /// Holds the current snapshot.
 #[derive(Debug)]
@@ -17,6 +31,8 @@ pub struct Publisher {
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
     workers: Box<[Notify]>,
+    /// Orders that a worker has not taken yet, by backend: the newest counts.
+    orders: Box<[Mutex<HashMap<u64, SessionOrder>>]>,
 }
 
 impl Publisher {
@@ -26,6 +42,7 @@ impl Publisher {
             generation: AtomicU64::new(first.generation),
             current: ArcSwap::new(first),
             workers: (0..workers).map(|_| Notify::new()).collect(),
+            orders: (0..workers).map(|_| Mutex::default()).collect(),
         }
     }
 
@@ -51,7 +68,22 @@ impl Publisher {
         before
     }
 
-    /// Waits for a publication that `worker` has not been told of. Cancel-safe.
+    /// Gives every worker an order.
+    pub fn order(&self, order: SessionOrder) {
+        for (orders, worker) in self.orders.iter().zip(&self.workers) {
+            let mut orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.insert(order.backend, order);
+            worker.notify_one();
+        }
+    }
+
+    /// Takes what `worker` was ordered.
+    pub fn take_orders(&self, worker: usize) -> HashMap<u64, SessionOrder> {
+        let orders = self.orders[worker].lock();
+        std::mem::take(&mut *orders.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for a publication or an order that `worker` has not been told of. Cancel-safe.
     pub async fn changed(&self, worker: usize) {
         self.workers[worker].notified().await;
     }

@@ -101,6 +101,10 @@ labels! {
         IdleTunnel => "idle_tunnel",
         /// `drain_timeout` passed.
         Drained => "drained",
+        /// A session whose backend went down (`on_down`).
+        BackendDown => "backend_down",
+        /// A session on a backup when another backend was up again (`on_up`).
+        PrimaryUp => "primary_up",
         /// 500: a bug of ours; the log has it.
         Internal => "internal",
     }

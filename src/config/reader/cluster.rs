@@ -18,7 +18,7 @@ use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
 use crate::model::address::BackendAddress;
-use crate::model::settings::{ClusterTimeouts, HashKey, Policy, Resolve, Retry};
+use crate::model::settings::{ClusterTimeouts, HashKey, OnDown, OnUp, Policy, Resolve, Retry};
 
 /// A cluster and its places.
 pub(super) type Read = (ClusterConfig, ClusterPlaces);
@@ -30,6 +30,18 @@ const POLICIES: [(&str, Policy); 6] = [
     ("consistent_hash", Policy::ConsistentHash),
     ("random", Policy::Random),
     ("power_of_two", Policy::PowerOfTwo),
+];
+
+const ON_DOWN: [(&str, OnDown); 3] = [
+    ("keep", OnDown::Keep),
+    ("close", OnDown::Close),
+    ("drain", OnDown::Drain),
+];
+
+const ON_UP: [(&str, OnUp); 3] = [
+    ("keep", OnUp::Keep),
+    ("close_backups", OnUp::CloseBackups),
+    ("stay", OnUp::Stay),
 ];
 
 /// By default, and at the most.
@@ -79,8 +91,11 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
         timeouts: timeouts(r, table.get("timeouts")),
         retry: retry(r, table.get("retry")),
         idle_connections: idle_connections(r, table.get("limits")),
-        panic_threshold: r.ratio(table.get("panic_threshold")).unwrap_or_default(),
+        panic_threshold: panic_threshold(r, table.get("panic_threshold")),
+        on_down: word(r, table.get("on_down"), &ON_DOWN),
+        on_up: word(r, table.get("on_up"), &ON_UP),
     };
+    warn_of_no_backup(r, table.get("on_up"), &config);
     let places = ClusterPlaces {
         name: name.span(),
         backends: table.get("backends").map(|slot| slot.place()),
@@ -108,6 +123,40 @@ fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> 
     let hash_key = table.get("hash_key").filter(|_| by_request);
     found.extend(hash_key.map(|slot| ("hash_key".to_owned(), slot.place())));
     found
+}
+
+/// A word of a closed set, or the default.
+fn word<T: Copy + Default>(r: &mut Reader<'_>, slot: Option<Slot<'_>>, words: &[(&str, T)]) -> T {
+    match slot {
+        None => T::default(),
+        slot => r.word(slot, words).unwrap_or_default(),
+    }
+}
+
+/// A share, or false.
+fn panic_threshold(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<f64> {
+    let default = Some(0.0);
+    let Some(slot) = slot else { return default };
+    if !matches!(slot.value.get_ref(), DeValue::Boolean(_)) {
+        return r.ratio(Some(slot)).or(default);
+    }
+    if r.boolean(Some(slot)) == Some(true) {
+        let label = "expected false, or a ratio from 0.0 to 1.0";
+        r.error(slot.place(), format!("{slot} is true"), label);
+    }
+    None
+}
+
+fn warn_of_no_backup(r: &mut Reader<'_>, slot: Option<Slot<'_>>, config: &ClusterConfig) {
+    let Some(slot) = slot else { return };
+    if config.on_up == OnUp::Keep || config.backends.iter().any(|backend| backend.backup) {
+        return;
+    }
+    r.warning(
+        slot.place(),
+        format!("{slot} without a backup"),
+        "expected a backend with `backup = true`",
+    );
 }
 
 /// `"10s"` or `{ every = "10s", addresses = "one" }`.

@@ -333,6 +333,23 @@ fn checks() {
 }
 
 #[test]
+fn sessions_of_a_cluster() {
+    cluster_says(
+        "panic_threshold = true",
+        "6:19 error: `panic_threshold` is true | expected false, or a ratio from 0.0 to 1.0",
+    );
+    cluster_says(
+        "on_down = 'closed'",
+        "6:11 error: `on_down` is \"closed\" | expected \"keep\", \"close\" or \"drain\" | did you mean \"close\"?",
+    );
+    cluster_says(
+        "on_up = 'stay'",
+        "6:9 warning: `on_up` without a backup | expected a backend with `backup = true`",
+    );
+    cluster_says("on_up = 'keep'", "");
+}
+
+#[test]
 fn names_of_a_cluster() {
     cluster_says(
         "resolve = { addresses = 'on' }",

@@ -8,8 +8,8 @@ use super::{REST, config};
 use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
 use crate::model::page::Page;
 use crate::model::settings::{
-    Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, Policy, Protocol,
-    Resolve, Retry,
+    Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp,
+    Policy, Protocol, Resolve, Retry,
 };
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
@@ -42,7 +42,8 @@ fn defaults() {
     assert_eq!(cluster.timeouts, ClusterTimeouts::default());
     assert_eq!(cluster.retry, Retry::default());
     assert_eq!(cluster.idle_connections, 256);
-    assert_eq!(cluster.panic_threshold, 0.0);
+    assert_eq!(cluster.panic_threshold, Some(0.0));
+    assert_eq!((cluster.on_down, cluster.on_up), (OnDown::Keep, OnUp::Keep));
     assert_eq!(
         (cluster.backends[0].weight, cluster.backends[0].backup),
         (1, false)
@@ -341,8 +342,11 @@ fn retries_ratios_and_small_heads() {
         on_timeout: true,
     };
     assert_eq!(retry, expected);
-    assert_eq!(cluster("panic_threshold = 0.5").panic_threshold, 0.5);
-    assert_eq!(cluster("panic_threshold = 1").panic_threshold, 1.0);
+    assert_eq!(cluster("panic_threshold = 0.5").panic_threshold, Some(0.5));
+    assert_eq!(cluster("panic_threshold = false").panic_threshold, None);
+    assert_eq!(cluster("on_down = 'drain'").on_down, OnDown::Drain);
+    assert_eq!(cluster("on_up = 'stay'").on_up, OnUp::Stay);
+    assert_eq!(cluster("panic_threshold = 1").panic_threshold, Some(1.0));
     let small = config(
         "[[listener]]\naddress = ':1'\ncluster = 'a'\nlimits.header_bytes = '4KiB'\n[cluster.a]\nbackends = ['a:1']",
     );

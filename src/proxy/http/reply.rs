@@ -196,7 +196,9 @@ pub fn status_of(reason: Reason) -> u16 {
         | Reason::ConnectionLimit
         | Reason::DescriptorLimit
         | Reason::IdleTunnel
-        | Reason::Drained => 503,
+        | Reason::Drained
+        | Reason::BackendDown
+        | Reason::PrimaryUp => 503,
         Reason::BackendTimeout | Reason::RequestTimeout => 504,
         Reason::Version => 505,
     }
@@ -236,6 +238,8 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::ConnectionLimit | Reason::DescriptorLimit => "too many connections",
         Reason::IdleTunnel => "silent for too long",
         Reason::Drained => "the proxy is going away",
+        Reason::BackendDown => "the backend is down",
+        Reason::PrimaryUp => "another backend has taken over",
         Reason::BackendTimeout => "the backend took too long",
         Reason::RequestTimeout => "the request took too long",
         Reason::Version => "HTTP version not supported",
