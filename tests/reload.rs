@@ -468,3 +468,126 @@ fn a_listener_and_the_admin_server_move_between_overlapping_addresses_without_a_
     });
     assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
 }
+
+#[test]
+fn included_files_and_those_that_they_name_are_followed() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&format!(
+        "include = [\"sites/*.toml\"]\n{}",
+        web(&[&backend], "")
+    ));
+    let dir = proxy.dir().to_owned();
+    let expect = |path: &str, text: &str| {
+        wait_until(PATIENCE, "the change is applied", || {
+            let answer = get(proxy.addr("web"), path);
+            answer.text() == text || answer.backend() == text
+        });
+    };
+    let place = |name: &str, text: &str| {
+        std::fs::write(dir.join("part"), text).unwrap();
+        std::fs::rename(dir.join("part"), dir.join(name)).unwrap();
+    };
+    let route = |n: u32| format!("[[route]]\npath = \"/a\"\nrespond = {{ body = \"{n}\" }}\n");
+    expect("/a", "a");
+    // One that appears, one that is changed, and the file that it names.
+    std::fs::create_dir(dir.join("sites")).unwrap();
+    place("sites/b.toml", &route(1));
+    expect("/a", "1");
+    place("sites/b.toml", &route(2));
+    expect("/a", "2");
+    place("sites/page.txt", "3");
+    place(
+        "sites/a.toml",
+        "[[route]]\npath = \"/a\"\nrespond = { file = \"page.txt\" }\n",
+    );
+    expect("/a", "3");
+    place("sites/page.txt", "4");
+    expect("/a", "4");
+    // One with an error changes nothing; one that is gone is gone.
+    let before = proxy.reloads();
+    place("sites/b.toml", "[[route]]\npth = 1\n");
+    assert!(matches!(proxy.wait_reload(before), Reload::Rejected));
+    assert!(proxy.log().contains("sites/b.toml:2:1"), "{}", proxy.log());
+    std::fs::remove_file(dir.join("sites/b.toml")).unwrap();
+    std::fs::remove_file(dir.join("sites/a.toml")).unwrap();
+    expect("/a", "a");
+}
+
+#[test]
+fn a_listener_with_several_addresses_is_one() {
+    let backend = Backend::start("a");
+    let several = web(&[&backend], "").replacen(
+        "address = \"127.0.0.1:0\"",
+        "address = [\"127.0.0.1:0\", \"127.0.0.2:0\"]",
+        1,
+    );
+    let proxy = Proxy::start(&several);
+    let bound = |proxy: &Proxy| -> Vec<std::net::SocketAddr> {
+        let listeners = proxy.status()["listeners"].clone();
+        assert_eq!(listeners.as_array().unwrap().len(), 1, "{listeners}");
+        let bound = listeners[0]["bound"].as_array().unwrap();
+        bound
+            .iter()
+            .map(|a| a.as_str().unwrap().parse().unwrap())
+            .collect()
+    };
+    let addresses = bound(&proxy);
+    assert_eq!(addresses.len(), 2);
+    for address in &addresses {
+        assert_eq!(get(*address, "/").backend(), "a");
+    }
+    proxy.wait_count("lbproxy_requests_total", &[("listener", "web")], 2);
+    let mut kept = Client::connect(addresses[0]);
+    kept.get("/");
+    proxy.reload_ok(&web(&[&backend], ""));
+    assert_eq!(bound(&proxy), addresses[..1]);
+    wait_until(PATIENCE, "the other address refuses", || {
+        Client::try_connect(addresses[1]).is_err()
+    });
+    assert_eq!(kept.get("/").status, 200);
+}
+
+#[test]
+fn pages_stand_in_for_errors_of_the_proxy_alone() {
+    let backend = Backend::start("a");
+    backend.behave(|_| Answer::new(404, "own"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("client.json"), "{}").unwrap();
+    std::fs::write(dir.path().join("sorry.html"), "sorry").unwrap();
+    let text = format!(
+        "{}{ACCESS_LOG}[[listener]]\nname = \"bare\"\naddress = \"127.0.0.1:0\"\nerrors = {{ 4xx = \"client.json\" }}\n\
+         [[listener]]\nname = \"moved\"\naddress = \"127.0.0.1:0\"\nredirect = \"https://{{host}}{{uri}}\"\n\
+         [[route]]\nlisteners = [\"bare\"]\npath = \"/down\"\ncluster = \"none\"\nlog = false\n\
+         errors = {{ 503 = \"sorry.html\" }}\n\
+         [[route]]\nlisteners = [\"bare\"]\npath = \"/small\"\ncluster = \"web\"\nlimits = {{ body_bytes = \"4B\" }}\n\
+         [cluster.none]\nbackends = []\n",
+        web(&[&backend], "")
+    );
+    std::fs::write(dir.path().join("lb.toml"), complete(&text, dir.path())).unwrap();
+    let proxy = Proxy::spawn_in(dir);
+    proxy.wait_ready();
+    let bare = proxy.addr("bare");
+    let answer = get(bare, "/");
+    assert_eq!((answer.status, answer.text()), (404, "{}"));
+    assert_eq!(answer.fields.get("content-type"), Some("application/json"));
+    let answer = get(bare, "/down");
+    assert_eq!((answer.status, answer.text()), (503, "sorry"));
+    let mut client = Client::connect(bare);
+    client.send("POST /small HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n12345");
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text()), (413, "{}"));
+    let mut client = Client::connect(bare);
+    client.send("POST /small HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n1234");
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text()), (404, "own"));
+    let answer = get(proxy.addr("moved"), "/x?y");
+    assert_eq!(answer.status, 308);
+    assert!(
+        answer
+            .fields
+            .get("location")
+            .is_some_and(|to| to.ends_with("/x?y"))
+    );
+    assert_eq!(proxy.wait_access("/")["reason"], "no_route");
+    assert!(proxy.access_log().iter().all(|line| line["uri"] != "/down"));
+}

@@ -292,13 +292,13 @@ fn put_counted(s: &mut Series<'_>, labels: Labels<'_>, sum: u64) -> fmt::Result 
 
 /// Listeners, then those that depart; a name comes once.
 fn each_listener(snapshot: &Snapshot) -> Vec<&ListenerMetrics> {
-    let mut all: Vec<&ListenerMetrics> = snapshot.listeners.iter().map(|l| &*l.metrics).collect();
-    if !snapshot.departing.listeners.is_empty() {
-        let mut seen: HashSet<&str> = all.iter().map(|l| &*l.name).collect();
-        let departing = snapshot.departing.listeners.iter().map(|l| &**l);
-        all.extend(departing.filter(|l| seen.insert(&l.name)));
-    }
-    all
+    let mut seen: HashSet<&str> = HashSet::new();
+    let listed = snapshot.listeners.iter().map(|l| &*l.metrics);
+    let departing = snapshot.departing.listeners.iter().map(|l| &**l);
+    listed
+        .chain(departing)
+        .filter(|l| seen.insert(&l.name))
+        .collect()
 }
 
 /// A name comes once, on however many routes and listeners it stands.

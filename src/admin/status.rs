@@ -1,5 +1,6 @@
 //! What `/api/v1/status` says, as JSON: the names here are the interface.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -40,7 +41,7 @@ pub struct Status<'a> {
 struct ListenerStatus<'a> {
     name: &'a str,
     address: String,
-    bound: [SocketAddr; 1],
+    bound: Vec<SocketAddr>,
     protocol: &'static str,
     connections_active: u64,
     connections_total: u64,
@@ -106,7 +107,7 @@ impl<'a> Status<'a> {
             snapshot: snapshot.generation,
             readiness: state.readiness.get().as_str(),
             workers: state.workers,
-            listeners: snapshot.listeners.iter().map(|l| listener(l)).collect(),
+            listeners: listeners(snapshot),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             departing: departing(snapshot),
             gossip: report.map(|report| Gossip::of(report, state.is_stale())),
@@ -114,12 +115,28 @@ impl<'a> Status<'a> {
     }
 }
 
+/// Each listener with all of its addresses.
+fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus<'_>> {
+    let mut all: Vec<ListenerStatus<'_>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for one in &snapshot.listeners {
+        match known.get(&*one.name) {
+            Some(place) => all[*place].bound.push(one.sockets.local_addr()),
+            None => {
+                known.insert(&one.name, all.len());
+                all.push(listener(one));
+            }
+        }
+    }
+    all
+}
+
 fn listener(listener: &Listener) -> ListenerStatus<'_> {
     let metrics: &ListenerMetrics = &listener.metrics;
     ListenerStatus {
         name: &listener.name,
         address: listener.address.to_string(),
-        bound: [listener.sockets.local_addr()],
+        bound: vec![listener.sockets.local_addr()],
         protocol: listener.protocol.as_str(),
         connections_active: metrics.active(),
         connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),

@@ -60,13 +60,16 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
         .enumerate()
         .map(|(place, cluster)| (cluster.name.as_str(), place))
         .collect();
+    let states = listener_states(config, sockets, before.map(|(_, snapshot)| snapshot));
     let listeners = config
         .listeners
         .iter()
         .zip(sockets)
         .map(|(listener, sockets)| {
+            let state = states.get(listener.name.as_str()).cloned();
+            let state = state.unwrap_or_default();
             Arc::new(build_listener(
-                config, listener, sockets, &places, registry, before,
+                config, listener, sockets, &places, registry, state,
             ))
         })
         .collect();
@@ -80,24 +83,35 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
     }
 }
 
+/// The live state of each listener by its name: of all its addresses one, and that of the generation before if one of its
+/// sockets is there.
+fn listener_states<'c>(
+    config: &'c Config,
+    sockets: &[Arc<BoundSockets>],
+    before: Option<&Snapshot>,
+) -> HashMap<&'c str, Arc<ListenerState>> {
+    let mut states = HashMap::new();
+    for (listener, sockets) in config.listeners.iter().zip(sockets) {
+        let mut known = before.into_iter().flat_map(|before| &before.listeners);
+        if let Some(known) = known.find(|known| known.sockets.id() == sockets.id()) {
+            let state = || Arc::clone(&known.state);
+            states.entry(listener.name.as_str()).or_insert_with(state);
+        }
+    }
+    for listener in &config.listeners {
+        states.entry(listener.name.as_str()).or_default();
+    }
+    states
+}
+
 fn build_listener(
     config: &Config,
     listener: &ListenerConfig,
     sockets: &Arc<BoundSockets>,
     places: &HashMap<&str, usize>,
     registry: &mut Registry,
-    before: Option<(&Config, &Snapshot)>,
+    state: Arc<ListenerState>,
 ) -> Listener {
-    let same = before.and_then(|(_, snapshot)| {
-        snapshot
-            .listeners
-            .iter()
-            .find(|l| l.sockets.id() == sockets.id())
-    });
-    let state = same.map_or_else(
-        || Arc::new(ListenerState::default()),
-        |listener| Arc::clone(&listener.state),
-    );
     let takes = |route: &&RouteConfig| {
         listener.protocol == Protocol::Http
             && route

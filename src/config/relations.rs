@@ -30,7 +30,7 @@ pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
 fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
     let mut known: HashMap<&str, &Place> = HashMap::new();
     for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
-        if !places.named {
+        if !places.named || places.sibling {
             continue;
         }
         let Some(first) = known.get(listener.name.as_str()) else {

@@ -25,9 +25,9 @@ const COLLECTED_PER_COST: usize = 16;
 pub(super) fn shadowed(draft: &Draft) -> Vec<(usize, usize)> {
     let routes = &draft.config.routes;
     let listeners = &draft.config.listeners;
-    let http = listeners
-        .iter()
-        .filter(|listener| listener.protocol == Protocol::Http)
+    let named = listeners.iter().zip(&draft.listeners);
+    let http = named
+        .filter(|(listener, places)| listener.protocol == Protocol::Http && !places.sibling)
         .count();
     let mut search = Search {
         routes,

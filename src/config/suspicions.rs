@@ -154,6 +154,7 @@ fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
         .collect();
     for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
         let (fate, label) = match listener.protocol {
+            _ if places.sibling => continue,
             _ if listener.cluster.is_some() || listener.answer.is_some() => continue,
             Protocol::Http if all_reached || reached.contains(listener.name.as_str()) => continue,
             Protocol::Http => (

@@ -45,7 +45,7 @@ pub(in crate::config) struct GossipPlaces {
 }
 
 /// Places of a listener's parts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::config) struct ListenerPlaces {
     /// Its header.
     pub header: Place,
@@ -53,8 +53,10 @@ pub(in crate::config) struct ListenerPlaces {
     pub name: Place,
     /// Whether its name could be read.
     pub named: bool,
-    /// Its `address`.
+    /// Its `address`; of several, one of them.
     pub address: Place,
+    /// Whether it is the listener before at another address.
+    pub sibling: bool,
     /// Its `cluster`.
     pub cluster: Option<Place>,
 }

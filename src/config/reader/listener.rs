@@ -9,7 +9,7 @@ use super::answers::{errors, only_one, redirect, respond};
 use super::draft::ListenerPlaces;
 use super::patterns::name;
 use super::values::TIMEOUT;
-use super::{Reader, Slot, Table};
+use super::{Place, Reader, Slot, Table};
 use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
@@ -21,25 +21,27 @@ const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Prot
 const KIB: u64 = 1 << 10;
 pub(super) const BODY_BYTES: std::ops::RangeInclusive<u64> = 0..=1 << 50;
 
+/// Addresses of one listener: each has the listener's routes.
+const MAX_ADDRESSES: usize = 16;
+
+/// A listener, once for each of its addresses.
 pub(super) fn listener(
     r: &mut Reader<'_>,
     slot: Slot<'_>,
-) -> Option<(ListenerConfig, ListenerPlaces)> {
+) -> Option<Vec<(ListenerConfig, ListenerPlaces)>> {
     let table = r.table(Some(slot), &keys::LISTENER)?;
     let expected = "such as \":8080\" or \"127.0.0.1:8080\"";
     let address_slot = r.required(&table, "address", expected);
+    let read = bound_to(r, address_slot, &format!("an address {expected}"));
     // Port 0 collides with nothing, so it can stand in for an address that could not be read.
-    let read = r.parsed(address_slot, &format!("an address {expected}"), |text| {
-        addresses::listen(text, 8080)
-    });
-    let address = read.unwrap_or(ListenAddress::any(0));
+    let address = read.first().map_or(ListenAddress::any(0), |read| read.0);
     let name_slot = table.get("name");
     let given_name = r.parsed(name_slot, "a name", name);
     let cluster = r.string(table.get("cluster"), "the name of a cluster");
     http_versions(r, table.get("http_versions"));
     let named = match name_slot {
         Some(_) => given_name.is_some(),
-        None => read.is_some(),
+        None => !read.is_empty(),
     };
     only_one(r, &table);
     let redirect = redirect(r, table.get("redirect"));
@@ -68,10 +70,61 @@ pub(super) fn listener(
         header: table.place.clone(),
         name: place(name_slot.or(address_slot)),
         named,
-        address: place(address_slot),
+        address: read
+            .first()
+            .map_or(place(address_slot), |read| read.1.clone()),
+        sibling: false,
         cluster: table.get("cluster").map(|slot| slot.place()),
     };
-    Some((config, places))
+    let siblings = read.into_iter().skip(1).map(|(address, place)| {
+        let config = ListenerConfig {
+            address,
+            ..config.clone()
+        };
+        let places = ListenerPlaces {
+            address: place,
+            sibling: true,
+            ..places.clone()
+        };
+        (config, places)
+    });
+    let siblings: Vec<_> = siblings.collect();
+    Some(std::iter::once((config, places)).chain(siblings).collect())
+}
+
+/// One address or an array of them, each with its place.
+fn bound_to(
+    r: &mut Reader<'_>,
+    slot: Option<Slot<'_>>,
+    expected: &str,
+) -> Vec<(ListenAddress, Place)> {
+    let one = |r: &mut Reader<'_>, slot: Slot<'_>| {
+        let address = r.parsed(Some(slot), expected, |text| addresses::listen(text, 8080))?;
+        Some((address, slot.place()))
+    };
+    let Some(slot) = slot else { return Vec::new() };
+    let DeValue::Array(entries) = slot.value.get_ref() else {
+        return one(r, slot).into_iter().collect();
+    };
+    let read = r.filled_list(Some(slot), &format!("{expected}, or an array of them"), one);
+    let mut known: Vec<(ListenAddress, Place)> = Vec::new();
+    for (address, place) in read.unwrap_or_default() {
+        match known.iter().find(|known| known.0 == address) {
+            Some((_, first)) => r.findings.add(
+                Finding::error(place, format!("address \"{address}\" is given twice"))
+                    .label("expected each address once")
+                    .related(first, "the first is"),
+            ),
+            None if known.len() < MAX_ADDRESSES => known.push((address, place)),
+            None => {}
+        }
+    }
+    if entries.len() > MAX_ADDRESSES {
+        let message = format!("{slot} has {} entries", entries.len());
+        let label = format!("expected at most {MAX_ADDRESSES}");
+        r.error(slot.place(), message, label);
+    }
+    known
 }
 
 /// What has no effect on a tcp listener, and what it cannot do.

@@ -34,7 +34,7 @@ pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -
         let label = "expected at least one [[listener]] with an `address`";
         r.error(0..0, "the file has no listener", label);
     }
-    let (listeners, listener_places) = listeners.into_iter().unzip();
+    let (listeners, listener_places) = listeners.into_iter().flatten().unzip();
     let (routes, route_places) = routes.into_iter().unzip();
     let (clusters, cluster_places) = clusters.into_iter().unzip();
     defaults(r, top.get("defaults"));

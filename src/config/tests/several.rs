@@ -452,6 +452,52 @@ fn answers_of_listeners_and_routes() {
 }
 
 #[test]
+fn a_listener_at_several_addresses() {
+    let text = |address: &str| {
+        format!(
+            "[[listener]]\naddress = {address}\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\n"
+        )
+    };
+    let config = config(&text("[':1', '127.0.0.1:2', '[::1]:2']"));
+    let all: Vec<_> = config
+        .listeners
+        .iter()
+        .map(|listener| (listener.name.as_str(), listener.address.to_string()))
+        .collect();
+    assert_eq!(
+        all,
+        [":1", "127.0.0.1:2", "[::1]:2"].map(|address| (":1", address.to_owned()))
+    );
+    let places = |address: &str| -> Vec<String> {
+        let all = said(&text(address));
+        all.iter()
+            .map(|s| s.split(" | ").next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        places("[':1', ':0', ':1', ':0']"),
+        [
+            "2:24 error: address \":1\" is given twice",
+            "2:30 error: address \":0\" is given twice",
+        ]
+    );
+    assert_eq!(
+        places("[':1', '127.0.0.1:1']"),
+        ["2:18 error: \"127.0.0.1:1\" is already in use"]
+    );
+    assert_eq!(places("[]"), ["2:11 error: `address` is an empty array"]);
+    assert_eq!(
+        places("[1]"),
+        ["2:12 error: an entry of `address` is an integer"]
+    );
+    let many: Vec<String> = (1..18).map(|port| format!("':{port}'")).collect();
+    assert_eq!(
+        places(&format!("[{}]", many.join(","))),
+        ["2:11 error: `address` has 17 entries"]
+    );
+}
+
+#[test]
 fn what_is_wrong_with_answers() {
     let root = folder(&[
         (
