@@ -170,30 +170,34 @@ pub(super) enum Claim {
 
 /// Knows `name`, in any case and with any token character for `-`. Its first letters (of `x-` the two behind it) leave at
 /// most a handful of the list to compare with, and of ordinary fields nearly always none.
+#[inline]
 pub(super) fn claim(name: &[u8]) -> Option<Claim> {
-    let slot = *STARTS.get(slot(name)?)?;
-    let (first, last) = (usize::from(slot.0), usize::from(slot.1));
-    SORTED
-        .get(first..last)?
-        .iter()
-        .map(|entry| entry.as_bytes())
-        .find(|entry| is_meant(name, entry))
-        .map(|entry| match is_as_known(name, entry) {
-            true => Claim::Known,
-            false => Claim::Odd,
-        })
+    let (first, last) = STARTS[slot(name)?];
+    if first == last {
+        return None;
+    }
+    among(name, &SORTED[usize::from(first)..usize::from(last)])
+}
+
+#[cold]
+fn among(name: &[u8], entries: &[&str]) -> Option<Claim> {
+    let mut entries = entries.iter().map(|entry| entry.as_bytes());
+    let entry = entries.find(|entry| is_meant(name, entry))?;
+    Some(match is_as_known(name, entry) {
+        true => Claim::Known,
+        false => Claim::Odd,
+    })
 }
 
 fn is_meant(name: &[u8], entry: &[u8]) -> bool {
-    let (start, is_family) = match entry {
-        [start @ .., b'*'] => (start, true),
-        whole => (whole, false),
+    let start = match entry {
+        [start @ .., b'*'] if name.len() > start.len() => start,
+        whole if name.len() == whole.len() => whole,
+        _ => return false,
     };
-    let fits = match is_family {
-        true => name.len() > start.len(),
-        false => name.len() == start.len(),
-    };
-    fits && name.iter().zip(start).all(|(a, b)| fold(*a) == fold(*b))
+    // They begin alike, so the ends tell them apart.
+    let mut pairs = name[..start.len()].iter().zip(start).rev();
+    pairs.all(|(a, b)| fold(*a) == fold(*b))
 }
 
 /// Whether all that is no letter or digit is `-`, or all of it what the entry has there.

@@ -26,7 +26,7 @@
 //! occur, times its length; over [`WORK`] it is ambiguous, so that no request costs more than a long ordinary one does.
 
 /// Bytes that are read in all to look at every reading of one path.
-pub(super) const WORK: usize = 128 << 10;
+pub(super) const WORK: usize = 32 << 10;
 
 /// Features, as bits.
 type Features = u16;
@@ -44,15 +44,18 @@ const RUNS: Features = 1 << 8;
 /// What tears segments apart or hides them; a dot segment beside one of these is ambiguous.
 const TEARING: Features = SLASH | ESCAPED_BACKSLASH | BACKSLASH | ESCAPED_SEMICOLON | PARAMETERS;
 
-/// Whether another reading of a path may be another text. Costs one look at each byte.
+/// Whether another reading of a path that begins with `/` may be another text. Costs one look at each byte; without
+/// branches, so that several are looked at together.
 pub(super) fn may_differ(path: &[u8]) -> bool {
-    let mut before = 0;
-    path.iter().any(|&byte| {
-        let odd =
-            matches!(byte, b'%' | b'\\' | b';') || before == b'/' && matches!(byte, b'/' | b'.');
-        before = byte;
-        odd
-    })
+    let Some((_, behind)) = path.split_first() else {
+        return false;
+    };
+    let mut odd = false;
+    for (&before, &byte) in path.iter().zip(behind) {
+        odd |= (byte == b'%') | (byte == b'\\') | (byte == b';');
+        odd |= (before == b'/') & ((byte == b'/') | (byte == b'.'));
+    }
+    odd
 }
 
 /// Whether `holds` for every other reading of a path that begins with `/`; false for one that is ambiguous outright.
@@ -133,44 +136,49 @@ impl Reading {
         found
     }
 
-    /// Resolves all that is chosen but dot segments and runs of slashes.
+    /// Resolves all that is chosen but dot segments and runs of slashes. What lies between two special bytes is taken at
+    /// once.
     fn decode(&mut self, path: &[u8], chosen: Features) {
         let out = &mut self.decoded;
         out.clear();
         let mut in_parameters = false;
-        let mut at = 0;
-        while let Some(&raw) = path.get(at) {
-            let mut byte = raw;
-            let mut kept: &[u8] = &[];
-            at += 1;
-            if raw == b'%'
-                && let Some(code) = escaped(&path[at..])
-            {
-                let digits = &path[at..at + 2];
-                at += 2;
-                let feature = feature_of(code, digits);
-                if feature & chosen & !BACKSLASH & !PARAMETERS == 0 {
-                    kept = digits;
-                } else if stands_for_itself(code) {
-                    byte = code;
-                } else {
-                    out_unless(in_parameters, out, b"%");
-                    out_unless(in_parameters, out, &digits.to_ascii_uppercase());
-                    continue;
+        let mut rest = path;
+        loop {
+            let end = if in_parameters { b'/' } else { b';' };
+            let run = memchr::memchr3(b'%', b'\\', end, rest).unwrap_or(rest.len());
+            if !in_parameters {
+                out.extend_from_slice(&rest[..run]);
+            }
+            let Some((&special, tail)) = rest[run..].split_first() else {
+                return;
+            };
+            rest = tail;
+            let mut byte = special;
+            if special == b'%' {
+                let (kept, code) = escape(tail, chosen);
+                rest = &tail[kept.len..];
+                match code {
+                    Some(code) => byte = code,
+                    None => {
+                        if !in_parameters {
+                            out.push(b'%');
+                            out.extend_from_slice(&kept.digits[..kept.len]);
+                        }
+                        continue;
+                    }
                 }
             }
-            if kept.is_empty() {
-                if byte == b'\\' && chosen & BACKSLASH != 0 {
-                    byte = b'/';
-                }
-                if byte == b';' && chosen & PARAMETERS != 0 {
-                    in_parameters = true;
-                } else if byte == b'/' {
-                    in_parameters = false;
-                }
+            if byte == b'\\' && chosen & BACKSLASH != 0 {
+                byte = b'/';
             }
-            out_unless(in_parameters, out, &[byte]);
-            out_unless(in_parameters, out, kept);
+            match byte {
+                b';' if chosen & PARAMETERS != 0 => in_parameters = true,
+                b'/' => in_parameters = false,
+                _ => {}
+            }
+            if !in_parameters {
+                out.push(byte);
+            }
         }
     }
 
@@ -215,10 +223,27 @@ fn merge(text: &mut Vec<u8>) {
     text.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
 }
 
-fn out_unless(hidden: bool, out: &mut Vec<u8>, bytes: &[u8]) {
-    if !hidden {
-        out.extend_from_slice(bytes);
+/// Digits of an escape, none of what is no escape.
+struct Digits {
+    digits: [u8; 2],
+    len: usize,
+}
+
+/// The escape behind a `%`: its digits as they are written, and the byte that it stands for if that is chosen.
+fn escape(behind: &[u8], chosen: Features) -> (Digits, Option<u8>) {
+    let (Some(code), Some(&digits)) = (escaped(behind), behind.first_chunk()) else {
+        let digits = [0; 2];
+        return (Digits { digits, len: 0 }, None);
+    };
+    let mut found = Digits { digits, len: 2 };
+    let is_chosen = feature_of(code, &digits) & chosen & !BACKSLASH & !PARAMETERS != 0;
+    if is_chosen && !stands_for_itself(code) {
+        found.digits.make_ascii_uppercase();
     }
+    (
+        found,
+        Some(code).filter(|code| is_chosen && stands_for_itself(*code)),
+    )
 }
 
 /// What an escape of `code`, with these digits, brings; 0 if it stays what it is.
