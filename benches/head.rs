@@ -10,14 +10,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lbproxy::http1::chunked::Decoder;
 use lbproxy::http1::{request, response};
-use lbproxy::proxy::http::headers::{Persistence, write_request, write_response};
+use lbproxy::proxy::http::headers::{Persistence, Said, Told, write_request, write_response};
 use lbproxy::proxy::http::seen::Seen;
 
 #[path = "support/heads.rs"]
 mod heads;
 use heads::{BODY_BYTES, LIMITS, REQUEST_ID, Size, chunked, request_head, response_head};
 
-const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const SAID: Said<'static> = Said {
+    peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    id: REQUEST_ID,
+    via: false,
+};
 
 fn requests(c: &mut Criterion) {
     let mut group = c.benchmark_group("request");
@@ -45,7 +49,7 @@ fn requests(c: &mut Criterion) {
                     trusted: false,
                 };
                 out.clear();
-                black_box(write_request(&mut out, &seen, PEER, REQUEST_ID));
+                black_box(write_request(&mut out, &seen, &SAID));
                 black_box(out.len())
             });
         });
@@ -67,8 +71,8 @@ fn responses(c: &mut Criterion) {
                     .expect("the head is right")
                     .expect("the head is whole");
                 out.clear();
-                let keep = Persistence::Keep;
-                write_response(&mut out, &head, buffer, &fields, head.framing, keep);
+                let told = Told::plain(head.framing, Persistence::KeepFor(74));
+                write_response(&mut out, &head, buffer, &fields, &told);
                 black_box(out.len())
             });
         });

@@ -61,7 +61,7 @@ mod counted {
     use lbproxy::http1::{request, response};
     use lbproxy::model::cluster::ClusterState;
     use lbproxy::model::settings::Policy;
-    use lbproxy::proxy::http::headers::{Persistence, write_request, write_response};
+    use lbproxy::proxy::http::headers::{Persistence, Said, Told, write_request, write_response};
     use lbproxy::proxy::http::seen::Seen;
     use lbproxy::route::table::Table;
 
@@ -71,7 +71,11 @@ mod counted {
     use super::members::members;
     use super::rules::{KINDS, questions, rules, view};
 
-    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const SAID: Said<'static> = Said {
+        peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        id: REQUEST_ID,
+        via: false,
+    };
     /// Times that a pick or a look-up is done for one figure.
     const TIMES: usize = 100;
 
@@ -111,7 +115,7 @@ mod counted {
                 fields: &warm.fields,
                 trusted: false,
             };
-            write_request(&mut warm.out, &seen, PEER, REQUEST_ID);
+            write_request(&mut warm.out, &seen, &SAID);
         }
         assert!(!warm.out.is_empty());
         warm
@@ -124,8 +128,8 @@ mod counted {
     fn parse_and_write_a_response(mut warm: Warm) -> Warm {
         let buffer = black_box(warm.head.as_slice());
         if let Ok(Some(head)) = response::parse(buffer, false, &mut warm.fields) {
-            let (framing, keep) = (head.framing, Persistence::Keep);
-            write_response(&mut warm.out, &head, buffer, &warm.fields, framing, keep);
+            let told = Told::plain(head.framing, Persistence::KeepFor(74));
+            write_response(&mut warm.out, &head, buffer, &warm.fields, &told);
         }
         assert!(!warm.out.is_empty());
         warm

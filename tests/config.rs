@@ -172,7 +172,7 @@ error: unknown key `adress` in [[listener]]
  --> lb.toml:2:1
   |
 2 | adress = ":8080"
-  | ^^^^^^ expected `name`, `address`, `protocol`, `cluster`, `redirect`, `respond`, `errors`, `trusted_proxies`, `timeouts`, `limits` or `http_versions`
+  | ^^^^^^ expected `name`, `address`, `protocol`, `cluster`, `redirect`, `respond`, `errors`, `trusted_proxies`, `via`, `expose_request_id`, `timeouts`, `limits` or `http_versions`
   |
   = help: did you mean `address`?
 

@@ -412,23 +412,123 @@ fn a_backend_that_drips_its_head_gains_no_time_by_it() {
 }
 
 #[test]
-fn interim_answers_gain_a_backend_no_time() {
+fn an_interim_answer_gives_a_backend_its_time_again() {
     let backend = Backend::start("a");
     backend.script(|| {
         let interim = || {
             [
-                send("HTTP/1.1 103 x\r\n\r\n"),
+                send("HTTP/1.1 102 x\r\n\r\n"),
+                Step::Sleep(Duration::from_millis(300)),
+            ]
+        };
+        let interims = std::iter::repeat_with(interim).take(8).flatten();
+        interims
+            .chain([send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")])
+            .collect()
+    });
+    let keys = "timeouts = { response = \"1s\" }";
+    let proxy = Proxy::start(&web(&[&backend], keys));
+    assert_eq!(Client::connect(proxy.addr("web")).get("/").status, 200);
+    assert_eq!(proxy.count("lbproxy_backend_errors_total", &[]), 0);
+}
+
+#[test]
+fn interim_answers_beyond_their_bound_gain_a_backend_no_time() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        let many = "HTTP/1.1 102 x\r\n\r\n".repeat(300);
+        let interim = || {
+            [
+                send("HTTP/1.1 102 x\r\n\r\n"),
                 Step::Sleep(Duration::from_millis(200)),
             ]
         };
         let interims = std::iter::repeat_with(interim).take(12).flatten();
-        interims
+        let first = [send(&many)];
+        first
+            .into_iter()
+            .chain(interims)
             .chain([send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")])
             .collect()
     });
     let keys = "timeouts = { response = \"500ms\" }";
     let proxy = Proxy::start(&web(&[&backend], keys));
     assert_own(&Client::connect(proxy.addr("web")).get("/"), 504);
+    assert_counted(&proxy, 504, "backend_timeout", 1);
+}
+
+#[test]
+fn options_that_no_other_proxy_may_forward_is_answered() {
+    let backend = Backend::start("a");
+    backend.record();
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    let answer = client.request("OPTIONS", "*", "max-forwards: 0\r\n", b"");
+    assert_eq!((answer.status, answer.text()), (200, ""));
+    assert!(answer.fields.lists("allow", "GET"), "{answer:?}");
+    assert_eq!(answer.fields.get("content-length"), Some("0"));
+    assert_eq!(backend.requests(), 0);
+    client.request("OPTIONS", "/", "max-forwards: 7\r\n", b"");
+    assert_eq!(backend.take_one().fields.get("max-forwards"), Some("6"));
+}
+
+#[test]
+fn a_redirect_needs_the_host_that_it_names() {
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+         [[route]]\npath = \"/far/*\"\nredirect = {{ to = \"https://{{host}}{{uri}}\" }}\n\
+         [[route]]\nredirect = {{ to = \"/near{{path}}\", status = 302 }}\n{ACCESS_LOG}"
+    ));
+    let addr = proxy.addr("web");
+    let without = raw(addr, "GET /far/x HTTP/1.0\r\n\r\n");
+    assert_own(&without, 400);
+    assert!(!without.fields.has("location"), "{without:?}");
+    assert_counted(&proxy, 400, "bad_host", 1);
+    let with = raw(addr, "GET /far/x HTTP/1.0\r\nhost: a.example\r\n\r\n");
+    let location = with.fields.get("location");
+    assert_eq!(location, Some("https://a.example/far/x"));
+    let relative = raw(addr, "GET /x HTTP/1.0\r\n\r\n");
+    assert_eq!(relative.fields.get("location"), Some("/near/x"));
+}
+
+#[test]
+fn own_answers_have_an_id_a_date_and_a_time_to_live_and_the_log_knows_the_id() {
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         timeouts = {{ idle = \"10s\", header = \"300ms\" }}\n\
+         [[route]]\npath = \"/ok\"\nrespond = {{ body = \"ok\" }}\n\
+         [[route]]\npath = \"/to\"\nredirect = {{ to = \"/there\" }}\n{ACCESS_LOG}"
+    ));
+    let addr = proxy.addr("web");
+    let mut client = Client::connect(addr);
+    for (path, status) in [("/ok", 200), ("/to", 308), ("/nowhere", 404)] {
+        let answer = client.get(path);
+        assert_eq!(answer.status, status);
+        let id = answer.fields.get("x-request-id").unwrap().to_owned();
+        assert_eq!(id.len(), 32, "{answer:?}");
+        assert_eq!(answer.fields.get("keep-alive"), Some("timeout=9"));
+        assert!(answer.fields.lists("connection", "keep-alive"));
+        assert!(answer.fields.has("date"));
+        assert_eq!(proxy.wait_access(path)["id"], id.as_str());
+    }
+    let given = client.request("GET", "/ok", "x-request-id: from-the-front\r\n", b"");
+    assert_eq!(given.fields.get("x-request-id"), Some("from-the-front"));
+    for request in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/2.0\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n",
+    ] {
+        let answer = raw(addr, request);
+        assert!(answer.closes() && !answer.fields.has("keep-alive"));
+        let id = answer.fields.get("x-request-id").unwrap().to_owned();
+        let is_logged = || {
+            proxy
+                .access_log()
+                .iter()
+                .any(|line| line["id"] == id.as_str())
+        };
+        wait_until(PATIENCE, "its id is in the log", is_logged);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 
 use support::backend::{Answer, Backend, Request};
 use support::client::Client;
+use support::message::Fields;
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
 use support::wait::{PATIENCE, wait_until};
 
@@ -108,10 +109,11 @@ fn hop_by_hop_fields_of_answers_stay_behind() {
             .field("server", "sample")
     });
     let answer = stand.client.get("/");
-    for gone in ["x-inner", "keep-alive", "proxy-connection"] {
+    for gone in ["x-inner", "proxy-connection"] {
         assert!(!answer.fields.has(gone), "{gone}: {answer:?}");
     }
     assert!(!answer.fields.lists("connection", "x-inner"));
+    assert_eq!(answer.fields.get("keep-alive"), Some("timeout=74"), "ours");
     assert_eq!(answer.fields.get("server"), Some("sample"));
     let cookies: Vec<&str> = answer.fields.all("set-cookie").collect();
     assert_eq!(cookies, ["a=b", "c=d"]);
@@ -220,5 +222,75 @@ fn a_v4_client_of_a_v6_listener_has_its_v4_address() {
         assert_eq!(Client::connect(addr).get("/").status, 200);
         let seen = backend.take_one();
         assert_eq!(seen.fields.get("x-forwarded-for"), Some(expected));
+    }
+}
+
+#[test]
+fn a_response_without_a_date_gets_one_and_one_with_a_date_keeps_it() {
+    let backend = Backend::start("a");
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(2);
+    let date = client.get("/").fields.get("date").unwrap().to_owned();
+    assert!(
+        httpdate::parse_http_date(&date).unwrap() >= before,
+        "{date}"
+    );
+    let old = "Sun, 06 Nov 1994 08:49:37 GMT";
+    backend.behave(move |_| Answer::new(200, "").field("date", old));
+    assert_eq!(client.get("/").fields.get("date"), Some(old));
+}
+
+#[test]
+fn via_and_the_id_of_a_request_are_there_when_asked_for() {
+    let backend = Backend::start("a");
+    backend.record().behave(|_| {
+        Answer::new(200, "ok")
+            .field("via", "1.1 inner")
+            .field("x-request-id", "theirs")
+    });
+    for (keys, is_on) in [("via = true\nexpose_request_id = true", true), ("", false)] {
+        let proxy = Proxy::start(&web_with(keys, &[&backend], ""));
+        let mut client = Client::connect(proxy.addr("web"));
+        let answer = client.request("GET", "/", "via: 1.0 outer\r\n", b"");
+        let seen = backend.take_one();
+        let via = |fields: &Fields| fields.all("via").map(str::to_owned).collect::<Vec<_>>();
+        let id = seen.fields.get("x-request-id").unwrap();
+        if is_on {
+            assert_eq!(via(&seen.fields), ["1.0 outer", "1.1 lbproxy"]);
+            assert_eq!(via(&answer.fields), ["1.1 inner", "1.1 lbproxy"]);
+            assert_eq!(answer.fields.get("x-request-id"), Some(id));
+        } else {
+            assert_eq!(via(&seen.fields), ["1.0 outer"]);
+            assert_eq!(via(&answer.fields), ["1.1 inner"]);
+            assert_eq!(answer.fields.get("x-request-id"), Some("theirs"));
+        }
+        client.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+        let seen = backend.take_one();
+        assert_eq!(seen.fields.get("via"), is_on.then_some("1.0 lbproxy"));
+    }
+}
+
+#[test]
+fn a_kept_connection_says_for_how_long_it_may_rest() {
+    let backend = Backend::start("a");
+    for (idle, told) in [
+        ("75s", Some("timeout=74")),
+        ("3s", Some("timeout=2")),
+        ("2900ms", None),
+    ] {
+        let keys = format!("timeouts = {{ idle = \"{idle}\" }}");
+        let proxy = Proxy::start(&web_with(&keys, &[&backend], ""));
+        let mut client = Client::connect(proxy.addr("web"));
+        let answer = client.get("/");
+        assert_eq!(answer.fields.get("keep-alive"), told, "{idle}");
+        assert_eq!(
+            answer.fields.lists("connection", "keep-alive"),
+            told.is_some()
+        );
+        let answer = client.request("GET", "/", "connection: close\r\n", b"");
+        assert_eq!(answer.fields.get("keep-alive"), None);
+        assert_eq!(answer.fields.get("connection"), Some("close"));
     }
 }

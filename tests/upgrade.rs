@@ -177,3 +177,57 @@ fn a_silent_tunnel_is_closed_after_its_timeout_and_a_busy_one_is_not() {
     busy.echo();
     proxy.wait_count("lbproxy_rejected_total", &[("reason", "idle_tunnel")], 1);
 }
+
+/// Reads exactly what a client has sent of a body, then answers 101, as `docker exec` is answered.
+fn switching_backend() -> Backend {
+    let backend = Backend::start("a");
+    backend.record().script(|| {
+        vec![
+            Step::ReadBody,
+            send("HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\nprompt"),
+            Step::Hang,
+        ]
+    });
+    backend
+}
+
+#[test]
+fn an_offer_with_a_body_is_taken_after_the_body() {
+    for (framing, body) in [
+        ("content-length: 2", "{}"),
+        ("transfer-encoding: chunked", "2\r\n{}\r\n0\r\n\r\n"),
+    ] {
+        let backend = switching_backend();
+        let proxy = Proxy::start(&web(&[&backend], ""));
+        let mut client = Client::connect(proxy.addr("web"));
+        client.send(format!(
+            "POST /exec/1/start HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: tcp\r\n{framing}\r\n\r\n"
+        ));
+        wait_until(PATIENCE, "the head is there", || backend.requests() == 1);
+        client.send(body);
+        let answer = client.read_head("POST").unwrap().response;
+        assert_eq!(answer.status, 101, "{framing}");
+        assert_eq!(answer.fields.get("upgrade"), Some("tcp"));
+        assert_eq!(client.read_exactly(6).unwrap(), b"prompt");
+    }
+}
+
+#[test]
+fn a_101_before_the_whole_body_is_a_fault_of_the_backend() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        vec![
+            send("HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\nsecret"),
+            Step::Hang,
+        ]
+    });
+    let proxy = Proxy::start(&web(&[&backend], ""));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: tcp\r\ncontent-length: 9\r\n\r\nhalf",
+    );
+    let answer = client.response();
+    assert!(answer.status == 502 && answer.closes(), "{answer:?}");
+    assert!(!answer.text().contains("secret"));
+    proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "protocol")], 1);
+}

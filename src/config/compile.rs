@@ -133,6 +133,8 @@ fn build_listener(
         timeouts: listener.timeouts.clone(),
         limits: listener.limits.clone(),
         trusted_proxies: listener.trusted_proxies.clone(),
+        via: listener.via,
+        expose_request_id: listener.expose_request_id,
         routes: Table::new(rules),
         cluster: listener
             .cluster

@@ -108,6 +108,8 @@ pub(super) const LISTENER: Section = Section {
         "respond",
         "errors",
         "trusted_proxies",
+        "via",
+        "expose_request_id",
         "timeouts",
         "limits",
         "http_versions",

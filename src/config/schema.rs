@@ -146,6 +146,10 @@ pub struct ListenerConfig {
     pub errors: ErrorPages,
     /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether requests and responses get a Via field.
+    pub via: bool,
+    /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
+    pub expose_request_id: bool,
     /// Timeouts.
     pub timeouts: ListenerTimeouts,
     /// Limits.

@@ -31,8 +31,10 @@ pub struct RequestHead<'b> {
     pub keep_alive: bool,
     /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
     pub expects_continue: bool,
-    /// `Connection: upgrade` with an offer that may be taken, in HTTP/1.1 without a body.
+    /// `Connection: upgrade` with an offer that may be taken, in HTTP/1.1. What body there is comes first.
     pub wants_upgrade: bool,
+    /// How many more proxies may forward it, if it is OPTIONS and says so (RFC 9110 7.6.2).
+    pub max_forwards: Option<u32>,
 }
 
 impl<'b> RequestHead<'b> {
@@ -224,7 +226,11 @@ fn understand<'b>(
         keeps_trailers: !connection.may_nominate_trailers,
         keep_alive: !connection.close && (v11 || connection.keep_alive),
         expects_continue: said.expect && v11 && has_body,
-        wants_upgrade: said.upgrade.may_be_taken() && connection.upgrade && v11 && !has_body,
+        wants_upgrade: said.upgrade.may_be_taken() && connection.upgrade && v11,
+        max_forwards: match line.method {
+            b"OPTIONS" => max_forwards(buffer, field_lines)?,
+            _ => None,
+        },
     })
 }
 
@@ -260,6 +266,29 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
         }
     }
     Ok(said)
+}
+
+/// Whether it is Max-Forwards.
+pub fn is_max_forwards(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"max-forwards")
+}
+
+/// Max-Forwards: digits, once. A number that we cannot hold is the largest that we can (RFC 9110 7.6.2).
+fn max_forwards(buffer: &[u8], field_lines: &[Field]) -> Result<Option<u32>, Refusal> {
+    let mut named = field_lines
+        .iter()
+        .filter(|field| is_max_forwards(field.name_in(buffer)));
+    let Some(field) = named.next() else {
+        return Ok(None);
+    };
+    let digits = field.value_in(buffer);
+    if named.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::FieldSyntax);
+    }
+    Ok(Some(digits.iter().fold(0, |sum: u32, digit| {
+        sum.saturating_mul(10)
+            .saturating_add(u32::from(digit - b'0'))
+    })))
 }
 
 /// What a request's Transfer-Encoding asks for.

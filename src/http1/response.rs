@@ -13,8 +13,11 @@ pub const LIMITS: HeadLimits = HeadLimits {
     target: 0,
 };
 
-/// Interim responses before one final response.
-pub const INTERIM_RESPONSES: u8 = 16;
+/// Interim responses that go on before one final response; more are read and dropped.
+pub const INTERIM_RESPONSES: u32 = 256;
+
+/// Bytes of the heads of interim responses that go on before one final response; more are read and dropped.
+pub const INTERIM_BYTES: usize = 128 << 10;
 
 /// A response head, understood. Slices point into the buffer that it was parsed from.
 #[derive(Debug, Clone, Copy)]

@@ -82,6 +82,8 @@ pub(crate) fn listener(name: &str, address: &str) -> Listener {
         timeouts: ListenerTimeouts::default(),
         limits: ListenerLimits::default(),
         trusted_proxies: Vec::new(),
+        via: false,
+        expose_request_id: false,
         routes: Table::new(Vec::new()),
         cluster: None,
         answer: None,

@@ -78,6 +78,10 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether requests and responses get a Via field.
+    pub via: bool,
+    /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
+    pub expose_request_id: bool,
     /// Rules of http listeners.
     pub routes: Table<RouteTarget>,
     /// Index of the cluster that takes what no route takes.

@@ -5,7 +5,9 @@ use lbproxy::http1::body::BodyReader;
 use lbproxy::http1::chunked::SizeLine;
 use lbproxy::http1::head::{HeadEnd, HeadLimits};
 use lbproxy::http1::{Framing, Version, request, response};
-use lbproxy::proxy::http::headers::{Persistence, client_framing, write_request, write_response};
+use lbproxy::proxy::http::headers::{
+    Persistence, Said, Told, client_framing, write_request, write_response,
+};
 use lbproxy::proxy::http::seen::Seen;
 
 pub use super::fuzz_gossip::{gossip_codec, gossip_node};
@@ -45,8 +47,12 @@ pub fn request_head(bytes: &[u8]) {
         fields: &fields,
         trusted: bytes.len().is_multiple_of(2),
     };
-    let peer = "192.0.2.1".parse().expect("an address");
-    let written = write_request(&mut out, &seen, peer, b"id");
+    let said = Said {
+        peer: "192.0.2.1".parse().expect("an address"),
+        id: b"id",
+        via: bytes.len().is_multiple_of(3),
+    };
+    let written = write_request(&mut out, &seen, &said);
     if let Some(gap) = written.host_gap {
         out.splice(gap..gap, *b"Host: backend\r\n");
     }
@@ -80,10 +86,11 @@ pub fn response_head(bytes: &[u8]) {
         let persistence = match (head.status, version) {
             (101, _) => Persistence::Upgrade,
             (_, Version::V10) => Persistence::Close,
-            (_, Version::V11) => Persistence::Keep,
+            (_, Version::V11) => Persistence::kept(first.checked_sub(2).map(u32::from), false),
         };
         let mut out = Vec::new();
-        write_response(&mut out, &head, bytes, &fields, framing, persistence);
+        let told = Told::plain(framing, persistence);
+        write_response(&mut out, &head, bytes, &fields, &told);
         match framing {
             Framing::Length(length) if length < 1 << 16 => {
                 out.resize(out.len() + length as usize, b'x');

@@ -426,8 +426,7 @@ impl<'p> Driver<'p> {
 
     /// An answer of the proxy's own, behind what is left of interim ones.
     fn answer(&mut self, exchange: &Exchange, reply: &Reply) -> Option<Last> {
-        let say_keep = exchange.facts.is_http10 && !reply.close;
-        let bytes = reply.to_bytes(!exchange.facts.is_head, say_keep);
+        let bytes = reply.to_bytes(exchange);
         self.client.output.extend_from_slice(&bytes);
         self.note_method(exchange);
         reply.close.then_some(Last::Ended)

@@ -62,6 +62,10 @@ pub(super) fn listener(
             table.get("trusted_proxies"),
             "so anyone may say for whom a request is made",
         ),
+        via: r.boolean(table.get("via")).unwrap_or_default(),
+        expose_request_id: r
+            .boolean(table.get("expose_request_id"))
+            .unwrap_or_default(),
         timeouts: timeouts(r, table.get("timeouts")),
         limits: limits(r, table.get("limits")),
     };

@@ -39,7 +39,8 @@ fn other_errors_are_told_beside_them() {
             "2:9 error: `watch` is an integer | expected true or false, without quotes",
             "4:1 error: unknown key `adress` in [[listener]] | expected `name`, `address`, `protocol`, `cluster`, \
              `redirect`, `respond`, `errors`, \
-             `trusted_proxies`, `timeouts`, `limits` or `http_versions` | did you mean `address`?",
+             `trusted_proxies`, `via`, `expose_request_id`, `timeouts`, `limits` or `http_versions` | \
+             did you mean `address`?",
             "5:9 error: unclosed array table | expected `]`",
             "10:9 error: `level` is \"inf\" | expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\" | \
              did you mean \"info\"?",

@@ -72,7 +72,7 @@ fn connection_options() {
 }
 
 #[test]
-fn upgrade_needs_both_fields_and_no_body() {
+fn upgrade_needs_both_fields_whatever_the_body() {
     let request =
         |fields: &str| head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).wants_upgrade;
     assert!(request("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
@@ -101,9 +101,39 @@ fn upgrade_needs_both_fields_and_no_body() {
     assert!(!request(
         "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n"
     ));
-    assert!(!request(
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n"
-    ));
+    let with_body = ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n"];
+    for body in with_body {
+        let fields = format!("Connection: Upgrade\r\nUpgrade: tcp\r\n{body}");
+        assert!(request(&fields), "{body}");
+        let fields = format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{body}");
+        assert!(!request(&fields), "{body}");
+    }
+    let old = "GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    assert!(!head(old).wants_upgrade);
+}
+
+#[test]
+fn max_forwards_is_a_number_of_options() {
+    let parse = |method: &str, fields: &str| {
+        parse_text(&format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+            .map(|head| head.unwrap().max_forwards)
+    };
+    for (fields, left) in [
+        ("", None),
+        ("Max-Forwards: 0\r\n", Some(0)),
+        ("max-forwards: 007\r\n", Some(7)),
+        ("Max-Forwards: 99999999999\r\n", Some(u32::MAX)),
+        ("Max_Forwards: 0\r\n", None),
+    ] {
+        assert_eq!(parse("OPTIONS", fields), Ok(left), "{fields:?}");
+        assert_eq!(parse("GET", fields), Ok(None), "{fields:?}");
+    }
+    for value in ["", "-1", "+1", "1, 1", "1 1", "0x1", "1\r\nMax-Forwards: 1"] {
+        let fields = format!("Max-Forwards: {value}\r\n");
+        let refused = Err(Refusal::FieldSyntax);
+        assert_eq!(parse("OPTIONS", &fields), refused, "{value:?}");
+        assert_eq!(parse("GET", &fields), Ok(None), "{value:?}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::attempt::{Verdict, attempt, give_back};
 use super::exchange::Exchange;
 use super::intake::Intake;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, give_id, prepare};
 use super::reply::{Reply, status_of};
 use super::slot::slot;
 use crate::http1::request::begins_with_head;
@@ -205,6 +205,7 @@ fn on_fired(intake: &Intake, guard: &ClientGuard, worker: &Worker, fired: Fired)
             exchange.view = Some(guard.running.view(worker));
             exchange.facts.started = Some(Instant::now());
             exchange.facts.is_head = begins_with_head(&intake.kept);
+            give_id(&mut exchange, &worker.random);
             Next::Answer(exchange, Box::new(Reply::failure(Reason::SlowHead, true)))
         }
         Fired::Deadline | Fired::Drained => Next::Close,
@@ -220,9 +221,8 @@ async fn answer(
 ) -> After {
     reply.close |= client.is_closing(worker);
     let close = reply.close;
-    let say_keep = exchange.facts.is_http10 && !close;
     dress(&mut reply, &exchange);
-    let bytes = reply.to_bytes(!exchange.facts.is_head, say_keep);
+    let bytes = reply.to_bytes(&exchange);
     let write = match &exchange.view {
         Some((held, place)) => held.listeners[*place].timeouts.write,
         None => LINGER_SILENCE,

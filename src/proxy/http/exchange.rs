@@ -59,6 +59,12 @@ pub struct Facts {
     pub wants_upgrade: bool,
     /// GET, HEAD, DELETE or OPTIONS: a backend may leave its body unread (RFC 9110 9.3.1, 9.3.2, 9.3.5).
     pub may_ignore_body: bool,
+    /// How long the client's connection may rest after this, in whole seconds, if that is announced.
+    pub keeps_for: Option<u32>,
+    /// Requests and responses get a Via field.
+    pub via: bool,
+    /// The response carries X-Request-Id.
+    pub exposes_id: bool,
     /// The body goes out in chunks.
     pub is_chunked: bool,
     /// Where Host must be put in.
@@ -108,7 +114,9 @@ pub struct Response {
     upgraded: bool,
     /// Bytes came behind the response.
     excess: bool,
-    interim: u8,
+    /// Interim responses, and the bytes of their heads.
+    interim: u32,
+    interim_bytes: usize,
     partial: Vec<u8>,
     head_end: HeadEnd,
     /// What is wrong with it, if it is refused.
@@ -229,6 +237,9 @@ impl Exchange {
             expects_continue: head.expects_continue,
             wants_upgrade: head.wants_upgrade,
             may_ignore_body: matches!(head.method, b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS"),
+            keeps_for: keeps_for(listener.timeouts.idle),
+            via: listener.via,
+            exposes_id: listener.expose_request_id,
             is_chunked: head.framing == Framing::Chunked,
             body_limit: listener.limits.body_bytes,
             trailer_limit: listener.limits.trailer_bytes,
@@ -288,6 +299,11 @@ impl Exchange {
 
     fn is_body_too_large(&self) -> bool {
         self.body_bytes.saturating_add(self.body.announced()) > self.facts.body_limit
+    }
+
+    /// X-Request-Id; empty before there is one.
+    pub fn id(&self) -> &[u8] {
+        self.capture.get(&self.capture.id)
     }
 
     /// Whether all of the request has come from the client.
@@ -474,6 +490,12 @@ impl Exchange {
             end
         }
     }
+}
+
+/// What is announced of an `idle` timeout: a second less, for the way, and nothing of a short one.
+fn keeps_for(idle: Duration) -> Option<u32> {
+    let seconds = idle.as_secs().saturating_sub(1);
+    u32::try_from(seconds).ok().filter(|seconds| *seconds >= 2)
 }
 
 /// A piece of a body as it goes out: as it is, or as a chunk if it has a `size` line, with the end of the body if it is

@@ -11,6 +11,7 @@ use super::seen::Seen;
 use crate::http1::connection::UPGRADE_PROTOCOLS;
 use crate::http1::field::{FieldName, list};
 use crate::http1::head::{Copying, Field};
+use crate::http1::request::is_max_forwards;
 use crate::http1::response::ResponseHead;
 use crate::http1::{Framing, Version};
 
@@ -23,14 +24,20 @@ pub struct WrittenRequest {
     pub removed: Option<usize>,
 }
 
-/// Appends the head that goes to a backend. `peer` is the other side of the socket, `id` the X-Request-Id: the one
-/// that a trusted proxy gave, else a new one.
-pub fn write_request(
-    out: &mut Vec<u8>,
-    seen: &Seen<'_>,
-    peer: IpAddr,
-    id: &[u8],
-) -> WrittenRequest {
+/// What the proxy itself says in a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// The other side of the socket.
+    pub peer: IpAddr,
+    /// X-Request-Id: the one that a trusted proxy gave, else a new one.
+    pub id: &'a [u8],
+    /// Whether it says that it was here.
+    pub via: bool,
+}
+
+/// Appends the head that goes to a backend.
+pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> WrittenRequest {
+    let Said { peer, id, via } = *said;
     let Seen {
         head,
         buffer,
@@ -50,6 +57,8 @@ pub fn write_request(
     for (place, field) in fields.iter().enumerate() {
         let value = field.value_in(buffer);
         match field.name {
+            FieldName::Other
+                if head.max_forwards.is_some() && is_max_forwards(field.name_in(buffer)) => {}
             FieldName::Other if !field.nominated => copying.push(out, field),
             FieldName::Upgrade if head.wants_upgrade => {
                 copying.flush(out);
@@ -82,6 +91,12 @@ pub fn write_request(
         }
     }
     copying.flush(out);
+    if let Some(left) = head.max_forwards {
+        write_number(out, b"Max-Forwards: ", u64::from(left.saturating_sub(1)));
+    }
+    if via {
+        out.extend_from_slice(via_line(head.version));
+    }
     out.extend_from_slice(b"X-Forwarded-For: ");
     if !chain.is_empty() {
         extend(out, &[chain, b", "]);
@@ -127,9 +142,20 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     out.extend_from_slice(&text[..end - 1]);
 }
 
+/// What a message that came in this version gets added to its Via (RFC 9110 7.6.3): a field of the same name behind
+/// another is the same list.
+fn via_line(version: Version) -> &'static [u8] {
+    match version {
+        Version::V10 => b"Via: 1.0 lbproxy\r\n",
+        Version::V11 => b"Via: 1.1 lbproxy\r\n",
+    }
+}
+
 /// Whether the Upgrade fields of a 101 name protocols, and only such as the forwarded `request` head offered
-/// (RFC 9110 7.8).
+/// (RFC 9110 7.8). A body may stand behind the head.
 pub fn takes_an_offer(request: &[u8], response: &[u8], fields: &[Field]) -> bool {
+    let end = memchr::memmem::find(request, b"\r\n\r\n").unwrap_or(request.len());
+    let request = &request[..end];
     let is_offered = |protocol: &[u8]| {
         request
             .split(|b| *b == b'\n')
@@ -158,20 +184,75 @@ pub enum Persistence {
     Keep,
     /// HTTP/1.0: kept, which must be said.
     SayKeep,
-    /// Closed behind this response.
+    /// Kept, for so many seconds at rest.
+    KeepFor(u32),
+    /// Closed after this response.
     Close,
     /// Another protocol from here on.
     Upgrade,
 }
 
-/// Appends the head that goes to a client, with the framing that its body gets.
+impl Persistence {
+    /// Of a connection that is kept, where `seconds` is what is announced, if anything is.
+    pub fn kept(seconds: Option<u32>, is_http10: bool) -> Self {
+        match (seconds, is_http10) {
+            (Some(seconds), _) => Self::KeepFor(seconds),
+            (None, true) => Self::SayKeep,
+            (None, false) => Self::Keep,
+        }
+    }
+
+    /// Appends the fields that say so.
+    pub fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Keep => {}
+            Self::SayKeep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            Self::KeepFor(seconds) => {
+                // What speaks of the connection is named by Connection (RFC 9110 7.6.1).
+                let line = b"Connection: keep-alive\r\nKeep-Alive: timeout=";
+                write_number(out, line, u64::from(seconds));
+            }
+            Self::Close => out.extend_from_slice(b"Connection: close\r\n"),
+            Self::Upgrade => out.extend_from_slice(b"Connection: upgrade\r\n"),
+        }
+    }
+}
+
+/// What the proxy itself says in a response.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// The framing that the body gets.
+    pub framing: Framing,
+    /// What becomes of the client's connection.
+    pub persistence: Persistence,
+    /// A Date line for a response that has none; may be empty.
+    pub date: &'a [u8],
+    /// X-Request-Id, in place of the backend's; empty: the backend's goes on.
+    pub id: &'a [u8],
+    /// Whether it says that it was here.
+    pub via: bool,
+}
+
+impl Told<'_> {
+    /// Of a response that gets nothing but its framing and what becomes of the connection.
+    pub fn plain(framing: Framing, persistence: Persistence) -> Self {
+        Self {
+            framing,
+            persistence,
+            date: b"",
+            id: b"",
+            via: false,
+        }
+    }
+}
+
+/// Appends the head that goes to a client.
 pub fn write_response(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_>,
     buffer: &[u8],
     fields: &[Field],
-    framing: Framing,
-    persistence: Persistence,
+    told: &Told<'_>,
 ) {
     let mut code = itoa::Buffer::new();
     extend(
@@ -184,6 +265,7 @@ pub fn write_response(
             b"\r\n",
         ],
     );
+    let mut has_date = false;
     let mut copying = Copying::of(buffer);
     for field in fields {
         let goes_on = match field.name {
@@ -192,22 +274,32 @@ pub fn write_response(
             | FieldName::KeepAlive
             | FieldName::HopByHop
             | FieldName::TransferEncoding => false,
-            FieldName::Upgrade => persistence == Persistence::Upgrade,
+            FieldName::Upgrade => told.persistence == Persistence::Upgrade,
+            FieldName::RequestId if !told.id.is_empty() => false,
             _ => !field.nominated,
         };
         if goes_on {
+            has_date |= is_date(field.name_in(buffer));
             copying.push(out, field);
         }
     }
     copying.flush(out);
-    write_framing(out, framing, described_length(head));
-    match persistence {
-        Persistence::Keep => {}
-        Persistence::SayKeep => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        Persistence::Upgrade => out.extend_from_slice(b"Connection: upgrade\r\n"),
+    if !has_date {
+        out.extend_from_slice(told.date);
     }
+    if told.via {
+        out.extend_from_slice(via_line(head.version));
+    }
+    if !told.id.is_empty() {
+        extend(out, &[b"X-Request-Id: ", told.id, b"\r\n"]);
+    }
+    write_framing(out, told.framing, described_length(head));
+    told.persistence.write(out);
     out.extend_from_slice(b"\r\n");
+}
+
+fn is_date(name: &[u8]) -> bool {
+    name.len() == 4 && name.eq_ignore_ascii_case(b"date")
 }
 
 /// Content-Length of a response without a body: of HEAD and 304 it describes what GET would have got; 1xx and 204
@@ -228,16 +320,14 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing, described: Option<u64>) {
         Framing::UntilClose => None,
     };
     if let Some(length) = length {
-        let mut digits = itoa::Buffer::new();
-        extend(
-            out,
-            &[
-                b"Content-Length: ",
-                digits.format(length).as_bytes(),
-                b"\r\n",
-            ],
-        );
+        write_number(out, b"Content-Length: ", length);
     }
+}
+
+/// Appends a line that ends in a number.
+fn write_number(out: &mut Vec<u8>, line: &[u8], number: u64) {
+    let mut digits = itoa::Buffer::new();
+    extend(out, &[line, digits.format(number).as_bytes(), b"\r\n"]);
 }
 
 /// Framing of a response's body towards the client, whatever the backend's was.
@@ -280,9 +370,13 @@ mod tests {
             trusted,
         };
         let id = given_id(text.as_bytes(), &fields).filter(|_| trusted);
-        let peer = "10.0.0.9".parse().unwrap();
+        let said = Said {
+            peer: "10.0.0.9".parse().unwrap(),
+            id: id.unwrap_or(b"new"),
+            via: trusted,
+        };
         let mut out = Vec::new();
-        let written = write_request(&mut out, &seen, peer, id.unwrap_or(b"new"));
+        let written = write_request(&mut out, &seen, &said);
         (String::from_utf8(out).unwrap(), written)
     }
 
@@ -310,7 +404,7 @@ mod tests {
         );
         assert_eq!(
             out,
-            "PUT /a HTTP/1.1\r\nHost: a\r\nX-Real-IP: 1\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
+            "PUT /a HTTP/1.1\r\nHost: a\r\nX-Real-IP: 1\r\nVia: 1.1 lbproxy\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-Host: www\r\nX-Request-Id: abc\r\nContent-Length: 3\r\n\r\n"
         );
         assert_eq!(written.removed, None);
@@ -328,6 +422,44 @@ mod tests {
         );
         let (out, written) = rewrite("GET / HTTP/1.0\r\n\r\n", false);
         assert_eq!(written.host_gap, Some("GET / HTTP/1.1\r\n".len()), "{out}");
+    }
+
+    #[test]
+    fn via_names_the_version_that_was_received_behind_what_is_there() {
+        let (out, _) = rewrite(
+            "GET / HTTP/1.0\r\nHost: a\r\nVia: 1.1 far\r\nX: y\r\n\r\n",
+            true,
+        );
+        let lines = "Via: 1.1 far\r\nX: y\r\nVia: 1.0 lbproxy\r\nX-Forwarded-For:";
+        assert!(out.contains(lines), "{out}");
+        let (out, _) = rewrite("GET / HTTP/1.2\r\nHost: a\r\nVia: 1.1 far\r\n\r\n", false);
+        assert_eq!(out.matches("Via").count(), 1, "{out}");
+    }
+
+    #[test]
+    fn the_proxies_that_options_may_pass_are_counted_down() {
+        for (method, value, left) in [
+            ("OPTIONS", "5", "4"),
+            ("OPTIONS", "1", "0"),
+            ("OPTIONS", "99999999999999999999", "4294967294"),
+            ("GET", "5", "5"),
+            ("GET", "junk", "junk"),
+        ] {
+            let text = format!(
+                "{method} / HTTP/1.1\r\nHost: a\r\nConnection: x-a\r\nMAX-forwards: {value}\r\nX: y\r\n\r\n"
+            );
+            let (out, _) = rewrite(&text, false);
+            let lower = out.to_ascii_lowercase();
+            assert_eq!(lower.matches("max-forwards:").count(), 1, "{out}");
+            assert!(
+                lower.contains(&format!("max-forwards: {left}\r\n")),
+                "{out}"
+            );
+        }
+        // It bounds a loop, so no hop may take it away.
+        let nominated =
+            "OPTIONS / HTTP/1.1\r\nHost: a\r\nConnection: max-forwards\r\nMax-Forwards: 3\r\n\r\n";
+        assert!(rewrite(nominated, false).0.contains("Max-Forwards: 2\r\n"));
     }
 
     #[test]
@@ -351,7 +483,9 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat/2, websocket\r\nUpgrade: x\r\n\r\n",
             false,
         );
+        let request = request + "body\r\nUpgrade: in-the-body\r\n";
         for (upgrade, taken) in [
+            ("Upgrade: in-the-body\r\n", false),
             ("", false),
             ("Upgrade: \r\n", false),
             ("Upgrade: WebSocket\r\n", true),
@@ -383,15 +517,8 @@ mod tests {
             .unwrap();
         let write = |client, persistence| {
             let mut out = Vec::new();
-            let framing = client_framing(&head, client);
-            write_response(
-                &mut out,
-                &head,
-                text.as_bytes(),
-                &fields,
-                framing,
-                persistence,
-            );
+            let told = Told::plain(client_framing(&head, client), persistence);
+            write_response(&mut out, &head, text.as_bytes(), &fields, &told);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -402,5 +529,68 @@ mod tests {
             write(Version::V10, Persistence::Close),
             "HTTP/1.1 200 Fine\r\nServer: x\r\nConnection: close\r\n\r\n"
         );
+    }
+
+    /// What a client gets of a response with these fields.
+    fn told(version: &str, lines: &str, told: &Told<'_>) -> String {
+        let text = format!("HTTP/{version} 200 OK\r\n{lines}Content-Length: 0\r\n\r\n");
+        let mut fields = Vec::new();
+        let head = response::parse(text.as_bytes(), false, &mut fields)
+            .unwrap()
+            .unwrap();
+        let mut out = Vec::new();
+        write_response(&mut out, &head, text.as_bytes(), &fields, told);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_response_gets_what_the_proxy_says() {
+        let plain = Told::plain(Framing::Length(0), Persistence::Keep);
+        let date = Told {
+            date: b"Date: now\r\n",
+            ..plain
+        };
+        for (lines, has) in [
+            ("", true),
+            ("dATE: then\r\n", false),
+            ("Date: \r\n", false),
+            ("Datum: x\r\nX-Date: y\r\n", true),
+            ("Connection: date\r\nDate: then\r\n", true),
+        ] {
+            let out = told("1.1", lines, &date);
+            assert_eq!(out.contains("Date: now\r\n"), has, "{out}");
+            assert_eq!(out.contains("then"), lines.starts_with("dATE"), "{out}");
+        }
+        let via = Told { via: true, ..plain };
+        let out = told("1.0", "Via: 1.1 inner\r\n", &via);
+        assert!(
+            out.contains("Via: 1.1 inner\r\nVia: 1.0 lbproxy\r\n"),
+            "{out}"
+        );
+        assert!(told("1.3", "", &via).contains("Via: 1.1 lbproxy\r\n"));
+        let id = Told {
+            id: b"ours",
+            ..plain
+        };
+        let out = told("1.1", "x-request-id: theirs\r\n", &id);
+        assert!(out.contains("X-Request-Id: ours\r\n") && !out.contains("theirs"));
+        assert!(told("1.1", "x-request-id: theirs\r\n", &plain).contains("theirs"));
+    }
+
+    #[test]
+    fn how_long_a_connection_is_kept_is_said_with_the_name_of_the_field() {
+        for (persistence, lines) in [
+            (Persistence::kept(None, false), ""),
+            (Persistence::kept(None, true), "Connection: keep-alive\r\n"),
+            (
+                Persistence::kept(Some(74), true),
+                "Connection: keep-alive\r\nKeep-Alive: timeout=74\r\n",
+            ),
+        ] {
+            let told_of = Told::plain(Framing::Length(0), persistence);
+            let out = told("1.1", "Keep-Alive: timeout=5\r\n", &told_of);
+            let expected = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n");
+            assert_eq!(out, expected);
+        }
     }
 }

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::date::DateLine;
 use super::exchange::Exchange;
 use super::forwarding::{client_address, given_id};
-use super::headers::write_request;
+use super::headers::{Said, write_request};
 use super::reply::Reply;
 use super::seen::Seen;
 use crate::balance::Random;
@@ -33,6 +34,8 @@ pub struct HeadSpace {
     pub fields: Vec<Field>,
     /// A head on its way to a client.
     pub out: Vec<u8>,
+    /// The Date of a response that has none.
+    pub date: DateLine,
 }
 
 /// What became of the bytes.
@@ -106,6 +109,7 @@ pub fn understand(
             exchange.view = Some(arrival.view.clone());
             exchange.facts.started = Some(arrival.now);
             exchange.facts.is_head = request::begins_with_head(buffer);
+            give_id(exchange, arrival.random);
             return (Prepared::Answer(Reply::refusal(refusal)), buffer.len());
         }
     };
@@ -127,12 +131,17 @@ pub fn understand(
             .iter()
             .any(|net| net.contains(&arrival.peer)),
     };
+    match given_id(buffer, &space.fields).filter(|_| seen.trusted) {
+        Some(given) => exchange.capture.id = exchange.capture.keep(given),
+        None => give_id(exchange, arrival.random),
+    }
     if held.access_log {
         capture(exchange, &seen);
     }
     let len = head.len;
     let answer = match route(listener, &seen, client.known(), exchange) {
         _ if exchange.announces_too_much() => Some(Reply::failure(Reason::BodyTooLarge, true)),
+        _ if head.max_forwards == Some(0) => Some(Reply::options()),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
             exchange.facts.key = seen.key(&held.clusters[index], client.nearest);
@@ -148,18 +157,22 @@ pub fn understand(
 /// Writes the head that goes to the backend.
 fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) {
     let (held, place) = arrival.view;
-    let new_id = request_id(arrival.random);
-    let given = given_id(seen.buffer, seen.fields).filter(|_| seen.trusted);
-    let id = given.unwrap_or(&new_id);
-    let written = write_request(&mut exchange.out, seen, arrival.peer, id);
+    let said = Said {
+        peer: arrival.peer,
+        id: exchange.capture.get(&exchange.capture.id),
+        via: exchange.facts.via,
+    };
+    let written = write_request(&mut exchange.out, seen, &said);
     exchange.facts.host_gap = written.host_gap;
     if let Some(field) = written.removed.and_then(|field| seen.fields.get(field)) {
         let name = field.name_in(seen.buffer);
         tell_once_of_forwarding(&held.listeners[*place], arrival.peer, name);
     }
-    if held.access_log {
-        exchange.capture.id = exchange.capture.keep(id);
-    }
+}
+
+/// Gives the request an id of ours.
+pub(super) fn give_id(exchange: &mut Exchange, random: &Random) {
+    exchange.capture.id = exchange.capture.keep(&request_id(random));
 }
 
 /// Takes the part of the body that came along.
@@ -230,6 +243,11 @@ fn route(
 fn follow(action: &RouteAction, head: &RequestHead<'_>, host: &[u8]) -> Routed {
     match action {
         RouteAction::Cluster(index) => Routed::Cluster(*index),
+        // Without its host a Location would lead elsewhere (RFC 9110 10.2.2), and one without scheme and host perhaps
+        // back to where the client came from.
+        RouteAction::Redirect { to, .. } if host.is_empty() && to.contains("{host}") => {
+            Routed::Answer(Reply::failure(Reason::BadHost, false))
+        }
         RouteAction::Redirect { to, status } => {
             Routed::Answer(Reply::redirect(*status, expand(to, head, host)))
         }

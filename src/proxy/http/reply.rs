@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::exchange::Exchange;
+use super::headers::Persistence;
 use crate::http1::Refusal;
 use crate::model::page::{ErrorPages, Page};
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -23,6 +25,8 @@ pub struct Reply {
     pub fields: Option<Arc<str>>,
     /// Location field of a redirect.
     pub location: Option<Vec<u8>>,
+    /// Whether it names the methods that there are.
+    pub allows: bool,
     /// Whether the connection ends behind it.
     pub close: bool,
 }
@@ -38,6 +42,7 @@ impl Reply {
             page: None,
             fields: None,
             location: None,
+            allows: status == 405,
             close,
         }
     }
@@ -51,6 +56,7 @@ impl Reply {
             page: page.cloned(),
             fields: Some(Arc::clone(fields)),
             location: None,
+            allows: false,
             close: false,
         }
     }
@@ -64,6 +70,21 @@ impl Reply {
             page: None,
             fields: None,
             location: Some(location),
+            allows: false,
+            close: false,
+        }
+    }
+
+    /// To OPTIONS that no further proxy may forward (RFC 9110 7.6.2, 9.3.7).
+    pub fn options() -> Self {
+        Self {
+            status: 200,
+            reason: None,
+            body: String::new(),
+            page: None,
+            fields: None,
+            location: None,
+            allows: true,
             close: false,
         }
     }
@@ -80,14 +101,15 @@ impl Reply {
         Self::failure(reason_of(refusal), true)
     }
 
-    /// The bytes: `with_body` is false for HEAD, `say_keep` is for HTTP/1.0 clients that asked for it.
-    pub fn to_bytes(&self, with_body: bool, say_keep: bool) -> Vec<u8> {
-        let connection = match (self.close, say_keep) {
-            (true, _) => "Connection: close\r\n",
-            (false, true) => "Connection: keep-alive\r\n",
-            (false, false) => "",
+    /// The bytes that answer the request of `exchange`.
+    pub fn to_bytes(&self, exchange: &Exchange) -> Vec<u8> {
+        let with_body = !exchange.facts.is_head;
+        let persistence = if self.close {
+            Persistence::Close
+        } else {
+            Persistence::kept(exchange.facts.keeps_for, exchange.facts.is_http10)
         };
-        let allow = if self.status == 405 {
+        let allow = if self.allows {
             "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n"
         } else {
             ""
@@ -109,7 +131,15 @@ impl Reply {
             out.extend_from_slice(fields.as_bytes());
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
-        out.extend_from_slice(format!("Date: {date}\r\n{allow}{connection}\r\n").as_bytes());
+        out.extend_from_slice(format!("Date: {date}\r\n{allow}").as_bytes());
+        let id = exchange.id();
+        if !id.is_empty() {
+            for part in [b"X-Request-Id: ", id, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        }
+        persistence.write(&mut out);
+        out.extend_from_slice(b"\r\n");
         if with_body && has_content {
             out.extend_from_slice(self.content());
         }
@@ -242,7 +272,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::PrimaryUp => "another backend has taken over",
         Reason::BackendTimeout => "the backend took too long",
         Reason::RequestTimeout => "the request took too long",
-        Reason::Version => "HTTP version not supported",
+        Reason::Version => "HTTP version not supported: 1.1 and 1.0 are",
     }
 }
 
@@ -269,9 +299,11 @@ mod tests {
         let mut pages = ErrorPages::default();
         pages.add_class(4, page("sorry"));
         let none = ErrorPages::default();
-        let shown = |mut reply: Reply, with_body| {
+        let shown = |mut reply: Reply, with_body: bool| {
             reply.dress(&none, &pages);
-            String::from_utf8(reply.to_bytes(with_body, false)).unwrap()
+            let mut exchange = Exchange::default();
+            exchange.facts.is_head = !with_body;
+            String::from_utf8(reply.to_bytes(&exchange)).unwrap()
         };
         let text = shown(Reply::failure(Reason::NoRoute, false), true);
         assert!(
@@ -304,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_failure_says_why() {
-        let bytes = Reply::failure(Reason::NoRoute, false).to_bytes(true, false);
+        let mut exchange = Exchange::default();
+        let bytes = Reply::failure(Reason::NoRoute, false).to_bytes(&exchange);
         let text = String::from_utf8(bytes).unwrap();
         assert!(
             text.starts_with(
@@ -317,12 +350,32 @@ mod tests {
             text.contains("Content-Length: 13\r\n") && !text.contains("Connection"),
             "{text}"
         );
-        let head = Reply::failure(Reason::Method, true).to_bytes(false, true);
+        assert!(!text.contains("X-Request-Id"), "{text}");
+        exchange.facts.is_head = true;
+        exchange.facts.is_http10 = true;
+        exchange.facts.keeps_for = Some(74);
+        exchange.capture.id = exchange.capture.keep(b"the-id");
+        let head = Reply::failure(Reason::Method, true).to_bytes(&exchange);
         let text = String::from_utf8(head).unwrap();
+        assert!(text.contains("X-Request-Id: the-id\r\n"), "{text}");
         assert!(
             text.contains("Connection: close\r\n")
                 && text.contains("Allow: GET")
                 && text.ends_with("\r\n\r\n")
         );
+    }
+
+    #[test]
+    fn an_answer_that_keeps_the_connection_says_for_how_long() {
+        let mut exchange = Exchange::default();
+        exchange.facts.keeps_for = Some(74);
+        let text = String::from_utf8(Reply::options().to_bytes(&exchange)).unwrap();
+        let end = "Connection: keep-alive\r\nKeep-Alive: timeout=74\r\n\r\n";
+        assert!(text.ends_with(end), "{text}");
+        assert!(text.contains("Allow: GET, ") && text.contains("Content-Length: 0\r\n"));
+        exchange.facts.keeps_for = None;
+        exchange.facts.is_http10 = true;
+        let text = String::from_utf8(Reply::options().to_bytes(&exchange)).unwrap();
+        assert!(text.ends_with("Connection: keep-alive\r\n\r\n"), "{text}");
     }
 }

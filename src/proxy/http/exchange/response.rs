@@ -8,10 +8,12 @@ use super::{Desk, End, Exchange, frame};
 use crate::http1::body::BodyReader;
 use crate::http1::chunked::SizeLine;
 use crate::http1::head::HeadEnd;
-use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
+use crate::http1::response::{self, INTERIM_BYTES, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Refusal, Version};
 use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read};
-use crate::proxy::http::headers::{Persistence, client_framing, takes_an_offer, write_response};
+use crate::proxy::http::headers::{
+    Persistence, Told, client_framing, takes_an_offer, write_response,
+};
 use crate::proxy::http::prepare::HeadSpace;
 use crate::proxy::http::reply::reason_of;
 use crate::telemetry::outcome::{BackendError, Reason};
@@ -227,19 +229,23 @@ impl Exchange {
         // What is left of a body that the backend answers before it has it may never come, or belong to nobody.
         response.close_client =
             closing || !self.facts.keep_alive || response.until_close || is_early;
-        let persistence = match (response.close_client, self.facts.is_http10) {
-            (true, _) => Persistence::Close,
-            (false, true) => Persistence::SayKeep,
-            (false, false) => Persistence::Keep,
+        let persistence = if response.close_client {
+            Persistence::Close
+        } else {
+            Persistence::kept(self.facts.keeps_for, self.facts.is_http10)
         };
-        write_response(
-            &mut space.out,
-            head,
-            bytes,
-            &space.fields,
+        let told = Told {
             framing,
             persistence,
-        );
+            date: space.date.at(self.since.now),
+            id: if self.facts.exposes_id {
+                self.id()
+            } else {
+                b""
+            },
+            via: self.facts.via,
+        };
+        write_response(&mut space.out, head, bytes, &space.fields, &told);
         Ok(())
     }
 
@@ -249,22 +255,26 @@ impl Exchange {
         bytes: &[u8],
         space: &mut HeadSpace,
     ) -> Result<(), BackendError> {
-        self.response.interim += 1;
-        // Whoever waited for a 100 is given its time for the body from here on.
-        self.since.client_read = self.since.now;
         let is_upgrade = head.status == 101;
+        // The protocol changes behind the whole request (RFC 9110 7.8): before, its body is not the other protocol's.
         let is_allowed = !is_upgrade
             || self.facts.wants_upgrade
-                && self.is_whole_in_out()
+                && self.is_sent()
                 && takes_an_offer(&self.out, bytes, &space.fields);
-        if self.response.interim > INTERIM_RESPONSES || !is_allowed {
-            self.response.cause = Some(if is_allowed {
-                "interim_responses"
-            } else {
-                "upgrade_not_offered"
-            });
+        if !is_allowed {
+            self.response.cause = Some("upgrade_not_offered");
             return Err(BackendError::Protocol);
         }
+        self.response.interim = self.response.interim.saturating_add(1);
+        self.response.interim_bytes = self.response.interim_bytes.saturating_add(head.len);
+        let is_within_bounds = self.response.interim <= INTERIM_RESPONSES
+            && self.response.interim_bytes <= INTERIM_BYTES;
+        if !is_upgrade && !is_within_bounds {
+            return Ok(());
+        }
+        // Whoever waited for a 100 has its time for the body from here on, and the backend its time for a response.
+        self.since.client_read = self.since.now;
+        self.since.backend_read = self.since.now;
         let persistence = if is_upgrade {
             Persistence::Upgrade
         } else {
@@ -277,14 +287,11 @@ impl Exchange {
         }
         // RFC 9110 15.2: an HTTP/1.0 client does not know interim responses.
         if !self.facts.is_http10 {
-            write_response(
-                &mut space.out,
-                head,
-                bytes,
-                &space.fields,
-                Framing::None,
-                persistence,
-            );
+            let told = Told {
+                via: self.facts.via,
+                ..Told::plain(Framing::None, persistence)
+            };
+            write_response(&mut space.out, head, bytes, &space.fields, &told);
         }
         Ok(())
     }
