@@ -398,15 +398,28 @@ fn ipv6_works_on_both_sides() {
 }
 
 #[test]
-fn a_name_is_one_backend_with_all_its_addresses() {
+fn each_address_of_a_name_is_a_backend_or_one_of_them_is() {
     // `localhost` is ::1 and 127.0.0.1 on many machines; the backend listens on one of them only.
     let backend = Backend::start("a");
-    let address = format!("localhost:{}", backend.addr.port());
-    let config = web(&[&backend], "").replace(&backend.addr.to_string(), &address);
-    let proxy = Proxy::start(&config);
-    proxy.wait_backend("web", &address, "up");
-    for _ in 0..10 {
-        assert_eq!(get(proxy.addr("web"), "/").backend(), "a");
+    let port = backend.addr.port();
+    let address = format!("localhost:{port}");
+    for (keys, label) in [
+        ("", format!("localhost@127.0.0.1:{port}")),
+        ("resolve = { addresses = \"one\" }", address.clone()),
+    ] {
+        let config = web(&[&backend], keys).replace(&backend.addr.to_string(), &address);
+        let proxy = Proxy::start(&config);
+        proxy.wait_backend("web", &label, "up");
+        for _ in 0..10 {
+            assert_eq!(get(proxy.addr("web"), "/").backend(), "a");
+        }
+        let used = proxy.backend("web", &label);
+        assert_eq!(
+            used["addresses"],
+            serde_json::json!([backend.addr]),
+            "{label}"
+        );
+        assert!(used["requests_total"].as_u64() >= Some(5), "{used}");
     }
 }
 
