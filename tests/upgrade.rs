@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use support::backend::{Action, Answer, Backend, Step, send};
+use support::backend::{Action, Answer, Backend, Gate, Step, send};
 use support::client::Client;
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
 use support::wait::{PATIENCE, wait_until};
@@ -230,4 +232,36 @@ fn a_101_before_the_whole_body_is_a_fault_of_the_backend() {
     assert!(answer.status == 502 && answer.closes(), "{answer:?}");
     assert!(!answer.text().contains("secret"));
     proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "protocol")], 1);
+}
+
+#[test]
+fn an_upgraded_connection_ends_with_its_backend_and_a_request_does_not() {
+    let backend = Backend::start("a");
+    let well = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&well);
+    let gate = Gate::new();
+    let slow = gate.clone();
+    backend.behave(move |r| -> Action {
+        match r.target.as_str() {
+            "/healthz" => Answer::new(if shared.load(Relaxed) { 200 } else { 500 }, "").into(),
+            "/slow" => Answer::new(200, "done").gate(&slow).into(),
+            _ => Action::Upgrade,
+        }
+    });
+    let check =
+        "check = { http = \"/healthz\", interval = \"50ms\", timeout = \"50ms\", fall = 1 }";
+    let keys = format!("{check}\non_down = \"close\"\n{ACCESS_LOG}");
+    let proxy = Proxy::start(&web(&[&backend], &keys));
+    proxy.wait_backend("web", backend.addr, "up");
+    let mut tunnel = Tunnel::open(proxy.addr("web"), "/chat");
+    tunnel.echo();
+    let mut request = Client::connect(proxy.addr("web"));
+    request.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n");
+    proxy.wait_count("lbproxy_backend_in_flight", &[("cluster", "web")], 2);
+    well.store(false, Relaxed);
+    proxy.wait_backend("web", backend.addr, "down");
+    assert!(tunnel.client.read_exactly(1).is_err(), "it is closed");
+    assert_eq!(proxy.wait_access("/chat")["reason"], "backend_down");
+    gate.open();
+    assert_eq!(request.response().text(), "done");
 }

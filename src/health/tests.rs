@@ -1,8 +1,8 @@
 //! The task as a whole: trials on a paused clock (they need no socket), checks against real listeners.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,15 +12,18 @@ use tokio::task::JoinHandle;
 
 use super::{MAX_PROBES, run};
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
-use crate::model::settings::{Check, CheckKind};
+use crate::model::settings::{Check, CheckKind, OnDown, OnUp};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
+use crate::snapshot::publish::SessionOrder;
 use crate::snapshot::{Cluster, Endpoint, Snapshot};
 use crate::telemetry::capture::Capture;
+use crate::telemetry::outcome::Reason;
 
 /// The running task and what it is told.
 struct Task {
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: Arc<Notify>,
+    orders: Arc<Mutex<Vec<SessionOrder>>>,
     task: JoinHandle<()>,
 }
 
@@ -29,10 +32,18 @@ impl Task {
         let first = Arc::new(snapshot(1, Vec::new(), clusters));
         let (snapshots, receiver) = watch::channel(first);
         let reports = Arc::new(Notify::new());
-        let task = tokio::spawn(run(receiver, reports.clone(), MAX_PROBES, Arc::new(|_| ())));
+        let orders = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&orders);
+        let task = tokio::spawn(run(
+            receiver,
+            reports.clone(),
+            MAX_PROBES,
+            Arc::new(move |order| written.lock().unwrap().push(order)),
+        ));
         Self {
             snapshots,
             reports,
+            orders,
             task,
         }
     }
@@ -42,6 +53,15 @@ impl Task {
         self.snapshots
             .send(Arc::new(snapshot(generation, Vec::new(), clusters)))
             .unwrap();
+    }
+
+    /// What was ordered so far: whose sessions end, when and why.
+    fn orders(&self) -> Vec<(u64, Option<Duration>, Reason)> {
+        let orders = self.orders.lock().unwrap();
+        orders
+            .iter()
+            .map(|order| (order.backend, order.after, order.why))
+            .collect()
     }
 
     fn refuse(&self, backend: &Backend) {
@@ -522,4 +542,73 @@ async fn ten_thousand_backends_are_probed() {
         "check failed: connection refused"
     );
     task.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_sessions_as_on_down_says() {
+    let close = Some(Duration::ZERO);
+    let drain = Some(Duration::from_secs(30));
+    for (on_down, down, up) in [
+        (OnDown::Keep, None, None),
+        (OnDown::Close, Some(close), None),
+        (OnDown::Drain, Some(drain), Some(None)),
+    ] {
+        let (e, other) = (
+            endpoint("web", "127.0.0.1:9"),
+            endpoint("web", "127.0.0.2:9"),
+        );
+        let b = e.backend.clone();
+        let mut c = cluster("web", vec![e, other]);
+        c.on_down = on_down;
+        let task = Task::start(vec![Arc::new(c)]);
+        task.refuse(&b);
+        eventually("is seen", || {
+            reason(&b) == "connection refused under live traffic"
+        })
+        .await;
+        let order = |after| (b.id(), after, Reason::BackendDown);
+        let expected: Vec<_> = down.map(order).into_iter().collect();
+        eventually("is ordered", || task.orders() == expected).await;
+        assert!(b.report_connected());
+        task.reports.notify_one();
+        eventually("is up", || reason(&b) == "up").await;
+        let expected: Vec<_> = down.into_iter().chain(up).map(order).collect();
+        eventually("is ordered", || task.orders() == expected).await;
+        task.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backups_stand_in_and_stay_or_are_closed() {
+    for on_up in [OnUp::Keep, OnUp::CloseBackups, OnUp::Stay] {
+        let (first, mut spare) = (
+            endpoint("web", "127.0.0.1:9"),
+            endpoint("web", "127.0.0.2:9"),
+        );
+        spare.backup = true;
+        let (a, b) = (first.backend.clone(), spare.backend.clone());
+        let mut c = cluster("web", vec![first, spare]);
+        c.on_up = on_up;
+        let c = Arc::new(c);
+        let task = Task::start(vec![c.clone()]);
+        task.refuse(&a);
+        b.start();
+        let stays = on_up == OnUp::Stay;
+        let seen = || reason(&a) == "connection refused under live traffic";
+        eventually("stands in", || seen() && c.state.on_standby() == stays).await;
+        assert_eq!(task.orders(), []);
+        a.report_connected();
+        task.reports.notify_one();
+        eventually("is back", || reason(&a) == "up").await;
+        if on_up == OnUp::CloseBackups {
+            let order = (b.id(), Some(Duration::ZERO), Reason::PrimaryUp);
+            eventually("closes", || task.orders().contains(&order)).await;
+        } else {
+            assert_eq!(task.orders(), []);
+        }
+        assert_eq!(c.state.on_standby(), stays);
+        task.refuse(&b);
+        eventually("hands back", || !c.state.on_standby()).await;
+        task.stop().await;
+    }
 }
