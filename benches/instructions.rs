@@ -74,6 +74,7 @@ mod counted {
     const SAID: Said<'static> = Said {
         peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         id: REQUEST_ID,
+        process: b"0123456789abcdef",
         via: false,
     };
     /// Times that a pick or a look-up is done for one figure.

@@ -202,6 +202,7 @@ fn walk(kept: &mut Kept, client: &mut Side, backend: &mut Side) {
         now: Instant::now(),
         now_ms: 0,
         random: &kept.random,
+        process: b"0123456789abcdef",
     };
     let length = client.says.len();
     kept.scratch[..length].copy_from_slice(&client.says);
@@ -404,6 +405,7 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
             now: Instant::now(),
             now_ms: 0,
             random: &kept.random,
+            process: b"0123456789abcdef",
         };
         let (space, exchange) = (&mut kept.space, &mut kept.exchange);
         let mut take = |bytes: &mut [u8]| match understand(&arrival, space, bytes, exchange) {

@@ -296,3 +296,117 @@ fn where_descriptors_are_too_few_it_does_not_start_and_with_just_enough_admin_an
             .is_ok_and(|r| r.status == 200)
     });
 }
+
+/// A proxy whose listener of this protocol sends everything to `backend`.
+fn leading_to(protocol: &str, backend: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n\
+         cluster = \"web\"\n[cluster.web]\nbackends = [\"{backend}\"]\nretry = {{ attempts = 1 }}\n"
+    )
+}
+
+#[test]
+fn a_request_that_comes_back_to_its_own_proxy_ends_with_508() {
+    let pair = [(); 2].map(|()| Proxy::start(&leading_to("http", "127.0.0.1:1")));
+    let [first, second] = [&pair[0], &pair[1]].map(|proxy| proxy.addr("web"));
+    // One at itself, then two at each other.
+    pair[0].reload_ok(&leading_to("http", &first.to_string()));
+    assert_eq!(get(first, "/").status, 508);
+    pair[0].wait_count("lbproxy_rejected_total", &[("reason", "loop")], 1);
+    pair[0].wait_count("lbproxy_requests_total", &[], 2);
+    pair[0].reload_ok(&leading_to("http", &second.to_string()));
+    pair[1].reload_ok(&leading_to("http", &first.to_string()));
+    assert_eq!(get(first, "/").status, 508);
+    pair[0].wait_count("lbproxy_requests_total", &[], 4);
+    pair[1].wait_count("lbproxy_requests_total", &[], 1);
+}
+
+#[test]
+fn a_tcp_session_that_comes_back_to_its_own_proxy_ends() {
+    let proxy = Proxy::start(&leading_to("tcp", "127.0.0.1:1"));
+    let addr = proxy.addr("web");
+    proxy.reload_ok(&leading_to("tcp", &addr.to_string()));
+    let mut client = Client::connect(addr);
+    assert!(client.is_closed());
+    wait_until(PATIENCE, "it is counted", || {
+        proxy.count("lbproxy_rejected_total", &[("reason", "loop")]) >= 1
+    });
+    proxy.wait_count("lbproxy_connections_active", &[], 0);
+    let sessions = proxy.count("lbproxy_connections_total", &[]);
+    println!("{sessions} sessions");
+    assert!(sessions < 15, "{sessions}");
+}
+
+#[test]
+fn idle_connections_of_one_client_make_room_for_others_when_descriptors_run_out() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let config = web(&[&backend], "");
+    let proxy = Proxy::start_with_descriptors(&config, 400);
+    let addr = proxy.addr("web");
+    // More than there are descriptors; those that do not get in wait in the kernel's queue.
+    let held: Vec<Client> = (0..600).map(|_| Client::connect(addr)).collect();
+    wait_until(PATIENCE, "some have made room", || {
+        proxy.count("lbproxy_rejected_total", &[("reason", "evicted")]) > 0
+    });
+    let mut client = Client::connect(addr);
+    assert_eq!(client.get("/").status, 200);
+    drop(held);
+}
+
+#[test]
+fn a_listener_keeps_its_share_of_the_descriptors() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let second = "[[listener]]\nname = \"second\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n";
+    let proxy = Proxy::start_with_descriptors(&(second.to_owned() + &web(&[&backend], "")), 400);
+    // Half a head each: these do not rest, so nothing can make room.
+    let _held: Vec<Client> = (0..600)
+        .map(|_| {
+            let mut client = Client::connect(proxy.addr("web"));
+            client.send("GET / HTTP/1.1\r\n");
+            client
+        })
+        .collect();
+    let labels = [("listener", "web"), ("reason", "descriptor_limit")];
+    wait_until(PATIENCE, "the first listener is full", || {
+        proxy.count("lbproxy_rejected_total", &labels) > 0
+    });
+    let mut others: Vec<Client> = (0..20)
+        .map(|_| Client::connect(proxy.addr("second")))
+        .collect();
+    for client in &mut others {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_client_has_no_more_connections_than_its_share() {
+    let backend = Backend::start("a");
+    for limits in [
+        "limits = { connections_per_client = 3 }",
+        "limits = { connections = 6, connections_per_client = \"50%\" }",
+    ] {
+        let proxy = Proxy::start(&web_with(limits, &[&backend], ""));
+        let addr = proxy.addr("web");
+        let mut held: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+        for client in &mut held {
+            assert_eq!(client.get("/").status, 200);
+        }
+        assert!(Client::connect(addr).is_closed());
+        let labels = [("listener", "web"), ("reason", "client_connection_limit")];
+        proxy.wait_count("lbproxy_rejected_total", &labels, 1);
+        held.pop();
+        wait_until(PATIENCE, "its place is free", || {
+            proxy.count("lbproxy_connections_active", &[]) == 2
+        });
+        assert_eq!(Client::connect(addr).get("/").status, 200);
+        let trusted = limits.replace("limits", "trusted_proxies = [\"127.0.0.0/8\"]\nlimits");
+        proxy.reload_ok(&web_with(&trusted, &[&backend], ""));
+        let more: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+        wait_until(PATIENCE, "they are in", || {
+            proxy.count("lbproxy_connections_active", &[]) >= 5
+        });
+        drop(more);
+    }
+}

@@ -270,6 +270,7 @@ fn again(message: &Message) -> Vec<u8> {
             b"X-Forwarded-Proto",
             b"X-Forwarded-Host",
             b"X-Request-Id",
+            b"X-Lbproxy-Hop",
         ]
         .contains(&name)
     };

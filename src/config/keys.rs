@@ -125,6 +125,7 @@ pub(super) const LISTENER_LIMITS: Section = Section {
     name: "a listener's `limits`",
     keys: &[
         "connections",
+        "connections_per_client",
         "header_bytes",
         "headers",
         "uri_bytes",

@@ -11,6 +11,7 @@ use super::reader::draft::Draft;
 use super::relations::AllKnown;
 use super::schema::{Config, RouteAction};
 use super::shadow;
+use crate::model::address::{BackendAddress, ListenAddress};
 use crate::model::settings::Protocol;
 
 /// Adds a warning for each.
@@ -20,6 +21,7 @@ pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKn
         tcp_clusters(r, draft);
     }
     empty_clusters(r, draft);
+    own_listeners(r, draft);
     idle_gossip(r, draft);
     if draft.complete.listeners && draft.complete.routes {
         idle_listeners(r, draft);
@@ -81,6 +83,44 @@ fn tcp_clusters(r: &mut Reader<'_>, draft: &Draft) {
             for (key, place) in &places.http_only {
                 r.warn_of_no_effect(key, place, "a cluster of tcp listeners");
             }
+        }
+    }
+}
+
+/// Backends that are a listener of the same file: what is sent there comes back.
+fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
+    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+        for backend in &cluster.backends {
+            let mut listeners = draft.config.listeners.iter().zip(&draft.listeners);
+            let own = listeners.find(|(listener, _)| leads_to(&backend.address, listener.address));
+            let Some((listener, own)) = own else { continue };
+            let place = places.backends.clone().unwrap_or(places.name.clone());
+            let message = format!(
+                "backend {} of cluster {} is listener {} of this file",
+                quoted(&backend.address.to_string()),
+                quoted(&cluster.name),
+                quoted(&listener.name)
+            );
+            r.findings.add(
+                Finding::warning(place, message)
+                    .label("expected a service: a request that comes back is answered with 508")
+                    .related(&own.address, "the listener is"),
+            );
+        }
+    }
+}
+
+/// Whether a backend is surely that listener. What other addresses the machine has is not known here.
+fn leads_to(backend: &BackendAddress, listener: ListenAddress) -> bool {
+    let any = listener.ip().is_none_or(|ip| ip.is_unspecified());
+    match backend {
+        BackendAddress::Ip(address) => {
+            let same = listener.ip() == Some(address.ip()) || any && address.ip().is_loopback();
+            same && address.port() == listener.port()
+        }
+        BackendAddress::Name { host, port } => {
+            let loopback = listener.ip().is_some_and(|ip| ip.is_loopback());
+            host.eq_ignore_ascii_case("localhost") && (any || loopback) && *port == listener.port()
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum FieldName {
     OddFraming,
     /// Such a field with another character for `-`, which no proxy sends.
     OddForwarding,
+    /// X-Lbproxy-Hop: the processes that the request has passed. Taken from everybody, and written anew.
+    Hop,
     /// X-Lbproxy-*: what the proxy alone may say.
     Own,
     /// All the rest.
@@ -71,6 +73,7 @@ impl FieldName {
             (17, b't') if folds(name, b"transfer-encoding") => Self::OddFraming,
             (18, b'p') if is(name, b"proxy-authenticate") => Self::HopByHop,
             (19, b'p') if is(name, b"proxy-authorization") => Self::HopByHop,
+            (13, b'x') if is(name, b"x-lbproxy-hop") => Self::Hop,
             (11.., b'x') if folds(&name[..10], b"x-lbproxy-") => Self::Own,
             (13.., b'x') if folds(&name[..12], b"x-forwarded-") => match name.len() {
                 15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
@@ -262,6 +265,8 @@ mod tests {
             ("content.length", FieldName::OddFraming),
             ("X-LBProxy-Canary", FieldName::Own),
             ("x_lbproxy.a", FieldName::Own),
+            ("X-LBProxy-Hop", FieldName::Hop),
+            ("x-lbproxy_hop", FieldName::Own),
             ("x-lbproxy-", FieldName::Other),
             ("X.Forwarded~For", FieldName::OddForwarding),
             ("X-Forwarded-For", FieldName::ForwardedFor),

@@ -55,11 +55,33 @@ impl Default for ListenerTimeouts {
     }
 }
 
+/// How many there may be: a number, or a share of a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CountOrShare {
+    /// So many.
+    Count(u32),
+    /// A ratio in (0, 1].
+    Share(f64),
+}
+
+impl CountOrShare {
+    /// The number, at least 1; a share is one of `whole`.
+    pub fn of(self, whole: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Share(share) => ((f64::from(whole) * share) as u32).max(1),
+        }
+    }
+}
+
 /// How much a client may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenerLimits {
     /// Connections at a time; absent: what the descriptor limit carries. At it the listener stops accepting.
     pub connections: Option<u32>,
+    /// Connections of one client address at a time (IPv6: of one network of 64 bits), as a number or as a share of
+    /// `connections`; absent: no limit. Trusted proxies have none.
+    pub connections_per_client: Option<CountOrShare>,
     /// Request line and fields, with line ends.
     pub header_bytes: usize,
     /// Number of fields of a request head.
@@ -76,6 +98,7 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             connections: None,
+            connections_per_client: None,
             header_bytes: 32 << 10,
             headers: 100,
             uri_bytes: 8 << 10,

@@ -1,7 +1,9 @@
 //! Accept loops: one for each listener on each worker.
 //!
 //! At the listener's connection limit, or when descriptors run out, the loop leaves connections in the kernel's
-//! queue and looks again a moment later: it never spins and never ends. The log says so when that begins and when it has
+//! queue and looks again a moment later: it never spins and never ends. When descriptors run out and somebody waits, the
+//! connections that have rested longest make room, and each listener has a share that the others leave to it: neither
+//! many idle connections nor one listener's clients can shut the others out. The log says so when that begins and when it has
 //! ended, once for all workers ([`crate::snapshot::pause`]). A loop that is stopped empties the kernel's
 //! queue before it closes its socket, so that no client that was let in is turned away.
 
@@ -15,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
@@ -25,14 +28,18 @@ use super::worker::Worker;
 use super::{http, tcp};
 use crate::model::settings::Protocol;
 use crate::model::units::show_duration;
+use crate::snapshot::clients::ClientPlace;
 use crate::snapshot::{Listener, ListenerState, Snapshot};
 use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
 use crate::telemetry::outcome::Reason;
 use crate::transport::descriptors::Descriptor;
-use crate::transport::listen::Listening;
+use crate::transport::listen::{BACKLOG, Listening};
 
 /// Between two looks while nothing may be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections at rest that make room at one look.
+const EVICTED_AT_ONCE: usize = 32;
 
 /// How long connections of a stopped listener may be on their way between workers.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -127,8 +134,7 @@ pub struct ClientGuard {
     pub session: Session,
     metrics: Arc<ListenerMetrics>,
     worker: u32,
-    _open: OpenConnection,
-    _descriptor: Descriptor,
+    _counted: Counted,
 }
 
 impl ClientGuard {
@@ -172,13 +178,19 @@ impl Drop for OpenConnection {
     }
 }
 
+/// What an accepted connection counts as, until this is dropped.
+struct Counted {
+    _open: OpenConnection,
+    _client: Option<ClientPlace>,
+    _descriptor: Descriptor,
+}
+
 /// A connection on its way to another worker.
 pub struct Handed {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     pub(super) listener: u64,
-    open: OpenConnection,
-    descriptor: Descriptor,
+    counted: Counted,
 }
 
 /// Starts the accept loop of `running` on `socket`.
@@ -212,6 +224,9 @@ async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worke
             Next::Failed(error) => survive(&error, running, worker).await,
             Next::NotNow(reason) => {
                 hold(reason, None, running, worker);
+                if reason == Reason::DescriptorLimit && somebody_waits(socket) {
+                    make_room(running, worker);
+                }
                 pause(running, PAUSE).await;
             }
         }
@@ -234,7 +249,7 @@ fn poll_next(
     worker: &Worker,
 ) -> Poll<Next> {
     let (held, place) = running.view(worker);
-    let open = match room(&held.listeners[place], worker) {
+    let open = match room(&held, place, worker) {
         Ok(open) => open,
         Err(reason) => return Poll::Ready(Next::NotNow(reason)),
     };
@@ -246,9 +261,10 @@ fn poll_next(
 
 /// A place for one more connection, or why the next one must wait. Counted once for each connection that is seen
 /// waiting.
-fn room(listener: &Listener, worker: &Worker) -> Result<OpenConnection, Reason> {
+fn room(snapshot: &Snapshot, place: usize, worker: &Worker) -> Result<OpenConnection, Reason> {
+    let listener = &snapshot.listeners[place];
     let most = listener.limits.connections.unwrap_or(u32::MAX);
-    let reason = if !worker.shared.descriptors.has_room() {
+    let reason = if !has_descriptors(snapshot, listener, worker) {
         Reason::DescriptorLimit
     } else if let Some(open) = OpenConnection::below(&listener.state, most) {
         listener.state.full.store(false, Ordering::Relaxed);
@@ -260,6 +276,49 @@ fn room(listener: &Listener, worker: &Worker) -> Result<OpenConnection, Reason> 
         listener.metrics.sheet(worker.index).rejected[reason.index()].increment();
     }
     Err(reason)
+}
+
+/// Whether there are descriptors for one more connection of `listener`. When they are scarce, one that uses more than
+/// its share leaves the others what they lack of theirs.
+fn has_descriptors(snapshot: &Snapshot, listener: &Listener, worker: &Worker) -> bool {
+    let descriptors = &worker.shared.descriptors;
+    let reserved = if descriptors.is_scarce() && exceeds_share(snapshot, listener, worker) {
+        let share = share_of(snapshot, worker);
+        let others = snapshot.listeners.iter();
+        others
+            .map(|other| share.saturating_sub(used_by(other)))
+            .sum()
+    } else {
+        0
+    };
+    descriptors.has_room(reserved)
+}
+
+fn exceeds_share(snapshot: &Snapshot, listener: &Listener, worker: &Worker) -> bool {
+    used_by(listener) >= share_of(snapshot, worker)
+}
+
+/// Half of all descriptors, divided among the listeners.
+fn share_of(snapshot: &Snapshot, worker: &Worker) -> usize {
+    worker.shared.descriptors.limit() / 2 / snapshot.listeners.len().max(1)
+}
+
+/// About the descriptors of a listener's connections: each may have one to a backend.
+fn used_by(listener: &Listener) -> usize {
+    2 * listener.state.open.load(Ordering::Relaxed) as usize
+}
+
+/// Whether a connection waits to be accepted.
+fn somebody_waits(socket: &TcpListener) -> bool {
+    let mut ready = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Ends connections that rest: of this listener, if it has more than its share, else of any.
+fn make_room(running: &Running, worker: &Worker) {
+    let (held, place) = running.view(worker);
+    let own = exceeds_share(&held, &held.listeners[place], worker).then_some(running.id);
+    worker.sessions.evict(own, EVICTED_AT_ONCE);
 }
 
 /// Says that the listener is not accepting, once for all workers until that has ended.
@@ -310,14 +369,22 @@ fn distribute(
 ) {
     let (held, place) = running.view(worker);
     let listener = &held.listeners[place];
-    let descriptor = worker.shared.descriptors.take();
+    let Ok(client) = client_place(listener, peer, worker) else {
+        let rejected = &listener.metrics.sheet(worker.index).rejected;
+        return rejected[Reason::ClientConnectionLimit.index()].increment();
+    };
+    let counted = Counted {
+        _open: open,
+        _client: client,
+        _descriptor: worker.shared.descriptors.take(),
+    };
     let peer_worker = if running.is_stopped() {
         None
     } else {
         worker.less_busy_peer()
     };
     let Some(other) = peer_worker else {
-        return serve(stream, peer, open, descriptor, listener, running, worker);
+        return serve(stream, peer, counted, listener, running, worker);
     };
     let Ok(stream) = stream.into_std() else {
         return;
@@ -326,12 +393,35 @@ fn distribute(
         stream,
         peer,
         listener: running.id,
-        open,
-        descriptor,
+        counted,
     };
     if let Err(handed) = worker.hand_over(other, handed) {
         take_over(handed, Rc::clone(running), worker);
     }
+}
+
+/// The peer was at the limit of connections for each client.
+struct TooMany;
+
+/// The peer's place among the connections of its address, if those are limited. Trusted proxies bring many clients.
+fn client_place(
+    listener: &Listener,
+    peer: SocketAddr,
+    worker: &Worker,
+) -> Result<Option<ClientPlace>, TooMany> {
+    let Some(limit) = listener.limits.connections_per_client else {
+        return Ok(None);
+    };
+    let ip = peer.ip().to_canonical();
+    if listener.trusted_proxies.iter().any(|net| net.contains(&ip)) {
+        return Ok(None);
+    }
+    let whole = listener.limits.connections.unwrap_or_else(|| {
+        let carried = worker.shared.descriptors.limit() / 2;
+        u32::try_from(carried).unwrap_or(u32::MAX)
+    });
+    let place = ClientPlace::take(&listener.state, ip, limit.of(whole));
+    place.map(Some).ok_or(TooMany)
 }
 
 /// Serves a connection that another worker accepted.
@@ -342,8 +432,7 @@ pub(super) fn take_over(handed: Handed, running: Rc<Running>, worker: &Rc<Worker
         Ok(stream) => serve(
             stream,
             handed.peer,
-            handed.open,
-            handed.descriptor,
+            handed.counted,
             listener,
             &running,
             worker,
@@ -355,8 +444,7 @@ pub(super) fn take_over(handed: Handed, running: Rc<Running>, worker: &Rc<Worker
 fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    open: OpenConnection,
-    descriptor: Descriptor,
+    counted: Counted,
     listener: &Listener,
     running: &Rc<Running>,
     worker: &Rc<Worker>,
@@ -367,8 +455,7 @@ fn serve(
         session: worker.sessions.enter(running.id),
         metrics: Arc::clone(&listener.metrics),
         worker: worker.index as u32,
-        _open: open,
-        _descriptor: descriptor,
+        _counted: counted,
     };
     client.sheet().connections.increment();
     if running.is_stopped() || worker.is_draining() {
@@ -389,7 +476,8 @@ fn empty_queue(socket: TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) 
     let Ok(socket) = socket.into_std() else {
         return;
     };
-    loop {
+    // No more than a queue holds: new ones may come as long as the socket is open.
+    for _ in 0..BACKLOG {
         match socket.accept() {
             Ok((stream, peer)) => {
                 if stream.set_nonblocking(true).is_ok()

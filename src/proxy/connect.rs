@@ -4,19 +4,22 @@
 //! active check still has its say). What is our own fault (descriptors, ports) is not held against a backend.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
 use tracing::{debug, warn};
 
 use super::load::Picked;
+use super::passages::Passage;
 use super::pool::Upstream;
 use super::sessions::{Fired, Session};
 use super::worker::Worker;
 use crate::telemetry::outcome::BackendError;
 use crate::telemetry::seldom::Seldom;
-use crate::transport::dial::{DialError, dial};
+use crate::transport::dial::{self, DialError};
 
 /// A client that sends requests brings it about.
 static EXHAUSTED: Seldom = Seldom::new(Duration::from_secs(10));
@@ -37,7 +40,7 @@ pub enum ConnectError {
 }
 
 /// Connects to the endpoint, trying its addresses in order; the `connect` timeout is shared among them.
-/// `until`, in the table's milliseconds, bounds it as well.
+/// `until`, in the table's milliseconds, bounds it as well. `depth` is how often a TCP session has passed this process.
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.
@@ -46,6 +49,7 @@ pub async fn connect(
     session: &Session,
     picked: &Picked,
     until: u64,
+    depth: Option<usize>,
 ) -> Result<Upstream, ConnectError> {
     let endpoint = picked.endpoint();
     let sheet = endpoint.metrics.sheet(worker.index);
@@ -61,7 +65,14 @@ pub async fn connect(
             return Err(ConnectError::TotalTimeout);
         }
         session.set_deadline_at(until.min(now.saturating_add(share.as_millis() as u64)));
-        let mut dialling = pin!(dial(address));
+        let passage = depth.and_then(|depth| note_passage(worker, picked, address, depth + 1));
+        let (socket, passage) = passage.unzip();
+        let mut dialling = pin!(async {
+            match socket {
+                Some(socket) => dial::connect(socket, address).await,
+                None => dial::dial(address).await,
+            }
+        });
         let result = poll_fn(|cx| {
             if let Poll::Ready(result) = dialling.as_mut().poll(cx) {
                 return Poll::Ready(Ok(result));
@@ -78,6 +89,7 @@ pub async fn connect(
                     stream,
                     address,
                     descriptor,
+                    passage,
                 });
             }
             Ok(Err(DialError::Local(error))) => {
@@ -95,6 +107,8 @@ pub async fn connect(
             }
             Err(Fired::Deadline) => failure = ConnectError::Timeout,
             Err(Fired::Drained) => return Err(ConnectError::Drained),
+            // Nothing at work is evicted; the deadline that was set before has taken such a word back.
+            Err(Fired::Evicted) => failure = ConnectError::Timeout,
         }
     }
     sheet.errors[BackendError::Connect.index()].increment();
@@ -102,4 +116,20 @@ pub async fn connect(
         worker.report_health();
     }
     Err(failure)
+}
+
+/// A noted socket for a TCP session that may come back: its backend has the port of a listener of this process and an
+/// address of this machine.
+fn note_passage(
+    worker: &Worker,
+    picked: &Picked,
+    address: SocketAddr,
+    depth: usize,
+) -> Option<(TcpSocket, Passage)> {
+    let mut listeners = picked.snapshot().listeners.iter();
+    if !listeners.any(|listener| listener.sockets.local_addr().port() == address.port()) {
+        return None;
+    }
+    let (socket, local) = dial::bind_beside(address)?;
+    Some((socket, worker.shared.passages.note(local, depth)))
 }

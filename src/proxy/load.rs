@@ -30,6 +30,11 @@ impl Picked {
         picked
     }
 
+    /// The generation.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.held
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.held.clusters[self.cluster as usize]

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod http;
 pub mod load;
 mod memory;
+pub mod passages;
 pub mod pool;
 pub mod record;
 pub mod relay;

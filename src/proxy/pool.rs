@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use foldhash::fast::RandomState;
 use tokio::net::TcpStream;
 
+use super::passages::Passage;
 use crate::transport::descriptors::Descriptor;
 use crate::transport::stream::is_quiet;
 
@@ -24,6 +25,8 @@ pub struct Upstream {
     pub address: SocketAddr,
     /// Its place in the descriptor budget.
     pub descriptor: Descriptor,
+    /// That of a TCP session which may come back to this process.
+    pub passage: Option<Passage>,
 }
 
 #[derive(Debug)]
@@ -121,6 +124,7 @@ mod tests {
             stream,
             address,
             descriptor,
+            passage: None,
         };
         pool.put(1, upstream, 0, 1000, 1);
         let upstream = pool.take(1, &[address], 10, 0).expect("it is quiet");

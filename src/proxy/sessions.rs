@@ -9,6 +9,7 @@
 //! or a drain reaches exactly those it concerns without waking the others.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub enum Fired {
     Deadline,
     /// What it stands on was removed, and its drain has ended.
     Drained,
+    /// It rested for the longest time when room was needed.
+    Evicted,
 }
 
 /// The table of one worker.
@@ -61,7 +64,8 @@ struct Slot {
     is_session: bool,
     listener: u64,
     backend: u64,
-    at_rest: bool,
+    /// Since when it is at rest; [`NEVER`] while it is not.
+    rests_since: u64,
     fired: Option<Fired>,
     waker: Option<Waker>,
 }
@@ -77,7 +81,7 @@ impl Slot {
             is_session: false,
             listener,
             backend: 0,
-            at_rest: false,
+            rests_since: NEVER,
             fired: None,
             waker: None,
         }
@@ -221,6 +225,30 @@ impl Sessions {
         });
     }
 
+    /// Wakes those that have rested longest to end, at most `most` of them: of `listener`, or of any. Returns how many.
+    pub fn evict(&self, listener: Option<u64>, most: usize) -> usize {
+        let mut slots = self.slots.borrow_mut();
+        // The largest on top: what has rested for the shortest time of those that were found.
+        let mut oldest = BinaryHeap::with_capacity(most + 1);
+        for (index, slot) in slots.iter().enumerate() {
+            let concerned = listener.is_none_or(|id| slot.listener == id);
+            if concerned && slot.rests_since != NEVER && slot.fired.is_none() {
+                oldest.push((slot.rests_since, index));
+                if oldest.len() > most {
+                    oldest.pop();
+                }
+            }
+        }
+        for (_, index) in &oldest {
+            let slot = &mut slots[*index];
+            slot.fired = Some(Fired::Evicted);
+            if let Some(waker) = &slot.waker {
+                waker.wake_by_ref();
+            }
+        }
+        oldest.len()
+    }
+
     /// Ends what stands on one of `backends` (sorted ids) in `after` at the latest.
     pub fn drain_backends(&self, backends: &[u64], after: Duration) {
         let end = self.after(after);
@@ -261,7 +289,7 @@ impl Sessions {
         for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
             if set_end(slot) {
                 *due = slot.due();
-                if let (true, Some(waker)) = (slot.at_rest, &slot.waker) {
+                if let (true, Some(waker)) = (slot.rests_since != NEVER, &slot.waker) {
                     waker.wake_by_ref();
                 }
             }
@@ -313,9 +341,15 @@ impl Session {
         self.take_fired().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Whether the connection waits for a request: such a one is woken by a drain.
+    /// Whether the connection waits for its client and could be closed without loss: such a one is woken by a drain, and
+    /// evicted when room is needed.
     pub fn set_at_rest(&self, at_rest: bool) {
-        self.table.slots.borrow_mut()[self.index as usize].at_rest = at_rest;
+        let slot = &mut self.table.slots.borrow_mut()[self.index as usize];
+        slot.rests_since = match (at_rest, slot.rests_since) {
+            (false, _) => NEVER,
+            (true, NEVER) => self.table.now(),
+            (true, since) => since,
+        };
     }
 
     /// The backend it stands on; 0 for none.
@@ -489,6 +523,31 @@ mod tests {
         assert_eq!(session.take_fired(), None);
         session.drain(Duration::ZERO);
         assert_eq!(session.drained_for(), Reason::Drained);
+    }
+
+    #[test]
+    fn those_that_rested_longest_are_evicted() {
+        let table = Rc::new(Sessions::new());
+        let all: Vec<Session> = (0..5).map(|index| registered(&table, index % 2)).collect();
+        for session in &all[..4] {
+            session.set_at_rest(true);
+            advance(&table, 10);
+            session.set_at_rest(true);
+        }
+        all[0].set_at_rest(false);
+        let evicted = || -> Vec<usize> {
+            let fired = |(index, session): (usize, &Session)| {
+                (session.take_fired() == Some(Fired::Evicted)).then_some(index)
+            };
+            all.iter().enumerate().filter_map(fired).collect()
+        };
+        assert_eq!(table.evict(None, 2), 2);
+        assert_eq!(evicted(), [1, 2]);
+        assert_eq!(table.evict(Some(1), 5), 2);
+        assert_eq!(evicted(), [1, 3]);
+        table.evict(None, 1);
+        all[1].set_deadline(Duration::from_secs(1));
+        assert!(evicted().is_empty(), "it is at work again");
     }
 
     #[test]

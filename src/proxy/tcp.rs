@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::accept::{Accepted, ClientGuard};
 use super::connect::{ConnectError, connect};
 use super::flow::Stream;
+use super::http::hops::MOST;
 use super::load::{Detached, Held, Picked};
 use super::pool::Upstream;
 use super::record::SessionOutcome;
@@ -34,6 +35,7 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
                 &mut upstream.stream,
                 relay,
                 tunnel,
+                true,
                 &client,
                 &worker,
             )
@@ -41,7 +43,13 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
             outcome.ended(joined);
             drop(load);
         }
-        Err(reason) => outcome.reason = Some(reason),
+        Err(reason) => {
+            if reason == Reason::Loop {
+                // An orderly end would leave all sessions of the loop half open for as long as the client likes.
+                stream.reset_on_close();
+            }
+            outcome.reason = Some(reason);
+        }
     }
     outcome.record(&client, &worker);
 }
@@ -54,6 +62,10 @@ async fn reach(
     place: usize,
     outcome: &mut SessionOutcome,
 ) -> Result<(Upstream, Detached), Reason> {
+    let depth = worker.shared.passages.depth_of(client.peer);
+    if depth > MOST {
+        return Err(Reason::Loop);
+    }
     let index = held.listeners[place].cluster.ok_or(Reason::NoRoute)?;
     let cluster = &held.clusters[index];
     // Bytes have no path and no fields, whatever `hash_key` says; what they have is where they come from.
@@ -78,7 +90,7 @@ async fn reach(
         let picked = Picked::new(&held, index, endpoint);
         outcome.tries(&picked);
         client.session.set_backend(picked.endpoint().backend.id());
-        match connect(worker, &client.session, &picked, u64::MAX).await {
+        match connect(worker, &client.session, &picked, u64::MAX, Some(depth)).await {
             Ok(upstream) => {
                 outcome.connected();
                 drain_if_departed(&client.session, &picked, held.drain_timeout);
@@ -114,17 +126,20 @@ pub(super) fn drain_if_departed(session: &Session, picked: &Picked, drain_timeou
     }
 }
 
-/// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections.
+/// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections. If it `rests`, it may be
+/// evicted until the first byte has moved.
 pub(super) async fn join(
     stream: &mut TcpStream,
     upstream: &mut TcpStream,
     mut relay: Relay,
     tunnel: Duration,
+    rests: bool,
     client: &ClientGuard,
     worker: &Worker,
 ) -> Joined {
     client.session.set_deadline(tunnel);
     client.session.begin_session();
+    client.session.set_at_rest(rests);
     let sheet = client.sheet();
     // What was read before is counted already.
     let mut early = relay.early_up();
@@ -149,6 +164,7 @@ pub(super) async fn join(
         sheet.bytes_in.add(up - known);
         sheet.bytes_out.add(relay.bytes_down() - before.1);
         if moved {
+            client.session.set_at_rest(false);
             client.session.set_deadline(tunnel);
         }
         end.map(Ok)
@@ -165,6 +181,7 @@ pub(super) async fn join(
         Ok(RelayEnd::BackendReset) => Some(Reason::BackendReset),
         Err(Fired::Deadline) => Some(Reason::IdleTunnel),
         Err(Fired::Drained) => Some(client.session.drained_for()),
+        Err(Fired::Evicted) => Some(Reason::Evicted),
     };
     Joined {
         bytes_up: relay.bytes_up(),

@@ -18,10 +18,12 @@ use tokio::sync::{Notify, mpsc};
 use super::accept::{self, Handed, Running};
 use super::flow::{LARGEST_READ, Reads};
 use super::http::exchange::Exchange;
-use super::http::prepare::HeadSpace;
+use super::http::hops::ProcessId;
+use super::http::prepare::{HeadSpace, process_id};
 use super::http::slot::Slot;
 use super::load::Held;
 use super::memory::{Crowd, give_back};
+use super::passages::Passages;
 use super::pool::Pool;
 use super::sessions::Sessions;
 use crate::balance::Random;
@@ -47,11 +49,20 @@ pub struct Shared {
     pub health_reports: Arc<Notify>,
     /// The descriptor budget.
     pub descriptors: Arc<Descriptors>,
+    /// The id of this process among those that a request passes.
+    pub id: ProcessId,
+    /// TCP sessions that lead to this machine.
+    pub passages: Arc<Passages>,
     /// Set once, when the process is to end: every response from then on says that its connection closes.
     pub closing: AtomicBool,
     /// Set once, when the time to turn away is over: listeners close, sessions drain.
     pub draining: AtomicBool,
     peers: Box<[Peer]>,
+}
+
+/// A seed that nobody can foresee.
+fn seed(salt: usize) -> u64 {
+    std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), salt)
 }
 
 /// What the workers know of each other.
@@ -124,6 +135,8 @@ impl Workers {
             process,
             health_reports,
             descriptors,
+            id: process_id(&Random::new(seed(logs.len()))),
+            passages: Arc::default(),
             closing: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             peers,
@@ -185,10 +198,6 @@ impl Workers {
 
 impl Worker {
     fn new(index: usize, shared: Arc<Shared>, log: LogSender) -> Self {
-        let seed = std::hash::BuildHasher::hash_one(
-            &std::collections::hash_map::RandomState::new(),
-            index,
-        );
         Self {
             index,
             sessions: Rc::new(Sessions::new()),
@@ -196,7 +205,7 @@ impl Worker {
             reads: Reads::default(),
             head_space: RefCell::default(),
             pool: RefCell::default(),
-            random: Random::new(seed),
+            random: Random::new(seed(index)),
             log: RefCell::new(log),
             snapshot: RefCell::new(Rc::new(shared.publisher.current())),
             running: RefCell::default(),
@@ -377,7 +386,7 @@ impl Worker {
         let mut pool = self.pool.borrow_mut();
         if !pool.is_empty() {
             self.sessions.tell_time(Instant::now());
-            let crowded = !self.shared.descriptors.has_room();
+            let crowded = !self.shared.descriptors.has_room(0);
             // Idle connections are the first to go when descriptors run out.
             pool.sweep(self.sessions.now(), |_| crowded);
         }

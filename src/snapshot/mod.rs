@@ -5,6 +5,7 @@
 //! Clusters that did not change are shared between generations. The last reference is dropped by the control
 //! plane, never by a worker.
 
+pub mod clients;
 mod cluster;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
+use clients::ClientCounts;
 use ipnet::IpNet;
 use pause::Pauses;
 
@@ -103,6 +105,8 @@ pub struct ListenerState {
     pub open: AtomicU32,
     /// Whether it is at its limit, so that reaching it is counted once.
     pub full: AtomicBool,
+    /// Connections of each client, where they are limited.
+    pub clients: ClientCounts,
     /// Whether it is accepting.
     pub pauses: Pauses,
     /// Whether the log has said that an untrusted peer sends forwarding fields.

@@ -81,6 +81,8 @@ labels! {
         BackendReset => "backend_reset",
         /// 502: the backend's answer is not HTTP.
         BackendProtocol => "backend_protocol",
+        /// 508: the request, or the TCP session, has come back to the process that sent it on.
+        Loop => "loop",
         /// 503: the cluster has no backend to choose.
         NoBackend => "no_backend",
         /// 504: no answer in time.
@@ -95,6 +97,10 @@ labels! {
         ClientLeft => "client_left",
         /// The listener is at `connections`, so that it does not accept for a while.
         ConnectionLimit => "connection_limit",
+        /// A client address was at `connections_per_client`: its connection was closed at once.
+        ClientConnectionLimit => "client_connection_limit",
+        /// A connection that rested was closed to make room for others.
+        Evicted => "evicted",
         /// The process is near its descriptor limit, so that the listener does not accept for a while.
         DescriptorLimit => "descriptor_limit",
         /// A session that was silent for `tunnel`.

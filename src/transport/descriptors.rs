@@ -110,10 +110,17 @@ impl Descriptors {
         (self.reserve.load(Ordering::Relaxed) / 2).max(1)
     }
 
-    /// Whether a client may still be accepted: some room is left for the backends of those that are here already.
-    pub fn has_room(&self) -> bool {
+    /// Whether a client may still be accepted: some room is left for the backends of those that are here already, and
+    /// `reserved` descriptors for others.
+    pub fn has_room(&self, reserved: usize) -> bool {
         let limit = self.limit();
-        self.used.load(Ordering::Relaxed) + 2 + limit / FOR_BACKENDS <= limit
+        let used = self.used.load(Ordering::Relaxed);
+        used + 2 + limit / FOR_BACKENDS + reserved <= limit
+    }
+
+    /// Whether so many are in use that listeners must leave each other room.
+    pub fn is_scarce(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.limit() / 2
     }
 
     /// Counts one connection to a backend until the returned value is dropped; `None` at the limit.
@@ -158,9 +165,9 @@ mod tests {
         assert_eq!(descriptors.for_checks(), 512);
         let most = limit - limit / FOR_BACKENDS;
         let taken: Vec<_> = (0..most + 1_000).map(|_| descriptors.take()).collect();
-        assert!(!descriptors.has_room());
+        assert!(!descriptors.has_room(0));
         drop(taken);
-        assert!(descriptors.has_room());
+        assert!(descriptors.has_room(0));
         assert!(descriptors.take_for_backend().is_some());
     }
 

@@ -51,6 +51,28 @@ fn has_source(address: SocketAddr) -> bool {
 /// # Errors
 /// What the system said, by whose fault it is.
 pub async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
+    connect(socket_for(address)?, address).await
+}
+
+/// A socket that is bound to the address of this machine that `address` names, and its own address: who accepts its
+/// connection knows that before the connection is made. `None` if `address` is not this machine's.
+pub fn bind_beside(address: SocketAddr) -> Option<(TcpSocket, SocketAddr)> {
+    let socket = socket_for(address).ok()?;
+    socket.bind(SocketAddr::new(address.ip(), 0)).ok()?;
+    let local = socket.local_addr().ok()?;
+    Some((socket, local))
+}
+
+/// Connects a socket of [`bind_beside`].
+///
+/// # Errors
+/// As [`dial`].
+pub async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<TcpStream, DialError> {
+    let connected = socket.connect(address).await;
+    connected.map_err(|error| DialError::of(error, address))
+}
+
+fn socket_for(address: SocketAddr) -> Result<TcpSocket, DialError> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -58,8 +80,7 @@ pub async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
     }
     .map_err(|error| DialError::of(error, address))?;
     socket::set_options(&socket).map_err(DialError::Local)?;
-    let connected = socket.connect(address).await;
-    connected.map_err(|error| DialError::of(error, address))
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::socket;
 use crate::model::address::ListenAddress;
 
 /// Connections that the kernel keeps ready to be accepted, for each worker; the system may lower it.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// An address could not be bound.
 #[derive(Debug, Error)]

@@ -50,6 +50,7 @@ pub fn request_head(bytes: &[u8]) {
     let said = Said {
         peer: "192.0.2.1".parse().expect("an address"),
         id: b"id",
+        process: b"0123456789abcdef",
         via: bytes.len().is_multiple_of(3),
     };
     let written = write_request(&mut out, &seen, &said);

@@ -397,6 +397,7 @@ impl<'p> Driver<'p> {
             now: Instant::now(),
             now_ms: 0,
             random: &self.random,
+            process: b"0123456789abcdef",
         };
         let mut take =
             |bytes: &mut [u8]| match understand(&arrival, &mut self.space, bytes, exchange) {

@@ -258,6 +258,8 @@ fn limits(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerLimits {
         connections: r
             .integer(table.get("connections"), 1..=100_000_000)
             .map(|connections| connections as u32),
+        connections_per_client: r
+            .count_or_share(table.get("connections_per_client"), 1..=100_000_000),
         header_bytes,
         headers: r
             .integer(table.get("headers"), 1..=1000)

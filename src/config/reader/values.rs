@@ -13,6 +13,7 @@ use crate::config::agent;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::diagnostics::suggest::one_of;
 use crate::config::secrets::{SecretFile, SecretKind};
+use crate::model::settings::CountOrShare;
 use crate::model::units::{parse_duration, parse_size, show_duration, show_size};
 
 const MS: Duration = Duration::from_millis(1);
@@ -211,6 +212,35 @@ impl Reader<'_> {
             );
         }
         value
+    }
+
+    /// A whole number in `range`, or a share such as `"50%"`.
+    pub(super) fn count_or_share(
+        &mut self,
+        slot: Option<Slot<'_>>,
+        range: RangeInclusive<u64>,
+    ) -> Option<CountOrShare> {
+        let expected = format!(
+            "a whole number from {} to {}, or a share such as \"50%\"",
+            range.start(),
+            range.end()
+        );
+        if let DeValue::String(_) = slot.as_ref()?.value.get_ref() {
+            return self.parsed(slot, &expected, |text| {
+                let percent = text
+                    .strip_suffix('%')
+                    .and_then(|digits| digits.parse::<f64>().ok());
+                match percent {
+                    Some(percent) if percent > 0.0 && percent <= 100.0 => {
+                        Ok(CountOrShare::Share(percent / 100.0))
+                    }
+                    Some(_) => Err("expected more than 0% and at most 100%".to_owned()),
+                    None => Err(format!("expected {expected}")),
+                }
+            });
+        }
+        let count = self.number(slot, &expected, |value| range.contains(&value))?;
+        u32::try_from(count).ok().map(CountOrShare::Count)
     }
 
     pub(super) fn duration(

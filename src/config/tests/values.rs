@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{REST, config};
-use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
+use crate::config::schema::{
+    AccessLog, AdminAddress, CountOrShare, LogFormat, LogLevel, RouteAction,
+};
 use crate::model::page::Page;
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp,
@@ -57,6 +59,7 @@ fn the_full_sample_says_what_the_defaults_are() {
     assert_eq!(web.timeouts, ListenerTimeouts::default());
     let limits = ListenerLimits {
         connections: Some(10_000),
+        connections_per_client: Some(CountOrShare::Share(0.5)),
         ..ListenerLimits::default()
     };
     assert_eq!(web.limits, limits);

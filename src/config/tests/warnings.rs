@@ -47,6 +47,36 @@ fn clusters() {
 }
 
 #[test]
+fn backends_that_are_a_listener_of_the_file() {
+    let with = |listener: &str, backend: &str| {
+        said(&format!(
+            "[[listener]]\naddress = '{listener}'\ncluster = 'a'\n[cluster.a]\nbackends = ['{backend}']\n"
+        ))
+    };
+    for (listener, backend) in [
+        ("127.0.0.1:81", "127.0.0.1:81"),
+        (":81", "127.0.0.1:81"),
+        (":81", "[::1]:81"),
+        ("0.0.0.0:81", "localhost:81"),
+        ("127.0.0.1:81", "localhost:81"),
+    ] {
+        let said = with(listener, backend);
+        assert!(
+            said.len() == 1 && said[0].contains("is listener"),
+            "{said:?}"
+        );
+    }
+    for (listener, backend) in [
+        ("127.0.0.1:81", "127.0.0.1:82"),
+        ("127.0.0.1:81", "127.0.0.2:81"),
+        (":81", "10.0.0.1:81"),
+        ("10.0.0.1:81", "localhost:81"),
+    ] {
+        assert_eq!(with(listener, backend), [""; 0]);
+    }
+}
+
+#[test]
 fn checks() {
     let with = |check: &str| {
         said(&format!(

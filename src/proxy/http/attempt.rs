@@ -262,6 +262,7 @@ async fn connect_timed(
         &client.guard.session,
         picked,
         exchange.total_deadline(),
+        None,
     )
     .await?;
     exchange.facts.connect = Some(started.elapsed());
@@ -288,6 +289,7 @@ async fn relay(
             stream,
             guard,
             intake,
+            ..
         } = &mut *client;
         let mut scratch = worker.scratch.borrow_mut();
         let mut space = worker.head_space.borrow_mut();

@@ -36,13 +36,15 @@ const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// Answers of the proxy's own to pipelined requests before other connections have their turn.
-const OWN_ANSWERS: u32 = 4;
+const OWN_ANSWERS: u8 = 4;
 
 /// A client connection.
 pub struct Client {
     pub(super) stream: TcpStream,
     pub(super) guard: ClientGuard,
     pub(super) intake: Intake,
+    /// Answers of the proxy's own so far.
+    own_answers: u8,
 }
 
 /// What comes next on a connection.
@@ -72,18 +74,13 @@ pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()>
         stream: accepted.stream,
         guard: accepted.client,
         intake: Intake::default(),
+        own_answers: 0,
     };
     async move {
-        let mut own_answers = 0;
         loop {
             let after = match next_request(&mut client, &worker).await {
                 Next::Close => return,
                 Next::Answer(exchange, reply) => {
-                    // These need nobody else, so nothing but this makes a long row of them pause.
-                    own_answers += 1;
-                    if own_answers % OWN_ANSWERS == 0 {
-                        tokio::task::yield_now().await;
-                    }
                     Box::pin(answer(&mut client, &worker, exchange, *reply)).await
                 }
                 Next::Request(exchange) => {
@@ -151,6 +148,7 @@ fn poll_next(
         stream,
         guard,
         intake,
+        ..
     } = &mut *client;
     loop {
         if let Some(next) = intake.look(header_bytes, |bytes| take_request(worker, guard, bytes)) {
@@ -208,6 +206,10 @@ fn on_fired(intake: &Intake, guard: &ClientGuard, worker: &Worker, fired: Fired)
             give_id(&mut exchange, &worker.random);
             Next::Answer(exchange, Box::new(Reply::failure(Reason::SlowHead, true)))
         }
+        Fired::Evicted => {
+            guard.sheet().rejected[Reason::Evicted.index()].increment();
+            Next::Close
+        }
         Fired::Deadline | Fired::Drained => Next::Close,
     }
 }
@@ -219,6 +221,11 @@ async fn answer(
     mut exchange: Box<Exchange>,
     mut reply: Reply,
 ) -> After {
+    // These need nobody else, so nothing but this makes a long row of them pause.
+    client.own_answers = client.own_answers.wrapping_add(1);
+    if client.own_answers.is_multiple_of(OWN_ANSWERS) {
+        tokio::task::yield_now().await;
+    }
     reply.close |= client.is_closing(worker);
     let close = reply.close;
     dress(&mut reply, &exchange);
@@ -326,7 +333,9 @@ async fn exchange_with(
             tunnel(client, worker, exchange, picked, upstream).await
         }
         Verdict::Fail(reason) => {
-            let close = !exchange.has_whole_request() || !exchange.facts.keep_alive;
+            let close = !exchange.has_whole_request()
+                || !exchange.facts.keep_alive
+                || reason == Reason::BodyTooLarge;
             answer(client, worker, exchange, Reply::failure(reason, close)).await
         }
         Verdict::Gone(reason) => {
@@ -402,6 +411,7 @@ async fn tunnel(
         &mut upstream.stream,
         relay,
         silence,
+        false,
         &client.guard,
         worker,
     )
@@ -422,6 +432,7 @@ async fn linger(mut client: Client, worker: Rc<Worker>) {
     let session = &client.guard.session;
     let end = session.now().saturating_add(LINGER.as_millis() as u64);
     session.set_deadline(LINGER_SILENCE);
+    session.set_at_rest(true);
     if client.stream.shutdown().await.is_err() {
         return;
     }

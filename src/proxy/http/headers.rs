@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use super::hops::{Passed, ProcessId};
 use super::seen::Seen;
 use crate::http1::connection::UPGRADE_PROTOCOLS;
 use crate::http1::field::{FieldName, list};
@@ -20,6 +21,8 @@ use crate::http1::{Framing, Version};
 pub struct WrittenRequest {
     /// Where `Host: …\r\n` must still be put in: an HTTP/1.0 request without one gets the backend's address.
     pub host_gap: Option<usize>,
+    /// The request has been here before: it must not be sent.
+    pub loops: bool,
     /// The first of the fields that were removed since a peer that is not trusted must not send them.
     pub removed: Option<usize>,
 }
@@ -31,13 +34,20 @@ pub struct Said<'a> {
     pub peer: IpAddr,
     /// X-Request-Id: the one that a trusted proxy gave, else a new one.
     pub id: &'a [u8],
+    /// The id of this process, for the next ones that the request passes.
+    pub process: &'a ProcessId,
     /// Whether it says that it was here.
     pub via: bool,
 }
 
 /// Appends the head that goes to a backend.
 pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> WrittenRequest {
-    let Said { peer, id, via } = *said;
+    let Said {
+        peer,
+        id,
+        process,
+        via,
+    } = *said;
     let Seen {
         head,
         buffer,
@@ -54,12 +64,14 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
     let mut proto: &[u8] = b"http";
     let mut host = head.host.unwrap_or(b"");
     let mut copying = Copying::of(buffer);
+    let mut passed = Passed::default();
     for (place, field) in fields.iter().enumerate() {
         let value = field.value_in(buffer);
         match field.name {
             FieldName::Other
                 if head.max_forwards.is_some() && is_max_forwards(field.name_in(buffer)) => {}
             FieldName::Other if !field.nominated => copying.push(out, field),
+            FieldName::Hop => written.loops |= passed.add(field, buffer, process).is_err(),
             FieldName::Upgrade if head.wants_upgrade => {
                 copying.flush(out);
                 extend(out, &[b"Upgrade: ", value, b"\r\n"]);
@@ -107,6 +119,7 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
         extend(out, &[b"\r\nX-Forwarded-Host: ", host]);
     }
     extend(out, &[b"\r\nX-Request-Id: ", id, b"\r\n"]);
+    passed.write(out, process);
     write_framing(out, head.framing, None);
     if head.expects_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
@@ -373,6 +386,7 @@ mod tests {
         let said = Said {
             peer: "10.0.0.9".parse().unwrap(),
             id: id.unwrap_or(b"new"),
+            process: b"0123456789abcdef",
             via: trusted,
         };
         let mut out = Vec::new();
@@ -390,7 +404,7 @@ mod tests {
         assert_eq!(
             out,
             "GET /a HTTP/1.1\r\nHost: A.example\r\nAccept: */*\r\nX-Forwarded-For: 10.0.0.9\r\n\
-             X-Forwarded-Proto: http\r\nX-Forwarded-Host: A.example\r\nX-Request-Id: new\r\n\r\n"
+             X-Forwarded-Proto: http\r\nX-Forwarded-Host: A.example\r\nX-Request-Id: new\r\nX-Lbproxy-Hop: 0123456789abcdef\r\n\r\n"
         );
         assert_eq!(written.removed, Some(1));
     }
@@ -405,7 +419,7 @@ mod tests {
         assert_eq!(
             out,
             "PUT /a HTTP/1.1\r\nHost: a\r\nX-Real-IP: 1\r\nVia: 1.1 lbproxy\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n\
-             X-Forwarded-Host: www\r\nX-Request-Id: abc\r\nContent-Length: 3\r\n\r\n"
+             X-Forwarded-Host: www\r\nX-Request-Id: abc\r\nX-Lbproxy-Hop: 0123456789abcdef\r\nContent-Length: 3\r\n\r\n"
         );
         assert_eq!(written.removed, None);
     }

@@ -13,6 +13,7 @@ use super::date::DateLine;
 use super::exchange::Exchange;
 use super::forwarding::{client_address, given_id};
 use super::headers::{Said, write_request};
+use super::hops::ProcessId;
 use super::reply::Reply;
 use super::seen::Seen;
 use crate::balance::Random;
@@ -61,6 +62,8 @@ pub struct Arrival<'a> {
     pub now_ms: u64,
     /// For the request's id.
     pub random: &'a Random,
+    /// The id of this process.
+    pub process: &'a ProcessId,
 }
 
 /// Takes one request from the beginning of `buffer` into `exchange`. Returns what it is and how many bytes it took;
@@ -79,6 +82,7 @@ pub fn prepare(
         now,
         now_ms: worker.sessions.now(),
         random: &worker.random,
+        process: &worker.shared.id,
     };
     understand(
         &arrival,
@@ -145,8 +149,11 @@ pub fn understand(
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
             exchange.facts.key = seen.key(&held.clusters[index], client.nearest);
-            write_out(arrival, &seen, exchange);
-            None
+            if write_out(arrival, &seen, exchange) {
+                None
+            } else {
+                Some(Reply::failure(Reason::Loop, true))
+            }
         }
         Routed::Answer(reply) => Some(reply),
     };
@@ -154,12 +161,13 @@ pub fn understand(
     take_body(buffer, len, exchange, answer)
 }
 
-/// Writes the head that goes to the backend.
-fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) {
+/// Writes the head that goes to the backend, unless the request has been here before.
+fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) -> bool {
     let (held, place) = arrival.view;
     let said = Said {
         peer: arrival.peer,
         id: exchange.capture.get(&exchange.capture.id),
+        process: arrival.process,
         via: exchange.facts.via,
     };
     let written = write_request(&mut exchange.out, seen, &said);
@@ -168,6 +176,7 @@ fn write_out(arrival: &Arrival<'_>, seen: &Seen<'_>, exchange: &mut Exchange) {
         let name = field.name_in(seen.buffer);
         tell_once_of_forwarding(&held.listeners[*place], arrival.peer, name);
     }
+    !written.loops
 }
 
 /// Gives the request an id of ours.
@@ -284,15 +293,27 @@ fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
     out
 }
 
+/// 64 random bits in hexadecimal digits.
+pub fn process_id(random: &Random) -> ProcessId {
+    let mut id = [0; 16];
+    fill(&mut id, random);
+    id
+}
+
 /// 128 random bits in hexadecimal digits.
 fn request_id(random: &Random) -> [u8; 32] {
     let mut id = [0; 32];
+    fill(&mut id, random);
+    id
+}
+
+/// Fills `id`, whose length is a multiple of 16, with random hexadecimal digits.
+fn fill(id: &mut [u8], random: &Random) {
     for half in id.chunks_exact_mut(16) {
         let bits = random.next_u64();
         half[..8].copy_from_slice(&hexadecimal(bits as u32));
         half[8..].copy_from_slice(&hexadecimal((bits >> 32) as u32));
     }
-    id
 }
 
 /// Eight digits, the lowest first, all at once: one in each byte.

@@ -224,6 +224,8 @@ pub fn status_of(reason: Reason) -> u16 {
         | Reason::BackendCut => 502,
         Reason::NoBackend
         | Reason::ConnectionLimit
+        | Reason::ClientConnectionLimit
+        | Reason::Evicted
         | Reason::DescriptorLimit
         | Reason::IdleTunnel
         | Reason::Drained
@@ -231,6 +233,7 @@ pub fn status_of(reason: Reason) -> u16 {
         | Reason::PrimaryUp => 503,
         Reason::BackendTimeout | Reason::RequestTimeout => 504,
         Reason::Version => 505,
+        Reason::Loop => 508,
     }
 }
 
@@ -265,7 +268,11 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::BackendProtocol => "the backend's response is not valid HTTP",
         Reason::BackendCut => "the backend's response was cut",
         Reason::NoBackend => "no backend available",
-        Reason::ConnectionLimit | Reason::DescriptorLimit => "too many connections",
+        Reason::ConnectionLimit
+        | Reason::ClientConnectionLimit
+        | Reason::Evicted
+        | Reason::DescriptorLimit => "too many connections",
+        Reason::Loop => "the request has come back to this proxy",
         Reason::IdleTunnel => "silent for too long",
         Reason::Drained => "the proxy is going away",
         Reason::BackendDown => "the backend is down",

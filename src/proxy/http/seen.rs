@@ -56,6 +56,7 @@ impl<'b> Seen<'b> {
             | FieldName::HopByHop
             | FieldName::OddFraming
             | FieldName::OddForwarding
+            | FieldName::Hop
             | FieldName::Own => false,
         }
     }

@@ -129,6 +129,9 @@ impl Runner {
                 .faults
                 .push(format!("the connection was used again: {reused}"));
         }
+        // An early answer is counted once the rest of its request can come no more.
+        sight.client.finish();
+        sight.client.pump();
         if sight.faults.is_empty() {
             self.ledger
                 .enter(&self.proxy, &entry_of(case), &mut self.patience)?;

@@ -122,6 +122,8 @@ impl Exchange {
     pub fn expired(&self, fired: Fired, past: u64) -> Option<End> {
         match fired {
             Fired::Drained => Some(self.meaning_of(End::Drained)),
+            // It was at rest then, and is not now.
+            Fired::Evicted => None,
             Fired::Deadline => self
                 .deadlines()
                 .into_iter()

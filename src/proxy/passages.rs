@@ -1,0 +1,77 @@
+//! TCP sessions that lead to this machine itself, so that one that comes back to a listener of this process ends
+//! instead of going round until all descriptors are gone.
+//!
+//! Bytes carry no mark, but the client's address of a session that comes back is the local address of the connection
+//! that it came over. Those are noted before they are made, and only where they may lead to a listener of this process.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The connections of TCP sessions to this machine, of all workers.
+#[derive(Debug, Default)]
+pub struct Passages {
+    /// How often a session has passed this process, by the local address of its newest connection.
+    depths: Mutex<HashMap<SocketAddr, usize>>,
+    /// Entries, so that nobody waits for the lock while there are none.
+    count: AtomicUsize,
+}
+
+/// One such connection, noted until this is dropped.
+#[derive(Debug)]
+pub struct Passage {
+    all: Arc<Passages>,
+    local: SocketAddr,
+}
+
+impl Passages {
+    /// How often the session of the client at `peer` has passed this process already.
+    pub fn depth_of(&self, peer: SocketAddr) -> usize {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
+        depths.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// Notes the local address of a connection that is about to be made.
+    pub fn note(self: &Arc<Self>, local: SocketAddr, depth: usize) -> Passage {
+        let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
+        depths.insert(local, depth);
+        self.count.store(depths.len(), Ordering::Relaxed);
+        Passage {
+            all: Arc::clone(self),
+            local,
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let mut depths = self
+            .all
+            .depths
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        depths.remove(&self.local);
+        self.all.count.store(depths.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_known_while_its_connection_is_open() {
+        let passages = Arc::new(Passages::default());
+        let address = "127.0.0.1:1000".parse().unwrap();
+        assert_eq!(passages.depth_of(address), 0);
+        let passage = passages.note(address, 3);
+        assert_eq!(passages.depth_of(address), 3);
+        assert_eq!(passages.depth_of("127.0.0.1:1001".parse().unwrap()), 0);
+        drop(passage);
+        assert_eq!(passages.depth_of(address), 0);
+    }
+}
