@@ -92,7 +92,7 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
         return Ok(());
     }
     loop {
-        runtime.block_on(tokio::time::sleep(interval));
+        runtime.block_on(async { tokio::time::sleep(interval).await });
         let text = match view.look(runtime.block_on(ask::get(&door, PATH)), &door) {
             Ok(text) => text,
             // It may be on its way back.
