@@ -97,6 +97,7 @@
 //! | Upgrade without `Connection: upgrade`, in HTTP/1.0, of more than [`connection::UPGRADE_PROTOCOLS`], of what is not a protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 | requests/upgrade |
 //! | Upgrade with a body | the offer goes on, and the protocol changes when all of the body has been sent | RFC 9110 7.8 | requests/upgrade, upgrade |
 //! | Via | with `via = true` ours is put behind those that are there, in the version that the message came in; off by default, since nginx then does not compress | RFC 9110 7.6.3 | http_fields |
+//! | a request that has passed this process before | refused with 508, by X-Lbproxy-Hop | RFC 9110 7.6 | limits |
 //! | the version of a message that goes on | is ours, HTTP/1.1 | RFC 9112 2.3 | requests/versions, responses/versions |
 //! | 405, 505, 408 of our own | have Allow, say what is spoken, close | RFC 9110 15.5.6, 15.5.9, 15.6.6 | http_answers |
 //!
