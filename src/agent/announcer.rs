@@ -84,7 +84,8 @@ impl PeerAnnouncer {
             label: config.label.clone(),
             key_files: config.key_files.clone(),
             accept_plaintext: config.insecure_plaintext,
-            token_key: None,
+            token_keys: Vec::new(),
+            revoked: Vec::new(),
             token_file: config.token_file.clone(),
             role: Role::Agent,
         };
@@ -211,10 +212,13 @@ fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<Lease>, 
     };
     let credential = secrets::credential(file)?;
     let token = credential.token();
-    let permits = |ip| token.permits(&record.cluster, ip, record.weight);
-    permits(record.backend.ip()).map_err(StartError::Token)?;
+    let permitted = token.permits(&record.cluster, record.backend.ip(), record.weight);
+    permitted.map_err(StartError::Token)?;
+    let labelled = token.permits_label(&settings.label);
+    labelled.map_err(StartError::Token)?;
     let own = settings.advertise.ip();
-    permits(own).map_err(|error| StartError::Place(own, error))?;
+    let placed = token.permits_agent(own);
+    placed.map_err(|error| StartError::Place(own, error))?;
     Ok(Some(Lease {
         expires: token.expires(),
         taken: unix_now(),

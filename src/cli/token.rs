@@ -1,8 +1,10 @@
-//! `lbproxy token operator` makes an operator's key pair, `lbproxy token mint` a token under it.
+//! `lbproxy token operator` makes an operator's key pair, `lbproxy token mint` a token under it, and `lbproxy token show` says
+//! what a token is for.
 //!
 //! The only place where the wall clock counts: a token ends at a date.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +16,9 @@ use ipnet::IpNet;
 use super::secret;
 use crate::discovery::gossip::secrets;
 use crate::gossip::record::MAX_WEIGHT;
-use crate::gossip::token::{OperatorKey, mint};
+use crate::gossip::token::{
+    AgentCredential, Claims, MAX_BACKENDS, OperatorKey, Token, agent_id, mint_with,
+};
 use crate::model::units::{parse_duration, show_duration};
 
 /// Longest life of a token.
@@ -29,8 +33,14 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         out: PathBuf,
     },
-    /// A new token for an agent, on standard output or in a file: a secret of the agent's.
+    /// A new token for an agent, on standard output or in a file: a secret of the agent's. `token show` says its id.
     Mint(Mint),
+    /// What a token says, and its id, by which `revoked` names it.
+    Show {
+        /// The agent's token.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// What a token says.
@@ -43,8 +53,28 @@ pub struct Mint {
     #[arg(long, value_name = "NAME")]
     cluster: String,
     /// Where its backends, and the agent itself, may live: a network such as 10.1.0.0/16, or an address; up to 8 times.
-    #[arg(long = "cidr", value_name = "NETWORK", required = true)]
+    #[arg(
+        long = "cidr",
+        value_name = "NETWORK",
+        required_unless_present = "backend_cidrs"
+    )]
     cidrs: Vec<String>,
+    /// Where its backends may live, in place of --cidr; up to 8 times.
+    #[arg(
+        long = "backend-cidr",
+        value_name = "NETWORK",
+        conflicts_with = "cidrs"
+    )]
+    backend_cidrs: Vec<String>,
+    /// Where the agent itself may live, if not in the same networks; up to 8 times.
+    #[arg(long = "agent-cidr", value_name = "NETWORK")]
+    agent_cidrs: Vec<String>,
+    /// The label of the only peer set in which it is good; without it, in each whose proxies know the operator.
+    #[arg(long, value_name = "LABEL")]
+    label: Option<String>,
+    /// How many backends may be announced under it at a time; without it, any number.
+    #[arg(long, value_name = "N")]
+    max_backends: Option<String>,
     /// The most that a backend may weigh, 1 to 1000.
     #[arg(long, value_name = "WEIGHT")]
     max_weight: String,
@@ -63,8 +93,14 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Mint(wanted) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.context("the clock stands before 1970")?;
-            let text = minted(wanted, now.as_secs(), &secret::random()?)?;
-            secret::put(wanted.out.as_deref(), &text)
+            let credential = minted(wanted, now.as_secs(), &secret::random()?)?;
+            secret::put(wanted.out.as_deref(), &credential.to_text())
+        }
+        Command::Show { file } => {
+            let mut out = std::io::stdout().lock();
+            let text = shown(secrets::credential(file)?.token());
+            let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written.context("cannot write to standard output")
         }
     }
 }
@@ -85,13 +121,62 @@ fn operator(out: &Path) -> anyhow::Result<()> {
     made
 }
 
-/// The text of a new token, `now` in Unix seconds.
-fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<String> {
-    let cidrs: Vec<IpNet> = wanted
-        .cidrs
-        .iter()
-        .map(|text| network(text))
-        .collect::<Result<_, _>>()?;
+/// What a token says, a line each.
+fn shown(token: &Token) -> String {
+    let list = |cidrs: &[IpNet]| {
+        let texts: Vec<String> = cidrs.iter().map(IpNet::to_string).collect();
+        texts.join(" ")
+    };
+    let claims = token.claims();
+    let expires = UNIX_EPOCH.checked_add(Duration::from_secs(token.expires()));
+    // Later than any date that can be written.
+    let last = 253_402_300_799;
+    let expires = match expires {
+        Some(expires) if token.expires() <= last => {
+            humantime::format_rfc3339_seconds(expires).to_string()
+        }
+        _ => "never".to_owned(),
+    };
+    let agents = match &claims.agent_cidrs[..] {
+        [] => token.cidrs(),
+        cidrs => cidrs,
+    };
+    let label = claims.label.as_ref();
+    let lines = [
+        ("id", agent_id(token.agent())),
+        ("cluster", token.cluster().to_owned()),
+        (
+            "label",
+            label.map_or("any".to_owned(), |label| format!("{label:?}")),
+        ),
+        ("backends in", list(token.cidrs())),
+        ("agents in", list(agents)),
+        (
+            "max backends",
+            claims
+                .max_backends
+                .map_or("any number".to_owned(), |n| n.to_string()),
+        ),
+        ("max weight", token.max_weight().to_string()),
+        ("expires", expires),
+    ];
+    lines.iter().fold(String::new(), |text, (name, value)| {
+        text + &format!("{name:<13}{value}\n")
+    })
+}
+
+/// A new token, `now` in Unix seconds.
+fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<AgentCredential> {
+    let networks = |flag: &str, texts: &[String]| -> anyhow::Result<Vec<IpNet>> {
+        texts.iter().map(|text| network(flag, text)).collect()
+    };
+    let mut cidrs = networks("--cidr", &wanted.cidrs)?;
+    cidrs.extend(networks("--backend-cidr", &wanted.backend_cidrs)?);
+    let claims = Claims {
+        label: wanted.label.clone(),
+        max_backends: wanted.max_backends.as_deref().map(backends).transpose()?,
+        agent_cidrs: networks("--agent-cidr", &wanted.agent_cidrs)?,
+    };
     let max_weight = weight(&wanted.max_weight)?;
     let expires = now + ttl(&wanted.ttl)?;
     let text = secrets::read(&wanted.key)?;
@@ -101,30 +186,40 @@ fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<String> {
             secrets::shown(&wanted.key)
         )
     })?;
-    let credential = mint(
+    let credential = mint_with(
         &operator,
         seed,
         &wanted.cluster,
         &cidrs,
         max_weight,
         expires,
+        claims,
     );
-    Ok(credential.context("cannot mint this token")?.to_text())
+    credential.context("cannot mint this token")
 }
 
 /// A network or a single address. Bits behind the prefix are no slip to pass over where a permission is given.
-fn network(text: &str) -> anyhow::Result<IpNet> {
+fn network(flag: &str, text: &str) -> anyhow::Result<IpNet> {
     let single = text.parse::<IpAddr>().map(IpNet::from);
     let Ok(network) = single.or_else(|_| text.parse::<IpNet>()) else {
-        bail!("--cidr {text:?}: expected a network such as 10.1.0.0/16 or fd00::/8, or an address");
+        bail!("{flag} {text:?}: expected a network such as 10.1.0.0/16 or fd00::/8, or an address");
     };
     let whole = network.trunc();
     ensure!(
         whole == network,
-        "--cidr {text:?} has bits behind the prefix; write {whole}, or {} for the one address",
+        "{flag} {text:?} has bits behind the prefix; write {whole}, or {} for the one address",
         network.addr()
     );
     Ok(network)
+}
+
+fn backends(text: &str) -> anyhow::Result<u16> {
+    let count = text.parse().ok();
+    count
+        .filter(|count| (1..=MAX_BACKENDS).contains(count))
+        .with_context(|| {
+            format!("--max-backends {text:?}: expected a number from 1 to {MAX_BACKENDS}")
+        })
 }
 
 fn weight(text: &str) -> anyhow::Result<u16> {
@@ -164,6 +259,10 @@ mod tests {
             max_weight: "200".to_owned(),
             ttl: "1d12h".to_owned(),
             out: None,
+            backend_cidrs: vec![],
+            agent_cidrs: vec![],
+            label: None,
+            max_backends: None,
         };
         (folder, mint)
     }
@@ -171,8 +270,7 @@ mod tests {
     #[test]
     fn a_token_says_what_was_asked_for() {
         let (_folder, wanted) = wanted();
-        let text = minted(&wanted, NOW, &[5; 32]).unwrap();
-        let credential = AgentCredential::parse(&text).unwrap();
+        let credential = minted(&wanted, NOW, &[5; 32]).unwrap();
         let token = credential.token();
         assert_eq!((token.cluster(), token.max_weight()), ("api", 200));
         assert_eq!(token.expires(), NOW + 36 * 3600);
@@ -181,6 +279,39 @@ mod tests {
         let key = OperatorKey::parse(&secrets::read(&wanted.key).unwrap()).unwrap();
         let authority = Authority::new(key.public());
         assert_eq!(authority.verify_token(token, NOW), Ok(()));
+    }
+
+    #[test]
+    fn a_narrow_token_is_shown_as_it_was_asked_for() {
+        let (_folder, mut wanted) = wanted();
+        let plain = minted(&wanted, NOW, &[5; 32]).unwrap();
+        let lines = |credential: &AgentCredential| shown(credential.token());
+        let id = agent_id(plain.token().agent());
+        assert_eq!(
+            lines(&plain),
+            format!(
+                "id           {id}\ncluster      api\nlabel        any\nbackends in  10.1.0.0/16 192.0.2.7/32\n\
+                 agents in    10.1.0.0/16 192.0.2.7/32\nmax backends any number\nmax weight   200\n\
+                 expires      2027-01-16T20:00:00Z\n"
+            )
+        );
+        wanted.backend_cidrs = std::mem::take(&mut wanted.cidrs);
+        wanted.agent_cidrs = vec!["10.9.0.0/16".to_owned()];
+        (wanted.label, wanted.max_backends) = (Some("prod".to_owned()), Some("3".to_owned()));
+        let narrow = minted(&wanted, NOW, &[5; 32]).unwrap();
+        let shown = lines(&narrow);
+        for line in [
+            "label        \"prod\"\n",
+            "backends in  10.1.0.0/16 192.0.2.7/32\n",
+            "agents in    10.9.0.0/16\n",
+            "max backends 3\n",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        assert_eq!(
+            AgentCredential::parse(&narrow.to_text()).unwrap().token(),
+            narrow.token()
+        );
     }
 
     #[test]
@@ -194,6 +325,10 @@ mod tests {
                 max_weight: good.max_weight.clone(),
                 ttl: good.ttl.clone(),
                 out: None,
+                backend_cidrs: vec![],
+                agent_cidrs: vec![],
+                label: None,
+                max_backends: None,
             };
             change(&mut wanted);
             let error = minted(&wanted, NOW, &[5; 32]).unwrap_err();
@@ -219,6 +354,22 @@ mod tests {
             (|w| w.ttl = "999ms".to_owned(), "expected 1s to 3650d"),
             (|w| w.ttl = "3651d".to_owned(), "expected 1s to 3650d"),
             (|w| w.cluster = String::new(), "the cluster is not"),
+            (
+                |w| w.backend_cidrs = vec!["x".to_owned()],
+                "--backend-cidr \"x\": expected a network",
+            ),
+            (
+                |w| w.agent_cidrs = vec!["10.1.2.3/16".to_owned()],
+                "--agent-cidr \"10.1.2.3/16\" has bits behind",
+            ),
+            (
+                |w| w.max_backends = Some("0".to_owned()),
+                "--max-backends \"0\": expected a number from 1 to 10000",
+            ),
+            (
+                |w| w.label = Some("l".repeat(65)),
+                "the label is not 0 to 64",
+            ),
             (
                 |w| w.cidrs = (0..9).map(|i| format!("10.0.0.{i}")).collect(),
                 "the networks are not 1 to 8",

@@ -222,6 +222,17 @@ fn printable(text: &str, bytes: RangeInclusive<usize>) -> Result<String, String>
     })
 }
 
+/// The id of a token, or what ids begin with; in small letters.
+///
+/// # Errors
+/// What was expected.
+pub fn token_id(text: &str) -> Result<String, String> {
+    let legal = (4..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
+        "expected 4 to 16 hexadecimal digits, as `lbproxy token show` prints them".to_owned()
+    })
+}
+
 /// Between two checks of the service, and for one.
 ///
 /// # Errors

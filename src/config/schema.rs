@@ -68,8 +68,10 @@ pub struct GossipConfig {
     pub label: String,
     /// The first seals, all open; relative to the directory of the configuration.
     pub key_files: Vec<PathBuf>,
-    /// Operator's public key: records need a token then.
-    pub token_key: Option<PathBuf>,
+    /// Operators' public keys: records need a token of one of them then.
+    pub token_keys: Vec<PathBuf>,
+    /// What the ids of tokens that do not count any more begin with: 4 to 16 hexadecimal digits, in small letters.
+    pub revoked: Vec<String>,
     /// Where announced backends may live.
     pub allow_cidrs: Vec<IpNet>,
     /// Unsealed packets are accepted, and without keys sent, on an address that is not loopback too.

@@ -22,7 +22,8 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    fn expected(self) -> &'static str {
+    /// What is expected of such a file.
+    pub fn expected(self) -> &'static str {
         match self {
             Self::Key => "expected the file of a key, as `lbproxy key generate` makes it",
             Self::Operator => {
@@ -66,17 +67,33 @@ pub(super) fn placed(files: Vec<SecretFile>, texts: &Texts<'_>) -> Vec<NamedSecr
         .collect()
 }
 
+/// A warning about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// What is doubtful.
+    pub message: String,
+    /// What was expected, or what follows.
+    pub label: &'static str,
+    /// How to put it right.
+    pub help: String,
+}
+
 impl<T> Loaded<T> {
-    /// With what `look` has to say of each of the files: an error; or a warning, and how to put it right.
+    /// With what `look` has to say of each of the files: an error, or a warning.
     pub fn look_at_secrets(
         mut self,
-        look: impl Fn(&SecretFile) -> Result<Option<(String, String)>, String>,
+        look: impl Fn(&SecretFile) -> Result<Option<Remark>, String>,
     ) -> Self {
         for NamedSecret { file, at } in &self.secrets {
-            let (severity, message, help) = match look(file) {
+            let expected = file.kind.expected();
+            let (severity, message, label, help) = match look(file) {
                 Ok(None) => continue,
-                Ok(Some((message, help))) => (Severity::Warning, message, Some(help)),
-                Err(message) => (Severity::Error, message, None),
+                Ok(Some(Remark {
+                    message,
+                    label,
+                    help,
+                })) => (Severity::Warning, message, label, Some(help)),
+                Err(message) => (Severity::Error, message, expected, None),
             };
             if severity == Severity::Error {
                 self.config = None;
@@ -84,7 +101,7 @@ impl<T> Loaded<T> {
             self.diagnostics.push(Diagnostic {
                 severity,
                 message: clean(&message),
-                label: file.kind.expected().to_owned(),
+                label: label.to_owned(),
                 help: help.as_deref().map(clean),
                 ..at.clone()
             });

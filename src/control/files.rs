@@ -8,13 +8,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::peers::members_paths;
 use crate::config::diagnostics::{Diagnostic, render_set};
 use crate::config::load::{Loaded, load_sources};
-use crate::config::schema::Config;
-use crate::config::secrets::{SecretFile, SecretKind};
+use crate::config::schema::{AgentConfig, Config};
+use crate::config::secrets::{Remark, SecretFile, SecretKind};
 use crate::config::sources::{Sources, Unreadable};
 use crate::config::watch::{Targets, settled};
 use crate::config::world::World;
+use crate::discovery::gossip::members_file;
 use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::files as paths;
 use crate::gossip::text::redacted;
@@ -27,6 +29,39 @@ const READ: Duration = Duration::from_secs(10);
 #[error("{0}")]
 pub struct FileError(pub String);
 
+/// A configuration that may say where the last known members are kept.
+pub trait KnowsMembers {
+    /// Where, and where they may lie from before; `path` is that of the configuration.
+    fn members_files(&self, path: &Path) -> Vec<PathBuf>;
+}
+
+impl KnowsMembers for Config {
+    fn members_files(&self, path: &Path) -> Vec<PathBuf> {
+        let gossip = self.gossip.as_ref();
+        gossip.map_or_else(Vec::new, |gossip| members_paths(path, self, gossip))
+    }
+}
+
+impl KnowsMembers for AgentConfig {
+    fn members_files(&self, _: &Path) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// Whether tokens are asked for, and were not when the members were written: a cluster may lose all of them.
+fn asks_for_tokens_first(members: &Path) -> Option<Remark> {
+    members_file::were_free(members).then(|| Remark {
+        message: format!(
+            "the members in {} were announced to a proxy that asked for no token",
+            members.display()
+        ),
+        label: "agents that have none yet are refused from the reload on, and their backends go",
+        help: "give every agent its token first, then set `token_key` on one proxy and look at \
+               `lbproxy members`, then on the others"
+            .to_owned(),
+    })
+}
+
 /// What it means that a file with a secret is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
@@ -38,24 +73,42 @@ pub enum Absent {
 
 /// `loaded`, which the configuration at `path` gave, and what is wrong with the files with secrets that it names: reads
 /// them (blocking).
-pub fn look_at_secrets<T>(path: &Path, loaded: Loaded<T>, absent: Absent) -> Loaded<T> {
+pub fn look_at_secrets<T: KnowsMembers>(
+    path: &Path,
+    loaded: Loaded<T>,
+    absent: Absent,
+) -> Loaded<T> {
     let directory = path.parent().unwrap_or(Path::new(""));
+    // Asked where a reload may be near: not by the reload itself.
+    let config = loaded.config.as_ref().filter(|_| absent == Absent::Warning);
+    let members = config.map_or_else(Vec::new, |config| config.members_files(path));
     loaded.look_at_secrets(|SecretFile { kind, path, .. }| {
         let file = directory.join(path);
         let read = match kind {
             SecretKind::Key => secrets::key(&file).map(drop),
-            SecretKind::Operator => secrets::authority(&file).map(drop),
+            SecretKind::Operator => secrets::operator(&file).map(drop),
             SecretKind::Token => secrets::credential(&file).map(drop),
         };
         match read {
             Err(error) if absent == Absent::Warning && is_absent(&error) => {
                 let remedy = "without it a start or a reload is an error".to_owned();
-                return Ok(Some((error.to_string(), remedy)));
+                return Ok(Some(Remark {
+                    message: error.to_string(),
+                    label: kind.expected(),
+                    help: remedy,
+                }));
             }
             read => read.map_err(|error| error.to_string())?,
         }
         let exposed = secrets::exposed(&file, *kind == SecretKind::Operator);
-        Ok(exposed.map(|exposed| (exposed.what, exposed.remedy)))
+        let exposed = exposed.map(|exposed| Remark {
+            message: exposed.what,
+            label: kind.expected(),
+            help: exposed.remedy,
+        });
+        let asks = *kind == SecretKind::Operator;
+        let mut members = members.iter().filter(|_| asks);
+        Ok(exposed.or_else(|| members.find_map(|file| asks_for_tokens_first(file))))
     })
 }
 

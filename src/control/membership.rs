@@ -165,7 +165,12 @@ fn settings(path: &Path, gossip: &GossipConfig) -> MemberSettings {
         label: gossip.label.clone(),
         key_files: gossip.key_files.iter().map(|f| directory.join(f)).collect(),
         accept_plaintext: gossip.insecure_plaintext,
-        token_key: gossip.token_key.as_ref().map(|file| directory.join(file)),
+        token_keys: gossip
+            .token_keys
+            .iter()
+            .map(|f| directory.join(f))
+            .collect(),
+        revoked: gossip.revoked.clone(),
         token_file: None,
         role: Role::Proxy,
     }
@@ -187,7 +192,8 @@ mod tests {
             seeds: seeds.iter().map(|&seed| BackendAddress::Ip(seed)).collect(),
             label: String::new(),
             key_files: Vec::new(),
-            token_key: None,
+            token_keys: Vec::new(),
+            revoked: Vec::new(),
             allow_cidrs: Vec::new(),
             insecure_plaintext: true,
             members_file: None,

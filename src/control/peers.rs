@@ -64,6 +64,8 @@ pub struct Peers {
     keep: watch::Sender<Wanted>,
     /// What is kept.
     kept: LastGood,
+    /// Whether tokens were asked for when it was; not known at the start.
+    kept_by_tokens: Option<bool>,
     /// Something changed since the set was kept.
     unkept: bool,
     process: Arc<ProcessMetrics>,
@@ -105,6 +107,7 @@ impl Peers {
             local: LocalAddresses::default(),
             keep,
             kept: last_good,
+            kept_by_tokens: None,
             unkept: false,
             process,
         }
@@ -178,7 +181,10 @@ impl Peers {
 
     /// Has a good state written, if there is a new one.
     fn keep_last_good(&mut self, config: &Config) {
-        let Some(gossip) = config.gossip.as_ref().filter(|_| self.unkept) else {
+        let gossip = config.gossip.as_ref();
+        let tokens = gossip.map(|gossip| !gossip.token_keys.is_empty());
+        self.unkept |= tokens != self.kept_by_tokens;
+        let (Some(gossip), Some(asks), true) = (gossip, tokens, self.unkept) else {
             return;
         };
         let Some(next) = self
@@ -189,10 +195,12 @@ impl Peers {
         };
         // What is held back is kept when it is good again, which need be no change.
         self.unkept = self.candidates.is_troubled();
-        if next != self.kept {
+        if next != self.kept || tokens != self.kept_by_tokens {
             self.kept.clone_from(&next);
+            self.kept_by_tokens = tokens;
             let mut paths = members_paths(&self.path, config, gossip);
-            self.keep.send_replace(Some((paths.swap_remove(0), next)));
+            self.keep
+                .send_replace(Some((paths.swap_remove(0), next, asks)));
         }
     }
 
@@ -333,7 +341,7 @@ fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
 
 /// Where the last good set is kept, and then where it may lie from before: where `members_file` says, relative to the
 /// directory of the configuration; else in the directory for state, else beside the configuration.
-fn members_paths(path: &Path, config: &Config, gossip: &GossipConfig) -> Vec<PathBuf> {
+pub(super) fn members_paths(path: &Path, config: &Config, gossip: &GossipConfig) -> Vec<PathBuf> {
     if let Some(file) = &gossip.members_file {
         return vec![path.parent().unwrap_or(Path::new("")).join(file)];
     }

@@ -9,6 +9,7 @@
 //! else's token speaks for it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Time;
 use super::identity::{Horizon, unpack_address};
-use super::record::Announcement;
+use super::record::{Announcement, ServiceState};
 use super::token::{Authority, GRACE, PUBLIC_LEN, Token, TokenError};
 use super::view::{Announced, Revocation};
 
@@ -139,7 +140,8 @@ impl Records {
     }
 
     /// Takes an announcement. Its key if it is news, `None` if it is known already. `run` tells in which run its member
-    /// is known: nobody announces for a later one, which would stand against all that the member itself says.
+    /// is known: nobody announces for a later one, which would stand against all that the member itself says; `is_down`,
+    /// whether it is held for dead.
     ///
     /// # Errors
     /// Why it is refused.
@@ -150,6 +152,7 @@ impl Records {
         now: Time,
         rules: &Rules<'_>,
         run: impl FnOnce(&[u8; 18]) -> Option<u64>,
+        is_down: impl Fn(&[u8; 18]) -> bool,
     ) -> Result<Option<RecordKey>, RecordRefusal> {
         let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
         if Horizon::at(rules.unix).excludes(read.epoch) {
@@ -189,12 +192,18 @@ impl Records {
         if is_old {
             return Ok(None);
         }
-        let expires = permitted(&read, rules)?;
+        let (expires, most) = permitted(&read, rules)?;
         if other {
             let proved = self.proved.get(&key.member).copied();
             if proved != agent.map(|agent| (edition.epoch, agent)) {
                 return Err(RecordRefusal::OtherAgent);
             }
+        }
+        if let (Some(most), Some(agent)) = (most, agent)
+            && read.record.state != ServiceState::Left
+            && !self.has_room_under(&agent, &key, read.record.backend, most.into(), is_down)
+        {
+            return Err(TokenError::TooManyBackends.into());
         }
         if other || void {
             // What it has announced by the key before was somebody else's, or is said again.
@@ -234,6 +243,46 @@ impl Records {
             }
         }
         Ok(Some(key))
+    }
+
+    /// Whether `agent` may announce this backend beside the others that it announces: at most `most` different ones that
+    /// stand. One whose member is down makes room, and may not be announced any more. O(announcements).
+    fn has_room_under(
+        &mut self,
+        agent: &Agent,
+        key: &RecordKey,
+        backend: SocketAddr,
+        most: usize,
+        is_down: impl Fn(&[u8; 18]) -> bool,
+    ) -> bool {
+        let mut others: HashMap<SocketAddr, bool> = HashMap::new();
+        for (member, list) in &self.by_member {
+            for (cluster, stored) in list {
+                let announced = &stored.announced;
+                let counts = stored.agent.as_ref() == Some(agent)
+                    && (*member, *cluster) != (key.member, key.cluster)
+                    && announced.revoked.is_none()
+                    && announced.state() != ServiceState::Left
+                    && announced.record.backend != backend;
+                if counts {
+                    let down = others.entry(announced.record.backend).or_insert(true);
+                    *down &= is_down(member);
+                }
+            }
+        }
+        if others.len() < most {
+            return true;
+        }
+        let Some((&dead, _)) = others.iter().find(|(_, down)| **down) else {
+            return false;
+        };
+        let all = self.by_member.values_mut().flatten();
+        for (_, stored) in all.filter(|(_, stored)| stored.agent.as_ref() == Some(agent)) {
+            if stored.announced.record.backend == dead {
+                stored.announced.revoked = Some(Revocation::NotPermitted);
+            }
+        }
+        others.len() <= most
     }
 
     /// The newest run in which a member announces, and the key by which it does; `None` while no key counts.
@@ -333,10 +382,11 @@ impl Records {
             };
             let judged = read.map(|read| permitted(&read, &timeless));
             stored.announced.revoked = match judged {
-                Ok(Ok(expires)) => {
+                Ok(Ok((expires, _))) => {
                     stored.announced.expires = expires;
                     has_expired(expires, rules.unix).then_some(Revocation::Expired)
                 }
+                Ok(Err(RecordRefusal::NoToken)) => Some(Revocation::NoToken),
                 Ok(Err(_)) | Err(_) => Some(Revocation::NotPermitted),
             };
         }
@@ -385,9 +435,13 @@ fn has_expired(expires: Option<u64>, unix: u64) -> bool {
     expires.is_some_and(|expires| unix > expires.saturating_add(GRACE))
 }
 
-fn permitted(read: &Announcement<'_>, rules: &Rules<'_>) -> Result<Option<u64>, RecordRefusal> {
+/// When the permission ends, and for how many backends it is.
+fn permitted(
+    read: &Announcement<'_>,
+    rules: &Rules<'_>,
+) -> Result<(Option<u64>, Option<u16>), RecordRefusal> {
     let Some(authority) = rules.authority else {
-        return Ok(None);
+        return Ok((None, None));
     };
     if read.token.is_empty() {
         return Err(RecordRefusal::NoToken);
@@ -399,10 +453,10 @@ fn permitted(read: &Announcement<'_>, rules: &Rules<'_>) -> Result<Option<u64>, 
     authority.verify_record(&token, rules.label, read.signed, signature)?;
     let record = &read.record;
     let member = unpack_address(&read.member);
-    for ip in [record.backend.ip(), member.ip()] {
-        token.permits(&record.cluster, ip, record.weight)?;
-    }
-    Ok(Some(token.expires()))
+    token.permits(&record.cluster, record.backend.ip(), record.weight)?;
+    token.permits_agent(member.ip())?;
+    token.permits_label(rules.label)?;
+    Ok((Some(token.expires()), token.claims().max_backends))
 }
 
 /// Hash of a cluster's name, the same on every member.

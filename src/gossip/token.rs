@@ -1,4 +1,5 @@
-//! What an operator lets an agent announce: one cluster, some networks, a largest weight, up to a date.
+//! What an operator lets an agent announce: one cluster, some networks, a largest weight, up to a date; and, if it says so, in
+//! one peer set, from other networks than the backends', and so many backends at the most.
 //!
 //! A token names the agent's public key and is signed by the operator ([`mint`]); an announcement carries both token
 //! and the agent's signature, so a stolen agent can speak for its cluster and networks only. The encoding is canonical:
@@ -6,8 +7,12 @@
 //!
 //! ```text
 //! agent 32 · cluster length 1 · cluster · networks 1 · each: family and prefix 1, its whole bytes · weight 2 ·
-//! expires 8 · signature 64; numbers big-endian
+//! expires 8 · [claims 1 · label length 1 · label · backends 2 · networks 1 · each] · signature 64; numbers big-endian
 //! ```
+//!
+//! Which of the further claims are there is said by the bits of `claims`: 1 the label, 2 the number of backends, 4 the agents'
+//! networks. A token without any has not even that byte: it is good in every peer set whose proxies know the operator, for any
+//! number of backends, and its agents live in the backends' networks.
 //!
 //! The first byte of a network is the prefix length for IPv4, and 33 more for IPv6. A token of one cluster `api` and
 //! one IPv4 /16 has 114 bytes, the largest has [`MAX_TOKEN`].
@@ -21,7 +26,7 @@ use thiserror::Error;
 
 pub use sign::{
     AgentCredential, Authority, CredentialError, OperatorKey, OperatorPublic, agent_id, is_proved,
-    mint,
+    mint, mint_with,
 };
 
 use super::record::{MAX_NAME, MAX_WEIGHT};
@@ -35,6 +40,14 @@ pub const MAX_CIDRS: usize = 8;
 /// Longest token, bytes.
 pub const MAX_TOKEN: usize =
     PUBLIC_LEN + 1 + MAX_NAME + 1 + MAX_CIDRS * (1 + 16) + 2 + 8 + SIGNATURE_LEN;
+/// Most backends that a token can speak of.
+pub const MAX_BACKENDS: u16 = 10_000;
+
+/// Bits of the further claims.
+const LABEL: u8 = 1;
+const BACKENDS: u8 = 2;
+const AGENTS: u8 = 4;
+
 /// How long a token is good after its end, seconds, since clocks differ.
 pub const GRACE: u64 = 300;
 
@@ -59,12 +72,27 @@ pub enum TokenError {
     /// Out of range.
     #[error("the largest weight is not 1 to {MAX_WEIGHT}")]
     Weight,
+    /// Of a peer set that cannot be.
+    #[error("the label is not 0 to {MAX_NAME} bytes without control characters")]
+    Label,
+    /// Out of range.
+    #[error("the number of backends is not 1 to {MAX_BACKENDS}")]
+    Backends,
+    /// More than an announcement has room for.
+    #[error("the claims make a token of more than {MAX_TOKEN} bytes")]
+    Long,
+    /// Claims that this version does not know, or none where some are said to be.
+    #[error("the token has claims that are not known")]
+    Claims,
     /// Not by this operator.
     #[error("the token is not signed by the operator")]
     Forged,
     /// Too old.
     #[error("the token has expired")]
     Expired,
+    /// One of those in `revoked`.
+    #[error("the token is revoked")]
+    Revoked,
     /// Not by the agent of the token.
     #[error("the announcement is not signed by the agent of its token")]
     RecordForged,
@@ -77,21 +105,38 @@ pub enum TokenError {
     /// Announces more than the largest weight.
     #[error("the weight is above the token's largest")]
     TooHeavy,
+    /// Announces in another peer set.
+    #[error("the token is for a peer set with another label")]
+    OtherLabel,
+    /// Lives outside of the agents' networks.
+    #[error("the agent's address is in no network of the token for agents")]
+    OtherAgentNetwork,
+    /// Announces more backends than it may.
+    #[error("the token announces as many backends as it may already")]
+    TooManyBackends,
 }
 
 impl TokenError {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Length,
         Self::Cluster,
         Self::Networks,
         Self::Weight,
+        Self::Label,
+        Self::Backends,
+        Self::Long,
+        Self::Claims,
         Self::Forged,
         Self::Expired,
+        Self::Revoked,
         Self::RecordForged,
         Self::OtherCluster,
         Self::OtherNetwork,
         Self::TooHeavy,
+        Self::OtherLabel,
+        Self::OtherAgentNetwork,
+        Self::TooManyBackends,
     ];
 
     /// Word of log and metrics.
@@ -101,12 +146,20 @@ impl TokenError {
             Self::Cluster => "token_cluster",
             Self::Networks => "token_networks",
             Self::Weight => "token_weight",
+            Self::Label => "token_label",
+            Self::Backends => "token_backends",
+            Self::Long => "token_long",
+            Self::Claims => "token_claims",
             Self::Forged => "token_forged",
             Self::Expired => "token_expired",
+            Self::Revoked => "token_revoked",
             Self::RecordForged => "record_forged",
             Self::OtherCluster => "other_cluster",
             Self::OtherNetwork => "other_network",
             Self::TooHeavy => "too_heavy",
+            Self::OtherLabel => "other_label",
+            Self::OtherAgentNetwork => "other_agent_network",
+            Self::TooManyBackends => "too_many_backends",
         }
     }
 }
@@ -119,7 +172,19 @@ pub struct Token {
     cidrs: Vec<IpNet>,
     max_weight: u16,
     expires: u64,
+    claims: Claims,
     signature: [u8; SIGNATURE_LEN],
+}
+
+/// What narrows a token further; by default nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The only peer set in which it is good; absent: every one whose proxies know the operator.
+    pub label: Option<String>,
+    /// How many backends may be announced under it at a time; absent: any number.
+    pub max_backends: Option<u16>,
+    /// Where its agents live, in order; empty: where its backends may.
+    pub agent_cidrs: Vec<IpNet>,
 }
 
 impl Token {
@@ -141,6 +206,31 @@ impl Token {
     /// The most that a backend may weigh.
     pub fn max_weight(&self) -> u16 {
         self.max_weight
+    }
+
+    /// What narrows it further.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Whether it is good in the peer set with this label.
+    pub fn permits_label(&self, label: &str) -> Result<(), TokenError> {
+        let mut wanted = self.claims.label.iter();
+        match wanted.all(|wanted| wanted == label) {
+            true => Ok(()),
+            false => Err(TokenError::OtherLabel),
+        }
+    }
+
+    /// Whether an agent at this address may announce under it.
+    pub fn permits_agent(&self, address: IpAddr) -> Result<(), TokenError> {
+        let (networks, error) = match &self.claims.agent_cidrs[..] {
+            [] => (&self.cidrs[..], TokenError::OtherNetwork),
+            networks => (networks, TokenError::OtherAgentNetwork),
+        };
+        let address = address.to_canonical();
+        let within = networks.iter().any(|cidr| cidr.contains(&address));
+        within.then_some(()).ok_or(error)
     }
 
     /// Its end, Unix seconds.
@@ -178,16 +268,13 @@ impl Token {
             .split_off(..usize::from(length))
             .ok_or(TokenError::Length)?;
         let cluster = std::str::from_utf8(cluster).map_err(|_| TokenError::Cluster)?;
-        let [networks] = *take(&mut rest)?;
-        if usize::from(networks) > MAX_CIDRS {
-            return Err(TokenError::Networks);
-        }
-        let mut cidrs = Vec::with_capacity(networks.into());
-        for _ in 0..networks {
-            cidrs.push(decode_network(&mut rest)?);
-        }
+        let cidrs = decode_networks(&mut rest)?;
         let max_weight = u16::from_be_bytes(*take(&mut rest)?);
         let expires = u64::from_be_bytes(*take(&mut rest)?);
+        let claims = match rest.len() > SIGNATURE_LEN {
+            true => decode_claims(&mut rest)?,
+            false => Claims::default(),
+        };
         let signature = *take(&mut rest)?;
         if !rest.is_empty() {
             return Err(TokenError::Length);
@@ -198,10 +285,17 @@ impl Token {
             cidrs,
             max_weight,
             expires,
+            claims,
             signature,
         };
         token.check()?;
         Ok(token)
+    }
+
+    fn encoded_len(&self) -> usize {
+        let mut bytes = Vec::with_capacity(MAX_TOKEN);
+        self.encode(&mut bytes);
+        bytes.len()
     }
 
     /// What the operator signs.
@@ -210,12 +304,34 @@ impl Token {
         out.extend_from_slice(&self.agent);
         out.push(short(self.cluster.len()));
         out.extend_from_slice(self.cluster.as_bytes());
-        out.push(short(self.cidrs.len()));
-        for cidr in &self.cidrs {
-            encode_network(*cidr, out);
-        }
+        let networks = |cidrs: &[IpNet], out: &mut Vec<u8>| {
+            out.push(short(cidrs.len()));
+            cidrs.iter().for_each(|cidr| encode_network(*cidr, out));
+        };
+        networks(&self.cidrs, out);
         out.extend_from_slice(&self.max_weight.to_be_bytes());
         out.extend_from_slice(&self.expires.to_be_bytes());
+        let Claims {
+            label,
+            max_backends,
+            agent_cidrs,
+        } = &self.claims;
+        let bits = u8::from(label.is_some()) * LABEL
+            + u8::from(max_backends.is_some()) * BACKENDS
+            + u8::from(!agent_cidrs.is_empty()) * AGENTS;
+        if bits != 0 {
+            out.push(bits);
+        }
+        if let Some(label) = label {
+            out.push(short(label.len()));
+            out.extend_from_slice(label.as_bytes());
+        }
+        if let Some(most) = max_backends {
+            out.extend_from_slice(&most.to_be_bytes());
+        }
+        if !agent_cidrs.is_empty() {
+            networks(agent_cidrs, out);
+        }
     }
 
     /// Whether the claims are such as a token can have.
@@ -224,20 +340,72 @@ impl Token {
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(TokenError::Cluster);
         }
-        let written_so = |cidr: &IpNet| {
-            let mapped = matches!(cidr.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-            *cidr == cidr.trunc() && !mapped
-        };
-        let in_order = self.cidrs.is_sorted_by(|a, b| a < b);
-        let number = self.cidrs.len();
-        if number == 0 || number > MAX_CIDRS || !in_order || !self.cidrs.iter().all(written_so) {
+        let agents = &self.claims.agent_cidrs;
+        if self.cidrs.is_empty() || !are_written_so(&self.cidrs) || !are_written_so(agents) {
             return Err(TokenError::Networks);
+        }
+        let printable =
+            |label: &String| label.len() <= MAX_NAME && !label.chars().any(char::is_control);
+        if !self.claims.label.iter().all(printable) {
+            return Err(TokenError::Label);
+        }
+        if self.encoded_len() > MAX_TOKEN {
+            return Err(TokenError::Long);
+        }
+        let mut most = self.claims.max_backends.iter();
+        if !most.all(|most| (1..=MAX_BACKENDS).contains(most)) {
+            return Err(TokenError::Backends);
         }
         if !(1..=MAX_WEIGHT).contains(&self.max_weight) {
             return Err(TokenError::Weight);
         }
         Ok(())
     }
+}
+
+/// Whether networks are few, in order, and as they are written.
+fn are_written_so(cidrs: &[IpNet]) -> bool {
+    let written_so = |cidr: &IpNet| {
+        let mapped = matches!(cidr.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        *cidr == cidr.trunc() && !mapped
+    };
+    let in_order = cidrs.is_sorted_by(|a, b| a < b);
+    cidrs.len() <= MAX_CIDRS && in_order && cidrs.iter().all(written_so)
+}
+
+/// The further claims, of which there must be one.
+fn decode_claims(rest: &mut &[u8]) -> Result<Claims, TokenError> {
+    let [bits] = *take(rest)?;
+    if bits == 0 || bits & !(LABEL | BACKENDS | AGENTS) != 0 {
+        return Err(TokenError::Claims);
+    }
+    let mut claims = Claims::default();
+    if bits & LABEL != 0 {
+        let [length] = *take(rest)?;
+        let label = rest
+            .split_off(..usize::from(length))
+            .ok_or(TokenError::Length)?;
+        let label = std::str::from_utf8(label).map_err(|_| TokenError::Label)?;
+        claims.label = Some(label.to_owned());
+    }
+    if bits & BACKENDS != 0 {
+        claims.max_backends = Some(u16::from_be_bytes(*take(rest)?));
+    }
+    if bits & AGENTS != 0 {
+        claims.agent_cidrs = decode_networks(rest)?;
+        if claims.agent_cidrs.is_empty() {
+            return Err(TokenError::Networks);
+        }
+    }
+    Ok(claims)
+}
+
+fn decode_networks(rest: &mut &[u8]) -> Result<Vec<IpNet>, TokenError> {
+    let [networks] = *take(rest)?;
+    if usize::from(networks) > MAX_CIDRS {
+        return Err(TokenError::Networks);
+    }
+    (0..networks).map(|_| decode_network(rest)).collect()
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], TokenError> {

@@ -76,7 +76,9 @@ pub struct Announced {
 pub enum Revocation {
     /// Its token has expired.
     Expired,
-    /// The token key is another one now, and does not permit it.
+    /// Tokens are asked for now, and it has none.
+    NoToken,
+    /// The token key is another one now, and does not permit it; or the token is revoked, or for fewer backends.
     NotPermitted,
 }
 
@@ -85,6 +87,7 @@ impl Revocation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::NoToken => "no_token",
             Self::NotPermitted => "not_permitted",
         }
     }

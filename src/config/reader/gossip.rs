@@ -21,6 +21,8 @@ use crate::model::address::BackendAddress;
 pub(in crate::config) const MAX_KEYS: usize = 8;
 /// Each announcement is held against all of them.
 const MAX_CIDRS: usize = 64;
+/// Likewise.
+const MAX_REVOKED: usize = 1_000;
 /// Stands in for an address that could not be read: one that no rule objects to.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
@@ -53,15 +55,21 @@ pub(super) fn gossip(
     };
     let peer = peer(r, &table);
     let cidrs = table.get("allow_cidrs");
+    let keys = ring(r, &table);
+    let token_keys = one_or_more(r, table.get("token_key"), SecretKind::Operator);
     let config = GossipConfig {
-        key_files: key_files(r, table.get("key_files")),
-        token_key: r.secret(table.get("token_key"), SecretKind::Operator),
+        key_files: match keys {
+            "key_files" => key_files(r, table.get(keys)),
+            _ => one_or_more(r, table.get(keys), SecretKind::Key),
+        },
+        token_keys,
+        revoked: revoked(r, table.get("revoked")),
         allow_cidrs: networks(
             r,
             cidrs,
             "so whoever may announce may have requests sent anywhere",
         ),
-        insecure_plaintext: plaintext(r, &table, "key_files"),
+        insecure_plaintext: plaintext(r, &table, keys),
         members_file: r.path(table.get("members_file")),
         address: peer.address.unwrap_or(NOWHERE),
         advertise: peer.advertise,
@@ -70,8 +78,8 @@ pub(super) fn gossip(
     };
     at_most(r, cidrs, MAX_CIDRS);
     let keys = Keys {
-        name: "key_files",
-        given: table.get("key_files").is_some(),
+        name: keys,
+        given: table.get(keys).is_some(),
         insecure_plaintext: config.insecure_plaintext,
     };
     report(
@@ -149,17 +157,65 @@ pub(super) fn report(r: &mut Reader<'_>, table: &Table<'_>, problems: Vec<Proble
     }
 }
 
+/// The name under which the ring is given: `key_file`, or `key_files` as in the first version. Both are an error.
+fn ring(r: &mut Reader<'_>, table: &Table<'_>) -> &'static str {
+    let (one, many) = (table.get("key_file"), table.get("key_files"));
+    if let (Some(one), Some(many)) = (one, many) {
+        r.findings.add(
+            Finding::error(many.place(), format!("{many} beside `key_file`"))
+                .label("expected one of both")
+                .related(&one.place(), "the other is here")
+                .help("put all files into `key_file`, the one that seals first".to_owned()),
+        );
+    }
+    if one.is_none() && many.is_some() {
+        "key_files"
+    } else {
+        "key_file"
+    }
+}
+
+/// A value, or a list: whichever is there.
+fn one_or_more(r: &mut Reader<'_>, slot: Option<Slot<'_>>, kind: SecretKind) -> Vec<PathBuf> {
+    match slot.map(|slot| slot.value.get_ref()) {
+        Some(DeValue::Array(_)) => files(r, slot, kind),
+        _ => r.secret(slot, kind).into_iter().collect(),
+    }
+}
+
+/// Ids of tokens, or what they begin with.
+fn revoked(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
+    let mut known = HashMap::new();
+    let expected = "an array of ids of tokens, such as [\"4d578e3854036caf\"]";
+    let ids = r.list(slot, expected, |r, slot| {
+        let expected = "the id of a token, or 4 of its hexadecimal digits at the least";
+        let id = r.parsed(Some(slot), expected, agent::token_id)?;
+        let what = format!("id \"{id}\"");
+        once(r, &mut known, id, slot, &what)
+    });
+    at_most(r, slot, MAX_REVOKED);
+    ids.unwrap_or_default()
+}
+
 /// At most [`MAX_KEYS`], whatever the file says.
 pub(super) fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
+    files(r, slot, SecretKind::Key)
+}
+
+fn files(r: &mut Reader<'_>, slot: Option<Slot<'_>>, kind: SecretKind) -> Vec<PathBuf> {
+    let (example, what) = match kind {
+        SecretKind::Operator => ("operator.pub", "operator file"),
+        SecretKind::Key | SecretKind::Token => ("gossip.key", "key file"),
+    };
     let mut known = HashMap::new();
     // An empty array is refused: it is rather a ring that lost its last key than the wish for plaintext.
     let files = r.filled_list(
         slot,
-        "an array of files, such as [\"gossip.key\"]",
+        &format!("an array of files, such as [\"{example}\"]"),
         |r, slot| {
-            let file = r.secret(Some(slot), SecretKind::Key)?;
+            let file = r.secret(Some(slot), kind)?;
             let shown = quoted(&file.display().to_string());
-            once(r, &mut known, file, slot, &format!("key file {shown}"))
+            once(r, &mut known, file, slot, &format!("{what} {shown}"))
         },
     );
     at_most(r, slot, MAX_KEYS);

@@ -47,7 +47,8 @@ fn defaults_and_all_of_it() {
             seeds: vec![],
             label: String::new(),
             key_files: vec![],
-            token_key: None,
+            token_keys: vec![],
+            revoked: vec![],
             allow_cidrs: vec![],
             insecure_plaintext: false,
             members_file: None,
@@ -55,7 +56,7 @@ fn defaults_and_all_of_it() {
     );
     let all = read(
         "address = '[::]:7946'\nadvertise = '[::ffff:10.0.0.5]:7947'\nseeds = ['Seeds.:1', '10.0.0.6:7946']\n\
-         label = 'prod'\nkey_files = ['b', 'a']\ntoken_key = 'operator.pub'\nallow_cidrs = ['10.0.0.0/8', '::1']\n\
+         label = 'prod'\nkey_files = ['b', 'a']\ntoken_key = 'operator.pub'\nrevoked = ['A1b2']\nallow_cidrs = ['10.0.0.0/8', '::1']\n\
          insecure_plaintext = true\nmembers_file = 'members'",
     );
     assert_eq!(
@@ -66,7 +67,8 @@ fn defaults_and_all_of_it() {
             seeds: vec!["seeds:1".parse().unwrap(), "10.0.0.6:7946".parse().unwrap()],
             label: "prod".to_owned(),
             key_files: vec![PathBuf::from("b"), PathBuf::from("a")],
-            token_key: Some(PathBuf::from("operator.pub")),
+            token_keys: vec![PathBuf::from("operator.pub")],
+            revoked: vec!["a1b2".to_owned()],
             allow_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             insecure_plaintext: true,
             members_file: Some(PathBuf::from("members")),
@@ -242,8 +244,8 @@ fn without_a_key() {
         )))
         .join("\n")
     };
-    let refused = "5:11 error: `address` is not loopback, and there is no `key_files` | \
-         expected `key_files`, since whoever reaches the address could speak for every member | \
+    let refused = "5:11 error: `address` is not loopback, and there is no `key_file` | \
+         expected `key_file`, since whoever reaches the address could speak for every member | \
          make a key with: lbproxy key generate --out gossip.key; or, in a network without strangers, set \
          `insecure_plaintext`";
     for (lines, expected) in [
@@ -400,4 +402,41 @@ fn clusters_and_the_peer_set_need_each_other() {
             "",
         );
     }
+}
+
+#[test]
+fn keys_are_one_or_a_list_and_tokens_are_revoked_by_id() {
+    let least = "address = '127.0.0.1:7946'\n";
+    let files = |texts: &[&str]| texts.iter().map(PathBuf::from).collect::<Vec<_>>();
+    for (lines, keys, operators) in [
+        ("", &[][..], &[][..]),
+        ("key_file = 'a'\ntoken_key = 'o'", &["a"], &["o"]),
+        (
+            "key_file = ['a', 'b']\ntoken_key = ['o', 'p']",
+            &["a", "b"],
+            &["o", "p"],
+        ),
+        ("key_files = ['a', 'b']", &["a", "b"], &[]),
+    ] {
+        let found = read(&format!("{least}{lines}"));
+        let expected = (files(keys), files(operators));
+        assert_eq!((found.key_files, found.token_keys), expected, "{lines}");
+    }
+    gossip_says(
+        "key_file = 'a'\nkey_files = ['b']",
+        "8:13 error: `key_files` beside `key_file` | expected one of both | \
+         put all files into `key_file`, the one that seals first | the other is here 7:12",
+    );
+    gossip_says(
+        "token_key = ['o', 'o']",
+        "7:19 error: operator file \"o\" is given twice | expected each once | the first is 7:14",
+    );
+    let expected = "expected 4 to 16 hexadecimal digits, as `lbproxy token show` prints them";
+    for id in ["a1b", "a1b2c3d4e5f60718a", "xyzw", ""] {
+        gossip_says(
+            &format!("revoked = ['{id}']"),
+            &format!("7:12 error: an entry of `revoked` is \"{id}\" | {expected}"),
+        );
+    }
+    gossip_says("revoked = []", "");
 }

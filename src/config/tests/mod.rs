@@ -90,7 +90,9 @@ fn the_full_sample_has_every_key() {
     assert_eq!(agent.diagnostics, []);
     let seen = keys::seen::take();
     for section in keys::ALL.into_iter().chain([&keys::AGENT]) {
-        for key in section.keys {
+        // One of two names is enough.
+        let old = |key: &&&str| (section.name, **key) != ("[gossip]", "key_files");
+        for key in section.keys.iter().filter(old) {
             assert!(
                 seen.contains(&(section.name, key)),
                 "`{key}` of {} is read by nobody, or is not in the sample",

@@ -28,7 +28,8 @@ fn config(text: &str) -> Arc<Config> {
         seeds: Vec::new(),
         label: String::new(),
         key_files: Vec::new(),
-        token_key: None,
+        token_keys: Vec::new(),
+        revoked: Vec::new(),
         allow_cidrs: vec![
             "10.0.0.0/8".parse().unwrap(),
             "127.0.0.0/8".parse().unwrap(),
@@ -391,7 +392,7 @@ async fn a_bad_state_is_not_written() {
     bench.take(all()).await;
     let count = |bench: &Bench| -> usize {
         let wanted = bench.peers.keep.borrow();
-        wanted.as_ref().map_or(0, |(_, kept)| kept["web"].len())
+        wanted.as_ref().map_or(0, |(_, kept, _)| kept["web"].len())
     };
     assert_eq!(count(&bench), 2);
     let mut mistaken = Config::clone(&bench.file);

@@ -13,7 +13,7 @@
 //!   for as long as nobody else is in the set, or nobody would be left, since the set's word alone is no reason for that.
 //! - not announced by a member that is there: withdrawn. Out at once, if it was announced in that run of the member; in
 //!   another run, of which a record may only be late, it is lost.
-//! - expired: lost, and goes whatever our own check says. Not permitted any more, since the token key has changed: out at
+//! - expired, or without a token since one is asked for: lost, and goes whatever our own check says. Not permitted any more, since the token key has changed: out at
 //!   once.
 //! - refused (the file no longer allows it): out at once.
 //!

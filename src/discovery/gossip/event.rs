@@ -58,7 +58,7 @@ pub enum Kind {
         lost: usize,
         /// All.
         of: usize,
-        /// Those that are lost because their tokens have expired.
+        /// Those that are lost because their tokens have expired, or because they have none.
         expired: usize,
     },
     /// All of those are back.
@@ -108,6 +108,9 @@ fn line(event: &Event) {
         Kind::Revoked(Revocation::Expired) => {
             warn!(%cluster, %backend, "a backend is out: the token of its agent has expired");
         }
+        Kind::Revoked(Revocation::NoToken) => {
+            warn!(%cluster, %backend, "a backend is out: its agent has no token, and one is asked for now");
+        }
         Kind::Revoked(Revocation::NotPermitted) => {
             warn!(%cluster, %backend, "a backend is out: the token key does not permit it any more");
         }
@@ -131,7 +134,7 @@ fn line(event: &Event) {
             warn!(%cluster, %backend, ?time, "a backend came and went too often: it is held down");
         }
         Kind::MassRemovalHeld { lost, of, expired } => warn!(
-            %cluster, lost, of, expired_tokens = expired,
+            %cluster, lost, of, without_token = expired,
             "the peer set lost too many backends at once: they stay for now"
         ),
         Kind::MassRemovalOver => {

@@ -44,8 +44,10 @@ pub struct MemberSettings {
     pub key_files: Vec<PathBuf>,
     /// What is not sealed is taken too.
     pub accept_plaintext: bool,
-    /// Operator's public key.
-    pub token_key: Option<PathBuf>,
+    /// Operators' public keys: records need a token of one of them; none: they need none.
+    pub token_keys: Vec<PathBuf>,
+    /// What the ids of tokens that do not count any more begin with.
+    pub revoked: Vec<String>,
     /// What an agent signs with.
     pub token_file: Option<PathBuf>,
     /// What it does.
@@ -179,11 +181,16 @@ impl MemberSettings {
     /// The first file that is of no use.
     pub fn secrets(&self) -> Result<Secrets, MemberError> {
         let keyring = secrets::keyring(&self.key_files, &self.label, self.accept_plaintext)?;
-        let authority = self.token_key.as_deref().map(secrets::authority);
+        let operators = self.token_keys.iter().map(|file| secrets::operator(file));
+        let operators = operators.collect::<Result<Vec<_>, _>>()?;
+        let authority = match operators.is_empty() {
+            true => None,
+            false => Some(Authority::of(operators, self.revoked.clone())),
+        };
         let credential = self.token_file.as_deref().map(secrets::credential);
         Ok(Secrets {
             keyring: Arc::new(keyring),
-            authority: authority.transpose()?,
+            authority,
             credential: credential.transpose()?,
         })
     }
@@ -192,7 +199,7 @@ impl MemberSettings {
     pub fn warn_of_exposed(&self) {
         let private = self.key_files.iter().chain(&self.token_file);
         let files = private.map(|file| (file, false));
-        for (file, public) in files.chain(self.token_key.iter().map(|file| (file, true))) {
+        for (file, public) in files.chain(self.token_keys.iter().map(|file| (file, true))) {
             if let Some(exposed) = secrets::exposed(file, public) {
                 warn!("{exposed}");
             }
@@ -201,7 +208,7 @@ impl MemberSettings {
 
     /// Files whose change asks for a look at them.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let others = self.token_key.iter().chain(&self.token_file);
+        let others = self.token_keys.iter().chain(&self.token_file);
         self.key_files.iter().chain(others)
     }
 }
@@ -398,7 +405,8 @@ mod tests {
             label: "set".to_owned(),
             key_files: Vec::new(),
             accept_plaintext: false,
-            token_key: None,
+            token_keys: Vec::new(),
+            revoked: Vec::new(),
             token_file: None,
             role: Role::Proxy,
         }

@@ -1,6 +1,6 @@
 //! The last good set on disk, for a start while no peer answers.
 //!
-//! JSON: `{"version":1,"written":"…","members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`; no keys, no
+//! JSON: `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`; no keys, no
 //! tokens. It is written whole beside the old one and renamed over it, so a reader sees one or the other; mode 0640.
 //! What is not good (`Candidates::to_last_good`) never comes here. It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
 
@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Document {
     version: u32,
     written: String,
+    /// Whether a token was asked for; absent: written by an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens: Option<bool>,
     members: std::collections::BTreeMap<String, Vec<Entry>>,
 }
 
@@ -75,13 +78,16 @@ pub fn read(path: &Path) -> LastGood {
     }
 }
 
+/// Whether the file holds members that were announced to a proxy that asked for no token. Blocks.
+pub fn were_free(path: &Path) -> bool {
+    let document = document(path).ok();
+    document.is_some_and(|document| {
+        document.tokens == Some(false) && document.members.values().any(|all| !all.is_empty())
+    })
+}
+
 fn try_read(path: &Path) -> Result<LastGood, Unusable> {
-    let text = files::read(path, MAX_FILE)?;
-    let AnyVersion { version } = serde_json::from_slice(&text)?;
-    if version != VERSION {
-        return Err(Unusable::Version(version));
-    }
-    let document: Document = serde_json::from_slice(&text)?;
+    let document = document(path)?;
     Ok(document
         .members
         .into_iter()
@@ -92,6 +98,15 @@ fn try_read(path: &Path) -> Result<LastGood, Unusable> {
             (name, entries)
         })
         .collect())
+}
+
+fn document(path: &Path) -> Result<Document, Unusable> {
+    let text = files::read(path, MAX_FILE)?;
+    let AnyVersion { version } = serde_json::from_slice(&text)?;
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// What the peer set could have announced.
@@ -113,7 +128,7 @@ fn candidate(entry: Entry) -> Option<Candidate> {
 }
 
 /// Writes `members` to `path`, whole or not at all. Blocks.
-fn write(path: &Path, members: &LastGood, now: SystemTime) -> io::Result<()> {
+fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::Result<()> {
     let entry = |candidate: &Candidate| Entry {
         address: candidate.address,
         weight: candidate.weight,
@@ -122,6 +137,7 @@ fn write(path: &Path, members: &LastGood, now: SystemTime) -> io::Result<()> {
     let document = Document {
         version: VERSION,
         written: humantime::format_rfc3339_seconds(now).to_string(),
+        tokens: Some(tokens),
         members: members
             .iter()
             .map(|(name, all)| (name.clone(), all.iter().map(entry).collect()))
@@ -159,8 +175,8 @@ fn write(path: &Path, members: &LastGood, now: SystemTime) -> io::Result<()> {
     })
 }
 
-/// A set, and where it belongs.
-pub type Wanted = Option<(PathBuf, LastGood)>;
+/// A set, where it belongs, and whether tokens are asked for.
+pub type Wanted = Option<(PathBuf, LastGood, bool)>;
 
 /// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails is said
 /// once, and the next set is tried again.
@@ -168,12 +184,13 @@ pub async fn keep(mut wanted: watch::Receiver<Wanted>) {
     let mut failing = false;
     while wanted.changed().await.is_ok() {
         let next = wanted.borrow_and_update().clone();
-        let Some((path, members)) = next else {
+        let Some((path, members, tokens)) = next else {
             continue;
         };
         let shown = path.display().to_string();
         let written =
-            tokio::task::spawn_blocking(move || write(&path, &members, SystemTime::now())).await;
+            tokio::task::spawn_blocking(move || write(&path, &members, tokens, SystemTime::now()))
+                .await;
         match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
             Ok(()) => failing = false,
             Err(error) => {
@@ -222,14 +239,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("lb.members.json");
         assert_eq!(read(&path), LastGood::new(), "absent");
-        write(&path, &LastGood::new(), SystemTime::UNIX_EPOCH).unwrap();
+        write(&path, &LastGood::new(), true, SystemTime::UNIX_EPOCH).unwrap();
         let planted = root.path().join(".lb.members.json.new");
         std::os::unix::fs::symlink("/dev/full", planted).unwrap();
-        write(&path, &some(), SystemTime::UNIX_EPOCH).unwrap();
+        write(&path, &some(), true, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(read(&path), some());
         let text = fs::read_to_string(&path).unwrap();
         assert!(
-            text.contains(r#""version":1,"written":"1970-01-01T00:00:00Z""#),
+            text.contains(r#""version":1,"written":"1970-01-01T00:00:00Z","tokens":true"#),
             "{text}"
         );
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -239,16 +256,35 @@ mod tests {
     }
 
     #[test]
+    fn whether_tokens_were_asked_for_is_known_of_a_file_with_members() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("m.json");
+        assert!(!were_free(&path), "absent");
+        for (members, tokens, free) in [
+            (some(), false, true),
+            (some(), true, false),
+            (LastGood::new(), false, false),
+        ] {
+            write(&path, &members, tokens, SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(were_free(&path), free, "{tokens}");
+        }
+        let before = r#"{"version":1,"written":"","members":{"web":[{"address":"10.0.0.1:80","weight":1}]}}"#;
+        fs::write(&path, before).unwrap();
+        assert!(!were_free(&path), "nobody knows");
+        assert_eq!(read(&path)["web"].len(), 1);
+    }
+
+    #[test]
     fn a_write_that_fails_leaves_the_old_one() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("m.json");
         // A directory cannot be replaced by a file.
         fs::create_dir(&path).unwrap();
-        assert!(write(&path, &some(), SystemTime::UNIX_EPOCH).is_err());
+        assert!(write(&path, &some(), true, SystemTime::UNIX_EPOCH).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-        assert!(write(Path::new("/"), &some(), SystemTime::UNIX_EPOCH).is_err());
+        assert!(write(Path::new("/"), &some(), true, SystemTime::UNIX_EPOCH).is_err());
         let absent = root.path().join("no/m.json");
-        assert!(write(&absent, &some(), SystemTime::UNIX_EPOCH).is_err());
+        assert!(write(&absent, &some(), true, SystemTime::UNIX_EPOCH).is_err());
     }
 
     #[test]
@@ -309,7 +345,7 @@ mod tests {
         let began = std::time::Instant::now();
         for weight in 1..=50 {
             let set = LastGood::from([("web".to_owned(), vec![member("10.0.0.1:80", weight, "")])]);
-            sender.send_replace(Some((path.clone(), set)));
+            sender.send_replace(Some((path.clone(), set, true)));
             tokio::task::yield_now().await;
         }
         drop(sender);

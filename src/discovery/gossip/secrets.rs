@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::files;
 use crate::gossip::keyring::{Keyring, SecretKey};
 use crate::gossip::text::holds_secret;
-use crate::gossip::token::{AgentCredential, Authority, OperatorPublic};
+use crate::gossip::token::{AgentCredential, OperatorPublic};
 
 /// Longest file that is read, bytes: much longer than any key or token.
 const MAX_FILE: usize = 4096;
@@ -76,12 +76,12 @@ pub fn key(file: &Path) -> Result<SecretKey, SecretError> {
     parsed(file, SecretKey::parse)
 }
 
-/// The operator whose tokens count.
+/// An operator whose tokens count.
 ///
 /// # Errors
 /// If the file holds no operator's public key.
-pub fn authority(file: &Path) -> Result<Authority, SecretError> {
-    parsed(file, OperatorPublic::parse).map(Authority::new)
+pub fn operator(file: &Path) -> Result<OperatorPublic, SecretError> {
+    parsed(file, OperatorPublic::parse)
 }
 
 /// What an agent signs with.

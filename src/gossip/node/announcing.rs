@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use foca::State;
+
 use super::super::codec::{CodecError, Kind, PREFIX_LEN, take, take_u16, take_u32};
 use super::super::identity::{Identity, Role};
 use super::super::record::Announcement;
@@ -170,7 +172,14 @@ impl Node {
             let known = members.find(|m| m.id().as_bytes().starts_with(member));
             known.map(|m| m.id().epoch()).max(contacts.run_of(member))
         };
-        match self.records.accept(bytes, age, self.io.now, &rules, run) {
+        // One that is forgotten is no more there.
+        let is_down = |member: &[u8; 18]| {
+            let mut members = swim.iter_membership_state();
+            let known = members.find(|m| m.id().as_bytes().starts_with(member));
+            known.is_none_or(|known| known.state() == State::Down)
+        };
+        let now = self.io.now;
+        match self.records.accept(bytes, age, now, &rules, run, is_down) {
             Ok(Some(key)) => {
                 self.refusals.settle(&key.member);
                 self.dirty = true;

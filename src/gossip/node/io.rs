@@ -130,6 +130,16 @@ impl From<RecordRefusal> for Dropped {
     }
 }
 
+/// How often each was dropped, by [`Dropped::index`].
+#[derive(Debug, Clone)]
+pub struct Drops([u64; Dropped::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; Dropped::COUNT])
+    }
+}
+
 /// What is counted, since the start.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
@@ -141,8 +151,8 @@ pub struct Counters {
     pub packets_in: u64,
     /// Bytes of them.
     pub bytes_in: u64,
-    /// What was dropped, by [`Dropped::index`].
-    pub dropped: [u64; Dropped::COUNT],
+    /// What was dropped.
+    pub dropped: Drops,
     /// Challenges sent.
     pub challenges: u64,
     /// Members that became active here.
@@ -170,12 +180,12 @@ pub struct Counters {
 impl Counters {
     /// Counts something dropped.
     pub fn drop(&mut self, why: Dropped) {
-        self.dropped[why.index()] += 1;
+        self.dropped.0[why.index()] += 1;
     }
 
     /// How often something was dropped for this.
     pub fn dropped(&self, why: Dropped) -> u64 {
-        self.dropped[why.index()]
+        self.dropped.0[why.index()]
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::gossip::identity::pack_address;
 use crate::gossip::record::{MAX_VERSION, Record, ServiceState};
-use crate::gossip::token::{AgentCredential, OperatorKey, mint};
+use crate::gossip::token::{AgentCredential, Claims, OperatorKey, agent_id, mint, mint_with};
 
 const NOW: Time = Duration::from_secs(50);
 const EXPIRES: u64 = 10_000;
@@ -39,7 +39,7 @@ fn open(
         label: "",
         unix: 0,
     };
-    let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(9));
+    let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(9), |_| false);
     taken.map(|key| key.is_some())
 }
 
@@ -105,7 +105,7 @@ fn strangers_have_a_tenth_and_a_minute() {
         let bytes = record(&last.to_string())
             .encode(&member(last), 1, 1, &[])
             .unwrap();
-        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None)
+        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, |_| false)
     };
     for last in 1..=2 {
         assert!(take(&mut records, last).is_ok());
@@ -129,7 +129,7 @@ fn strangers_have_a_tenth_and_a_minute() {
     let run = |_: &[u8; 18]| Some(2);
     assert!(
         records
-            .accept(&anew, Duration::ZERO, NOW, &rules, run)
+            .accept(&anew, Duration::ZERO, NOW, &rules, run, |_| false)
             .is_ok()
     );
     assert!(!records.sweep(NOW + ORPHAN * 4, 0, later));
@@ -235,7 +235,7 @@ fn with_an_operator_a_token_decides() {
         };
         let mut records = Records::new(10);
         let run = |_: &[u8; 18]| Some(1);
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run, |_| false);
         assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
         let revoked = |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
         if expected.is_ok() {
@@ -317,7 +317,14 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
                 records.prove(member(1), epoch, keys[who]);
             }
             let bytes = by(&all[who], epoch, version);
-            let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(run));
+            let taken = records.accept(
+                &bytes,
+                Duration::ZERO,
+                NOW,
+                &rules,
+                |_| Some(run),
+                |_| false,
+            );
             (taken.map(|key| key.is_some()), records.bound(&member(1)))
         };
     for (who, epoch, version, run, proved, expected, bound) in [
@@ -370,11 +377,180 @@ fn versions_and_runs_are_bounded() {
         (u64::MAX, 1, malformed),
     ] {
         let bytes = record("a").encode(&member(1), epoch, version, &[]).unwrap();
-        let taken = Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None);
+        let taken =
+            Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, |_| false);
         assert_eq!(
             taken.map(|key| key.is_some()),
             expected,
             "{epoch} {version}"
         );
+    }
+}
+
+#[test]
+fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let nets = |all: &[&str]| {
+        all.iter()
+            .map(|net| net.parse().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let claims = Claims {
+        label: Some("set".to_owned()),
+        max_backends: Some(2),
+        agent_cidrs: nets(&["10.1.0.0/29"]),
+    };
+    let backends = nets(&["10.2.0.0/16"]);
+    let mint =
+        |seed, claims| mint_with(&operator, &[seed; 32], "web", &backends, 5, EXPIRES, claims);
+    let narrow = mint(3, claims.clone()).unwrap();
+    let elsewhere = Claims {
+        label: Some("other".to_owned()),
+        ..claims
+    };
+    let elsewhere = mint(4, elsewhere).unwrap();
+    let authority = Authority::new(operator.public());
+    let rules = Rules {
+        authority: Some(&authority),
+        label: "set",
+        unix: 0,
+    };
+    let mut records = Records::new(20);
+    let mut take = |by: &AgentCredential, from: u8, backend: &str, state, down: &[u8]| {
+        let record = Record {
+            backend: backend.parse().unwrap(),
+            state,
+            ..record("web")
+        };
+        let bytes = signed(by, &record, from, "set");
+        let is_down = |who: &[u8; 18]| down.iter().any(|&last| *who == member(last));
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), is_down);
+        let stands = records
+            .iter()
+            .filter(|(_, r)| r.announced.revoked.is_none());
+        (taken.map(|key| key.is_some()), stands.count())
+    };
+    use RecordRefusal::Token;
+    use ServiceState::{Left, Ready};
+    use TokenError as E;
+    let many = Err(Token(E::TooManyBackends));
+    for (what, by, from, backend, state, down, expected, stand) in [
+        (
+            "the first",
+            &narrow,
+            1,
+            "10.2.0.1:80",
+            Ready,
+            &[][..],
+            Ok(true),
+            1,
+        ),
+        (
+            "the same by another",
+            &narrow,
+            2,
+            "10.2.0.1:80",
+            Ready,
+            &[],
+            Ok(true),
+            2,
+        ),
+        (
+            "another",
+            &narrow,
+            3,
+            "10.2.0.2:80",
+            Ready,
+            &[],
+            Ok(true),
+            3,
+        ),
+        ("a third", &narrow, 4, "10.2.0.3:80", Ready, &[], many, 3),
+        (
+            "one of both is there",
+            &narrow,
+            4,
+            "10.2.0.3:80",
+            Ready,
+            &[1],
+            many,
+            3,
+        ),
+        (
+            "one that has left",
+            &narrow,
+            5,
+            "10.2.0.4:80",
+            Left,
+            &[],
+            Ok(true),
+            4,
+        ),
+        (
+            "one has gone",
+            &narrow,
+            4,
+            "10.2.0.3:80",
+            Ready,
+            &[3],
+            Ok(true),
+            4,
+        ),
+        ("and is out", &narrow, 6, "10.2.0.2:80", Ready, &[], many, 4),
+        (
+            "another set",
+            &elsewhere,
+            6,
+            "10.2.0.2:80",
+            Ready,
+            &[],
+            Err(Token(E::OtherLabel)),
+            4,
+        ),
+        (
+            "another place",
+            &narrow,
+            9,
+            "10.2.0.1:80",
+            Ready,
+            &[],
+            Err(Token(E::OtherAgentNetwork)),
+            4,
+        ),
+        (
+            "another network",
+            &narrow,
+            6,
+            "10.1.0.1:80",
+            Ready,
+            &[],
+            Err(Token(E::OtherNetwork)),
+            4,
+        ),
+    ] {
+        let taken = take(by, from, backend, state, down);
+        assert_eq!(taken, (expected, stand), "{what}");
+    }
+}
+
+#[test]
+fn tokens_are_of_several_operators_and_revoked_one_by_one() {
+    let [first, second, third] = [1, 2, 3].map(|seed| OperatorKey::generate(&[seed; 32]));
+    let cidrs = ["10.1.0.0/24".parse().unwrap()];
+    let of = |operator, seed| mint(operator, &[seed; 32], "web", &cidrs, 5, EXPIRES).unwrap();
+    let good = of(&first, 7);
+    let id = agent_id(good.token().agent());
+    let both = vec![first.public(), second.public()];
+    for (credential, revoked, expected) in [
+        (&good, vec![], Ok(())),
+        (&of(&second, 8), vec![], Ok(())),
+        (&of(&third, 9), vec![], Err(TokenError::Forged)),
+        (&good, vec![id.clone()], Err(TokenError::Revoked)),
+        (&good, vec![id[..4].to_owned()], Err(TokenError::Revoked)),
+        (&of(&second, 8), vec![id.clone()], Ok(())),
+    ] {
+        let authority = Authority::of(both.clone(), revoked.clone());
+        let judged = authority.verify_token(credential.token(), 0);
+        assert_eq!(judged, expected, "{revoked:?}");
     }
 }

@@ -188,7 +188,7 @@ impl Simulation {
             identity: Identity::new(address, epoch, role),
             keyring: Arc::clone(&self.keyring),
             label: LABEL.to_owned(),
-            authority: self.authority.filter(|_| role == Role::Proxy),
+            authority: self.authority.clone().filter(|_| role == Role::Proxy),
             credential: credential.filter(|_| role == Role::Agent),
             observed: false,
             limits: self.limits,

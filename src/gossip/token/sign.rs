@@ -16,7 +16,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{GRACE, PUBLIC_LEN, SIGNATURE_LEN, Token, TokenError};
+use super::{Claims, GRACE, PUBLIC_LEN, SIGNATURE_LEN, Token, TokenError};
 use crate::gossip::identity::Identity;
 use crate::gossip::text::{self, SECRET_LEN, Secret, TextError};
 
@@ -93,22 +93,46 @@ pub fn mint(
     max_weight: u16,
     expires: u64,
 ) -> Result<AgentCredential, TokenError> {
+    let claims = Claims::default();
+    mint_with(operator, seed, cluster, cidrs, max_weight, expires, claims)
+}
+
+/// As [`mint`], with further claims.
+pub fn mint_with(
+    operator: &OperatorKey,
+    seed: &[u8; SECRET_LEN],
+    cluster: &str,
+    cidrs: &[IpNet],
+    max_weight: u16,
+    expires: u64,
+    claims: Claims,
+) -> Result<AgentCredential, TokenError> {
     let seed = Secret(*seed);
     let agent = pair(&seed);
-    let mut cidrs: Vec<IpNet> = cidrs.iter().map(IpNet::trunc).collect();
-    cidrs.sort_unstable();
-    cidrs.dedup();
+    let cidrs = in_order(cidrs);
+    let claims = Claims {
+        agent_cidrs: in_order(&claims.agent_cidrs),
+        ..claims
+    };
     let mut token = Token {
         agent: public(&agent),
         cluster: cluster.to_owned(),
         cidrs,
         max_weight,
         expires,
+        claims,
         signature: [0; SIGNATURE_LEN],
     };
     token.check()?;
     token.signature = sign(&pair(&operator.0), &token_message(&token));
     Ok(AgentCredential { token, seed, agent })
+}
+
+fn in_order(cidrs: &[IpNet]) -> Vec<IpNet> {
+    let mut cidrs: Vec<IpNet> = cidrs.iter().map(IpNet::trunc).collect();
+    cidrs.sort_unstable();
+    cidrs.dedup();
+    cidrs
 }
 
 /// A token and the private key of its agent.
@@ -163,21 +187,37 @@ impl fmt::Debug for AgentCredential {
 }
 
 /// Whose tokens count. A verification costs some 0.1 ms: a token that was found good is worth keeping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authority(OperatorPublic);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    operators: Vec<OperatorPublic>,
+    revoked: Vec<String>,
+}
 
 impl Authority {
     /// This operator's alone.
     pub fn new(operator: OperatorPublic) -> Self {
-        Self(operator)
+        Self::of(vec![operator], Vec::new())
     }
 
-    /// Whether the operator signed it and it has not expired, with [`GRACE`]. The date comes first, being cheap.
+    /// Those of any of these operators, but for the tokens whose ids ([`agent_id`]) begin with one of `revoked`.
+    pub fn of(operators: Vec<OperatorPublic>, revoked: Vec<String>) -> Self {
+        Self { operators, revoked }
+    }
+
+    /// Whether an operator signed it and it has neither expired, with [`GRACE`], nor is revoked. What is cheap comes first.
     pub fn verify_token(&self, token: &Token, now_unix: u64) -> Result<(), TokenError> {
         if now_unix > token.expires.saturating_add(GRACE) {
             return Err(TokenError::Expired);
         }
-        let good = verify(&self.0.0, &token_message(token), &token.signature);
+        if !self.revoked.is_empty() {
+            let id = agent_id(&token.agent);
+            if self.revoked.iter().any(|revoked| id.starts_with(revoked)) {
+                return Err(TokenError::Revoked);
+            }
+        }
+        let message = token_message(token);
+        let mut operators = self.operators.iter();
+        let good = operators.any(|operator| verify(&operator.0, &message, &token.signature));
         good.then_some(()).ok_or(TokenError::Forged)
     }
 

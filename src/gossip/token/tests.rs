@@ -76,6 +76,116 @@ fn a_token_is_small() {
     const { assert!(MAX_TOKEN + SIGNATURE_LEN + MAX_NAME + MAX_NAME <= MAX_RECORD) };
 }
 
+/// With these claims.
+fn narrow(claims: Claims) -> Result<AgentCredential, TokenError> {
+    let cidrs = nets(&["10.1.0.0/16", "2001:db8::/32"]);
+    mint_with(&operator(1), &[2; 32], "api", &cidrs, 200, EXPIRES, claims)
+}
+
+#[test]
+fn further_claims_narrow_a_token_and_a_plain_one_has_none() {
+    let plain = narrow(Claims::default()).unwrap();
+    assert_eq!(encoded(plain.token()), encoded(credential().token()));
+    assert_eq!(plain.token().permits_label("any"), Ok(()));
+    let agent = |token: &Token, ip: &str| token.permits_agent(ip.parse().unwrap());
+    assert_eq!(agent(plain.token(), "10.1.2.3"), Ok(()));
+    assert_eq!(
+        agent(plain.token(), "10.2.0.1"),
+        Err(TokenError::OtherNetwork)
+    );
+    let all = Claims {
+        label: Some("prod".to_owned()),
+        max_backends: Some(3),
+        agent_cidrs: nets(&["10.2.0.0/24", "fd00::/8"]),
+    };
+    let label = |label: &str| Claims {
+        label: Some(label.to_owned()),
+        ..Claims::default()
+    };
+    for claims in [
+        all.clone(),
+        label(""),
+        Claims {
+            label: None,
+            ..all.clone()
+        },
+        Claims {
+            max_backends: None,
+            ..all.clone()
+        },
+        Claims {
+            agent_cidrs: vec![],
+            ..all.clone()
+        },
+    ] {
+        let minted = narrow(claims.clone()).unwrap();
+        let bytes = encoded(minted.token());
+        let read = Token::decode(&bytes).unwrap();
+        assert_eq!((&read, read.claims()), (minted.token(), &claims));
+        assert_eq!(
+            Authority::new(operator(1).public()).verify_token(&read, 0),
+            Ok(())
+        );
+        for end in 0..bytes.len() {
+            let cut = Token::decode(&bytes[..end]);
+            // The claims cut off whole leave a token, which nobody has signed.
+            let forged = cut.map(|cut| Authority::new(operator(1).public()).verify_token(&cut, 0));
+            assert!(!matches!(forged, Ok(Ok(()))), "{end}");
+        }
+    }
+    let token = narrow(all).unwrap().token().clone();
+    assert_eq!(token.permits_label("prod"), Ok(()));
+    assert_eq!(token.permits_label(""), Err(TokenError::OtherLabel));
+    assert_eq!(agent(&token, "10.2.0.7"), Ok(()));
+    assert_eq!(
+        agent(&token, "10.1.2.3"),
+        Err(TokenError::OtherAgentNetwork)
+    );
+    assert_eq!(
+        token.permits("api", "10.2.0.7".parse().unwrap(), 1),
+        Err(TokenError::OtherNetwork)
+    );
+    let many = |count: u8| {
+        (0..count)
+            .map(|i| format!("fd00::{i}/128").parse().unwrap())
+            .collect()
+    };
+    for (claims, error) in [
+        (label("a\n"), TokenError::Label),
+        (label(&"l".repeat(65)), TokenError::Label),
+        (
+            Claims {
+                max_backends: Some(0),
+                ..Claims::default()
+            },
+            TokenError::Backends,
+        ),
+        (
+            Claims {
+                max_backends: Some(MAX_BACKENDS + 1),
+                ..Claims::default()
+            },
+            TokenError::Backends,
+        ),
+        (
+            Claims {
+                agent_cidrs: many(9),
+                ..Claims::default()
+            },
+            TokenError::Networks,
+        ),
+        (
+            Claims {
+                agent_cidrs: many(8),
+                ..label(&"l".repeat(64))
+            },
+            TokenError::Long,
+        ),
+    ] {
+        assert_eq!(narrow(claims).map(|_| ()), Err(error));
+    }
+}
+
 #[test]
 fn networks_are_brought_into_order() {
     let cidrs = nets(&[
@@ -139,7 +249,7 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         }
     }
     let longer = [&bytes[..], b"\0"].concat();
-    assert_eq!(Token::decode(&longer), Err(TokenError::Length));
+    assert_eq!(Token::decode(&longer), Err(TokenError::Claims));
 }
 
 /// Claims that a signature could be made over, and that are still not read.
@@ -214,12 +324,12 @@ fn who_signed_and_until_when() {
     let ours = Authority::new(operator(1).public());
     let other = Authority::new(operator(3).public());
     for (authority, now, verdict) in [
-        (ours, 0, Ok(())),
-        (ours, EXPIRES, Ok(())),
-        (ours, EXPIRES + GRACE, Ok(())),
-        (ours, EXPIRES + GRACE + 1, Err(TokenError::Expired)),
-        (ours, u64::MAX, Err(TokenError::Expired)),
-        (other, 0, Err(TokenError::Forged)),
+        (&ours, 0, Ok(())),
+        (&ours, EXPIRES, Ok(())),
+        (&ours, EXPIRES + GRACE, Ok(())),
+        (&ours, EXPIRES + GRACE + 1, Err(TokenError::Expired)),
+        (&ours, u64::MAX, Err(TokenError::Expired)),
+        (&other, 0, Err(TokenError::Forged)),
     ] {
         assert_eq!(authority.verify_token(token, now), verdict, "{now}");
     }

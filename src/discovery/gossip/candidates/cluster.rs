@@ -75,8 +75,8 @@ pub(super) struct Known {
     lost: Option<Duration>,
     /// It was said that its check passes though it is lost.
     vouched: bool,
-    /// Its token has expired, and nothing better was heard since.
-    expired: bool,
+    /// Its token has expired, or it has none, and nothing better was heard since.
+    expired: Option<Revocation>,
 }
 
 /// What becomes of a candidate that is in.
@@ -173,7 +173,7 @@ impl Cluster {
                     gone.push((address, kind));
                 }
             }
-            expired += usize::from(known.expired);
+            expired += usize::from(known.expired.is_some());
             lost += usize::from(is_due || known.lost.is_some());
         }
         let members = self.members.len() - gone.len();
@@ -299,7 +299,7 @@ impl Known {
             run,
             lost: None,
             vouched: false,
-            expired: false,
+            expired: None,
         }
     }
 
@@ -315,7 +315,9 @@ impl Known {
             Some((Word::Revoked(why @ Revocation::NotPermitted), _)) => {
                 Fate::Goes(Kind::Revoked(why))
             }
-            Some((Word::Revoked(Revocation::Expired), _)) => self.has_expired(),
+            Some((Word::Revoked(why @ (Revocation::Expired | Revocation::NoToken)), _)) => {
+                self.has_expired(why)
+            }
             Some((Word::Ready, proposal)) => {
                 if self.lost.is_some() {
                     turn.say(address, Kind::Back);
@@ -334,7 +336,7 @@ impl Known {
                     hearsay: opinion != Opinion::Failing,
                 }
             }
-            Some((Word::Down, _)) | None if self.expired => self.has_expired(),
+            Some((Word::Down, _)) | None if let Some(why) = self.expired => self.has_expired(why),
             None if self.is_withdrawn(turn) => Fate::Goes(Kind::Withdrawn),
             Some((Word::Down, _)) | None if turn.stale => Fate::Stays,
             Some((Word::Down, _)) | None => self.is_lost(turn),
@@ -352,7 +354,7 @@ impl Known {
 
     /// The set has it; takes over what its record says, unless it is another's than that of the owner.
     fn found(&mut self, proposal: &Proposal<'_>, owned: bool, doubted: bool, turn: &mut Turn<'_>) {
-        (self.lost, self.vouched, self.expired) = (None, false, false);
+        (self.lost, self.vouched, self.expired) = (None, false, None);
         if owned && self.candidate.member != Some(proposal.member()) {
             self.candidate.doubted = doubted;
             return;
@@ -365,10 +367,10 @@ impl Known {
     }
 
     /// No order of its agent, which may only have a new token too late, so it is a loss; but no check speaks for it.
-    fn has_expired(&mut self) -> Fate {
-        self.expired = true;
+    fn has_expired(&mut self, why: Revocation) -> Fate {
+        self.expired = Some(why);
         Fate::Due {
-            kind: Kind::Revoked(Revocation::Expired),
+            kind: Kind::Revoked(why),
             hearsay: false,
         }
     }

@@ -23,7 +23,8 @@ fn settings(ip: &str, role: Role, seeds: &[SocketAddr]) -> MemberSettings {
         label: String::new(),
         key_files: Vec::new(),
         accept_plaintext: false,
-        token_key: None,
+        token_keys: Vec::new(),
+        revoked: Vec::new(),
         token_file: None,
         role,
     }
