@@ -32,12 +32,19 @@ fn the_units_read_the_files_themselves_so_that_keys_rotate() {
         include_str!("../docker/lbproxy.service"),
         include_str!("../docker/lbproxy-agent.service"),
     ] {
-        let mut lines = unit.lines();
         assert!(!unit.lines().any(|line| line.starts_with("LoadCredential")));
-        assert!(lines.any(|line| line == "SupplementaryGroups=lbproxy-keys"));
-        assert!(unit.contains("\n#   groupadd --system lbproxy-keys\n"));
-        assert!(unit.contains("\n#   install -o root -g lbproxy-keys -m 0640 gossip.key"));
+        // systemd starts no unit with a group that is not there.
+        assert!(
+            !unit
+                .lines()
+                .any(|line| line.starts_with("SupplementaryGroups"))
+        );
+        assert!(unit.contains("keys.conf"));
     }
+    let keys = include_str!("../docker/keys.conf");
+    assert!(keys.ends_with("[Service]\nSupplementaryGroups=lbproxy-keys\n"));
+    assert!(keys.contains("\n#   groupadd --system lbproxy-keys\n"));
+    assert!(keys.contains("\n#   install -o root -g lbproxy-keys -m 0640 gossip.key"));
 }
 
 /// Exit code and stderr of an agent with these flags behind those that it needs.
