@@ -34,7 +34,7 @@ pub enum Command {
         out: PathBuf,
     },
     /// A new token for an agent, on standard output or in a file: a secret of the agent's. `token show` says its id.
-    Mint(Mint),
+    Mint(Box<Mint>),
     /// What a token says, and its id, by which `revoked` names it.
     Show {
         /// The agent's token.

@@ -406,7 +406,9 @@ impl<'a> Driver<'a> {
             Command::Fail => panic!("told to fail"),
             Command::Told(answer) => self.waiting.push((answer, now)),
             Command::Leave => self.leave(),
-            Command::Change(settings, secrets, sockets) => self.change(*settings, secrets, sockets),
+            Command::Change(settings, secrets, sockets) => {
+                self.change(*settings, *secrets, sockets);
+            }
         }
     }
 

@@ -103,7 +103,7 @@ pub struct Prepared {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Go on by these; with sockets, or another name, label or role, as another member.
-    Change(Box<MemberSettings>, Secrets, Option<Sockets>),
+    Change(Box<MemberSettings>, Box<Secrets>, Option<Sockets>),
     /// Announce this.
     Announce(Record, oneshot::Sender<Result<(), String>>),
     /// Say when what is announced has been told.
@@ -299,7 +299,7 @@ impl RunningMember {
         self.settings = prepared.settings.clone();
         self.tell(Command::Change(
             Box::new(prepared.settings),
-            prepared.secrets,
+            Box::new(prepared.secrets),
             prepared.sockets,
         ));
     }
@@ -307,7 +307,7 @@ impl RunningMember {
     /// Goes on by other secrets; all else stays.
     pub fn renew(&self, secrets: Secrets) {
         let settings = Box::new(self.settings.clone());
-        self.tell(Command::Change(settings, secrets, None));
+        self.tell(Command::Change(settings, Box::new(secrets), None));
     }
 
     /// Announces a service from now on; in the order of the calls.
