@@ -349,7 +349,7 @@ impl Control {
         info!(
             generation,
             changed = %changes,
-            listeners = self.config.listeners.len(),
+            listeners = self.config.listener_count(),
             routes = self.config.routes.len(),
             clusters = self.config.clusters.len(),
             "the configuration is applied"

@@ -266,6 +266,64 @@ impl Drop for Started {
 }
 
 #[test]
+fn check_takes_what_a_start_takes() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+    let listener = "[[listener]]\nname = \"a\"\naddress = [\":1\", \":2\"]\ncluster = \"web\"\n";
+    let cluster = "[cluster.web]\nbackends = [\"10.0.0.1:80\"]\n";
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    write("a.toml", listener);
+    write("b.toml", cluster);
+    write("d/a.toml", listener);
+    write("d/b.toml", cluster);
+    write("whole.toml", &format!("{listener}{cluster}"));
+    write("warns.toml", &format!("{listener}{cluster}hash_seed = 1\n"));
+    let [a, b, d, whole, warns] =
+        ["a.toml", "b.toml", "d", "whole.toml", "warns.toml"].map(|name| path(name));
+    let contents = "valid, 1 listener, 0 routes, 1 cluster, 1 backend";
+    for (arguments, code, said) in [
+        (&["check", &whole][..], 0, contents),
+        (&["check", "-c", &whole], 0, contents),
+        (&["check", "--strict", &whole], 0, contents),
+        (&["check", &a, &b], 0, "2 files: valid, 1 listener"),
+        (&["check", "-c", &a, "-c", &b], 0, "2 files: valid"),
+        (&["check", &d], 0, "2 files: valid, 1 listener"),
+        (&["check", &warns], 0, "1 warning"),
+        (&["check", "--strict", &warns], 1, "which --strict refuses"),
+        (&["check", &a], 1, "no cluster is called \"web\""),
+        (&["check", "-", &a], 2, "standard input, stands alone"),
+        (&["run", &path("none")], 1, "cannot be read"),
+        (&[&path("none"), &path("d2")], 1, "d2: cannot be read"),
+    ] {
+        let ran = ran(arguments, None);
+        assert_eq!(ran.code, Some(code), "{arguments:?} {}{}", ran.out, ran.err);
+        let all = ran.out + &ran.err;
+        assert!(
+            all.contains(said),
+            "{arguments:?}: {said:?} is not in {all}"
+        );
+    }
+    let mut child = Command::new(PROGRAM)
+        .args(["check", "-"])
+        .env("OTHER", "10.0.0.1:80")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = format!("{listener}[cluster.web]\nbackends = [\"${{OTHER}}\"]\n");
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, text.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        out.starts_with("standard input: valid, 1 listener"),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_proxy_without_a_file() {
     let (a, b) = (Backend::start("a"), Backend::start("b"));
     let port = Port::reserve("127.0.0.1");

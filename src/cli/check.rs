@@ -1,7 +1,6 @@
 //! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and changes
 //! nothing; the files that it names are read, as at a start.
 
-use std::collections::HashSet;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -179,9 +178,8 @@ fn unreadable(errors: &[Unreadable], how: How) -> Report {
 /// `1 listener, 2 routes, 1 cluster, 3 backends`.
 fn contents(config: &Config) -> String {
     let backends = config.clusters.iter().map(|c| c.backends.len()).sum();
-    let listeners: HashSet<&str> = config.listeners.iter().map(|l| l.name.as_str()).collect();
     [
-        (listeners.len(), "listener"),
+        (config.listener_count(), "listener"),
         (config.routes.len(), "route"),
         (config.clusters.len(), "cluster"),
         (backends, "backend"),

@@ -44,6 +44,14 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
 }
 
+impl Config {
+    /// Listeners, however many addresses they have.
+    pub fn listener_count(&self) -> usize {
+        let names = self.listeners.iter().map(|listener| &listener.name);
+        names.collect::<std::collections::HashSet<_>>().len()
+    }
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {

@@ -115,6 +115,8 @@ impl Proxy {
         let mut child = command
             .arg("--config")
             .arg(dir.path().join("lb.toml"))
+            // What outlives a test's proxy stays with the test.
+            .env("STATE_DIRECTORY", dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -94,8 +94,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(file: Arc<Config>) -> Self {
+    fn new(mut file: Arc<Config>) -> Self {
         let root = tempfile::tempdir().unwrap();
+        Arc::make_mut(&mut file).state_dir = Some(root.path().to_owned());
         let (sender, source) = watch::channel(Arc::default());
         let reports = Arc::new(Notify::new());
         let path = root.path().join("lb.toml");
@@ -342,6 +343,30 @@ async fn changes_come_together_and_the_end_of_the_source_ends_nothing() {
     bench.sender = sender;
     assert!(bench.rests().await);
     assert!(bench.peers.source.is_none());
+}
+
+#[test]
+fn the_last_good_set_lies_in_the_directory_for_state_and_is_found_beside_the_configuration() {
+    let root = tempfile::tempdir().unwrap();
+    let mut file = Config::clone(&config(FILE));
+    let mut paths = |state_dir: Option<&str>, members_file: Option<&str>| {
+        file.state_dir = state_dir.map(|name| root.path().join(name));
+        file.gossip.as_mut().unwrap().members_file = members_file.map(Into::into);
+        members_paths(
+            Path::new("/etc/lb/lb.toml"),
+            &file,
+            file.gossip.as_ref().unwrap(),
+        )
+    };
+    let beside = PathBuf::from("/etc/lb/lb.members.json");
+    assert_eq!(
+        paths(Some("state"), None),
+        [root.path().join("state/lb.members.json"), beside]
+    );
+    assert_eq!(
+        paths(Some("state"), Some("m.json")),
+        [PathBuf::from("/etc/lb/m.json")]
+    );
 }
 
 #[tokio::test]
