@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{REST, config};
-use crate::config::schema::{
-    AccessLog, AdminAddress, CountOrShare, LogFormat, LogLevel, RouteAction,
-};
+use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
 use crate::model::page::Page;
 use crate::model::settings::{
-    Check, CheckKind, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp,
-    Policy, Protocol, Resolve, Retry,
+    Check, CheckKind, ClusterTimeouts, CountOrShare, HashKey, ListenerLimits, ListenerTimeouts,
+    OnDown, OnUp, Policy, Protocol, Resolve, Retry,
 };
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
