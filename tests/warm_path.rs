@@ -60,7 +60,7 @@ fn start(backend: SocketAddr, folder: &Path) -> SocketAddr {
         let on_ready = Box::new(move |snapshot: &lbproxy::snapshot::Snapshot| {
             let _ = ready.send(snapshot.listeners[0].sockets.local_addr());
         });
-        lbproxy::app::run_with(&[file], on_ready).expect("the file is right");
+        lbproxy::app::run_with(&[file], on_ready, None).expect("the file is right");
     });
     is_ready.recv_timeout(PATIENCE).expect("it starts")
 }
