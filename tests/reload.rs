@@ -522,7 +522,7 @@ fn a_listener_with_several_addresses_is_one() {
         1,
     );
     let proxy = Proxy::start(&several);
-    let bound = |proxy: &Proxy| -> Vec<std::net::SocketAddr> {
+    let bound = |proxy: &Proxy| -> Vec<SocketAddr> {
         let listeners = proxy.status()["listeners"].clone();
         assert_eq!(listeners.as_array().unwrap().len(), 1, "{listeners}");
         let bound = listeners[0]["bound"].as_array().unwrap();
