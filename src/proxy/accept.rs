@@ -28,8 +28,7 @@ use super::worker::Worker;
 use super::{http, tcp};
 use crate::model::settings::Protocol;
 use crate::model::units::show_duration;
-use crate::snapshot::clients::ClientPlace;
-use crate::snapshot::{Listener, ListenerState, Snapshot};
+use crate::snapshot::{Listener, ListenerState, Snapshot, clients};
 use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
 use crate::telemetry::outcome::Reason;
 use crate::transport::descriptors::Descriptor;
@@ -180,9 +179,18 @@ impl Drop for OpenConnection {
 
 /// What an accepted connection counts as, until this is dropped.
 struct Counted {
-    _open: OpenConnection,
-    _client: Option<ClientPlace>,
+    open: OpenConnection,
+    /// Whose place it has, where those are limited.
+    client: Option<clients::Client>,
     _descriptor: Descriptor,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(client) = self.client {
+            self.open.0.clients.give_back(client);
+        }
+    }
 }
 
 /// A connection on its way to another worker.
@@ -374,8 +382,8 @@ fn distribute(
         return rejected[Reason::ClientConnectionLimit.index()].increment();
     };
     let counted = Counted {
-        _open: open,
-        _client: client,
+        open,
+        client,
         _descriptor: worker.shared.descriptors.take(),
     };
     let peer_worker = if running.is_stopped() {
@@ -403,12 +411,12 @@ fn distribute(
 /// The peer was at the limit of connections for each client.
 struct TooMany;
 
-/// The peer's place among the connections of its address, if those are limited. Trusted proxies bring many clients.
+/// Takes the peer's place among the connections of its address, if those are limited. Trusted proxies bring many clients.
 fn client_place(
     listener: &Listener,
     peer: SocketAddr,
     worker: &Worker,
-) -> Result<Option<ClientPlace>, TooMany> {
+) -> Result<Option<clients::Client>, TooMany> {
     let Some(limit) = listener.limits.connections_per_client else {
         return Ok(None);
     };
@@ -420,8 +428,9 @@ fn client_place(
         let carried = worker.shared.descriptors.limit() / 2;
         u32::try_from(carried).unwrap_or(u32::MAX)
     });
-    let place = ClientPlace::take(&listener.state, ip, limit.of(whole));
-    place.map(Some).ok_or(TooMany)
+    let client = clients::Client::from(ip);
+    let taken = listener.state.clients.take(client, limit.of(whole));
+    taken.then_some(Some(client)).ok_or(TooMany)
 }
 
 /// Serves a connection that another worker accepted.

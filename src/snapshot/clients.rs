@@ -2,70 +2,59 @@
 //! `connections_per_client` counts them, when a connection comes and when it goes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use super::ListenerState;
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one host can use as a whole. Small,
+/// since every connection holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Client(NonZero<u64>);
+
+impl From<IpAddr> for Client {
+    fn from(ip: IpAddr) -> Self {
+        let network = match ip.to_canonical() {
+            // Among the multicast networks of IPv6, which no client comes from.
+            IpAddr::V4(v4) => 0xffff_ffff << 32 | u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+        };
+        // Neither does one from the network whose bits are all set.
+        Self(NonZero::new(!network).unwrap_or(NonZero::<u64>::MAX))
+    }
+}
 
 /// Open connections by client. Holds an entry for each client that has one.
 #[derive(Debug, Default)]
-pub struct ClientCounts(Mutex<HashMap<IpAddr, u32, RandomState>>);
+pub struct ClientCounts(Mutex<HashMap<Client, u32, RandomState>>);
 
-/// One connection in its client's count, until this is dropped.
-#[derive(Debug)]
-pub struct ClientPlace {
-    state: Arc<ListenerState>,
-    client: IpAddr,
-}
+impl ClientCounts {
+    /// Counts a connection of the client unless it has `most` already; whether it is counted. Who takes a place gives it
+    /// [back](Self::give_back).
+    pub fn take(&self, client: Client, most: u32) -> bool {
+        let mut counts = self.lock();
+        let has = counts.get(&client).copied().unwrap_or_default();
+        if has >= most {
+            return false;
+        }
+        counts.insert(client, has + 1);
+        true
+    }
 
-impl ClientPlace {
-    /// Counts a connection of the client at `ip` unless it has `most` already.
-    pub fn take(state: &Arc<ListenerState>, ip: IpAddr, most: u32) -> Option<Self> {
-        let client = client_of(ip);
-        let mut counts = state
-            .clients
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(client).or_default();
-        if *count >= most {
+    /// One connection of the client has ended.
+    pub fn give_back(&self, client: Client) {
+        let mut counts = self.lock();
+        if let Some(count) = counts.get_mut(&client) {
+            *count -= 1;
             if *count == 0 {
                 counts.remove(&client);
             }
-            return None;
-        }
-        *count += 1;
-        Some(Self {
-            state: Arc::clone(state),
-            client,
-        })
-    }
-}
-
-impl Drop for ClientPlace {
-    fn drop(&mut self) {
-        let mut counts = self
-            .state
-            .clients
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.client);
-            }
         }
     }
-}
 
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one host can use as a whole.
-fn client_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
+    fn lock(&self) -> MutexGuard<'_, HashMap<Client, u32, RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,19 +64,30 @@ mod tests {
 
     #[test]
     fn a_client_has_its_share_and_no_more() {
-        let state = Arc::new(ListenerState::default());
-        let take = |ip: &str| ClientPlace::take(&state, ip.parse().unwrap(), 2);
-        let first = take("192.0.2.1");
-        let second = take("::ffff:192.0.2.1");
-        assert!(first.is_some() && second.is_some());
-        assert!(take("192.0.2.1").is_none());
-        assert!(take("192.0.2.2").is_some());
-        drop(first);
-        assert!(take("192.0.2.1").is_some());
-        let _net = (take("2001:db8::1"), take("2001:db8::ffff:1"));
-        assert!(take("2001:db8:0:0:1::").is_none(), "the same 64 bits");
-        assert!(take("2001:db8:0:1::1").is_some());
-        drop((second, _net));
-        assert!(state.clients.0.lock().unwrap().is_empty());
+        let counts = ClientCounts::default();
+        let client = |ip: &str| Client::from(ip.parse::<IpAddr>().unwrap());
+        let take = |ip: &str| counts.take(client(ip), 2);
+        assert!(take("192.0.2.1") && take("::ffff:192.0.2.1"));
+        assert!(!take("192.0.2.1"));
+        assert!(take("192.0.2.2"));
+        counts.give_back(client("192.0.2.1"));
+        assert!(take("192.0.2.1"));
+        assert!(take("2001:db8::1") && take("2001:db8::ffff:1"));
+        assert!(!take("2001:db8:0:0:1::"), "the same 64 bits");
+        assert!(take("2001:db8:0:1::1") && take("::1") && take("255.255.255.255"));
+        for (ip, times) in [
+            ("192.0.2.1", 2),
+            ("192.0.2.2", 1),
+            ("2001:db8::1", 2),
+            ("2001:db8:0:1::1", 1),
+            ("::1", 1),
+            ("255.255.255.255", 1),
+        ] {
+            for _ in 0..times {
+                counts.give_back(client(ip));
+            }
+        }
+        assert!(counts.lock().is_empty());
+        assert!(!counts.take(client("192.0.2.1"), 0) && counts.lock().is_empty());
     }
 }
