@@ -2,7 +2,7 @@
 //!
 //! Start: file → signals → descriptor limit → sockets and first snapshot → logs → admin → workers → ready. Stop: not
 //! ready → `shutdown_delay` → listeners and admin close, what is at rest closes, the rest is given `drain_timeout` → logs →
-//! exit. Signals are heard through all of it ([`signals`]), and what hangs on the way out is left behind.
+//! exit. Signals are heard through all of it (`signals`), and what hangs on the way out is left behind.
 
 mod signals;
 

@@ -4,7 +4,7 @@
 //! end, a mount whose server has gone. So only regular files are read, opened in a way that cannot wait for a pipe and
 //! cannot start a device, up to a size that the caller names; and all of it happens on a thread of its own that is
 //! waited for at most [`BOUND`]. A thread that hangs in the kernel cannot be ended: what it wanted fails at once from
-//! then on, until it comes back, and there are at most [`THREADS`] of them.
+//! then on, until it comes back, and there are at most `THREADS` of them.
 //!
 //! [`read`] blocks for at most [`BOUND`]; [`read_async`] does not. [`bounded`] and [`bounded_async`] do any other work on
 //! a path likewise.

@@ -1,6 +1,8 @@
 //! The commands beside a running proxy: how each finds it, what it prints and its exit code; and the proxies that need
 //! no file.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::io::Read;
@@ -279,8 +281,7 @@ fn check_takes_what_a_start_takes() {
     write("d/b.toml", cluster);
     write("whole.toml", &format!("{listener}{cluster}"));
     write("warns.toml", &format!("{listener}{cluster}hash_seed = 1\n"));
-    let [a, b, d, whole, warns] =
-        ["a.toml", "b.toml", "d", "whole.toml", "warns.toml"].map(|name| path(name));
+    let [a, b, d, whole, warns] = ["a.toml", "b.toml", "d", "whole.toml", "warns.toml"].map(path);
     let contents = "valid, 1 listener, 0 routes, 1 cluster, 1 backend";
     for (arguments, code, said) in [
         (&["check", &whole][..], 0, contents),

@@ -1,7 +1,7 @@
 //! Serves the admin server's pages.
 //!
 //! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: `CONNECTIONS` at a
-//! time and some for probes ([`super::places`]; the rest waits in the kernel), a head of at most 16 KiB, the first of which
+//! time and some for probes (`places`; the rest waits in the kernel), a head of at most 16 KiB, the first of which
 //! must come within `FIRST_HEAD` and a later one within `HEAD_TIMEOUT`, and a life of at most `LIFE` and `LAST_ANSWER`,
 //! after which whoever still reads is cut off. The pages that grow with the
 //! number of backends and members are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,

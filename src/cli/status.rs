@@ -1,6 +1,6 @@
 //! `lbproxy status [CLUSTER] [--watch]`: listeners and backends of a running proxy as tables, or its answer as JSON.
 //!
-//! The answer is bounded in size and time ([`super::ask`]), and nothing of it reaches the terminal as it came.
+//! The answer is bounded in size and time (`ask`), and nothing of it reaches the terminal as it came.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IsTerminal, Write};

@@ -1,6 +1,6 @@
 //! Asks the system's resolver, which blocks, on threads of its own.
 //!
-//! There are at most [`THREADS`] of them, whatever hangs: no page of the admin server, no reload and no end of the process
+//! There are at most `THREADS` of them, whatever hangs: no page of the admin server, no reload and no end of the process
 //! waits for a name server. A name is looked up once at a time: who asks for it meanwhile waits for the same answer. A
 //! look-up is given up after the time that the resolver itself may take, as `/etc/resolv.conf` has it: with one silent
 //! server of two the answer comes after the first one's `timeout`, and giving up just then would never let it come.
