@@ -2,16 +2,18 @@
 //!
 //! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Beside the announcements this follows
 //! the files of its keys and its token ([`Announcer::tend`]), so that a rotation needs no restart of what the agent
-//! supervises: what cannot be read is told once, and what was read before stays. And it tells of the company it is in
+//! supervises: what cannot be read is told once, and what was read before stays. Another configuration
+//! ([`Announcer::change`]) takes the same way: all is read and judged before anything changes. And it tells of the company it is in
 //! ([`company`]) and of a token that expires.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch::Sender};
+use tokio::sync::{Mutex, Notify, watch::Sender};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -19,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Announcer;
 use crate::config::schema::AgentConfig;
-use crate::config::watch::{read_settled, watch};
+use crate::config::watch::{Targets, read_settled, watch_all};
 use crate::discovery::gossip::company;
 use crate::discovery::gossip::member::{
     MemberError, MemberSettings, Prepared, RunningMember, Windows,
@@ -61,13 +63,47 @@ pub enum StartError {
 /// See the module.
 #[derive(Debug)]
 pub struct PeerAnnouncer {
-    member: RunningMember,
+    member: RefCell<RunningMember>,
     windows: Windows,
-    record: Record,
-    /// What the files held before they were read.
-    held: Vec<Option<u64>>,
+    /// What the member was made of.
+    config: RefCell<AgentConfig>,
+    record: RefCell<Record>,
+    /// One change at a time.
+    changing: Mutex<()>,
+    /// The files of keys and token, as they are followed.
+    files: Sender<Targets>,
+    /// What they held before they were read.
+    held: RefCell<Vec<Option<u64>>>,
     /// Of the token that is used.
     lease: Sender<Option<Lease>>,
+}
+
+/// All that a configuration asks for, read and judged.
+struct Ready {
+    prepared: Prepared,
+    record: Record,
+    lease: Option<Lease>,
+    files: Vec<PathBuf>,
+    held: Vec<Option<u64>>,
+}
+
+impl Ready {
+    /// Reads the files with secrets, and binds the address unless it is the one that is `bound`. Blocks.
+    fn new(config: &AgentConfig, bound: Option<SocketAddr>) -> Result<Self, StartError> {
+        let settings = member_settings(config);
+        let record = record(config);
+        let files: Vec<PathBuf> = settings.files().cloned().collect();
+        let held = fingerprints(&files);
+        let lease = permits(&settings, &record)?;
+        settings.warn_of_exposed();
+        Ok(Self {
+            prepared: Prepared::new(settings, bound)?,
+            record,
+            lease,
+            files,
+            held,
+        })
+    }
 }
 
 impl PeerAnnouncer {
@@ -77,36 +113,20 @@ impl PeerAnnouncer {
     /// # Errors
     /// Why the service cannot be announced as it is.
     pub fn start(config: &AgentConfig) -> Result<Self, StartError> {
-        let settings = MemberSettings {
-            address: config.address,
-            advertise: config.advertise,
-            seeds: config.seeds.clone(),
-            label: config.label.clone(),
-            key_files: config.key_files.clone(),
-            accept_plaintext: config.insecure_plaintext,
-            token_keys: Vec::new(),
-            revoked: Vec::new(),
-            token_file: config.token_file.clone(),
-            role: Role::Agent,
-        };
-        let record = record(config);
-        let lease = permits(&settings, &record)?;
-        settings.warn_of_exposed();
-        let read = |file: &PathBuf| {
-            secrets::read(file)
-                .ok()
-                .map(|text| xxh3_64(text.as_bytes()))
-        };
-        let held = settings.files().map(read).collect();
+        let ready = Ready::new(config, None)?;
         let windows = Windows::default();
         let announcer = Self {
-            member: Prepared::new(settings, None)?.start(windows.clone())?,
+            member: RefCell::new(ready.prepared.start(windows.clone())?),
             windows,
-            record,
-            held,
-            lease: Sender::new(lease),
+            config: RefCell::new(config.clone()),
+            record: RefCell::new(ready.record),
+            changing: Mutex::default(),
+            files: Sender::new(targets(ready.files)),
+            held: RefCell::new(ready.held),
+            lease: Sender::new(ready.lease),
         };
-        let taken = announcer.member.announce(announcer.record.clone());
+        let record = announcer.record.borrow().clone();
+        let taken = announcer.member.borrow().announce(record);
         match taken.blocking_recv() {
             Ok(Ok(())) => Ok(announcer),
             Ok(Err(error)) => Err(StartError::Record(error)),
@@ -114,50 +134,59 @@ impl PeerAnnouncer {
         }
     }
 
+    /// Goes on by `config`, or by the one it has, and by what its files with secrets hold now.
+    async fn go_on_by(&self, config: Option<AgentConfig>) -> Result<(), String> {
+        let _one = self.changing.lock().await;
+        let config = config.unwrap_or_else(|| self.config.borrow().clone());
+        let bound = self.member.borrow().address();
+        let ready = spawn_blocking(move || Ready::new(&config, Some(bound)).map(|r| (r, config)));
+        let (ready, config) = ready
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let record = Record {
+            state: self.record.borrow().state,
+            ..ready.record
+        };
+        let mut member = self.member.borrow_mut();
+        member.apply(ready.prepared, Some(record.clone()));
+        self.record.replace(record);
+        self.config.replace(config);
+        self.held.replace(ready.held);
+        self.files.send_replace(targets(ready.files));
+        self.lease.send_if_modified(|current| {
+            // The same token, beside another key: what was said of it stands.
+            let expires = |lease: &Option<Lease>| lease.map(|lease| lease.expires);
+            let other = expires(current) != expires(&ready.lease);
+            if other {
+                *current = ready.lease;
+            }
+            other
+        });
+        Ok(())
+    }
+
     /// Goes on by other keys and another token when their files change.
     async fn follow_files(&self) -> Infallible {
-        let files: Vec<PathBuf> = self.member.settings().files().cloned().collect();
         let changed = Arc::new(Notify::new());
         let mut watches = JoinSet::new();
-        for file in &files {
-            watches.spawn(watch(file.clone(), Arc::clone(&changed)));
-        }
-        let mut held = self.held.clone();
+        watches.spawn(watch_all(self.files.subscribe(), Arc::clone(&changed)));
         loop {
             changed.notified().await;
+            let files = self.files.borrow().files.clone();
             let mut now = Vec::with_capacity(files.len());
             for file in &files {
                 now.push(read_settled(file).await.ok().map(|text| xxh3_64(&text)));
             }
-            if now == held {
+            if files != self.files.borrow().files || now == *self.held.borrow() {
                 continue;
             }
-            held = now;
-            let (settings, record) = (self.member.settings().clone(), self.record.clone());
-            let secrets = spawn_blocking(move || {
-                let lease = permits(&settings, &record)?;
-                let secrets = settings.secrets()?;
-                settings.warn_of_exposed();
-                Ok::<_, StartError>((secrets, lease))
-            });
-            match secrets.await {
-                Ok(Ok((secrets, lease))) => {
-                    self.member.renew(secrets);
-                    self.lease.send_if_modified(|current| {
-                        // The same token, beside another key: what was said of it stands.
-                        let expires = |lease: &Option<Lease>| lease.map(|lease| lease.expires);
-                        let other = expires(current) != expires(&lease);
-                        if other {
-                            *current = lease;
-                        }
-                        other
-                    });
-                    info!("the files of keys and token have changed and are used");
+            match self.go_on_by(None).await {
+                Ok(()) => info!("the files of keys and token have changed and are used"),
+                Err(error) => {
+                    warn!(%error, "the files of keys and token have changed and are not used: what they held before is");
+                    self.held.replace(now);
                 }
-                Ok(Err(error)) => {
-                    warn!(%error, "the files of keys and token have changed and are not used: what they held before is")
-                }
-                Err(error) => warn!(%error, "the files of keys and token cannot be read"),
             }
         }
     }
@@ -181,15 +210,19 @@ impl PeerAnnouncer {
 
 impl Announcer for PeerAnnouncer {
     fn announce(&self, state: ServiceState) {
+        let mut record = self.record.borrow_mut();
+        record.state = state;
         // It was taken at the start, and no limit depends on the state.
-        drop(self.member.announce(Record {
-            state,
-            ..self.record.clone()
-        }));
+        drop(self.member.borrow().announce(record.clone()));
     }
 
     async fn sent(&self) {
-        self.member.told().await;
+        let told = self.member.borrow().told();
+        told.await;
+    }
+
+    async fn change(&self, config: AgentConfig) -> Result<(), String> {
+        self.go_on_by(Some(config)).await
     }
 
     async fn tend(&self) -> Infallible {
@@ -201,8 +234,39 @@ impl Announcer for PeerAnnouncer {
     }
 
     async fn leave(self) {
-        self.member.leave().await;
+        self.member.into_inner().leave().await;
     }
+}
+
+fn member_settings(config: &AgentConfig) -> MemberSettings {
+    MemberSettings {
+        address: config.address,
+        advertise: config.advertise,
+        seeds: config.seeds.clone(),
+        label: config.label.clone(),
+        key_files: config.key_files.clone(),
+        accept_plaintext: config.insecure_plaintext,
+        token_keys: Vec::new(),
+        revoked: Vec::new(),
+        token_file: config.token_file.clone(),
+        role: Role::Agent,
+    }
+}
+
+fn targets(files: Vec<PathBuf>) -> Targets {
+    Targets {
+        files,
+        folders: Vec::new(),
+    }
+}
+
+/// Of what the files hold; `None` for one that cannot be read.
+fn fingerprints(files: &[PathBuf]) -> Vec<Option<u64>> {
+    let read = |file: &PathBuf| secrets::read(file).ok();
+    let texts = files.iter().map(read);
+    texts
+        .map(|text| text.map(|text| xxh3_64(text.as_bytes())))
+        .collect()
 }
 
 /// Whether the token, if there is one, is for this service and this agent, as proxies ask; and its lease from now on.

@@ -23,7 +23,7 @@ pub const MOST_TELLING: Duration = Duration::from_secs(2);
 const MOST_DYING: Duration = Duration::from_secs(2);
 
 /// What is known of the service in advance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Between two checks of a service that is well; absent: there is no check.
     pub interval: Option<Duration>,
@@ -46,6 +46,8 @@ pub enum Event {
     Started,
     /// The process has ended, or could not be started.
     Exited,
+    /// Other rules hold.
+    Changed(Rules),
     /// An order to end.
     Drain,
     /// The newest announcement is out.
@@ -157,6 +159,7 @@ impl Life {
             Event::Checked(passed) => self.checked(passed, now),
             Event::Started => self.started(now),
             Event::Exited => self.exited(),
+            Event::Changed(rules) => self.change(rules, now),
             Event::Drain => self.drain(now),
             Event::Sent if self.is_telling() => self.turn(now),
             Event::Elapsed if self.due().is_some_and(|due| due <= now) => self.elapsed(now),
@@ -196,6 +199,21 @@ impl Life {
         }
         if self.rules.interval.is_some() {
             self.check_at = Some(now);
+            return None;
+        }
+        self.become_state(ServiceState::Ready)
+    }
+
+    /// A check that is new is due at once, and what it follows on stands until it says
+    /// otherwise; a drain that has begun keeps the times that it began with.
+    fn change(&mut self, rules: Rules, now: Time) -> Option<Act> {
+        let rules = std::mem::replace(&mut self.rules, rules);
+        if self.phase != Phase::Serving || !self.runs || rules == self.rules {
+            return None;
+        }
+        self.doubted = false;
+        self.check_at = self.rules.interval.map(|_| now);
+        if self.check_at.is_some() {
             return None;
         }
         self.become_state(ServiceState::Ready)
@@ -287,7 +305,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::Act::{Announce, Kill, Leave, Stop};
-    use super::Event::{Checked, Drain, Elapsed, Exited, Sent, Started};
+    use super::Event::{Changed, Checked, Drain, Elapsed, Exited, Sent, Started};
     use super::ServiceState::{Draining, Failing, Left, Ready, Starting};
     use super::*;
     use Next::{At, Check, Nothing};
@@ -510,6 +528,46 @@ mod tests {
     }
 
     #[test]
+    fn other_rules() {
+        let [every_second, every_two, none] =
+            [Some(1_000), Some(2_000), None].map(|i| rules(i, false));
+        let mut life = Life::new(every_second, ms(0));
+        // Never checked, and then there is nothing to wait for.
+        assert_eq!(life.on(Changed(none), ms(5)), say(Ready));
+        assert_eq!((life.check_due(), life.due()), (None, None));
+        // What was ready is so until a check has failed twice.
+        assert_eq!(life.on(Changed(every_second), ms(10)), None);
+        assert_eq!((life.state(), life.check_due()), (Ready, Some(ms(10))));
+        assert_eq!(life.on(FAIL, ms(11)), None);
+        // A doubt about one check is none about another.
+        assert_eq!(life.on(Changed(every_two), ms(12)), None);
+        assert_eq!(life.on(FAIL, ms(12)), None);
+        assert_eq!(life.on(PASS, ms(212)), None);
+        assert_eq!(life.check_due(), Some(ms(2_212)));
+        assert_eq!(life.on(Changed(every_two), ms(250)), None);
+        assert_eq!(life.check_due(), Some(ms(2_212)), "nothing has changed");
+        assert_eq!(life.on(FAIL, ms(260)), None);
+        assert_eq!(life.on(FAIL, ms(270)), say(Failing));
+        assert_eq!(life.on(Changed(every_second), ms(300)), None);
+        assert_eq!((life.state(), life.check_due()), (Failing, Some(ms(300))));
+        assert_eq!(life.on(PASS, ms(301)), say(Ready));
+        // A drain keeps its times.
+        assert_eq!(life.on(Drain, ms(400)), say(Draining));
+        let hasty = Rules {
+            drain_timeout: ms(1),
+            ..none
+        };
+        assert_eq!(life.on(Changed(hasty), ms(500)), None);
+        assert_eq!((life.check_due(), life.due()), (None, Some(ms(30_400))));
+        // A process that does not run is not looked at before it does.
+        let mut life = Life::new(rules(None, true), ms(0));
+        assert_eq!(life.on(Changed(rules(Some(1_000), true)), ms(1)), None);
+        assert_eq!(life.check_due(), None);
+        assert_eq!(life.on(Started, ms(2)), None);
+        assert_eq!((life.state(), life.check_due()), (Starting, Some(ms(2))));
+    }
+
+    #[test]
     fn only_a_drain_that_is_not_out_waits_for_that() {
         let mut life = Life::new(rules(None, true), ms(0));
         for (event, telling) in [(Started, false), (Drain, true), (Sent, false)] {
@@ -525,7 +583,7 @@ mod tests {
             ..rules(None, true)
         };
         plays(
-            once.clone(),
+            once,
             &[
                 (0, Started, say(Ready), Nothing),
                 (9, Exited, Some(Leave), Nothing),

@@ -1,7 +1,7 @@
 //! `lbproxy agent`: stands beside a service and speaks for it in the peer set.
 //!
 //! [`run`] puts the parts together: [`life`] decides what is announced and when; [`supervise`] runs the service if the
-//! agent was given one; [`signals`] hears orders; the check is the proxy's own probe ([`crate::health::probe`]). How
+//! agent was given one; [`signals`] hears orders; [`source`] follows the file of the settings; the check is the proxy's own probe ([`crate::health::probe`]). How
 //! an announcement reaches others is behind [`Announcer`]: by a member of the peer set ([`announcer`]). All of it but
 //! that member lives on the thread that calls [`run`], in a runtime of its own.
 //!
@@ -12,6 +12,7 @@ pub mod announcer;
 pub mod life;
 pub mod settings;
 pub mod signals;
+pub mod source;
 mod spawn;
 pub mod supervise;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -38,6 +40,7 @@ use life::{Act, Event, Life};
 use rustix::process::Signal;
 use settings::Settings;
 use signals::Signals;
+use source::Source;
 use supervise::{Change, Supervisor};
 
 /// Exit code after a second order to end.
@@ -51,6 +54,12 @@ pub trait Announcer {
     /// Resolves when the newest announcement has been sent to a peer at least once, or at once if there is none.
     /// May be dropped and asked for again; nothing waits for it longer than [`life::MOST_TELLING`].
     fn sent(&self) -> impl Future<Output = ()>;
+
+    /// Goes on as another configuration has it: what is announced, by which keys, among whom. The state stays the one
+    /// that was announced last.
+    ///
+    /// Errors: why it cannot be; nothing has changed then.
+    fn change(&self, config: AgentConfig) -> impl Future<Output = Result<(), String>>;
 
     /// What it has to do beside all of that; dropped before it leaves.
     fn tend(&self) -> impl Future<Output = Infallible> {
@@ -79,14 +88,18 @@ pub enum AgentError {
 ///
 /// # Errors
 /// Nothing was started.
-pub fn run(settings: &Settings, announcer: impl Announcer) -> Result<u8, AgentError> {
+pub fn run(
+    settings: Settings,
+    source: Option<Source>,
+    announcer: impl Announcer,
+) -> Result<u8, AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(AgentError::Runtime)?;
     let code = runtime.block_on(async {
         let signals = Signals::listen().map_err(AgentError::Signals)?;
-        serve(settings, announcer, signals).await
+        serve(settings, source, announcer, signals).await
     });
     // A look-up of a name may still hang in the system's resolver.
     runtime.shutdown_background();
@@ -98,24 +111,46 @@ pub fn run(settings: &Settings, announcer: impl Announcer) -> Result<u8, AgentEr
 /// # Errors
 /// Nothing was started.
 pub async fn serve(
-    settings: &Settings,
+    settings: Settings,
+    source: Option<Source>,
     announcer: impl Announcer,
     signals: Signals,
 ) -> Result<u8, AgentError> {
+    let (tell, told) = mpsc::channel(1);
+    let follow = async {
+        match &source {
+            Some(source) => source.follow(tell).await,
+            None => std::future::pending().await,
+        }
+    };
+    let orders = Orders {
+        signals,
+        source: source.as_ref(),
+        told,
+    };
     let code = tokio::select! {
-        code = live(settings, &announcer, signals) => code?,
+        code = live(settings, orders, &announcer) => code?,
         never = announcer.tend() => match never {},
+        never = follow => match never {},
     };
     announcer.leave().await;
     info!("left");
     Ok(code)
 }
 
+/// What comes to an agent from outside.
+struct Orders<'a> {
+    signals: Signals,
+    source: Option<&'a Source>,
+    /// What the source holds.
+    told: mpsc::Receiver<Settings>,
+}
+
 /// Until it is time to leave.
 async fn live(
-    settings: &Settings,
+    settings: Settings,
+    mut orders: Orders<'_>,
     announcer: &impl Announcer,
-    mut signals: Signals,
 ) -> Result<u8, AgentError> {
     let began = Instant::now();
     let mut supervisor = match &settings.command[..] {
@@ -124,9 +159,10 @@ async fn live(
             Supervisor::new(command.to_vec(), settings.config.once).map_err(AgentError::Signals)?,
         ),
     };
+    let mut changing = None;
     let mut service = Service {
         life: Life::new(settings.rules(), Time::ZERO),
-        check: settings.config.check.clone(),
+        settings,
         probing: None,
         failure: None,
         end: None,
@@ -135,7 +171,7 @@ async fn live(
     announcer.announce(service.life.state());
     let AgentConfig {
         cluster, backend, ..
-    } = &settings.config;
+    } = &service.settings.config;
     info!(cluster, %backend, state = service.life.state().as_str(), "announced");
     loop {
         let at = |time: Option<Time>| time.map(|time| began + time);
@@ -145,10 +181,18 @@ async fn live(
         }
         let event = tokio::select! {
             biased;
-            signal = signals.next() => service.heard(signal, supervisor.as_ref()),
-            change = next(supervisor.as_mut()) => Some(service.changed(change, settings.config.once)),
+            signal = orders.signals.next() => service.heard(signal, supervisor.as_ref(), orders.source),
+            change = next(supervisor.as_mut()) => Some(service.changed(change)),
             () = announcer.sent(), if service.life.is_telling() => Some(Event::Sent),
             result = done(&mut service.probing) => Some(service.checked(result)),
+            Some(next) = orders.told.recv(), if changing.is_none() => {
+                changing = Some(Box::pin(change(announcer, next)));
+                None
+            }
+            result = done(&mut changing) => {
+                changing = None;
+                service.change(result, supervisor.as_mut(), orders.source)
+            }
             () = until(check_due), if service.probing.is_none() => service.begin_check(),
             () = until(due) => Some(Event::Elapsed),
         };
@@ -182,7 +226,7 @@ type Probing = Pin<Box<dyn Future<Output = Probed>>>;
 /// The service, as far as it is known.
 struct Service {
     life: Life,
-    check: Option<LocalCheck>,
+    settings: Settings,
     probing: Option<Probing>,
     /// Of the last check.
     failure: Option<Failed>,
@@ -192,7 +236,12 @@ struct Service {
 }
 
 impl Service {
-    fn heard(&mut self, signal: Signal, supervisor: Option<&Supervisor>) -> Option<Event> {
+    fn heard(
+        &mut self,
+        signal: Signal,
+        supervisor: Option<&Supervisor>,
+        source: Option<&Source>,
+    ) -> Option<Event> {
         if Signals::is_end(signal) {
             let name = signal_name(signal.as_raw());
             info!(signal = %name, again = self.end.is_some(), "told to end");
@@ -202,8 +251,11 @@ impl Service {
             self.end.get_or_insert(signal);
             return Some(Event::Drain);
         }
+        let source = source.filter(|_| signal == Signal::HUP);
+        source.into_iter().for_each(Source::read_again);
         match supervisor {
             Some(supervisor) => supervisor.send(signal),
+            None if source.is_some() => {}
             None => {
                 debug!(signal = %signal_name(signal.as_raw()), "no process that it could be for")
             }
@@ -211,12 +263,41 @@ impl Service {
         None
     }
 
-    fn changed(&mut self, change: Change, once: bool) -> Event {
+    /// Other settings, which the announcer has taken to or not.
+    fn change(
+        &mut self,
+        (settings, taken): (Settings, Result<(), String>),
+        supervisor: Option<&mut Supervisor>,
+        source: Option<&Source>,
+    ) -> Option<Event> {
+        if let Err(error) = taken {
+            warn!(
+                error,
+                "the configuration is not applied, the one before stays"
+            );
+            return None;
+        }
+        let before = std::mem::replace(&mut self.settings, settings);
+        let config = &self.settings.config;
+        if before.config.check != config.check {
+            self.probing = None;
+            self.failure = None;
+        }
+        supervisor
+            .into_iter()
+            .for_each(|supervisor| supervisor.set_once(config.once));
+        source
+            .into_iter()
+            .for_each(|source| source.applied(config, &before.config));
+        Some(Event::Changed(self.settings.rules()))
+    }
+
+    fn changed(&mut self, change: Change) -> Event {
         match change {
             Change::Started => Event::Started,
             Change::Ended(exit) => {
                 self.failure = None;
-                if once {
+                if self.settings.config.once {
                     self.code = exit.code();
                 }
                 Event::Exited
@@ -225,7 +306,7 @@ impl Service {
     }
 
     fn begin_check(&mut self) -> Option<Event> {
-        self.probing = Some(Box::pin(ask(self.check.clone()?)));
+        self.probing = Some(Box::pin(ask(self.settings.config.check.clone()?)));
         None
     }
 
@@ -279,11 +360,18 @@ async fn next(supervisor: Option<&mut Supervisor>) -> Change {
     }
 }
 
-async fn done(probing: &mut Option<Probing>) -> Probed {
-    match probing {
-        Some(probing) => probing.await,
+/// What comes of it, if there is anything that something can come of. Cancel-safe.
+async fn done<F: Future + Unpin>(running: &mut Option<F>) -> F::Output {
+    match running {
+        Some(running) => running.await,
         None => std::future::pending().await,
     }
+}
+
+/// Has the announcer take to other settings.
+async fn change(announcer: &impl Announcer, settings: Settings) -> (Settings, Result<(), String>) {
+    let changed = announcer.change(settings.config.clone()).await;
+    (settings, changed)
 }
 
 async fn until(at: Option<Instant>) {

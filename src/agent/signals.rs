@@ -1,7 +1,8 @@
 //! The signals that an agent hears, one after another.
 //!
-//! SIGTERM and SIGINT are orders to drain. The others are for the process that is supervised; without one they do
-//! nothing, so that a habit (SIGHUP for a reload, SIGUSR1 for a log file) does not end an agent without a word.
+//! SIGTERM and SIGINT are orders to drain. At SIGHUP the agent reads its file again. All but the orders are passed on to
+//! the process that is supervised; without one they do nothing more, so that a habit (SIGUSR1 for a log file) does not
+//! end an agent without a word.
 
 use std::io;
 

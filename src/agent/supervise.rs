@@ -149,6 +149,11 @@ impl Supervisor {
         })
     }
 
+    /// Whether the next end of the process is the last.
+    pub fn set_once(&mut self, once: bool) {
+        self.once = once;
+    }
+
     /// Waits until the process starts or ends, and starts it when it is due. Cancel-safe.
     pub async fn next(&mut self) -> Change {
         loop {

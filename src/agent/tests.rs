@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::settings::Settings;
 use super::signals::Signals;
+use super::source::Source;
 use super::{Announcer, serve};
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::ServiceState;
@@ -80,6 +81,14 @@ impl Announcer for Witness {
         }
     }
 
+    async fn change(&self, config: AgentConfig) -> Result<(), String> {
+        if config.cluster == "nowhere" {
+            return Err("no such cluster".to_owned());
+        }
+        self.journal.write(&format!("weight {}", config.weight));
+        Ok(())
+    }
+
     async fn leave(self) {
         self.journal.write("left");
     }
@@ -93,6 +102,7 @@ struct Scene {
     gate: watch::Sender<bool>,
     signals: mpsc::Sender<Signal>,
     heard: Cell<Option<mpsc::Receiver<Signal>>>,
+    source: Cell<Option<Source>>,
 }
 
 impl Scene {
@@ -111,6 +121,7 @@ impl Scene {
             gate: watch::Sender::new(true),
             signals,
             heard: Cell::new(Some(heard)),
+            source: Cell::new(None),
         }
     }
 
@@ -125,7 +136,7 @@ impl Scene {
             gate: self.gate.subscribe(),
         };
         let signals = Signals::from_channel(self.heard.take().unwrap());
-        let agent = serve(&self.settings, witness, signals);
+        let agent = serve(self.settings.clone(), self.source.take(), witness, signals);
         let both = async { tokio::join!(agent, story).0.unwrap() };
         let code = runtime.block_on(async { timeout(PATIENCE, both).await });
         let lines = self.journal.read();
@@ -393,6 +404,68 @@ fn a_check_says_how_the_service_is() {
             words(&["starting", "ready", "failing", "ready", "draining", "left"])
         )
     );
+}
+
+#[test]
+fn the_file_is_followed_and_read_at_a_signal() {
+    let scene = Scene::new("");
+    let file = scene.folder.path().join("agent.toml");
+    fs::write(&file, "1").unwrap();
+    let (levels, reads) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (levels_too, reads_too) = (Rc::clone(&levels), Rc::clone(&reads));
+    let read = move |text: &[u8]| {
+        reads_too.set(reads_too.get() + 1);
+        let text = String::from_utf8_lossy(text);
+        let mut settings = settings();
+        if &*text == "nowhere" {
+            settings.config.cluster = text.into_owned();
+            return Ok((settings, String::new()));
+        }
+        settings.config.weight = text.parse().map_err(|_| "no number".to_owned())?;
+        Ok((settings, String::new()))
+    };
+    let applied = move |_: &AgentConfig| levels_too.set(levels_too.get() + 1);
+    let source = Source::new(file.clone(), b"1".to_vec(), read, applied);
+    scene.source.set(Some(source));
+    let put = |text: &str| {
+        let next = scene.folder.path().join("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(&next, &file).unwrap();
+    };
+    let read_once_more = async |before: u32| {
+        let look = async {
+            while reads.get() == before {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, look).await.is_ok(), "it is not read");
+    };
+    let (code, lines) = scene.play(async {
+        scene.journal.has("ready").await;
+        put("2");
+        scene.journal.has("weight 2").await;
+        for wrong in ["two", "nowhere"] {
+            let before = reads.get();
+            put(wrong);
+            read_once_more(before).await;
+        }
+        // The same again, which only a signal asks for.
+        put("3");
+        scene.journal.has("weight 3").await;
+        let before = reads.get();
+        scene.send(Signal::HUP).await;
+        read_once_more(before).await;
+        let twice = |lines: &[String]| lines.iter().filter(|line| *line == "weight 3").count() == 2;
+        scene.journal.wait("second look", twice).await;
+        scene.send(Signal::TERM).await;
+        scene.send(Signal::TERM).await;
+    });
+    let states = [
+        "ready", "weight 2", "weight 3", "weight 3", "draining", "left",
+    ];
+    let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+    assert_eq!((code, lines), (1, states.to_vec()));
+    assert_eq!(levels.get(), 3);
 }
 
 /// Gone, or a zombie that nobody has reaped.

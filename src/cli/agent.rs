@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tracing::warn;
 use super::check::{in_colour, read};
 use crate::agent::announcer::PeerAnnouncer;
 use crate::agent::settings::Settings;
+use crate::agent::source::Source;
 use crate::config::agent::{
     Problem, drain_time, file, label, level, member_address, name, period, reachable_address, seed,
     word,
@@ -34,7 +36,7 @@ use crate::model::address::BackendAddress;
 use crate::model::settings::{LogFormat, LogLevel};
 
 /// The flags of `lbproxy agent`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(arg_required_else_help = true)]
 pub struct AgentArguments {
     /// The same settings from a file; flags override it.
@@ -142,26 +144,28 @@ impl fmt::Display for Flags<'_> {
 /// Runs an agent until it is told to end; exit code 2 if the flags are wrong, 1 if it cannot start, else as
 /// [`crate::agent::run`] says.
 pub fn run(arguments: AgentArguments) -> ExitCode {
-    let mut warnings = String::new();
-    let file = match arguments.config.as_deref().map(from_file) {
-        None => None,
-        Some(Ok((config, said))) => {
-            warnings = said;
-            Some(config)
+    let held = match arguments.config.as_deref().map(bytes_of).transpose() {
+        Ok(held) => held,
+        Err(said) => {
+            eprintln!("{said}");
+            return ExitCode::FAILURE;
         }
-        Some(Err(said)) => {
+    };
+    let (file, warnings) = match arguments.with(held.as_deref()) {
+        Ok(read) => read,
+        Err(said) => {
             eprintln!("{}", said.trim_end());
             return ExitCode::FAILURE;
         }
     };
-    let settings = match arguments.settings(file) {
+    let settings = match arguments.clone().settings(file) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };
-    match serve(&settings, &warnings) {
+    match serve(settings, arguments, held, &warnings) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             last_words(&format!("error: {error:#}"));
@@ -170,39 +174,69 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
     }
 }
 
-fn serve(settings: &Settings, warnings: &str) -> anyhow::Result<u8> {
+fn serve(
+    settings: Settings,
+    arguments: AgentArguments,
+    held: Option<Vec<u8>>,
+    warnings: &str,
+) -> anyhow::Result<u8> {
     let events = EventLog::start(settings.config.level, LogFormat::Text, Arc::default())?;
+    let events = Rc::new(events);
     if !warnings.is_empty() {
         warn!("the configuration has warnings\n{warnings}");
     }
+    let source = match (arguments.config.clone(), held) {
+        (Some(path), Some(held)) => {
+            let read = move |text: &[u8]| {
+                let (file, warnings) = arguments.with(Some(text))?;
+                let settings = arguments.clone().settings(file);
+                settings
+                    .map(|settings| (settings, warnings))
+                    .map_err(|error| error.to_string())
+            };
+            let log = Rc::clone(&events);
+            let applied = move |config: &AgentConfig| log.set_level(config.level);
+            Some(Source::new(path, held, read, applied))
+        }
+        _ => None,
+    };
     let code = PeerAnnouncer::start(&settings.config)
         .map_err(anyhow::Error::from)
-        .and_then(|announcer| Ok(crate::agent::run(settings, announcer)?));
+        .and_then(|announcer| Ok(crate::agent::run(settings, source, announcer)?));
     events.flush();
     code
 }
 
-/// The configuration in a file, and its warnings as they are shown; or all that is wrong with it.
-fn from_file(path: &Path) -> Result<(AgentConfig, String), String> {
+/// What the file holds.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
     let name = redacted(&path.display().to_string()).into_owned();
-    let bytes = read(path).map_err(|error| format!("error: {name}: cannot be read: {error}"))?;
-    let loaded = load_agent(&bytes);
-    let text = String::from_utf8_lossy(&bytes);
-    let said = match &loaded.diagnostics[..] {
-        [] => String::new(),
-        diagnostics => render(&name, &text, diagnostics, in_colour()),
-    };
-    let Some(mut config) = loaded.config else {
-        return Err(said);
-    };
-    let directory = path.parent().unwrap_or(Path::new(""));
-    for file in config.key_files.iter_mut().chain(&mut config.token_file) {
-        *file = directory.join(&*file);
-    }
-    Ok((config, said))
+    read(path).map_err(|error| format!("error: {name}: cannot be read: {error}"))
 }
 
 impl AgentArguments {
+    /// The configuration that the file of `--config` gives as it holds `bytes`, and its warnings as they are shown; or
+    /// all that is wrong with it.
+    fn with(&self, bytes: Option<&[u8]>) -> Result<(Option<AgentConfig>, String), String> {
+        let (Some(path), Some(bytes)) = (&self.config, bytes) else {
+            return Ok((None, String::new()));
+        };
+        let name = redacted(&path.display().to_string()).into_owned();
+        let loaded = load_agent(bytes);
+        let text = String::from_utf8_lossy(bytes);
+        let said = match &loaded.diagnostics[..] {
+            [] => String::new(),
+            diagnostics => render(&name, &text, diagnostics, in_colour()),
+        };
+        let Some(mut config) = loaded.config else {
+            return Err(said);
+        };
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for file in config.key_files.iter_mut().chain(&mut config.token_file) {
+            *file = directory.join(&*file);
+        }
+        Ok((Some(config), said))
+    }
+
     /// The settings of these flags over those of `file`.
     ///
     /// # Errors

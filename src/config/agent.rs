@@ -77,6 +77,55 @@ impl AgentConfig {
         }
     }
 
+    /// The keys of the file whose values are other than `before`.
+    pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
+        let Self {
+            cluster,
+            backend,
+            weight,
+            zone,
+            name,
+            build,
+            check,
+            address,
+            advertise,
+            seeds,
+            label,
+            key_files,
+            token_file,
+            insecure_plaintext,
+            drain_timeout,
+            drain_delay,
+            once,
+            level,
+        } = self;
+        let keys = [
+            ("cluster", *cluster != before.cluster),
+            ("backend", *backend != before.backend),
+            ("weight", *weight != before.weight),
+            ("zone", *zone != before.zone),
+            ("name", *name != before.name),
+            ("build", *build != before.build),
+            ("check", *check != before.check),
+            ("address", *address != before.address),
+            ("advertise", *advertise != before.advertise),
+            ("seeds", *seeds != before.seeds),
+            ("label", *label != before.label),
+            ("key_file", *key_files != before.key_files),
+            ("token_file", *token_file != before.token_file),
+            (
+                "insecure_plaintext",
+                *insecure_plaintext != before.insecure_plaintext,
+            ),
+            ("drain_timeout", *drain_timeout != before.drain_timeout),
+            ("drain_delay", *drain_delay != before.drain_delay),
+            ("once", *once != before.once),
+            ("log", *level != before.level),
+        ];
+        let changed = keys.into_iter().filter(|(_, changed)| *changed);
+        changed.map(|(key, _)| key).collect()
+    }
+
     /// Whether an agent can run on it.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ impl Membership {
             return Ok(Next::None);
         };
         let settings = settings(&self.path, gossip);
-        let prepared = Prepared::new(settings, self.running.as_ref())?;
+        let prepared = Prepared::new(settings, self.running.as_ref().map(RunningMember::address))?;
         Ok(Next::Member(Box::new(prepared)))
     }
 
@@ -84,7 +84,7 @@ impl Membership {
                 *running = None;
                 self.stop_telling();
             }
-            (Next::Member(prepared), Some(running)) => running.apply(*prepared),
+            (Next::Member(prepared), Some(running)) => running.apply(*prepared, None),
             (Next::Member(prepared), running) => {
                 let reports = self.windows.report.subscribe();
                 *running = Some(prepared.start(self.windows.clone())?);
@@ -110,9 +110,9 @@ impl Membership {
         if fingerprints == self.fingerprints {
             return;
         }
-        match Prepared::new(running.settings().clone(), Some(running)) {
+        match Prepared::new(running.settings().clone(), Some(running.address())) {
             Ok(prepared) => {
-                running.apply(prepared);
+                running.apply(prepared, None);
                 running.settings().warn_of_exposed();
                 info!("gossip: the key files have changed and are applied");
             }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
 use super::{is_dead, settings, wait_until};
 use crate::agent::{Announcer, run};
+use crate::config::schema::AgentConfig;
 use crate::gossip::record::ServiceState;
 
 const SCRIPT: &str = "LBPROXY_TEST_AGENT";
@@ -24,6 +25,10 @@ impl Announcer for Speaker {
     }
 
     async fn sent(&self) {}
+
+    async fn change(&self, _: AgentConfig) -> Result<(), String> {
+        Ok(())
+    }
 
     async fn leave(self) {
         println!("state left");
@@ -42,7 +47,7 @@ fn agent_entry() {
     settings.config.drain_delay = Duration::ZERO;
     settings.command = vec!["sh".into(), "-c".into(), script];
     settings.config.once = true;
-    let code = run(&settings, Speaker).unwrap();
+    let code = run(settings, None, Speaker).unwrap();
     // Before the harness says anything of its own.
     std::process::exit(code.into());
 }

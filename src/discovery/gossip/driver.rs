@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use seeds::Seeds;
 
-use super::member::{Command, MemberError, MemberSettings, Secrets, Sockets, Windows};
+use super::member::{Change, Command, MemberError, MemberSettings, Secrets, Sockets, Windows};
 use super::streams::Streams;
 use crate::gossip::Time;
 use crate::gossip::identity::{Identity, Role};
@@ -406,9 +406,7 @@ impl<'a> Driver<'a> {
             Command::Fail => panic!("told to fail"),
             Command::Told(answer) => self.waiting.push((answer, now)),
             Command::Leave => self.leave(),
-            Command::Change(settings, secrets, sockets) => {
-                self.change(*settings, *secrets, sockets);
-            }
+            Command::Change(change) => self.change(*change),
         }
     }
 
@@ -420,8 +418,18 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn change(&mut self, settings: MemberSettings, secrets: Secrets, sockets: Option<Sockets>) {
+    fn change(&mut self, change: Change) {
         let now = self.shared.now();
+        let Change {
+            settings,
+            secrets,
+            sockets,
+            record,
+        } = change;
+        if record.is_some() {
+            self.seat.announced = record;
+        }
+        let announced = self.seat.announced.clone();
         let known = std::mem::replace(&mut self.seat.settings, settings);
         let settings = &self.seat.settings;
         let same = known.advertise == settings.advertise
@@ -431,6 +439,11 @@ impl<'a> Driver<'a> {
             let mut node = self.shared.node.borrow_mut();
             node.set_keyring(secrets.keyring);
             node.set_authority(secrets.authority, now);
+            // The record first: nothing is sent before the token is changed too.
+            let announced = announced.map_or(Ok(()), |record| node.announce(record, now));
+            if let Err(error) = announced {
+                error!(%error, "gossip: the service is not announced as it is now");
+            }
             if let Err(error) = node.set_credential(secrets.credential, now) {
                 error!(%error, "gossip: the token is not used, the one before stays");
             }
@@ -440,6 +453,10 @@ impl<'a> Driver<'a> {
             self.send();
             let mut node = node(&self.seat.settings, secrets, now);
             node.set_quarantine(self.quarantine.clone());
+            if let Some(record) = announced {
+                // It was within the limits when it was made.
+                let _ = node.announce(record, now);
+            }
             *self.shared.node.borrow_mut() = node;
             self.unseen_until = now + UNSEEN;
         }

@@ -99,11 +99,22 @@ pub struct Prepared {
     sockets: Option<Sockets>,
 }
 
+/// What a member goes on by.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub settings: MemberSettings,
+    pub secrets: Secrets,
+    /// `None`: those that it has.
+    pub sockets: Option<Sockets>,
+    /// What it announces; `None`: what it announced before.
+    pub record: Option<Record>,
+}
+
 /// What the thread is told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Go on by these; with sockets, or another name, label or role, as another member.
-    Change(Box<MemberSettings>, Box<Secrets>, Option<Sockets>),
+    /// Go on by these; with another name, label or role as another member.
+    Change(Box<Change>),
     /// Announce this.
     Announce(Record, oneshot::Sender<Result<(), String>>),
     /// Say when what is announced has been told.
@@ -214,20 +225,15 @@ impl MemberSettings {
 }
 
 impl Prepared {
-    /// Reads the secrets and binds what is not bound by the `running` member already.
+    /// Reads the secrets, and binds the address unless it is the one that is `bound` by the running member.
     ///
     /// # Errors
     /// Why it cannot be done; nothing has changed then.
-    pub fn new(
-        settings: MemberSettings,
-        running: Option<&RunningMember>,
-    ) -> Result<Self, MemberError> {
+    pub fn new(settings: MemberSettings, bound: Option<SocketAddr>) -> Result<Self, MemberError> {
         let secrets = settings.secrets()?;
-        let bound = running.is_some_and(|peers| peers.settings.address == settings.address);
-        let sockets = if bound {
-            None
-        } else {
-            Some(Sockets::bind(settings.address)?)
+        let sockets = match bound == Some(settings.address) {
+            true => None,
+            false => Some(Sockets::bind(settings.address)?),
         };
         Ok(Self {
             settings,
@@ -294,20 +300,20 @@ impl RunningMember {
         &self.settings
     }
 
-    /// Goes on by what was prepared.
-    pub fn apply(&mut self, prepared: Prepared) {
-        self.settings = prepared.settings.clone();
-        self.tell(Command::Change(
-            Box::new(prepared.settings),
-            Box::new(prepared.secrets),
-            prepared.sockets,
-        ));
+    /// What it has bound.
+    pub fn address(&self) -> SocketAddr {
+        self.settings.address
     }
 
-    /// Goes on by other secrets; all else stays.
-    pub fn renew(&self, secrets: Secrets) {
-        let settings = Box::new(self.settings.clone());
-        self.tell(Command::Change(settings, Box::new(secrets), None));
+    /// Goes on by what was prepared, and announces `record` if there is another one.
+    pub fn apply(&mut self, prepared: Prepared, record: Option<Record>) {
+        self.settings = prepared.settings.clone();
+        self.tell(Command::Change(Box::new(Change {
+            settings: prepared.settings,
+            secrets: prepared.secrets,
+            sockets: prepared.sockets,
+            record,
+        })));
     }
 
     /// Announces a service from now on; in the order of the calls.
@@ -318,10 +324,12 @@ impl RunningMember {
     }
 
     /// Resolves when what was announced has been told to the proxies that are known, or after a second without.
-    pub async fn told(&self) {
+    pub fn told(&self) -> impl Future<Output = ()> + use<> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Told(answer));
-        let _ = answered.await;
+        async {
+            let _ = answered.await;
+        }
     }
 
     /// Says goodbye and waits until the others have been told: about a second.
