@@ -18,7 +18,7 @@ mod heads;
 use heads::{BODY_BYTES, LIMITS, REQUEST_ID, Size, chunked, request_head, response_head};
 
 const SAID: Said<'static> = Said {
-    peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
     id: REQUEST_ID,
     process: b"0123456789abcdef",
     via: false,

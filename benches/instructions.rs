@@ -72,7 +72,7 @@ mod counted {
     use super::rules::{KINDS, questions, rules, view};
 
     const SAID: Said<'static> = Said {
-        peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
         id: REQUEST_ID,
         process: b"0123456789abcdef",
         via: false,

@@ -472,14 +472,14 @@ fn bind_all(
             snapshot.listeners.iter().find(|known| {
                 // Port 0 is another port each time, so there the name tells which is which.
                 known.address == listener.address
-                    && (listener.address.port() != 0 || *known.name == *listener.name)
+                    && (!listener.address.is_any_port() || *known.name == *listener.name)
             })
         });
         match known {
             Some(known) => sockets.push(Arc::clone(&known.sockets)),
-            None => match BoundSockets::bind(listener.address, workers) {
+            None => match BoundSockets::bind(&listener.address, workers) {
                 Ok(bound) => {
-                    info!(listener = %listener.name, address = %bound.local_addr(), "listening");
+                    info!(listener = %listener.name, address = %bound.address(), "listening");
                     sockets.push(Arc::new(bound));
                 }
                 Err(error) => errors.push(error),

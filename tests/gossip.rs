@@ -393,6 +393,47 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
 }
 
 #[test]
+fn an_agent_announces_what_its_file_says_while_it_runs() {
+    let proxies = Proxies::start(1);
+    let proxy = &proxies.all[0];
+    let (first, second) = (Backend::start("first"), Backend::start("second"));
+    let places = ["127.0.2.1", "127.0.2.2"].map(Port::reserve);
+    let file = proxies.dir.path().join("agent.toml");
+    let put = |backend: &Backend, place: &Port, weight: u32| {
+        let text = format!(
+            "cluster = 'web'\nbackend = '{}'\naddress = '{}'\nweight = {weight}\nseeds = ['{}']\nkey_file = 'a.key'\n\
+             drain_timeout = '0s'\n",
+            backend.addr, place.addr, proxies.peers[0].addr
+        );
+        replace(&file, text.as_bytes());
+    };
+    let only = |backend: &Backend| BTreeSet::from([backend.addr.to_string()]);
+    put(&first, &places[0], 1);
+    let agent = Agent::start(&format!("--config {}", file.display()), &[]);
+    proxies.wait_used("announced", &only(&first));
+    put(&second, &places[0], 7);
+    proxies.wait_used("another backend", &only(&second));
+    wait_until(DETECTION, "its weight", || {
+        proxy.backend("web", second.addr)["weight"] == 7
+    });
+    agent.wait_log("INFO the configuration is applied changed=\"backend, weight\"");
+    put(&second, &places[0], 1001);
+    agent.wait_log("WARN the configuration is not applied, the one before stays");
+    agent.wait_log("agent.toml:4:10");
+    // Another member, which takes the place of the one that left.
+    put(&second, &places[1], 3);
+    agent.wait_log("changed=\"weight, address, advertise\"");
+    wait_until(DETECTION, "the new member's weight", || {
+        proxy.backend("web", second.addr)["weight"] == 3
+    });
+    agent.signal(Signal::HUP);
+    agent.wait_log("INFO the configuration is as it was");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait_exit().code(), Some(0), "{}", agent.log());
+    proxies.wait_used("left", &BTreeSet::new());
+}
+
+#[test]
 fn with_an_operator_only_who_has_a_token_for_it_is_used() {
     let _one = alone();
     let proxies = Proxies::start(1);

@@ -211,6 +211,60 @@ fn a_client_that_a_trusted_proxy_cannot_name_is_unknown() {
 }
 
 #[test]
+fn requests_pass_over_unix_sockets_and_their_peers_have_no_address() {
+    let backend = Backend::start("a");
+    backend.record();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web.sock");
+    let listener = |trusted: &str| {
+        let keys = "name = \"web\"\naddress = \"unix:";
+        let web = web_with(trusted, &[&backend], ACCESS_LOG);
+        web.replace(
+            "name = \"web\"\naddress = \"127.0.0.1:0",
+            &format!("{keys}{}", path.display()),
+        )
+    };
+    let inner = Proxy::start(&listener(""));
+    let front = Proxy::start(&format!(
+        "[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
+         [cluster.web]\nbackends = [\"unix:{}\"]\ncheck = {{ http = \"/\", host = \"check\" }}\n",
+        path.display()
+    ));
+    let label = format!("unix:{}", path.display());
+    front.wait_backend("web", &label, "up");
+    let mut client = Client::connect(front.addr("front"));
+    let mut ask = |uri: &str| {
+        client.send(format!(
+            "GET {uri} HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
+        ));
+        assert_eq!(client.response().status, 200);
+        // Beside those of the check.
+        let mut all = backend.take_recorded().into_iter();
+        all.find(|request| request.target == uri).unwrap()
+    };
+    // A path is no host.
+    let seen = ask("/strange");
+    assert_eq!(seen.fields.get("host"), Some("localhost"));
+    assert!(!seen.fields.has("x-forwarded-for"), "{seen:?}");
+    let line = inner.wait_access("/strange");
+    assert!(
+        line.get("client").is_none() && line.get("peer").is_none(),
+        "{line}"
+    );
+    inner.reload_ok(&listener("trusted_proxies = [\"unix:\"]"));
+    let seen = ask("/trusted");
+    assert_eq!(seen.fields.get("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(inner.wait_access("/trusted")["client"], "127.0.0.1");
+    assert!(front.count("lbproxy_backend_connections_total", &[("backend", &label)]) > 0);
+    // Its socket goes with the listener, and a backend that is gone is a failed connection.
+    inner.signal(rustix::process::Signal::TERM);
+    inner.wait_exit(PATIENCE);
+    assert!(!path.exists());
+    client.send("GET /gone HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(client.response().status, 502);
+}
+
+#[test]
 fn a_v4_client_of_a_v6_listener_has_its_v4_address() {
     let backend = Backend::start("a");
     backend.record();

@@ -137,7 +137,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         Arc::clone(&process),
     );
     let (snapshot, registry, names) = first_snapshot(&first.config, &mut peers, 1).await.unwrap();
-    let own = snapshot.listeners[0].sockets.local_addr();
+    let own = snapshot.listeners[0].sockets.address().ip().unwrap();
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), 1));
     let (snapshots, followed) = watch::channel(snapshot);

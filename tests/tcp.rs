@@ -8,13 +8,14 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
 use support::port::Port;
-use support::process::{ACCESS_LOG, Proxy};
+use support::process::{ACCESS_LOG, Proxy, run_config};
 use support::tcp::{TcpBackend, exchange_pattern, receive_pattern, send_pattern};
 use support::wait::{PATIENCE, pause, wait_until};
 use support::{alone, number_from_env, pattern, raise_descriptor_limit};
@@ -49,6 +50,54 @@ fn echo(stream: &mut TcpStream, message: &[u8]) {
     let mut back = vec![0; message.len()];
     stream.read_exact(&mut back).unwrap();
     assert_eq!(back, message);
+}
+
+#[test]
+fn sessions_pass_over_unix_sockets() {
+    let backend = TcpBackend::echo();
+    let dir = tempfile::tempdir().unwrap();
+    let unix = |name: &str| format!("unix:{}", dir.path().join(name).display());
+    let (a, b) = (unix("a.sock"), unix("b.sock"));
+    let listener = |address: &str, cluster: &str| {
+        format!(
+            "[[listener]]\naddress = \"{address}\"\nprotocol = \"tcp\"\ncluster = \"{cluster}\"\n"
+        )
+    };
+    let cluster =
+        |name: &str, backend: &str| format!("[cluster.{name}]\nbackends = [\"{backend}\"]\n");
+    let config = [
+        listener(&a, "b"),
+        listener(&b, "echo"),
+        cluster("b", &b),
+        cluster("echo", &backend.addr.to_string()),
+    ];
+    let proxy = Proxy::start(&config.concat());
+    let mut stream = UnixStream::connect(dir.path().join("a.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let sent = pattern::bytes(1 << 20);
+    let mut writer = stream.try_clone().unwrap();
+    let written = sent.clone();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&written).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    writing.join().unwrap();
+    assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+    let status = proxy.status();
+    assert_eq!(status["listeners"][0]["bound"][0], *a, "{status:#}");
+    // A circle would take every descriptor.
+    let circle = [
+        listener(&a, "b"),
+        listener(&b, "a"),
+        cluster("a", &a),
+        cluster("b", &b),
+    ];
+    let (code, stderr) = run_config(&circle.concat());
+    assert_eq!(code, Some(1), "{stderr}");
+    let said = format!("the sessions of listener \"{a}\" come back to it");
+    assert!(stderr.contains(&said), "{stderr}");
 }
 
 #[test]

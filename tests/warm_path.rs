@@ -58,11 +58,12 @@ fn start(backend: SocketAddr, folder: &Path) -> SocketAddr {
     let (ready, is_ready) = mpsc::channel();
     std::thread::spawn(move || {
         let on_ready = Box::new(move |snapshot: &lbproxy::snapshot::Snapshot| {
-            let _ = ready.send(snapshot.listeners[0].sockets.local_addr());
+            let _ = ready.send(snapshot.listeners[0].sockets.address().ip());
         });
         lbproxy::app::run_with(&[file], on_ready, None).expect("the file is right");
     });
-    is_ready.recv_timeout(PATIENCE).expect("it starts")
+    let bound = is_ready.recv_timeout(PATIENCE).expect("it starts");
+    bound.expect("an address of TCP")
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 use tracing::error;
 
 use super::{AdminError, AdminSocket, AdminState, bind, serve};
-use crate::model::settings::AdminAddress;
+use crate::model::address::BindAddress;
 
 /// See the module.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct AdminServer {
 
 #[derive(Debug)]
 struct Seat {
-    address: AdminAddress,
+    address: BindAddress,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -27,7 +27,7 @@ pub enum Move {
     /// It stays where it is.
     Stay,
     /// It goes to a new address.
-    Go(AdminAddress, AdminSocket),
+    Go(BindAddress, AdminSocket),
     /// It ends.
     Leave,
 }
@@ -37,7 +37,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn start(address: Option<&AdminAddress>, state: AdminState) -> Result<Self, AdminError> {
+    pub fn start(address: Option<&BindAddress>, state: AdminState) -> Result<Self, AdminError> {
         let mut server = Self { state, seat: None };
         let step = server.prepare(address)?;
         server.switch(step);
@@ -48,7 +48,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn prepare(&self, address: Option<&AdminAddress>) -> Result<Move, AdminError> {
+    pub fn prepare(&self, address: Option<&BindAddress>) -> Result<Move, AdminError> {
         match address {
             None => Ok(Move::Leave),
             Some(address)

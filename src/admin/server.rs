@@ -9,6 +9,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,8 +25,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -35,7 +34,7 @@ use super::members::{Members, NO_GOSSIP, PATH};
 use super::metrics::Scrape;
 use super::names::{Door, are_ours};
 use super::places::{Answering, Place, Places};
-use super::socket::{AdminSocket, Bound, SocketFile};
+use super::socket::AdminSocket;
 use super::status::Status;
 use crate::gossip::view::Report;
 use crate::snapshot::publish::Publisher;
@@ -43,7 +42,8 @@ use crate::telemetry::exposition::{Format, encode};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::readiness::{Readiness, Stage};
 use crate::telemetry::seldom::Seldom;
-use crate::transport::ours::Ours;
+use crate::transport::conn::Conn;
+use crate::transport::listen::Acceptor;
 
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
@@ -148,95 +148,31 @@ struct Server {
     stop: watch::Receiver<bool>,
 }
 
-/// Either end of a connection.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-type Accepted = (Box<dyn Stream>, Door);
-
-fn tcp(stream: TcpStream) -> Accepted {
-    let door = stream
-        .local_addr()
-        .map_or(Door::Loopback, |address| Door::at(address.ip()));
-    (Box::new(stream), door)
+/// Which of the server's doors a connection came in by.
+fn door(stream: &Conn) -> Door {
+    match stream {
+        Conn::Tcp(_) => stream.local_ip().map_or(Door::Loopback, Door::at),
+        Conn::Unix(_) => Door::Other,
+    }
 }
 
-fn unix(stream: UnixStream) -> Accepted {
-    (Box::new(stream), Door::Other)
-}
-
-enum Listener {
-    Tcp {
-        listener: TcpListener,
-        /// Goes when the listener has gone.
-        _ours: Ours,
-    },
-    Unix {
-        listener: UnixListener,
-        /// Goes when the listener does.
-        _name: SocketFile,
-    },
-}
-
-impl Listener {
-    fn from_std(socket: AdminSocket) -> io::Result<Self> {
-        Ok(match socket.0 {
-            Bound::Tcp(listening) => {
-                let (listener, ours) = listening.into_parts();
-                Self::Tcp {
-                    listener: TcpListener::from_std(listener)?,
-                    _ours: ours,
-                }
-            }
-            Bound::Unix(listener, file) => Self::Unix {
-                listener: UnixListener::from_std(listener)?,
-                _name: file,
-            },
-        })
+/// What the kernel has let in already, of a socket that is closed.
+fn waiting(acceptor: Acceptor) -> Vec<Conn> {
+    let mut waiting = Vec::new();
+    let Ok(closing) = acceptor.close() else {
+        return waiting;
+    };
+    while waiting.len() < CONNECTIONS
+        && let Ok((stream, _)) = closing.accept()
+    {
+        waiting.push(stream);
     }
-
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp { listener, .. } => Ok(tcp(listener.accept().await?.0)),
-            Self::Unix { listener, .. } => Ok(unix(listener.accept().await?.0)),
-        }
-    }
-
-    /// Closes it; what the kernel has let in already.
-    fn close(self) -> Vec<Accepted> {
-        let mut waiting = Vec::new();
-        match self {
-            Self::Tcp { listener, _ours } => {
-                let Ok(listener) = listener.into_std() else {
-                    return waiting;
-                };
-                while waiting.len() < CONNECTIONS
-                    && let Ok((stream, _)) = listener.accept()
-                {
-                    let stream = stream.set_nonblocking(true).map(|()| stream);
-                    waiting.extend(stream.and_then(TcpStream::from_std).map(tcp));
-                }
-            }
-            Self::Unix { listener, _name } => {
-                let Ok(listener) = listener.into_std() else {
-                    return waiting;
-                };
-                while waiting.len() < CONNECTIONS
-                    && let Ok((stream, _)) = listener.accept()
-                {
-                    let stream = stream.set_nonblocking(true).map(|()| stream);
-                    waiting.extend(stream.and_then(UnixStream::from_std).map(unix));
-                }
-            }
-        }
-        waiting
-    }
+    waiting
 }
 
 impl Server {
     async fn run(self, socket: AdminSocket) -> io::Result<()> {
-        let listener = Listener::from_std(socket)?;
+        let acceptor = socket.listening.watch()?;
         let Self {
             router,
             places,
@@ -244,15 +180,15 @@ impl Server {
         } = self;
         let mut connections = JoinSet::new();
         let stopped = stop.clone();
-        let mut begin = |(stream, door): Accepted, place| {
+        let mut begin = |stream: Conn, place| {
             let (router, stop) = (router.clone(), stopped.clone());
-            connections.spawn(connection(stream, door, place, router, stop));
+            connections.spawn(connection(stream, place, router, stop));
             while connections.try_join_next().is_some() {}
         };
         let accepting = async {
             loop {
-                match listener.accept().await {
-                    Ok(accepted) => begin(accepted, places.take().await),
+                match poll_fn(|cx| acceptor.poll_accept(cx)).await {
+                    Ok((stream, _)) => begin(stream, places.take().await),
                     Err(error) => {
                         if let Some(more) = CANNOT_ACCEPT.pass() {
                             warn!(%error, more, "admin server cannot accept");
@@ -268,11 +204,11 @@ impl Server {
             _ = stop.wait_for(|stop| *stop) => {}
         }
         // Those that the kernel has let in already are answered too: the server may only be moving.
-        for accepted in listener.close() {
+        for stream in waiting(acceptor) {
             let Some(place) = places.try_take() else {
                 break;
             };
-            begin(accepted, place);
+            begin(stream, place);
         }
         let ended = async { while connections.join_next().await.is_some() {} };
         // What has not ended by then is aborted with the set.
@@ -282,13 +218,8 @@ impl Server {
 }
 
 /// Serves one connection to its end.
-async fn connection(
-    stream: Box<dyn Stream>,
-    door: Door,
-    place: Place,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn connection(stream: Conn, place: Place, router: Router, mut stop: watch::Receiver<bool>) {
+    let door = door(&stream);
     let pages = TowerToHyperService::new(router);
     let asked = Notify::new();
     let service = service_fn(|request: hyper::Request<Incoming>| {

@@ -1,7 +1,6 @@
 //! What `/api/v1/status` says, as JSON: the names here are the interface.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,7 +40,7 @@ pub struct Status<'a> {
 struct ListenerStatus<'a> {
     name: &'a str,
     address: String,
-    bound: Vec<SocketAddr>,
+    bound: Vec<String>,
     protocol: &'static str,
     connections_active: u64,
     connections_total: u64,
@@ -64,7 +63,7 @@ struct BackendStatus<'a> {
     state: &'static str,
     reason: String,
     since: String,
-    addresses: &'a [SocketAddr],
+    addresses: Vec<String>,
     in_flight: u32,
     requests_total: u64,
     connections_total: u64,
@@ -121,7 +120,7 @@ fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus<'_>> {
     let mut known: HashMap<&str, usize> = HashMap::new();
     for one in &snapshot.listeners {
         match known.get(&*one.name) {
-            Some(place) => all[*place].bound.push(one.sockets.local_addr()),
+            Some(place) => all[*place].bound.push(one.sockets.address().to_string()),
             None => {
                 known.insert(&one.name, all.len());
                 all.push(listener(one));
@@ -136,7 +135,7 @@ fn listener(listener: &Listener) -> ListenerStatus<'_> {
     ListenerStatus {
         name: &listener.name,
         address: listener.address.to_string(),
-        bound: vec![listener.sockets.local_addr()],
+        bound: vec![listener.sockets.address().to_string()],
         protocol: listener.protocol.as_str(),
         connections_active: metrics.active(),
         connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),
@@ -187,7 +186,7 @@ fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
             reason_of(health).to_owned()
         },
         since: time(note.since),
-        addresses: &endpoint.addresses,
+        addresses: endpoint.address.iter().map(ToString::to_string).collect(),
         in_flight: backend.in_flight(),
         requests_total: metrics.sheets().map(|s| total(&s.requests)).sum(),
         connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),

@@ -22,7 +22,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -34,7 +33,7 @@ use crate::discovery::dns::resolve_all;
 use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
 use crate::health::probe::{Failed, Passed, probe};
-use crate::model::address::BackendAddress;
+use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::signal::signal_name;
 use life::{Act, Event, Life};
 use rustix::process::Signal;
@@ -343,11 +342,13 @@ impl Service {
 
 /// One check, after a look-up that may take as long again; a name that does not resolve has no address and fails.
 async fn ask(LocalCheck { target, check }: LocalCheck) -> Probed {
-    let addresses: Arc<[_]> = match target {
-        BackendAddress::Ip(address) => Arc::new([address]),
+    let addresses: Vec<SocketAddress> = match target {
+        BackendAddress::Ip(address) => vec![address.into()],
+        BackendAddress::Unix(address) => vec![SocketAddress::Unix(address)],
         name @ BackendAddress::Name { .. } => {
             let mut found = resolve_all(std::iter::once(name.clone()), check.timeout).await;
-            found.remove(&name).unwrap_or_default()
+            let found = found.remove(&name).unwrap_or_default();
+            found.iter().copied().map(SocketAddress::Ip).collect()
         }
     };
     probe(&check, &addresses, "").await

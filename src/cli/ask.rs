@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use super::Failure;
 use crate::config::addresses;
+use crate::model::address::BindAddress;
 use crate::model::address::{BackendAddress, ListenAddress};
-use crate::model::settings::AdminAddress;
 
 /// For all of it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const MAX_HEAD: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Door {
     /// An address as the file has it.
-    Admin(AdminAddress),
+    Admin(BindAddress),
     /// A host name, looked up each time.
     Named(BackendAddress),
 }
@@ -53,8 +53,7 @@ impl FromStr for Door {
 impl fmt::Display for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admin(AdminAddress::Tcp(address)) => address.fmt(f),
-            Self::Admin(AdminAddress::Unix(path)) => write!(f, "unix:{}", path.display()),
+            Self::Admin(address) => address.fmt(f),
             Self::Named(name) => name.fmt(f),
         }
     }
@@ -95,10 +94,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 async fn connect(door: &Door) -> anyhow::Result<Box<dyn Stream>> {
     let connected: io::Result<Box<dyn Stream>> = match door {
-        Door::Admin(AdminAddress::Unix(path)) => {
-            UnixStream::connect(path).await.map(|s| Box::new(s) as _)
-        }
-        Door::Admin(AdminAddress::Tcp(address)) => {
+        Door::Admin(BindAddress::Unix(path)) => UnixStream::connect(path.path())
+            .await
+            .map(|s| Box::new(s) as _),
+        Door::Admin(BindAddress::Tcp(address)) => {
             ensure!(
                 address.port() != 0,
                 "[admin] has port 0: only the proxy's log tells which one it took"

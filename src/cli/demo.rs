@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use super::folder;
 use crate::control::Changes;
 use crate::logging::events::last_words;
+use crate::model::address::SocketAddress;
 use crate::snapshot::Snapshot;
 
 const NAMES: [&str; 3] = ["apple", "banana", "cherry"];
@@ -53,7 +54,7 @@ fn demonstrate() -> anyhow::Result<()> {
         };
         print!(
             "{}",
-            welcome(&backends, listener.sockets.local_addr(), admin, &shown)
+            welcome(&backends, listener.sockets.address(), admin, &shown)
         );
     });
     let on_applied = Box::new(|generation, changes: &Changes| {
@@ -107,7 +108,7 @@ fn configuration(backends: &[SocketAddr], admin: SocketAddr) -> String {
 
 fn welcome(
     backends: &[SocketAddr],
-    proxy: SocketAddr,
+    proxy: &SocketAddress,
     admin: SocketAddr,
     file: &std::path::Path,
 ) -> String {

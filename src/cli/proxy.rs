@@ -11,15 +11,15 @@ use super::{Failure, ended, folder};
 use crate::config::addresses;
 use crate::config::diagnostics::render;
 use crate::config::load::load;
-use crate::model::address::{BackendAddress, ListenAddress};
+use crate::model::address::{BackendAddress, BindAddress};
 
 /// Arguments of `lbproxy proxy`.
 #[derive(Debug, Args)]
 pub struct ProxyArguments {
-    /// Where clients connect: ":8080", "127.0.0.1:8080" or "[::1]:8080".
+    /// Where clients connect: ":8080", "127.0.0.1:8080", "[::1]:8080" or "unix:/run/lb.sock".
     #[arg(long, value_name = "ADDRESS", value_parser = listen)]
-    from: ListenAddress,
-    /// A backend: "127.0.0.1:3000" or "web.internal:3000"; once for each, or several with commas.
+    from: BindAddress,
+    /// A backend: "127.0.0.1:3000", "web.internal:3000" or "unix:/run/app.sock"; once for each, or several with commas.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -58,7 +58,7 @@ enum Policy {
     PowerOfTwo,
 }
 
-fn listen(text: &str) -> Result<ListenAddress, String> {
+fn listen(text: &str) -> Result<BindAddress, String> {
     addresses::listen(text, 8080)
 }
 

@@ -3,43 +3,30 @@
 //! reads as an address itself.
 
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::model::address::{AddressError, BackendAddress, ListenAddress};
-use crate::model::settings::AdminAddress;
+use crate::model::address::{AddressError, BackendAddress, BindAddress, ListenAddress};
 
 /// Schemes that mean TLS.
 const TLS_SCHEMES: [&str; 5] = ["https", "wss", "grpcs", "tls", "ssl"];
 /// Schemes with a port of their own.
 const PORT_80: [&str; 2] = ["http", "ws"];
-/// Longest path of a unix socket (`sun_path` holds 108 bytes with the terminating zero; unix(7)).
-const UNIX_PATH: usize = 107;
 
 /// An address that the proxy itself listens on; `port` is the one that examples show.
 ///
 /// # Errors
 /// What was expected, and how it is written.
-pub fn listen(text: &str, port: u16) -> Result<ListenAddress, String> {
+pub fn listen(text: &str, port: u16) -> Result<BindAddress, String> {
     text.parse()
         .map_err(|error| why_not_listen(text, error, port))
 }
 
-/// The address of an admin server: one to listen on, or `unix:` and a path.
+/// The address of an admin server.
 ///
 /// # Errors
 /// Likewise.
-pub fn admin(text: &str) -> Result<AdminAddress, String> {
-    let Some(path) = text.strip_prefix("unix:") else {
-        return listen(text, 9900).map(AdminAddress::Tcp);
-    };
-    if !path.starts_with('/') || path.len() < 2 {
-        return Err("expected an absolute path, as in \"unix:/run/lbproxy.sock\"".to_owned());
-    }
-    if path.len() > UNIX_PATH || path.contains('\0') {
-        return Err(format!("expected a path of at most {UNIX_PATH} bytes"));
-    }
-    Ok(AdminAddress::Unix(PathBuf::from(path)))
+pub fn admin(text: &str) -> Result<BindAddress, String> {
+    listen(text, 9900)
 }
 
 /// An address to connect to.
@@ -51,6 +38,9 @@ pub fn backend(text: &str) -> Result<BackendAddress, String> {
 }
 
 fn why_not_listen(text: &str, error: AddressError, port: u16) -> String {
+    if text.starts_with("unix:") {
+        return error.to_string();
+    }
     if let Ok(port) = text.parse::<u16>() {
         return format!(
             "expected an address before the port: write \":{port}\" for all addresses, or \"127.0.0.1:{port}\" for this machine alone"
@@ -80,6 +70,9 @@ fn why_not_listen(text: &str, error: AddressError, port: u16) -> String {
 }
 
 fn why_not_backend(text: &str, error: AddressError) -> String {
+    if text.starts_with("unix:") {
+        return error.to_string();
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         return without_scheme(scheme, rest);
     }

@@ -379,6 +379,7 @@ pub fn seed(text: &str) -> Result<BackendAddress, String> {
             reachable(address).map(BackendAddress::Ip)
         }
         BackendAddress::Name { .. } => Ok(seed),
+        BackendAddress::Unix(_) => Err("expected an address that others can reach".to_owned()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::schema::{
     BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteAction as Deed, RouteConfig,
 };
 use crate::balance::{Balancer, Member};
-use crate::model::address::BackendAddress;
+use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::backend::{CHECK_DOWN, JOINING, UNRESOLVED};
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
@@ -127,7 +127,7 @@ fn build_listener(
         .collect();
     Listener {
         name: listener.name.as_str().into(),
-        address: listener.address,
+        address: listener.address.clone(),
         protocol: listener.protocol,
         sockets: Arc::clone(sockets),
         timeouts: listener.timeouts.clone(),
@@ -221,13 +221,13 @@ fn build_or_share(
     for (backend_config, place) in places {
         let joins = before.is_some() && joins(config, backend_config, &place, registry);
         let (backend, metrics) = registry.backend(&config.name, &place);
-        let addresses: Arc<[SocketAddr]> = place.at.into_iter().collect();
+        let address = place.at;
         backend.set_departed(false);
         if joins {
             backend.set_health(CHECK_DOWN | JOINING);
             backend.set_note("joined the peer set, not checked yet");
         }
-        if addresses.is_empty() {
+        if address.is_none() {
             backend.set_health(UNRESOLVED);
         } else {
             backend.clear_health(UNRESOLVED);
@@ -243,7 +243,7 @@ fn build_or_share(
             metrics,
             weight,
             backup,
-            addresses,
+            address,
         });
     }
     Arc::new(Cluster {
@@ -294,8 +294,7 @@ fn unchanged(
         .position(|cluster| cluster.name == config.name)?;
     let cluster = &snapshot.clusters[place];
     let is_at = |(endpoint, (_, place)): (&Endpoint, &(_, Place))| {
-        *endpoint.backend.address() == place.written
-            && endpoint.addresses.first() == place.at.as_ref()
+        *endpoint.backend.address() == place.written && endpoint.address == place.at
     };
     let same = known.clusters[place] == *config
         && cluster.endpoints.len() == places.len()
@@ -313,15 +312,17 @@ fn places<'c>(
     let mut places = Vec::with_capacity(config.backends.len());
     for backend in &config.backends {
         let name = &backend.address;
-        let (found, one): (Vec<SocketAddr>, bool) = match name {
-            BackendAddress::Ip(address) => (vec![*address], false),
+        let (found, one): (Vec<SocketAddress>, bool) = match name {
+            BackendAddress::Ip(address) => (vec![(*address).into()], false),
+            BackendAddress::Unix(address) => (vec![SocketAddress::Unix(address.clone())], false),
             BackendAddress::Name { .. } => {
                 let addresses = names.get(name).map_or(&[][..], |found| found);
                 if config.resolve.one {
                     let chosen = registry.chosen(&config.name, name, addresses);
-                    (chosen.into_iter().collect(), true)
+                    (chosen.into_iter().map(SocketAddress::Ip).collect(), true)
                 } else {
-                    (addresses.to_vec(), false)
+                    let addresses = addresses.iter().copied();
+                    (addresses.map(SocketAddress::Ip).collect(), false)
                 }
             }
         };

@@ -1,14 +1,15 @@
 //! Errors between the parts of a file: names that nobody has, names and addresses that two have.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use super::diagnostics::findings::{Finding, quoted};
 use super::diagnostics::suggest::one_of;
 use super::reader::draft::Draft;
 use super::reader::{Place, Reader};
-use super::schema::{AdminAddress, RouteAction};
-use crate::model::address::ListenAddress;
+use super::schema::RouteAction;
+use crate::model::address::{BackendAddress, BindAddress, UnixAddress};
 use crate::model::settings::Protocol;
 
 /// Names that are shown as what was expected.
@@ -24,6 +25,7 @@ pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
     addresses(r, draft);
     route_listeners(r, draft);
     discovery(r, draft);
+    circles(r, draft);
     AllKnown(clusters(r, draft))
 }
 
@@ -38,7 +40,7 @@ fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
             continue;
         };
         // Two listeners on one address have one name too, but that is not what is wrong with them.
-        if places.name != places.address || listener.address.port() == 0 {
+        if places.name != places.address || listener.address.is_any_port() {
             let message = format!("two listeners are called {}", quoted(&listener.name));
             r.findings.add(
                 Finding::error(places.name.clone(), message)
@@ -90,36 +92,102 @@ impl<'d> Port<'d> {
 }
 
 fn addresses(r: &mut Reader<'_>, draft: &Draft) {
-    let mut claims: Vec<(ListenAddress, &Place, &str)> = draft
+    let mut claims: Vec<(BindAddress, &Place, &str)> = draft
         .config
         .listeners
         .iter()
         .zip(&draft.listeners)
-        .map(|(listener, places)| (listener.address, &places.address, "a listener"))
+        .map(|(listener, places)| (listener.address.clone(), &places.address, "a listener"))
         .collect();
-    if let (Some(AdminAddress::Tcp(address)), Some(place)) = (&draft.config.admin, &draft.admin) {
-        claims.push((*address, place, "the admin server"));
+    if let (Some(address), Some(place)) = (&draft.config.admin, &draft.admin) {
+        claims.push((address.clone(), place, "the admin server"));
     }
     let gossip = draft.gossip.as_ref();
     let place = gossip.and_then(|places| places.address.as_ref());
     if let (Some(gossip), Some(place)) = (&draft.config.gossip, place) {
-        claims.push((gossip.address.into(), place, "[gossip]"));
+        claims.push((BindAddress::Tcp(gossip.address.into()), place, "[gossip]"));
     }
     claims.sort_by_key(|(_, place, _)| place.start);
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    for (address, place, _) in claims.iter().filter(|claim| claim.0.port() != 0) {
-        let port = ports.entry(address.port()).or_default();
-        if let Some(first) = port.claim(address.ip(), place) {
+    let mut paths: HashMap<&UnixAddress, &Place> = HashMap::new();
+    for (address, place, _) in claims.iter().filter(|claim| !claim.0.is_any_port()) {
+        let taken = match address {
+            BindAddress::Tcp(tcp) => ports.entry(tcp.port()).or_default().claim(tcp.ip(), place),
+            BindAddress::Unix(path) => match paths.entry(path) {
+                Entry::Occupied(first) => Some(*first.get()),
+                Entry::Vacant(free) => {
+                    free.insert(place);
+                    None
+                }
+            },
+        };
+        if let Some(first) = taken {
             let message = format!("\"{address}\" is already in use");
+            let expected = match address {
+                BindAddress::Tcp(_) => "expected an address and port of its own",
+                BindAddress::Unix(_) => "expected a path of its own",
+            };
             let holder = claims
                 .binary_search_by_key(&first.start, |(_, place, _)| place.start)
                 .map_or("it", |at| claims[at].2);
             r.findings.add(
                 Finding::error((*place).clone(), message)
-                    .label("expected an address and port of its own")
+                    .label(expected)
                     .related(first, format!("{holder} has it")),
             );
         }
+    }
+}
+
+/// Sessions that Unix sockets lead round in a circle. They carry no mark and name no peer, so nothing would end them;
+/// that they come back is sure from the file, where a path has one spelling.
+fn circles(r: &mut Reader<'_>, draft: &Draft) {
+    let listeners = &draft.config.listeners;
+    let mut at: HashMap<&UnixAddress, usize> = HashMap::new();
+    for (place, listener) in listeners.iter().enumerate() {
+        if let (BindAddress::Unix(path), Protocol::Tcp) = (&listener.address, listener.protocol) {
+            at.insert(path, place);
+        }
+    }
+    let clusters = draft.config.clusters.iter().zip(&draft.clusters);
+    let clusters: HashMap<&str, _> = clusters.map(|both| (both.0.name.as_str(), both)).collect();
+    let cluster_of = |place: usize| clusters.get(listeners[place].cluster.as_deref()?);
+    let next_of = |place: usize| {
+        let backends = cluster_of(place).into_iter().flat_map(|(c, _)| &c.backends);
+        backends.filter_map(|backend| match &backend.address {
+            BackendAddress::Unix(path) => at.get(path).copied(),
+            _ => None,
+        })
+    };
+    for (start, listener) in listeners.iter().enumerate() {
+        let mut reached: Vec<usize> = next_of(start).collect();
+        let mut looked = 0;
+        while let Some(&place) = reached.get(looked) {
+            looked += 1;
+            let new: Vec<_> = next_of(place)
+                .filter(|next| !reached.contains(next))
+                .collect();
+            reached.extend(new);
+        }
+        let Some((cluster, places)) = cluster_of(start).filter(|_| reached.contains(&start)) else {
+            continue;
+        };
+        let message = format!(
+            "the sessions of listener {} come back to it",
+            quoted(&listener.name)
+        );
+        let label = format!(
+            "expected that cluster {} leads to services",
+            quoted(&cluster.name)
+        );
+        r.findings.add(
+            Finding::error(
+                places.backends.clone().unwrap_or(places.name.clone()),
+                message,
+            )
+            .label(label)
+            .related(&draft.listeners[start].address, "the listener is"),
+        );
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::address::{BackendAddress, ListenAddress};
+use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::page::{ErrorPages, Page};
-pub use crate::model::settings::{AccessLog, AdminAddress, LogFormat, LogLevel};
+pub use crate::model::settings::{AccessLog, LogFormat, LogLevel};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry,
+    Protocol, Resolve, Retry, TrustedProxies,
 };
 use crate::route::rule::Rule;
 
@@ -31,7 +31,7 @@ pub struct Config {
     /// Where the proxy keeps what outlives it; absent: see [`state_dir`](crate::control::state_dir).
     pub state_dir: Option<PathBuf>,
     /// Admin server.
-    pub admin: Option<AdminAddress>,
+    pub admin: Option<BindAddress>,
     /// Logs.
     pub log: LogConfig,
     /// The peer set; absent: none.
@@ -145,7 +145,7 @@ pub struct ListenerConfig {
     /// Name; by default the address.
     pub name: String,
     /// Address.
-    pub address: ListenAddress,
+    pub address: BindAddress,
     /// Protocol.
     pub protocol: Protocol,
     /// Cluster that takes what no route takes.
@@ -155,7 +155,7 @@ pub struct ListenerConfig {
     /// Pages in the place of the proxy's own errors.
     pub errors: ErrorPages,
     /// Networks whose X-Forwarded-* are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// Whether requests and responses get a Via field.
     pub via: bool,
     /// Whether all responses carry X-Request-Id, and not the proxy's own alone.

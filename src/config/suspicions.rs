@@ -11,7 +11,7 @@ use super::reader::draft::Draft;
 use super::relations::AllKnown;
 use super::schema::{Config, RouteAction};
 use super::shadow;
-use crate::model::address::{BackendAddress, ListenAddress};
+use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::settings::Protocol;
 
 /// Adds a warning for each.
@@ -92,7 +92,7 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
     for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
         for backend in &cluster.backends {
             let mut listeners = draft.config.listeners.iter().zip(&draft.listeners);
-            let own = listeners.find(|(listener, _)| leads_to(&backend.address, listener.address));
+            let own = listeners.find(|(listener, _)| leads_to(&backend.address, &listener.address));
             let Some((listener, own)) = own else { continue };
             let place = places.backends.clone().unwrap_or(places.name.clone());
             let message = format!(
@@ -111,7 +111,12 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
 }
 
 /// Whether a backend is surely that listener. What other addresses the machine has is not known here.
-fn leads_to(backend: &BackendAddress, listener: ListenAddress) -> bool {
+fn leads_to(backend: &BackendAddress, listener: &BindAddress) -> bool {
+    let listener = match (backend, listener) {
+        (BackendAddress::Unix(backend), BindAddress::Unix(listener)) => return backend == listener,
+        (_, BindAddress::Unix(_)) => return false,
+        (_, BindAddress::Tcp(listener)) => listener,
+    };
     let any = listener.ip().is_none_or(|ip| ip.is_unspecified());
     match backend {
         BackendAddress::Ip(address) => {
@@ -122,6 +127,7 @@ fn leads_to(backend: &BackendAddress, listener: ListenAddress) -> bool {
             let loopback = listener.ip().is_some_and(|ip| ip.is_loopback());
             host.eq_ignore_ascii_case("localhost") && (any || loopback) && *port == listener.port()
         }
+        BackendAddress::Unix(_) => false,
     }
 }
 

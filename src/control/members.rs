@@ -80,7 +80,7 @@ fn next_of(
     let at = registry.chosen(cluster, name, addresses)?;
     let place = Place {
         written: name.clone(),
-        at: Some(at),
+        at: Some(at.into()),
         one: true,
     };
     let health = registry.known_backend(cluster, &place)?.health();
@@ -203,10 +203,10 @@ mod tests {
         let addresses = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
         let mut names = HashMap::from([(name.clone(), Arc::from(addresses))]);
         let mut registry = Registry::new(1);
-        let backend = |registry: &mut Registry, address| {
+        let backend = |registry: &mut Registry, address: SocketAddr| {
             let place = Place {
                 written: name.clone(),
-                at: Some(address),
+                at: Some(address.into()),
                 one: true,
             };
             registry.backend("c", &place).0

@@ -18,14 +18,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::own::LocalAddresses;
 use super::state::state_dir;
-use crate::config::schema::{
-    AdminAddress, BackendConfig, ClusterConfig, Config, GossipConfig, Origin,
-};
+use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
 use crate::discovery::gossip::candidates::{Candidates, LastGood};
 use crate::discovery::gossip::members_file::{self, Wanted};
 use crate::discovery::gossip::{Opinion, Refusal, Rules, Wish, log};
 use crate::gossip::view::PeerSet;
-use crate::model::address::BackendAddress;
+use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
 use crate::snapshot::registry::{Place, Registry};
 use crate::telemetry::metrics::ProcessMetrics;
@@ -316,15 +314,15 @@ fn wishes(config: &Config) -> Vec<Wish<'_>> {
 /// Wherever this proxy can be spoken to.
 fn listening(config: &Config, sockets: &[Arc<BoundSockets>]) -> Vec<SocketAddr> {
     let admin = match &config.admin {
-        Some(AdminAddress::Tcp(address)) => {
+        Some(BindAddress::Tcp(address)) => {
             let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             Some(SocketAddr::new(address.ip().unwrap_or(all), address.port()))
         }
-        Some(AdminAddress::Unix(_)) | None => None,
+        Some(BindAddress::Unix(_)) | None => None,
     };
     let gossip = config.gossip.as_ref();
     let gossip = gossip.map(|gossip| [gossip.address, gossip.advertise]);
-    let sockets = sockets.iter().map(|socket| socket.local_addr());
+    let sockets = sockets.iter().filter_map(|socket| socket.address().ip());
     sockets
         .chain(admin)
         .chain(gossip.into_iter().flatten())
@@ -334,7 +332,7 @@ fn listening(config: &Config, sockets: &[Arc<BoundSockets>]) -> Vec<SocketAddr> 
 fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
     let ip = |backend: &BackendConfig| match backend.address {
         BackendAddress::Ip(address) => Some(address),
-        BackendAddress::Name { .. } => None,
+        BackendAddress::Name { .. } | BackendAddress::Unix(_) => None,
     };
     cluster.backends.iter().filter_map(ip).collect()
 }

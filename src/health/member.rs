@@ -1,7 +1,6 @@
 //! One member as the rounds see it: its place in the newest generation, what is known about it, and the only code
 //! that writes its health bits and its note.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,11 +76,8 @@ impl Member {
 
     /// The check, if it has one and there is something to connect to.
     pub(super) fn check(&self) -> Option<&Check> {
-        let addresses: &[SocketAddr] = &self.endpoint().addresses;
-        self.cluster
-            .check
-            .as_ref()
-            .filter(|_| !addresses.is_empty())
+        let has_address = self.endpoint().address.is_some();
+        self.cluster.check.as_ref().filter(|_| has_address)
     }
 
     /// When a trial needs care.
@@ -95,7 +91,7 @@ impl Member {
     /// Takes its place in a newer generation. True if its probes begin anew.
     pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, place: usize) -> bool {
         let before = std::mem::replace(&mut self.cluster, cluster.clone());
-        let was_resolved = !before.endpoints[self.place].addresses.is_empty();
+        let was_resolved = before.endpoints[self.place].address.is_some();
         self.place = place;
         let mut changed = before.check != cluster.check;
         if changed {
@@ -113,7 +109,7 @@ impl Member {
         if self.check().is_none() {
             self.stop_probe();
         }
-        changed || was_resolved == self.endpoint().addresses.is_empty()
+        changed || was_resolved == self.endpoint().address.is_none()
     }
 
     /// Ends the probe that runs, if one does.
@@ -149,7 +145,7 @@ impl Member {
 
     fn resolved_or_not(&mut self) {
         let backend = self.backend();
-        if self.endpoint().addresses.is_empty() {
+        if self.endpoint().address.is_none() {
             backend.set_health(UNRESOLVED);
             backend.set_note(UNRESOLVED_NOTE);
             return;

@@ -242,7 +242,9 @@ impl Rounds {
         let handle = self.probes.spawn(async move {
             let endpoint = &cluster.endpoints[place];
             match &cluster.check {
-                Some(check) => probe(check, &endpoint.addresses, endpoint.backend.host()).await,
+                Some(check) => {
+                    probe(check, endpoint.address.as_slice(), endpoint.backend.host()).await
+                }
                 None => Err(Failed::NoAddress),
             }
         });

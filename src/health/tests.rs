@@ -405,7 +405,7 @@ async fn a_name_is_unresolved_until_it_has_an_address() {
     assert_eq!(reason(&b), "name not resolved");
     eventually("panics", || first.in_panic()).await;
     let mut resolved = e;
-    resolved.addresses = Arc::new([address]);
+    resolved.address = Some(address.into());
     let mut next = rechecked(&first, Some(http_check(OFTEN)));
     next.endpoints = vec![resolved];
     task.publish(vec![Arc::new(next)]);

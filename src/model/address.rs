@@ -1,11 +1,13 @@
 //! Addresses as the configuration file writes them.
 //!
-//! A listener is `ip:port`, `[v6]:port` or `:port`; a backend is `ip:port`, `[v6]:port` or `name:port`.
-//! The text of an address is its identity (labels, reload matching), so it is kept in one canonical form.
+//! A listener is `ip:port`, `[v6]:port` or `:port`; a backend is `ip:port`, `[v6]:port` or `name:port`; both may be
+//! `unix:/path`. The text of an address is its identity (labels, reload matching), so it is kept in one canonical form.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -30,9 +32,147 @@ pub enum AddressError {
     /// `:port` means all addresses, which is no place to connect to.
     #[error("a backend needs an address or a name before its port")]
     EmptyHost,
+    /// The path of a Unix socket depends on no working directory.
+    #[error("expected an absolute path, as in \"unix:/run/app.sock\"")]
+    RelativePath,
+    /// As in a URL.
+    #[error("expected one slash before the path: write \"unix:/{0}\"")]
+    Slashes(String),
+    /// The kernel knows no longer ones.
+    #[error("expected a path of at most {MAX_SOCKET_PATH} bytes")]
+    LongPath,
 }
 
-/// Where a listener is bound: an address, or all of them (both families where the system has IPv6).
+/// Longest path of a Unix socket: `sun_path` holds 108 bytes with the terminating zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A Unix socket, by the absolute path of its file; written `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnixAddress(Arc<Path>);
+
+impl UnixAddress {
+    /// The one at `path`.
+    ///
+    /// # Errors
+    /// The path is relative, or longer than the kernel takes.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self, AddressError> {
+        let path = path.as_ref();
+        let bytes = path.as_os_str().as_encoded_bytes();
+        if !path.is_absolute() || bytes == b"/" {
+            return Err(AddressError::RelativePath);
+        }
+        if bytes.starts_with(b"//") {
+            let rest = path.to_string_lossy().trim_start_matches('/').to_owned();
+            return Err(AddressError::Slashes(rest));
+        }
+        if bytes.len() > MAX_SOCKET_PATH || bytes.contains(&0) {
+            return Err(AddressError::LongPath);
+        }
+        Ok(Self(path.into()))
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnixAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:{}", self.0.display())
+    }
+}
+
+/// The path behind `unix:`, if `text` begins so.
+fn unix(text: &str) -> Option<Result<UnixAddress, AddressError>> {
+    text.strip_prefix("unix:").map(UnixAddress::new)
+}
+
+/// An address of a socket: to connect to, or bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SocketAddress {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix socket.
+    Unix(UnixAddress),
+}
+
+impl SocketAddress {
+    /// That of TCP.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for SocketAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Where something of the proxy's listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BindAddress {
+    /// TCP.
+    Tcp(ListenAddress),
+    /// A Unix socket.
+    Unix(UnixAddress),
+}
+
+impl BindAddress {
+    /// That of TCP.
+    pub fn tcp(&self) -> Option<ListenAddress> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether the system chooses the port, another one each time.
+    pub fn is_any_port(&self) -> bool {
+        self.tcp().is_some_and(|address| address.port() == 0)
+    }
+}
+
+impl From<ListenAddress> for BindAddress {
+    fn from(address: ListenAddress) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl FromStr for BindAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match unix(text) {
+            Some(address) => address.map(Self::Unix),
+            None => text.parse().map(Self::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Where a listener is bound by TCP: an address, or all of them (both families where the system has IPv6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenAddress {
     ip: Option<IpAddr>,
@@ -109,21 +249,24 @@ pub enum BackendAddress {
         /// Port, never 0.
         port: u16,
     },
+    /// `unix:/path`.
+    Unix(UnixAddress),
 }
 
 impl BackendAddress {
-    /// The port to connect to.
-    pub fn port(&self) -> u16 {
+    /// The host that requests and checks name where nothing else says it: the address, or `localhost`, since a path
+    /// is no host.
+    pub fn host(&self) -> String {
         match self {
-            Self::Ip(address) => address.port(),
-            Self::Name { port, .. } => *port,
+            Self::Unix(_) => "localhost".to_owned(),
+            address => address.to_string(),
         }
     }
 
     /// The label of the backend at `ip` among those that a name stands for: `name@ip:port`. Others are their own label.
     pub fn label_at(&self, ip: IpAddr) -> String {
         match self {
-            Self::Ip(_) => self.to_string(),
+            Self::Ip(_) | Self::Unix(_) => self.to_string(),
             Self::Name { host, port } => format!("{host}@{}", SocketAddr::new(ip, *port)),
         }
     }
@@ -133,6 +276,9 @@ impl FromStr for BackendAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(address) = unix(text) {
+            return address.map(Self::Unix);
+        }
         let (host, port) = split_port(text)?;
         if port == 0 {
             return Err(AddressError::BadPort("0".to_owned()));
@@ -158,6 +304,7 @@ impl fmt::Display for BackendAddress {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(address) => address.fmt(f),
         }
     }
 }
@@ -258,6 +405,7 @@ mod tests {
             ("[::1]:80", "[::1]:80"),
             ("Web.Internal.:80", "web.internal:80"),
             ("web_1:8080", "web_1:8080"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
         ] {
             assert_eq!(
                 text.parse::<BackendAddress>().unwrap().to_string(),
@@ -275,6 +423,12 @@ mod tests {
             "http://a:80",
             "10.0.0.1",
             "é:80",
+            "unix:",
+            "unix:/",
+            "unix:app.sock",
+            "unix:///run/app.sock",
+            "unix:/a\0",
+            &format!("unix:/{}", "a".repeat(MAX_SOCKET_PATH)),
         ] {
             assert!(bad.parse::<BackendAddress>().is_err(), "{bad}");
         }

@@ -72,8 +72,8 @@ pub struct Backend {
 impl Backend {
     /// A backend that is thought healthy.
     pub fn new(cluster: Arc<str>, address: BackendAddress) -> Self {
-        let host: Arc<str> = address.to_string().into();
-        Self::labelled(cluster, address, Arc::clone(&host), host)
+        let (host, label) = (address.host(), address.to_string());
+        Self::labelled(cluster, address, host.into(), label.into())
     }
 
     /// The backend at `ip` of a name, with that in its label.

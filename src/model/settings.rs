@@ -3,10 +3,11 @@
 //! Written by the configuration loader, read by both planes. Every default is safe in production: no
 //! unlimited timeout, head or queue.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::ListenAddress;
+use ipnet::IpNet;
 
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -299,13 +300,23 @@ pub enum CheckKind {
     Redis,
 }
 
-/// Where the admin server listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// TCP.
-    Tcp(ListenAddress),
-    /// `unix:/path`; the socket has mode 0600.
-    Unix(PathBuf),
+/// Peers that are believed when they say for whom a request is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    /// Those with an address in one of these.
+    pub networks: Vec<IpNet>,
+    /// Those of a Unix socket, which have no address.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    /// Whether `peer` is one; `None`: it comes over a Unix socket.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        match peer {
+            Some(ip) => self.networks.iter().any(|net| net.contains(&ip)),
+            None => self.unix,
+        }
+    }
 }
 
 /// Least level of events that are written.

@@ -17,8 +17,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
@@ -31,8 +29,9 @@ use crate::model::units::show_duration;
 use crate::snapshot::{Listener, ListenerState, Snapshot, clients};
 use crate::telemetry::metrics::{ListenerMetrics, ListenerSheet};
 use crate::telemetry::outcome::Reason;
+use crate::transport::conn::{Conn, Unwatched};
 use crate::transport::descriptors::Descriptor;
-use crate::transport::listen::{BACKLOG, Listening};
+use crate::transport::listen::{Acceptor, BACKLOG, Incoming, Listening};
 
 /// Between two looks while nothing may be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -118,19 +117,21 @@ impl Running {
 /// A connection from a client, counted until this is dropped.
 pub struct Accepted {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Conn,
     /// What the connection holds beside the socket.
     pub client: ClientGuard,
 }
 
 /// What a client connection holds beside its socket.
 pub struct ClientGuard {
-    /// The other side.
-    pub peer: SocketAddr,
+    /// The other side; a peer over a Unix socket has no address.
+    pub peer: Option<SocketAddr>,
     /// The listener.
     pub running: Rc<Running>,
     /// Its deadline.
     pub session: Session,
+    /// Answers of the proxy's own so far, modulo 256.
+    pub own_answers: u8,
     metrics: Arc<ListenerMetrics>,
     worker: u32,
     _counted: Counted,
@@ -195,16 +196,15 @@ impl Drop for Counted {
 
 /// A connection on its way to another worker.
 pub struct Handed {
-    stream: std::net::TcpStream,
-    peer: SocketAddr,
+    stream: Unwatched,
+    peer: Option<SocketAddr>,
     pub(super) listener: u64,
     counted: Counted,
 }
 
 /// Starts the accept loop of `running` on `socket`.
 pub(super) fn start(socket: Listening, running: Rc<Running>, worker: Rc<Worker>) {
-    let (socket, ours) = socket.into_parts();
-    let socket = match TcpListener::from_std(socket) {
+    let socket = match socket.watch() {
         Ok(socket) => socket,
         Err(error) => {
             running.closed.set(true);
@@ -214,25 +214,22 @@ pub(super) fn start(socket: Listening, running: Rc<Running>, worker: Rc<Worker>)
     tokio::task::spawn_local(async move {
         accept_until_stopped(&socket, &running, &worker).await;
         empty_queue(socket, &running, &worker);
-        drop(ours);
         running.closed.set(true);
     });
 }
 
-async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
+async fn accept_until_stopped(socket: &Acceptor, running: &Rc<Running>, worker: &Rc<Worker>) {
     while !running.is_stopped() {
         let next = tokio::select! {
             next = poll_fn(|cx| poll_next(cx, socket, running, worker)) => next,
             () = running.stop.notified() => continue,
         };
         match next {
-            Next::Connection(stream, peer, open) => {
-                distribute(stream, peer, open, running, worker);
-            }
+            Next::Connection(incoming, open) => distribute(incoming, open, running, worker),
             Next::Failed(error) => survive(&error, running, worker).await,
             Next::NotNow(reason) => {
                 hold(reason, None, running, worker);
-                if reason == Reason::DescriptorLimit && somebody_waits(socket) {
+                if reason == Reason::DescriptorLimit && socket.somebody_waits() {
                     make_room(running, worker);
                 }
                 pause(running, PAUSE).await;
@@ -243,7 +240,7 @@ async fn accept_until_stopped(socket: &TcpListener, running: &Rc<Running>, worke
 
 /// What comes out of a listening socket.
 enum Next {
-    Connection(TcpStream, SocketAddr, OpenConnection),
+    Connection(Incoming, OpenConnection),
     Failed(io::Error),
     NotNow(Reason),
 }
@@ -252,7 +249,7 @@ enum Next {
 /// for the same last place cannot both have it.
 fn poll_next(
     cx: &mut Context<'_>,
-    socket: &TcpListener,
+    socket: &Acceptor,
     running: &Running,
     worker: &Worker,
 ) -> Poll<Next> {
@@ -262,7 +259,7 @@ fn poll_next(
         Err(reason) => return Poll::Ready(Next::NotNow(reason)),
     };
     socket.poll_accept(cx).map(|accepted| match accepted {
-        Ok((stream, peer)) => Next::Connection(stream, peer, open),
+        Ok(incoming) => Next::Connection(incoming, open),
         Err(error) => Next::Failed(error),
     })
 }
@@ -316,12 +313,6 @@ fn used_by(listener: &Listener) -> usize {
     2 * listener.state.open.load(Ordering::Relaxed) as usize
 }
 
-/// Whether a connection waits to be accepted.
-fn somebody_waits(socket: &TcpListener) -> bool {
-    let mut ready = [PollFd::new(socket, PollFlags::IN)];
-    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-}
-
 /// Ends connections that rest: of this listener, if it has more than its share, else of any.
 fn make_room(running: &Running, worker: &Worker) {
     let (held, place) = running.view(worker);
@@ -369,8 +360,7 @@ async fn survive(error: &io::Error, running: &Running, worker: &Worker) {
 }
 
 fn distribute(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): Incoming,
     open: OpenConnection,
     running: &Rc<Running>,
     worker: &Rc<Worker>,
@@ -394,7 +384,7 @@ fn distribute(
     let Some(other) = peer_worker else {
         return serve(stream, peer, counted, listener, running, worker);
     };
-    let Ok(stream) = stream.into_std() else {
+    let Ok(stream) = stream.unwatch() else {
         return;
     };
     let handed = Handed {
@@ -414,14 +404,14 @@ struct TooMany;
 /// Takes the peer's place among the connections of its address, if those are limited. Trusted proxies bring many clients.
 fn client_place(
     listener: &Listener,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     worker: &Worker,
 ) -> Result<Option<clients::Client>, TooMany> {
-    let Some(limit) = listener.limits.connections_per_client else {
+    let (Some(limit), Some(peer)) = (listener.limits.connections_per_client, peer) else {
         return Ok(None);
     };
     let ip = peer.ip().to_canonical();
-    if listener.trusted_proxies.iter().any(|net| net.contains(&ip)) {
+    if listener.trusted_proxies.trusts(Some(ip)) {
         return Ok(None);
     }
     let whole = listener.limits.connections.unwrap_or_else(|| {
@@ -437,7 +427,7 @@ fn client_place(
 pub(super) fn take_over(handed: Handed, running: Rc<Running>, worker: &Rc<Worker>) {
     let (held, place) = running.view(worker);
     let listener = &held.listeners[place];
-    match TcpStream::from_std(handed.stream) {
+    match Conn::watch(handed.stream) {
         Ok(stream) => serve(
             stream,
             handed.peer,
@@ -451,17 +441,18 @@ pub(super) fn take_over(handed: Handed, running: Rc<Running>, worker: &Rc<Worker
 }
 
 fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Conn,
+    peer: Option<SocketAddr>,
     counted: Counted,
     listener: &Listener,
     running: &Rc<Running>,
     worker: &Rc<Worker>,
 ) {
     let client = ClientGuard {
-        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        peer: peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         running: Rc::clone(running),
         session: worker.sessions.enter(running.id),
+        own_answers: 0,
         metrics: Arc::clone(&listener.metrics),
         worker: worker.index as u32,
         _counted: counted,
@@ -481,21 +472,17 @@ fn serve(
 }
 
 /// Serves what the kernel has let in already, then closes the socket.
-fn empty_queue(socket: TcpListener, running: &Rc<Running>, worker: &Rc<Worker>) {
-    let Ok(socket) = socket.into_std() else {
+fn empty_queue(socket: Acceptor, running: &Rc<Running>, worker: &Rc<Worker>) {
+    let Ok(socket) = socket.close() else {
         return;
     };
     // No more than a queue holds: new ones may come as long as the socket is open.
     for _ in 0..BACKLOG {
         match socket.accept() {
-            Ok((stream, peer)) => {
-                if stream.set_nonblocking(true).is_ok()
-                    && let Ok(stream) = TcpStream::from_std(stream)
-                {
-                    let (held, place) = running.view(worker);
-                    let open = OpenConnection::new(&held.listeners[place].state);
-                    distribute(stream, peer, open, running, worker);
-                }
+            Ok(incoming) => {
+                let (held, place) = running.view(worker);
+                let open = OpenConnection::new(&held.listeners[place].state);
+                distribute(incoming, open, running, worker);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(_) => return,

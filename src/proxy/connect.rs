@@ -17,6 +17,8 @@ use super::passages::Passage;
 use super::pool::Upstream;
 use super::sessions::{Fired, Session};
 use super::worker::Worker;
+use crate::model::address::SocketAddress;
+use crate::snapshot::Listener;
 use crate::telemetry::outcome::BackendError;
 use crate::telemetry::seldom::Seldom;
 use crate::transport::dial::{self, DialError};
@@ -39,8 +41,7 @@ pub enum ConnectError {
     Drained,
 }
 
-/// Connects to the endpoint, trying its addresses in order; the `connect` timeout is shared among them.
-/// `until`, in the table's milliseconds, bounds it as well. `depth` is how often a TCP session has passed this process.
+/// Connects to the endpoint within the cluster's `connect` timeout. `until`, in the table's milliseconds, bounds it as well. `depth` is how often a TCP session has passed this process.
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.
@@ -56,66 +57,78 @@ pub async fn connect(
     let Some(descriptor) = worker.shared.descriptors.take_for_backend() else {
         return Err(ConnectError::Exhausted);
     };
-    let share = picked.cluster().timeouts.connect / endpoint.addresses.len().max(1) as u32;
-    let mut failure = ConnectError::Unreachable;
-    for &address in endpoint.addresses.iter() {
-        worker.sessions.tell_time(Instant::now());
-        let now = worker.sessions.now();
-        if until <= now {
-            return Err(ConnectError::TotalTimeout);
-        }
-        session.set_deadline_at(until.min(now.saturating_add(share.as_millis() as u64)));
-        let passage = depth.and_then(|depth| note_passage(worker, picked, address, depth + 1));
-        let (socket, passage) = passage.unzip();
-        let mut dialling = pin!(async {
-            match socket {
-                Some(socket) => dial::connect(socket, address).await,
-                None => dial::dial(address).await,
-            }
-        });
-        let result = poll_fn(|cx| {
-            if let Poll::Ready(result) = dialling.as_mut().poll(cx) {
-                return Poll::Ready(Ok(result));
-            }
-            session.poll_fired(cx).map(Err)
-        });
-        match result.await {
-            Ok(Ok(stream)) => {
-                sheet.connections.increment();
-                if endpoint.backend.report_connected() {
-                    worker.report_health();
-                }
-                return Ok(Upstream {
-                    stream,
-                    address,
-                    descriptor,
-                    passage,
-                });
-            }
-            Ok(Err(DialError::Local(error))) => {
-                if let Some(more) = EXHAUSTED.pass() {
-                    warn!(%error, more, "cannot connect to backends for want of descriptors, ports or memory");
-                }
-                return Err(ConnectError::Exhausted);
-            }
-            Ok(Err(DialError::Backend(error))) => {
-                debug!(backend = %endpoint.backend.label(), %address, %error, "no connection");
-                failure = ConnectError::Unreachable;
-            }
-            Err(Fired::Deadline) if until <= session.past() => {
-                return Err(ConnectError::TotalTimeout);
-            }
-            Err(Fired::Deadline) => failure = ConnectError::Timeout,
-            Err(Fired::Drained) => return Err(ConnectError::Drained),
-            // Nothing at work is evicted; the deadline that was set before has taken such a word back.
-            Err(Fired::Evicted) => failure = ConnectError::Timeout,
-        }
+    let Some(address) = &endpoint.address else {
+        return Err(failed(worker, picked, ConnectError::Unreachable));
+    };
+    worker.sessions.tell_time(Instant::now());
+    let now = worker.sessions.now();
+    if until <= now {
+        return Err(ConnectError::TotalTimeout);
     }
+    let patience = picked.cluster().timeouts.connect.as_millis() as u64;
+    session.set_deadline_at(until.min(now.saturating_add(patience)));
+    let passage = depth.and_then(|depth| note_passage(worker, picked, address.ip()?, depth + 1));
+    let (socket, passage) = passage.unzip();
+    let mut dialling = pin!(async {
+        match (socket, address) {
+            (Some(socket), SocketAddress::Ip(address)) => dial::connect(socket, *address).await,
+            _ => dial::dial(address).await,
+        }
+    });
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = dialling.as_mut().poll(cx) {
+            return Poll::Ready(Ok(result));
+        }
+        session.poll_fired(cx).map(Err)
+    });
+    let failure = match result.await {
+        Ok(Ok(stream)) => {
+            sheet.connections.increment();
+            if endpoint.backend.report_connected() {
+                worker.report_health();
+            }
+            return Ok(Upstream {
+                stream,
+                address: address.clone(),
+                descriptor,
+                passage,
+            });
+        }
+        Ok(Err(DialError::Local(error))) => {
+            if let Some(more) = EXHAUSTED.pass() {
+                warn!(%error, more, "cannot connect to backends for want of descriptors, ports or memory");
+            }
+            return Err(ConnectError::Exhausted);
+        }
+        Ok(Err(DialError::Backend(error))) => {
+            debug!(backend = %endpoint.backend.label(), %address, %error, "no connection");
+            ConnectError::Unreachable
+        }
+        Err(Fired::Deadline) if until <= session.past() => return Err(ConnectError::TotalTimeout),
+        Err(Fired::Drained) => return Err(ConnectError::Drained),
+        // Nothing at work is evicted; the deadline that was set before has taken such a word back.
+        Err(Fired::Deadline | Fired::Evicted) => ConnectError::Timeout,
+    };
+    Err(failed(worker, picked, failure))
+}
+
+/// Holds the failure against the backend.
+fn failed(worker: &Worker, picked: &Picked, failure: ConnectError) -> ConnectError {
+    let endpoint = picked.endpoint();
+    let sheet = endpoint.metrics.sheet(worker.index);
     sheet.errors[BackendError::Connect.index()].increment();
     if endpoint.backend.report_refused() {
         worker.report_health();
     }
-    Err(failure)
+    failure
+}
+
+fn is_at_port(listener: &Listener, port: u16) -> bool {
+    listener
+        .sockets
+        .address()
+        .ip()
+        .is_some_and(|own| own.port() == port)
 }
 
 /// A noted socket for a TCP session that may come back: its backend has the port of a listener of this process and an
@@ -127,7 +140,7 @@ fn note_passage(
     depth: usize,
 ) -> Option<(TcpSocket, Passage)> {
     let mut listeners = picked.snapshot().listeners.iter();
-    if !listeners.any(|listener| listener.sockets.local_addr().port() == address.port()) {
+    if !listeners.any(|listener| is_at_port(listener, address.port())) {
         return None;
     }
     let (socket, local) = dial::bind_beside(address)?;

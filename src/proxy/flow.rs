@@ -14,8 +14,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::transport::conn::Conn;
 use crate::transport::{room, socket, stream};
 
 /// Read of a head, and of a body whose sink has just not taken all.
@@ -57,7 +57,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     fn peer_has_ended(&self) -> bool;
 }
 
-impl Stream for TcpStream {
+impl Stream for Conn {
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         stream::poll_receive(self, cx, buffer)
     }

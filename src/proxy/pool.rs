@@ -7,12 +7,12 @@
 //! the request before would be read as the answer to the next one.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use foldhash::fast::RandomState;
-use tokio::net::TcpStream;
 
 use super::passages::Passage;
+use crate::model::address::SocketAddress;
+use crate::transport::conn::Conn;
 use crate::transport::descriptors::Descriptor;
 use crate::transport::stream::is_quiet;
 
@@ -20,9 +20,9 @@ use crate::transport::stream::is_quiet;
 #[derive(Debug)]
 pub struct Upstream {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Conn,
     /// Where it leads: a name may have moved on since.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// Its place in the descriptor budget.
     pub descriptor: Descriptor,
     /// That of a TCP session which may come back to this process.
@@ -43,12 +43,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The connection to `backend` that was used last, if it is alive and leads to one of `addresses`.
+    /// The connection to `backend` that was used last, if it is alive and leads to `address`.
     /// `used_since`: at the earliest then.
     pub fn take(
         &mut self,
         backend: u64,
-        addresses: &[SocketAddr],
+        address: &SocketAddress,
         now: u64,
         used_since: u64,
     ) -> Option<Upstream> {
@@ -58,7 +58,7 @@ impl Pool {
                 connections.push(idle);
                 return None;
             }
-            let is_current = addresses.contains(&idle.upstream.address);
+            let is_current = idle.upstream.address == *address;
             if idle.until > now && is_current && is_quiet(&idle.upstream.stream) {
                 return Some(idle.upstream);
             }
@@ -97,7 +97,7 @@ impl Pool {
 
 /// Whether the runtime has heard nothing from the peer. Costs a system call only if it has: good enough for a look at
 /// all that rests.
-fn seems_quiet(stream: &TcpStream) -> bool {
+fn seems_quiet(stream: &Conn) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
@@ -108,12 +108,13 @@ mod tests {
 
     use super::*;
     use crate::transport::descriptors::Descriptors;
+    use crate::transport::dial::dial;
 
     #[tokio::test]
     async fn what_comes_unasked_disqualifies_before_the_runtime_knows() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
+        let address = SocketAddress::Ip(listener.local_addr().unwrap());
+        let stream = dial(&address).await.unwrap();
         let (mut backend, _) = listener.accept().unwrap();
         // The runtime looks, and sees that there is nothing.
         assert!(seems_quiet(&stream));
@@ -122,15 +123,15 @@ mod tests {
         let mut pool = Pool::default();
         let upstream = Upstream {
             stream,
-            address,
+            address: address.clone(),
             descriptor,
             passage: None,
         };
         pool.put(1, upstream, 0, 1000, 1);
-        let upstream = pool.take(1, &[address], 10, 0).expect("it is quiet");
+        let upstream = pool.take(1, &address, 10, 0).expect("it is quiet");
         pool.put(1, upstream, 10, 1000, 1);
         // Nothing is awaited from here on, so the runtime cannot hear of it.
         backend.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        assert!(pool.take(1, &[address], 20, 0).is_none());
+        assert!(pool.take(1, &address, 20, 0).is_none());
     }
 }

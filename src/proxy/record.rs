@@ -71,7 +71,7 @@ impl SessionOutcome {
         worker.log.borrow_mut().write(&Record {
             time: SystemTime::now(),
             listener: client.listener_name(),
-            client: Some(client.peer.ip()),
+            client: client.peer.map(|peer| peer.ip()),
             peer: client.peer,
             id: b"",
             protocol: "tcp",
@@ -191,7 +191,7 @@ pub fn record_exchange(
         listener: &names.listener.name,
         client: match exchange.facts.client_unknown {
             true => None,
-            false => Some(exchange.facts.client.unwrap_or(client.peer.ip())),
+            false => exchange.facts.client.or(client.peer.map(|peer| peer.ip())),
         },
         peer: client.peer,
         id: capture.get(&capture.id),

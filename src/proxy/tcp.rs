@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::balance::{Pick, hash_key};
 use crate::snapshot::Cluster;
 use crate::telemetry::outcome::{Reason, RetryReason};
-use tokio::net::TcpStream;
+use crate::transport::conn::Conn;
 
 /// Serves one connection of a tcp listener.
 pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
@@ -62,14 +62,16 @@ async fn reach(
     place: usize,
     outcome: &mut SessionOutcome,
 ) -> Result<(Upstream, Detached), Reason> {
-    let depth = worker.shared.passages.depth_of(client.peer);
+    let depth = client
+        .peer
+        .map_or(0, |peer| worker.shared.passages.depth_of(peer));
     if depth > MOST {
         return Err(Reason::Loop);
     }
     let index = held.listeners[place].cluster.ok_or(Reason::NoRoute)?;
     let cluster = &held.clusters[index];
     // Bytes have no path and no fields, whatever `hash_key` says; what they have is where they come from.
-    let key = client_key(cluster, client.peer.ip());
+    let key = client_key(cluster, client.peer.map(|peer| peer.ip()));
     outcome.cluster = Some(cluster.name.clone());
     let mut tried = Vec::new();
     let mut reason = Reason::NoBackend;
@@ -110,11 +112,12 @@ async fn reach(
     Err(reason)
 }
 
-/// Hash of a client's address.
-pub(super) fn client_key(cluster: &Cluster, client: IpAddr) -> u64 {
+/// Hash of a client's address; that of nothing for a client that has none.
+pub(super) fn client_key(cluster: &Cluster, client: Option<IpAddr>) -> u64 {
     match client {
-        IpAddr::V4(ip) => hash_key(cluster.hash_seed, &ip.octets()),
-        IpAddr::V6(ip) => hash_key(cluster.hash_seed, &ip.octets()),
+        Some(IpAddr::V4(ip)) => hash_key(cluster.hash_seed, &ip.octets()),
+        Some(IpAddr::V6(ip)) => hash_key(cluster.hash_seed, &ip.octets()),
+        None => hash_key(cluster.hash_seed, &[]),
     }
 }
 
@@ -129,8 +132,8 @@ pub(super) fn drain_if_departed(session: &Session, picked: &Picked, drain_timeou
 /// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections. If it `rests`, it may be
 /// evicted until the first byte has moved.
 pub(super) async fn join(
-    stream: &mut TcpStream,
-    upstream: &mut TcpStream,
+    stream: &mut Conn,
+    upstream: &mut Conn,
     mut relay: Relay,
     tunnel: Duration,
     rests: bool,

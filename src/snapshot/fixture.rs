@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::{Cluster, Departing, Endpoint, Listener, ListenerState, Snapshot};
 use crate::balance::{Balancer, Member};
+use crate::model::address::SocketAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry,
+    Protocol, Resolve, Retry, TrustedProxies,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -29,7 +30,7 @@ pub(crate) fn endpoint(cluster: &str, address: &str) -> Endpoint {
         backend,
         weight: 1,
         backup: false,
-        addresses: resolved.into_iter().collect(),
+        address: resolved.map(SocketAddress::Ip),
     }
 }
 
@@ -76,12 +77,12 @@ pub(crate) fn listener(name: &str, address: &str) -> Listener {
     let local: SocketAddr = address.parse().unwrap();
     Listener {
         name: name.into(),
-        address: local.into(),
+        address: address.parse().unwrap(),
         protocol: Protocol::Http,
         sockets: Arc::new(BoundSockets::at(local)),
         timeouts: ListenerTimeouts::default(),
         limits: ListenerLimits::default(),
-        trusted_proxies: Vec::new(),
+        trusted_proxies: TrustedProxies::default(),
         via: false,
         expose_request_id: false,
         routes: Table::new(Vec::new()),

@@ -13,23 +13,21 @@ pub mod pause;
 pub mod publish;
 pub mod registry;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use clients::ClientCounts;
-use ipnet::IpNet;
 use pause::Pauses;
 
 use crate::balance::Balancer;
-use crate::model::address::ListenAddress;
+use crate::model::address::{BindAddress, SocketAddress};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::page::{ErrorPages, Page};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry,
+    Protocol, Resolve, Retry, TrustedProxies,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
@@ -69,7 +67,7 @@ pub struct Listener {
     /// Name of metrics and log.
     pub name: Arc<str>,
     /// Address of the file.
-    pub address: ListenAddress,
+    pub address: BindAddress,
     /// What is spoken.
     pub protocol: Protocol,
     /// The bound sockets, one for each worker; the same object while the listener stays.
@@ -79,7 +77,7 @@ pub struct Listener {
     /// Limits.
     pub limits: ListenerLimits,
     /// Networks whose X-Forwarded-* are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// Whether requests and responses get a Via field.
     pub via: bool,
     /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
@@ -203,6 +201,6 @@ pub struct Endpoint {
     pub weight: u32,
     /// Used only while no other is healthy.
     pub backup: bool,
-    /// Where to connect to: one address, or none while the name has not been resolved.
-    pub addresses: Arc<[SocketAddr]>,
+    /// Where to connect to; `None` while the name has not been resolved.
+    pub address: Option<SocketAddress>,
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::model::address::BackendAddress;
+use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
@@ -16,7 +16,7 @@ pub struct Place {
     /// As the file or the member set gave it.
     pub written: BackendAddress,
     /// Where to connect to; `None` for a name that has not been resolved.
-    pub at: Option<SocketAddr>,
+    pub at: Option<SocketAddress>,
     /// The one address that is used of its name, so that the name alone is its label.
     pub one: bool,
 }
@@ -26,15 +26,17 @@ impl Place {
     pub fn of(address: SocketAddr) -> Self {
         Self {
             written: BackendAddress::Ip(address),
-            at: Some(address),
+            at: Some(address.into()),
             one: false,
         }
     }
 
     fn backend(&self, cluster: &str) -> Backend {
         let written = self.written.clone();
-        match self.at {
-            Some(at) if !self.one => Backend::at(cluster.into(), written, at.ip()),
+        match &self.at {
+            Some(SocketAddress::Ip(at)) if !self.one => {
+                Backend::at(cluster.into(), written, at.ip())
+            }
             _ => Backend::new(cluster.into(), written),
         }
     }
@@ -209,7 +211,7 @@ mod tests {
         let mut of = |at: Option<&str>, one: bool| {
             let place = Place {
                 written: "db.internal:5432".parse().unwrap(),
-                at: at.map(|at| at.parse().unwrap()),
+                at: at.map(|at| SocketAddress::Ip(at.parse().unwrap())),
                 one,
             };
             let (backend, counters) = registry.backend("a", &place);

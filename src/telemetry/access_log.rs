@@ -40,7 +40,7 @@ pub struct Record<'a> {
     /// The client, as told by proxies that are trusted; `None` if what they told cannot be read.
     pub client: Option<IpAddr>,
     /// The other end of the socket.
-    pub peer: SocketAddr,
+    pub peer: Option<SocketAddr>,
     /// X-Request-Id.
     pub id: &'a [u8],
     /// `HTTP/1.1`, `HTTP/1.0` or `tcp`.
@@ -94,7 +94,9 @@ pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
     if let Some(client) = record.client {
         quoted(out, "client", format_args!("{client}"));
     }
-    quoted(out, "peer", format_args!("{}", record.peer));
+    if let Some(peer) = record.peer {
+        quoted(out, "peer", format_args!("{peer}"));
+    }
     text(out, "id", record.id);
     text(out, "protocol", record.protocol.as_bytes());
     text(out, "method", record.method);

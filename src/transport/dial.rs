@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, UnixStream};
 
+use super::conn::Conn;
 use super::socket;
+use crate::model::address::SocketAddress;
 
 /// Why there is no connection, by whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,14 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// By whose fault a Unix socket cannot be connected to. `EAGAIN`: its queue is full (unix(7)).
+    fn of_unix(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Local(error),
+            _ => Self::Backend(error),
+        }
+    }
+
     /// By whose fault `address` cannot be connected to.
     fn of(error: io::Error, address: SocketAddr) -> Self {
         match error.raw_os_error() {
@@ -50,8 +60,14 @@ fn has_source(address: SocketAddr) -> bool {
 ///
 /// # Errors
 /// What the system said, by whose fault it is.
-pub async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
-    connect(socket_for(address)?, address).await
+pub async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
+    match address {
+        SocketAddress::Ip(address) => connect(socket_for(*address)?, *address).await,
+        SocketAddress::Unix(address) => {
+            let connected = UnixStream::connect(address.path()).await;
+            connected.map(Conn::Unix).map_err(DialError::of_unix)
+        }
+    }
 }
 
 /// A socket that is bound to the address of this machine that `address` names, and its own address: who accepts its
@@ -67,9 +83,11 @@ pub fn bind_beside(address: SocketAddr) -> Option<(TcpSocket, SocketAddr)> {
 ///
 /// # Errors
 /// As [`dial`].
-pub async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<TcpStream, DialError> {
+pub async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<Conn, DialError> {
     let connected = socket.connect(address).await;
-    connected.map_err(|error| DialError::of(error, address))
+    connected
+        .map(Conn::Tcp)
+        .map_err(|error| DialError::of(error, address))
 }
 
 fn socket_for(address: SocketAddr) -> Result<TcpSocket, DialError> {
@@ -104,6 +122,19 @@ mod tests {
             (libc::ETIMEDOUT, false),
         ] {
             let error = DialError::of(io::Error::from_raw_os_error(code), address);
+            assert_eq!(matches!(error, DialError::Local(_)), local, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_the_fault_of_who_listens() {
+        for (code, local) in [
+            (libc::EMFILE, true),
+            (libc::EAGAIN, false),
+            (libc::ENOENT, false),
+            (libc::EACCES, false),
+        ] {
+            let error = DialError::of_unix(io::Error::from_raw_os_error(code));
             assert_eq!(matches!(error, DialError::Local(_)), local, "{error}");
         }
     }

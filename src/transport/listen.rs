@@ -4,18 +4,25 @@
 //! once without it first: that fails if anybody listens there. If those are sockets of our own alone ([`super::ours`]), as
 //! when a listener moves from `127.0.0.1:80` to `:80`, it is shared all the same. Options that accepted sockets inherit on Linux (no
 //! Nagle delay, keep-alive, user timeout) are set here, once, instead of once for each connection.
+//!
+//! A Unix socket has one queue ([`super::unix`]), which all workers share.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
 
+use super::conn::{Conn, Unwatched};
 use super::ours::{self, Ours};
 use super::socket;
-use crate::model::address::ListenAddress;
+use super::unix::{self, Access, SocketFile};
+use crate::model::address::{BindAddress, ListenAddress, SocketAddress, UnixAddress};
 
 /// Connections that the kernel keeps ready to be accepted, for each worker; the system may lower it.
 pub const BACKLOG: i32 = 4096;
@@ -25,7 +32,7 @@ pub const BACKLOG: i32 = 4096;
 #[error("cannot listen on {address}: {}", explain(.source))]
 pub struct BindError {
     /// The address of the file.
-    pub address: ListenAddress,
+    pub address: BindAddress,
     /// What the system said.
     #[source]
     pub source: io::Error,
@@ -37,6 +44,7 @@ fn explain(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned()
         }
+        io::ErrorKind::AlreadyExists => "there is another file of that name".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine does not have the address".to_owned(),
         _ => error.to_string(),
     }
@@ -46,25 +54,35 @@ fn explain(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct BoundSockets {
     id: u64,
-    local_addr: SocketAddr,
+    address: SocketAddress,
     sockets: Box<[Mutex<Option<Listening>>]>,
 }
 
 impl BoundSockets {
-    /// Binds `address` for `workers` workers and begins to listen. Connections queue from now on.
+    /// Binds `address` for `workers` workers and begins to listen. Connections queue from now on. Every user of the
+    /// machine who can reach its file may connect to a Unix socket.
     ///
     /// # Errors
     /// The address and what the system said.
-    pub fn bind(address: ListenAddress, workers: usize) -> Result<Self, BindError> {
-        bind_all(address, workers).map_err(|source| BindError { address, source })
+    pub fn bind(address: &BindAddress, workers: usize) -> Result<Self, BindError> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let (address, sockets) = bind(address, Access::Everybody, workers, BACKLOG)?;
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address,
+            sockets: sockets
+                .into_iter()
+                .map(|socket| Mutex::new(Some(socket)))
+                .collect(),
+        })
     }
 
-    /// Stands in for sockets bound to `local_addr`, of which there are none.
+    /// Stands in for sockets bound to `address`, of which there are none.
     #[cfg(test)]
-    pub(crate) fn at(local_addr: SocketAddr) -> Self {
+    pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
             id: 0,
-            local_addr,
+            address: address.into(),
             sockets: Box::default(),
         }
     }
@@ -75,8 +93,8 @@ impl BoundSockets {
     }
 
     /// The bound address, with the port that the system chose for port 0.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn address(&self) -> &SocketAddress {
+        &self.address
     }
 
     /// The socket of `worker`, which takes it once.
@@ -88,48 +106,193 @@ impl BoundSockets {
     }
 }
 
-fn bind_all(address: ListenAddress, workers: usize) -> io::Result<BoundSockets> {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// One socket that listens on `address`, and where that is.
+///
+/// # Errors
+/// The address and what the system said.
+pub fn bind_one(
+    address: &BindAddress,
+    access: Access,
+    backlog: i32,
+) -> Result<(SocketAddress, Listening), BindError> {
+    let (bound, mut sockets) = bind(address, access, 1, backlog)?;
+    let socket = sockets.pop().ok_or_else(|| BindError {
+        address: address.clone(),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    })?;
+    Ok((bound, socket))
+}
+
+fn bind(
+    address: &BindAddress,
+    access: Access,
+    count: usize,
+    backlog: i32,
+) -> Result<(SocketAddress, Vec<Listening>), BindError> {
+    let bound = match address {
+        BindAddress::Tcp(address) => bind_tcp(*address, count, backlog),
+        BindAddress::Unix(address) => bind_unix(address, access, count, backlog),
+    };
+    bound.map_err(|source| BindError {
+        address: address.clone(),
+        source,
+    })
+}
+
+fn bind_tcp(
+    address: ListenAddress,
+    count: usize,
+    backlog: i32,
+) -> io::Result<(SocketAddress, Vec<Listening>)> {
     let wanted = address.socket_addr();
     let both_families = address.ip().is_none();
-    let bound = match bind_sockets(wanted, both_families, workers, BACKLOG) {
+    let (bound, sockets) = match bind_sockets(wanted, both_families, count, backlog) {
         // ":8080" on a machine without IPv6 means all addresses of IPv4.
         Err(error) if both_families && error.kind() != io::ErrorKind::AddrInUse => {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-            bind_sockets(v4, false, workers, BACKLOG)?
+            bind_sockets(v4, false, count, backlog)?
         }
         bound => bound?,
     };
-    let (local_addr, sockets) = bound;
-    Ok(BoundSockets {
-        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        local_addr,
-        sockets: sockets
-            .into_iter()
-            .map(|socket| Mutex::new(Some(socket)))
-            .collect(),
-    })
+    Ok((bound.into(), sockets))
+}
+
+fn bind_unix(
+    address: &UnixAddress,
+    access: Access,
+    count: usize,
+    backlog: i32,
+) -> io::Result<(SocketAddress, Vec<Listening>)> {
+    let (socket, file) = unix::bind(address.path(), access, backlog)?;
+    let file = Arc::new(file);
+    let sockets = (0..count).map(|_| {
+        Ok(Listening {
+            socket: StdListener::Unix(socket.try_clone()?),
+            keep: Keep {
+                _ours: Ours::count(),
+                _file: Some(Arc::clone(&file)),
+            },
+        })
+    });
+    let sockets = sockets.collect::<io::Result<_>>()?;
+    Ok((SocketAddress::Unix(address.clone()), sockets))
 }
 
 /// A socket that listens, known as one of this process until it is dropped.
 #[derive(Debug)]
 pub struct Listening {
-    socket: TcpListener,
-    ours: Ours,
+    socket: StdListener,
+    keep: Keep,
+}
+
+#[derive(Debug)]
+enum StdListener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// What goes after the socket has gone.
+#[derive(Debug)]
+struct Keep {
+    _ours: Ours,
+    _file: Option<Arc<SocketFile>>,
 }
 
 impl Listening {
-    /// Where it is bound.
+    /// Has the runtime watch it.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// The runtime cannot.
+    pub fn watch(self) -> io::Result<Acceptor> {
+        let socket = match self.socket {
+            StdListener::Tcp(socket) => Watched::Tcp(TcpListener::from_std(socket)?),
+            StdListener::Unix(socket) => Watched::Unix(UnixListener::from_std(socket)?),
+        };
+        Ok(Acceptor {
+            socket,
+            keep: self.keep,
+        })
+    }
+}
+
+/// A listening socket that the runtime watches.
+#[derive(Debug)]
+pub struct Acceptor {
+    socket: Watched,
+    keep: Keep,
+}
+
+#[derive(Debug)]
+enum Watched {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection, and the address of who made it, which a Unix socket does not tell.
+pub type Incoming = (Conn, Option<SocketAddr>);
+
+impl Acceptor {
+    /// The next connection. Cancel-safe.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Incoming>> {
+        Poll::Ready(Ok(match &self.socket {
+            Watched::Tcp(socket) => {
+                let (stream, peer) = ready!(socket.poll_accept(cx))?;
+                (stream.into(), Some(peer))
+            }
+            Watched::Unix(socket) => (ready!(socket.poll_accept(cx))?.0.into(), None),
+        }))
     }
 
-    /// The socket, and what must be dropped after it.
-    pub fn into_parts(self) -> (TcpListener, Ours) {
-        (self.socket, self.ours)
+    /// Whether a connection waits to be accepted.
+    pub fn somebody_waits(&self) -> bool {
+        let mut ready = [match &self.socket {
+            Watched::Tcp(socket) => PollFd::new(socket, PollFlags::IN),
+            Watched::Unix(socket) => PollFd::new(socket, PollFlags::IN),
+        }];
+        poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Takes it from the runtime, for what the kernel has let in already.
+    ///
+    /// # Errors
+    /// The runtime does not give it.
+    pub fn close(self) -> io::Result<Closing> {
+        let socket = match self.socket {
+            Watched::Tcp(socket) => StdListener::Tcp(socket.into_std()?),
+            Watched::Unix(socket) => StdListener::Unix(socket.into_std()?),
+        };
+        Ok(Closing {
+            socket,
+            _keep: self.keep,
+        })
+    }
+}
+
+/// A listening socket that is closed when this is dropped.
+#[derive(Debug)]
+pub struct Closing {
+    socket: StdListener,
+    _keep: Keep,
+}
+
+impl Closing {
+    /// A connection that the kernel has let in.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none, else what the system said.
+    pub fn accept(&self) -> io::Result<Incoming> {
+        match &self.socket {
+            StdListener::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((Conn::watch(Unwatched::Tcp(stream))?, Some(peer)))
+            }
+            StdListener::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((Conn::watch(Unwatched::Unix(stream))?, None))
+            }
+        }
     }
 }
 
@@ -138,7 +301,7 @@ impl Listening {
 ///
 /// # Errors
 /// What the system said.
-pub fn bind_sockets(
+fn bind_sockets(
     address: SocketAddr,
     both_families: bool,
     count: usize,
@@ -162,8 +325,11 @@ pub fn bind_sockets(
         socket.listen(backlog)?;
         let ours = Ours::remember(&socket, exact, both_families)?;
         sockets.push(Listening {
-            socket: socket.into(),
-            ours,
+            socket: StdListener::Tcp(socket.into()),
+            keep: Keep {
+                _ours: ours,
+                _file: None,
+            },
         });
     }
     Ok((local_addr, sockets))
@@ -197,16 +363,41 @@ fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_worker_has_a_socket_on_one_port() {
-        let bound = BoundSockets::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        for worker in 0..3 {
-            assert_eq!(
-                bound.take(worker).unwrap().local_addr().unwrap(),
-                bound.local_addr()
-            );
-            assert!(bound.take(worker).is_none());
+    fn bound(address: &str, workers: usize) -> BoundSockets {
+        BoundSockets::bind(&address.parse().unwrap(), workers).unwrap()
+    }
+
+    fn port(sockets: &BoundSockets) -> u16 {
+        sockets.address().ip().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn every_worker_has_a_socket_on_one_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let unix = format!("unix:{}", folder.path().join("a.sock").display());
+        for address in ["127.0.0.1:0", &unix] {
+            let bound = bound(address, 3);
+            let mut acceptors = Vec::new();
+            for worker in 0..3 {
+                acceptors.push(bound.take(worker).unwrap().watch().unwrap());
+                assert!(bound.take(worker).is_none());
+            }
+            let mut clients = Vec::new();
+            for _ in 0..8 {
+                clients.push(super::super::dial::dial(bound.address()).await.unwrap());
+            }
+            // Whoever has it in its queue.
+            let mut accepted = 0;
+            for acceptor in acceptors {
+                let closing = acceptor.close().unwrap();
+                while let Ok((_, peer)) = closing.accept() {
+                    assert_eq!(peer.is_some(), address != unix);
+                    accepted += 1;
+                }
+            }
+            assert_eq!(accepted, clients.len());
         }
+        assert!(!folder.path().join("a.sock").exists());
     }
 
     #[test]
@@ -214,25 +405,25 @@ mod tests {
         let sharing = open("127.0.0.1:0".parse().unwrap(), false, true).unwrap();
         sharing.listen(1).unwrap();
         let address = local_addr(&sharing).unwrap();
-        let error = BoundSockets::bind(address.into(), 1).unwrap_err();
+        let bind = BindAddress::Tcp(address.into());
+        let error = BoundSockets::bind(&bind, 1).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
 
     #[test]
     fn an_address_may_overlap_with_one_of_ours_and_with_none_of_another_program() {
-        let first = BoundSockets::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
-        let port = first.local_addr().port();
-        let all: ListenAddress = format!("0.0.0.0:{port}").parse().unwrap();
-        let second = BoundSockets::bind(all, 2).unwrap();
+        let first = bound("127.0.0.1:0", 2);
+        let port = port(&first);
+        let all = format!("0.0.0.0:{port}");
+        let second = bound(&all, 2);
         drop(first);
-        let both: ListenAddress = format!(":{port}").parse().unwrap();
-        let third = BoundSockets::bind(both, 2).unwrap();
+        let third = bound(&format!(":{port}"), 2);
         drop(second);
-        let fourth = BoundSockets::bind(format!("127.0.0.1:{port}").parse().unwrap(), 2).unwrap();
+        let fourth = bound(&format!("127.0.0.1:{port}"), 2);
         drop(third);
-        let stranger = TcpListener::bind(("127.0.0.2", port)).unwrap();
-        let error = BoundSockets::bind(all, 2).unwrap_err();
+        let stranger = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+        let error = BoundSockets::bind(&all.parse().unwrap(), 2).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         drop((stranger, fourth));
     }

@@ -29,7 +29,7 @@ fn ours() -> MutexGuard<'static, Vec<Entry>> {
 
 /// One listening socket of this process; forgotten when this is dropped, which must not be before it is closed.
 #[derive(Debug)]
-pub struct Ours(u64);
+pub struct Ours(Option<u64>);
 
 impl Ours {
     /// Remembers a socket that is bound to `address`.
@@ -48,13 +48,21 @@ impl Ours {
             inode,
         });
         COUNT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(inode))
+        Ok(Self(Some(inode)))
+    }
+
+    /// Counts a socket whose address nothing overlaps with.
+    pub fn count() -> Self {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(None)
     }
 }
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        ours().retain(|entry| entry.inode != self.0);
+        if let Some(inode) = self.0 {
+            ours().retain(|entry| entry.inode != inode);
+        }
         COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }

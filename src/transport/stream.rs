@@ -1,4 +1,4 @@
-//! Reads and writes of a TCP stream: the runtime waits for it, the system is called directly.
+//! Reads and writes of a connection: the runtime waits for it, the system is called directly.
 //!
 //! `recv` and `send` of the C library are points at which a thread may be cancelled; in a program of several threads each
 //! call pays for that with two locked instructions, which the five calls of a request need not. As with the runtime's own
@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::conn::Conn;
 
 /// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
 pub fn poll_receive(
-    stream: &TcpStream,
+    stream: &Conn,
     cx: &mut Context<'_>,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
@@ -37,11 +38,7 @@ pub fn poll_receive(
 }
 
 /// Writes as much of `bytes` as the socket takes, at least one; ready at once if it takes some. Cancel-safe.
-pub fn poll_send(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
+pub fn poll_send(stream: &Conn, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         let sent = stream.try_io(Interest::WRITABLE, || {
             Ok(send(stream, bytes, SendFlags::NOSIGNAL)?)
@@ -62,7 +59,7 @@ pub fn poll_send(
 }
 
 /// Whether the kernel has heard nothing of the peer: neither bytes nor an end.
-pub fn is_quiet(stream: &TcpStream) -> bool {
+pub fn is_quiet(stream: &Conn) -> bool {
     matches!(
         recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT),
         Err(rustix::io::Errno::AGAIN)
@@ -79,12 +76,14 @@ mod tests {
     use std::io::{Read, Write};
     use std::task::Waker;
 
+    use tokio::net::TcpStream;
+
     use super::*;
 
-    async fn pair() -> (TcpStream, std::net::TcpStream) {
+    async fn pair() -> (Conn, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
-        (stream.unwrap(), listener.accept().unwrap().0)
+        (stream.unwrap().into(), listener.accept().unwrap().0)
     }
 
     #[tokio::test]

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::admin::members::tests::report;
 use crate::admin::socket::bind;
 use crate::gossip::view::PeerSet;
+use crate::model::address::{BindAddress, UnixAddress};
 use crate::model::backend::{CHECK_DOWN, UNRESOLVED};
-use crate::model::settings::AdminAddress;
 use crate::snapshot::fixture::{WORKERS, cluster, endpoint, listener, snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 use crate::telemetry::outcome::BackendError;
@@ -30,11 +30,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(address: AdminAddress) -> Self {
+    fn start(address: BindAddress) -> Self {
         Self::with_places(PLACES, address)
     }
 
-    fn with_places(places: usize, address: AdminAddress) -> Self {
+    fn with_places(places: usize, address: BindAddress) -> Self {
         let mut endpoints = vec![
             endpoint("app", "10.0.0.1:80"),
             endpoint("app", "app.internal:80"),
@@ -84,7 +84,7 @@ impl Running {
     }
 
     fn tcp() -> Self {
-        Self::start(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()))
+        Self::start(BindAddress::Tcp("127.0.0.1:0".parse().unwrap()))
     }
 
     /// Sends `request` and returns the whole answer.
@@ -349,7 +349,7 @@ async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
 
 #[tokio::test]
 async fn who_is_being_answered_keeps_its_place_and_probes_have_theirs() {
-    let running = Running::with_places(TEXTS, AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    let running = Running::with_places(TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
     // Answers that nobody takes: the members' text is larger than what the sockets hold.
     let mut large = report();
     let member = large.set.members[0].clone();
@@ -400,7 +400,7 @@ async fn who_asks_for_nothing_is_let_go_soon() {
 async fn a_unix_socket_serves_and_goes() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("admin.sock");
-    let running = Running::start(AdminAddress::Unix(path.clone()));
+    let running = Running::start(BindAddress::Unix(UnixAddress::new(&path).unwrap()));
     let stream = UnixStream::connect(&path).await.unwrap();
     // No browser comes this way, so any name will do.
     let request = "GET /healthz HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n";

@@ -1,6 +1,7 @@
 //! The table as text, and answers of servers that are lbproxy's own and of some that are not.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::*;
 use crate::admin::members::tests::{report, with_tokens};
 use crate::admin::{AdminState, Started, bind, serve};
 use crate::gossip::view::Report;
-use crate::model::settings::AdminAddress;
+use crate::model::address::{BindAddress, UnixAddress};
 use crate::snapshot::fixture::{WORKERS, snapshot};
 use crate::snapshot::publish::Publisher;
 
@@ -114,7 +115,7 @@ fn nothing_from_the_network_reaches_the_terminal_as_it_is() {
 }
 
 /// The admin server of a proxy, with this report.
-fn server(address: &AdminAddress, report: Option<Report>) -> (String, watch::Sender<bool>) {
+fn server(address: &BindAddress, report: Option<Report>) -> (String, watch::Sender<bool>) {
     let first = Arc::new(snapshot(1, Vec::new(), Vec::new()));
     let state = AdminState {
         publisher: Arc::new(Publisher::new(first, WORKERS)),
@@ -131,16 +132,20 @@ fn server(address: &AdminAddress, report: Option<Report>) -> (String, watch::Sen
     (address, stop)
 }
 
-fn tcp(address: &str) -> AdminAddress {
-    AdminAddress::Tcp(address.parse().unwrap())
+fn unix(folder: &Path) -> BindAddress {
+    BindAddress::Unix(UnixAddress::new(folder.join("admin.sock")).unwrap())
 }
 
-fn door(address: &AdminAddress) -> Door {
+fn tcp(address: &str) -> BindAddress {
+    BindAddress::Tcp(address.parse().unwrap())
+}
+
+fn door(address: &BindAddress) -> Door {
     Door::Admin(address.clone())
 }
 
 /// What is printed after asking at `address`, or the error.
-async fn asked(address: &AdminAddress, json: bool) -> Result<String, String> {
+async fn asked(address: &BindAddress, json: bool) -> Result<String, String> {
     answer(&door(address), json)
         .await
         .map(|text| String::from_utf8(text).unwrap())
@@ -150,7 +155,7 @@ async fn asked(address: &AdminAddress, json: bool) -> Result<String, String> {
 #[tokio::test]
 async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
     let folder = TempDir::new().unwrap();
-    let unix = AdminAddress::Unix(folder.path().join("admin.sock"));
+    let unix = unix(folder.path());
     let (_, _unix) = server(&unix, Some(report()));
     let (address, _tcp) = server(&tcp("127.0.0.1:0"), Some(report()));
     for address in [unix, tcp(&address)] {
@@ -172,7 +177,7 @@ async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
 }
 
 /// A server that reads a head, writes `answer` so many times and keeps the connection.
-async fn stranger(answer: Vec<u8>, times: usize) -> AdminAddress {
+async fn stranger(answer: Vec<u8>, times: usize) -> BindAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -189,7 +194,7 @@ async fn stranger(answer: Vec<u8>, times: usize) -> AdminAddress {
         }
         let _ = socket.read_u8().await;
     });
-    AdminAddress::Tcp(address.into())
+    BindAddress::Tcp(address.into())
 }
 
 #[tokio::test]
@@ -282,8 +287,8 @@ async fn nobody_is_there() {
     free.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let folder = TempDir::new().unwrap();
     for address in [
-        AdminAddress::Tcp(free.local_addr().unwrap().into()),
-        AdminAddress::Unix(folder.path().join("admin.sock")),
+        BindAddress::Tcp(free.local_addr().unwrap().into()),
+        unix(folder.path()),
     ] {
         assert_eq!(
             asked(&address, false).await.unwrap_err(),

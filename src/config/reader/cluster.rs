@@ -96,6 +96,7 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
         on_up: word(r, table.get("on_up"), &ON_UP),
     };
     warn_of_no_backup(r, table.get("on_up"), &config);
+    warn_of_port(r, table.get("check"), &config);
     let places = ClusterPlaces {
         name: name.span(),
         backends: table.get("backends").map(|slot| slot.place()),
@@ -104,6 +105,19 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
         whole: r.findings.errors() == before,
     };
     (config, places)
+}
+
+/// A Unix socket has no port that a check could take another of.
+fn warn_of_port(r: &mut Reader<'_>, check: Option<Slot<'_>>, config: &ClusterConfig) {
+    let is_unix = |backend: &BackendConfig| matches!(backend.address, BackendAddress::Unix(_));
+    if !config.backends.iter().any(is_unix) {
+        return;
+    }
+    if let Some(DeValue::Table(entries)) = check.map(|slot| slot.value.get_ref())
+        && let Some(port) = entries.get("port")
+    {
+        r.warn_of_no_effect("port", &port.span(), "backends at Unix sockets");
+    }
 }
 
 /// The keys that nothing looks at where bytes are forwarded and not requests.

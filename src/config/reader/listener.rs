@@ -14,8 +14,8 @@ use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::ListenerConfig;
-use crate::model::address::ListenAddress;
-use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol};
+use crate::model::address::{BindAddress, ListenAddress};
+use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol, TrustedProxies};
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
 const KIB: u64 = 1 << 10;
@@ -30,11 +30,12 @@ pub(super) fn listener(
     slot: Slot<'_>,
 ) -> Option<Vec<(ListenerConfig, ListenerPlaces)>> {
     let table = r.table(Some(slot), &keys::LISTENER)?;
-    let expected = "such as \":8080\" or \"127.0.0.1:8080\"";
+    let expected = "such as \":8080\", \"127.0.0.1:8080\" or \"unix:/run/lb.sock\"";
     let address_slot = r.required(&table, "address", expected);
     let read = bound_to(r, address_slot, &format!("an address {expected}"));
     // Port 0 collides with nothing, so it can stand in for an address that could not be read.
-    let address = read.first().map_or(ListenAddress::any(0), |read| read.0);
+    let free = || BindAddress::Tcp(ListenAddress::any(0));
+    let address = read.first().map_or_else(free, |read| read.0.clone());
     let name_slot = table.get("name");
     let given_name = r.parsed(name_slot, "a name", name);
     let cluster = r.string(table.get("cluster"), "the name of a cluster");
@@ -57,11 +58,7 @@ pub(super) fn listener(
         cluster: cluster.map(str::to_owned),
         answer: redirect.or(respond),
         errors: errors(r, table.get("errors")),
-        trusted_proxies: networks(
-            r,
-            table.get("trusted_proxies"),
-            "so anyone may say for whom a request is made",
-        ),
+        trusted_proxies: trusted_proxies(r, table.get("trusted_proxies")),
         via: r.boolean(table.get("via")).unwrap_or_default(),
         expose_request_id: r
             .boolean(table.get("expose_request_id"))
@@ -101,7 +98,7 @@ fn bound_to(
     r: &mut Reader<'_>,
     slot: Option<Slot<'_>>,
     expected: &str,
-) -> Vec<(ListenAddress, Place)> {
+) -> Vec<(BindAddress, Place)> {
     let one = |r: &mut Reader<'_>, slot: Slot<'_>| {
         let address = r.parsed(Some(slot), expected, |text| addresses::listen(text, 8080))?;
         Some((address, slot.place()))
@@ -111,7 +108,7 @@ fn bound_to(
         return one(r, slot).into_iter().collect();
     };
     let read = r.filled_list(Some(slot), &format!("{expected}, or an array of them"), one);
-    let mut known: Vec<(ListenAddress, Place)> = Vec::new();
+    let mut known: Vec<(BindAddress, Place)> = Vec::new();
     for (address, place) in read.unwrap_or_default() {
         match known.iter().find(|known| known.0 == address) {
             Some((_, first)) => r.findings.add(
@@ -190,18 +187,33 @@ fn protocol(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Protocol> {
 /// Networks that something is left to; `all` is what it means to leave it to every address.
 pub(super) fn networks(r: &mut Reader<'_>, slot: Option<Slot<'_>>, all: &str) -> Vec<IpNet> {
     let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
-    let networks = r.list(slot, expected, |r, slot| {
-        let network = network(r, slot)?;
-        if network.prefix_len() == 0 {
-            r.warning(
-                slot.place(),
-                format!("{slot} is every address there is"),
-                all,
-            );
-        }
-        Some(network)
-    });
+    let networks = r.list(slot, expected, |r, slot| narrow(r, slot, all));
     networks.unwrap_or_default()
+}
+
+/// A network, with a warning of one that is everybody.
+fn narrow(r: &mut Reader<'_>, slot: Slot<'_>, all: &str) -> Option<IpNet> {
+    let network = network(r, slot)?;
+    if network.prefix_len() == 0 {
+        let message = format!("{slot} is every address there is");
+        r.warning(slot.place(), message, all);
+    }
+    Some(network)
+}
+
+fn trusted_proxies(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> TrustedProxies {
+    let expected =
+        "an array of networks, such as [\"10.0.0.0/8\"], and \"unix:\" for peers over Unix sockets";
+    let mut trusted = TrustedProxies::default();
+    let networks = r.list(slot, expected, |r, slot| {
+        if matches!(slot.value.get_ref(), DeValue::String(text) if text == "unix:") {
+            trusted.unix = true;
+            return None;
+        }
+        narrow(r, slot, "so anyone may say for whom a request is made")
+    });
+    trusted.networks = networks.unwrap_or_default();
+    trusted
 }
 
 /// A network, `"10.0.0.0/8"`, or a single address.

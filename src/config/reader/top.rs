@@ -12,7 +12,8 @@ use crate::config::addresses;
 use crate::config::diagnostics::Severity;
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
-use crate::config::schema::{AccessLog, AdminAddress, Config, LogConfig, LogFormat, LogLevel};
+use crate::config::schema::{AccessLog, Config, LogConfig, LogFormat, LogLevel};
+use crate::model::address::BindAddress;
 
 pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
     ("error", LogLevel::Error),
@@ -206,7 +207,7 @@ fn clusters(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> (Vec<cluster::Read>, 
     (clusters, r.findings.errors() == before)
 }
 
-fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(AdminAddress, super::Place)> {
+fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(BindAddress, super::Place)> {
     let table: Table<'_> = r.table(slot, &keys::ADMIN)?;
     let expected = "an address such as \"127.0.0.1:9900\" or \"unix:/run/lbproxy.sock\"";
     let slot = r.required(&table, "address", expected)?;

@@ -192,7 +192,7 @@ fn admin_and_log() {
     );
     says(
         "admin.address = 'unix:lb.sock'",
-        "1:17 error: `address` is \"unix:lb.sock\" | expected an absolute path, as in \"unix:/run/lbproxy.sock\"",
+        "1:17 error: `address` is \"unix:lb.sock\" | expected an absolute path, as in \"unix:/run/app.sock\"",
     );
     says(
         "admin.address = '127.0.0.1'",
@@ -282,7 +282,7 @@ fn listeners() {
     says(
         "[[listener]]\ncluster = 'web'",
         "1:1 error: [[listener]] has no `address` | expected `address = …` in it, \
-         such as \":8080\" or \"127.0.0.1:8080\"",
+         such as \":8080\", \"127.0.0.1:8080\" or \"unix:/run/lb.sock\"",
     );
     says(
         "[[listener]]\ncluster = 'web'\naddress = 'localhost:80'",
@@ -331,12 +331,16 @@ fn two_on_one_address() {
         ["127.0.0.1:80", "[::ffff:127.0.0.1]:80"],
         ["[::1]:80", "[0::1]:80"],
         ["[::]:80", "[::1]:80"],
+        ["unix:/a", "unix:/a"],
     ] {
         for pair in [pair, [pair[1], pair[0]]] {
             let second = pair[1].replace("0::1", "::1");
+            let what = match second.starts_with("unix:") {
+                true => "a path",
+                false => "an address and port",
+            };
             let expected = format!(
-                "7:11 error: \"{second}\" is already in use | expected an address and port of its own | \
-                 a listener has it 3:11"
+                "7:11 error: \"{second}\" is already in use | expected {what} of its own | a listener has it 3:11"
             );
             assert_eq!(listeners(&pair), [expected], "{pair:?}");
         }
@@ -348,6 +352,7 @@ fn two_on_one_address() {
         ["127.0.0.1:80", "127.0.0.2:80"],
         ["127.0.0.1:80", "[::1]:80"],
         ["0.0.0.0:80", "[::1]:80"],
+        ["unix:/a", "unix:/b"],
     ] {
         assert_eq!(listeners(&pair), [""; 0], "{pair:?}");
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{REST, config};
-use crate::config::schema::{AccessLog, AdminAddress, LogFormat, LogLevel, RouteAction};
+use crate::config::schema::{AccessLog, LogFormat, LogLevel, RouteAction};
 use crate::model::page::Page;
+use crate::model::settings::TrustedProxies;
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, CountOrShare, HashKey, ListenerLimits, ListenerTimeouts,
     OnDown, OnUp, Policy, Protocol, Resolve, Retry,
@@ -30,7 +31,7 @@ fn defaults() {
     assert_eq!(listener.protocol, Protocol::Http);
     assert_eq!(listener.timeouts, ListenerTimeouts::default());
     assert_eq!(listener.limits, ListenerLimits::default());
-    assert!(listener.trusted_proxies.is_empty());
+    assert_eq!(listener.trusted_proxies, TrustedProxies::default());
     let cluster = &config.clusters[0];
     assert_eq!(cluster.policy, Policy::RoundRobin);
     assert_eq!(
@@ -61,12 +62,12 @@ fn the_full_sample_says_what_the_defaults_are() {
         ..ListenerLimits::default()
     };
     assert_eq!(web.limits, limits);
-    assert_eq!(web.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
-    assert_eq!(full.workers, Some(2));
     assert_eq!(
-        full.admin,
-        Some(AdminAddress::Tcp("127.0.0.1:9900".parse().unwrap()))
+        web.trusted_proxies.networks,
+        ["10.0.0.0/8".parse().unwrap()]
     );
+    assert_eq!(full.workers, Some(2));
+    assert_eq!(full.admin, Some("127.0.0.1:9900".parse().unwrap()));
     assert_eq!(
         full.log.access,
         AccessLog::File(PathBuf::from("access.log"))
@@ -366,15 +367,13 @@ fn addresses_and_forms_of_toml() {
          listener = [{ address = '[0::1]:0', cluster = 'b', trusted_proxies = ['10.0.0.1', 'fd00::/8'] }]\r\n\
          cluster = { b = { backends = ['A.B:80', '[::1]:80'] } }\r\n",
     );
-    assert_eq!(
-        config.admin,
-        Some(AdminAddress::Unix(PathBuf::from("/run/lb.sock")))
-    );
+    assert_eq!(config.admin, Some("unix:/run/lb.sock".parse().unwrap()));
     assert_eq!(config.log.access, AccessLog::Stdout);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.listeners[0].name, "[::1]:0");
     let networks: Vec<String> = config.listeners[0]
         .trusted_proxies
+        .networks
         .iter()
         .map(ToString::to_string)
         .collect();

@@ -59,6 +59,7 @@ fn backends_that_are_a_listener_of_the_file() {
         (":81", "[::1]:81"),
         ("0.0.0.0:81", "localhost:81"),
         ("127.0.0.1:81", "localhost:81"),
+        ("unix:/run/a.sock", "unix:/run/a.sock"),
     ] {
         let said = with(listener, backend);
         assert!(
@@ -71,9 +72,21 @@ fn backends_that_are_a_listener_of_the_file() {
         ("127.0.0.1:81", "127.0.0.2:81"),
         (":81", "10.0.0.1:81"),
         ("10.0.0.1:81", "localhost:81"),
+        ("unix:/run/a.sock", "unix:/run/b.sock"),
+        (":81", "unix:/run/a.sock"),
     ] {
         assert_eq!(with(listener, backend), [""; 0]);
     }
+}
+
+#[test]
+fn a_unix_socket_has_no_other_port() {
+    let text = "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['unix:/a']\n\
+                check = { tcp = true, port = 81 }\n";
+    assert_eq!(
+        said(text),
+        ["6:30 warning: `port` on backends at Unix sockets | it has no effect there"]
+    );
 }
 
 #[test]

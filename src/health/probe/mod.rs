@@ -20,7 +20,6 @@ mod wire;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http1::Refusal;
+use crate::model::address::SocketAddress;
 use crate::model::settings::{Check, CheckKind};
 use crate::transport::dial::{DialError, dial};
 use wire::Wire;
@@ -123,17 +123,21 @@ impl From<DialError> for Failed {
 ///
 /// # Errors
 /// Why it did not pass.
-pub async fn probe(check: &Check, addresses: &[SocketAddr], host: &str) -> Result<Passed, Failed> {
+pub async fn probe(
+    check: &Check,
+    addresses: &[SocketAddress],
+    host: &str,
+) -> Result<Passed, Failed> {
     let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
     let end = Instant::now() + check.timeout;
     let mut failure = Failed::NoAddress;
-    for (i, &address) in addresses.iter().enumerate() {
+    for (i, address) in addresses.iter().enumerate() {
         let now = Instant::now();
         let left = end.saturating_duration_since(now);
         let share = left / u32::try_from(addresses.len() - i).unwrap_or(1);
         let address = with_port(address, check.port);
         let verdict = Verdict::new();
-        let ended = timeout_at(now + share, one(&check.kind, address, host, &verdict)).await;
+        let ended = timeout_at(now + share, one(&check.kind, &address, host, &verdict)).await;
         failure = match (ended, verdict.into_inner()) {
             (Ok(Err(failed)), _) => failed,
             (_, Some(passed)) => return Ok(passed),
@@ -143,14 +147,12 @@ pub async fn probe(check: &Check, addresses: &[SocketAddr], host: &str) -> Resul
     Err(failure)
 }
 
-fn with_port(address: SocketAddr, port: Option<u16>) -> SocketAddr {
-    let Some(port) = port else { return address };
-    match address {
-        SocketAddr::V4(v4) => SocketAddrV4::new(*v4.ip(), port).into(),
-        SocketAddr::V6(v6) => {
-            SocketAddrV6::new(*v6.ip(), port, v6.flowinfo(), v6.scope_id()).into()
-        }
+fn with_port(address: &SocketAddress, port: Option<u16>) -> SocketAddress {
+    let mut address = address.clone();
+    if let (SocketAddress::Ip(ip), Some(port)) = (&mut address, port) {
+        ip.set_port(port);
     }
+    address
 }
 
 /// Set as soon as a probe has passed, so that what goes on after that and hangs does not change it.
@@ -159,7 +161,7 @@ type Verdict = OnceLock<Passed>;
 /// Probes one address. An error fails it even after the verdict.
 async fn one(
     kind: &CheckKind,
-    address: SocketAddr,
+    address: &SocketAddress,
     host: &str,
     verdict: &Verdict,
 ) -> Result<(), Failed> {

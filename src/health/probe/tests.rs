@@ -31,9 +31,9 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A server that reads one request head, answers with `answer` and leaves the connection open until the client
 /// closes; it returns the head.
-async fn server(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
+async fn server(answer: impl Into<Vec<u8>>) -> (SocketAddress, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = SocketAddress::Ip(listener.local_addr().unwrap());
     let answer = answer.into();
     let serving = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
@@ -52,7 +52,7 @@ async fn server(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) 
     (address, serving)
 }
 
-async fn shown(kind: CheckKind, timeout: Duration, addresses: &[SocketAddr]) -> String {
+async fn shown(kind: CheckKind, timeout: Duration, addresses: &[SocketAddress]) -> String {
     match probe(&check(kind, timeout), addresses, "web:80").await {
         Ok(passed) => format!("passed: {passed}"),
         Err(failed) => format!("failed: {failed}"),
@@ -60,10 +60,10 @@ async fn shown(kind: CheckKind, timeout: Duration, addresses: &[SocketAddr]) -> 
 }
 
 /// An address that refuses: bound a moment ago, and nobody else's as long as the probe takes.
-async fn refusing() -> (SocketAddr, tokio::net::TcpSocket) {
+async fn refusing() -> (SocketAddress, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (socket.local_addr().unwrap(), socket)
+    (socket.local_addr().unwrap().into(), socket)
 }
 
 #[tokio::test]
@@ -160,7 +160,12 @@ async fn what_is_no_answer_fails() {
     assert!(failed.starts_with("failed: answer refused: "), "{failed}");
 
     let (address, _serving) = server("").await;
-    let failed = shown(http("/"), Duration::from_millis(50), &[address]).await;
+    let failed = shown(
+        http("/"),
+        Duration::from_millis(50),
+        std::slice::from_ref(&address),
+    )
+    .await;
     assert_eq!(failed, "failed: timed out after 50ms");
 
     let failed = shown(http("/a b"), LONG, &[address]).await;
@@ -174,23 +179,23 @@ async fn what_is_no_answer_fails() {
 #[tokio::test]
 async fn a_connection_is_enough_for_a_tcp_check() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = SocketAddress::Ip(listener.local_addr().unwrap());
     assert_eq!(
-        shown(CheckKind::Tcp, LONG, &[address]).await,
+        shown(CheckKind::Tcp, LONG, std::slice::from_ref(&address)).await,
         "passed: connected"
     );
     let (refused, _held) = refusing().await;
     assert_eq!(
-        shown(CheckKind::Tcp, LONG, &[refused]).await,
+        shown(CheckKind::Tcp, LONG, std::slice::from_ref(&refused)).await,
         "failed: connection refused"
     );
     // The first address that passes counts.
     assert_eq!(
-        shown(CheckKind::Tcp, LONG, &[refused, address]).await,
+        shown(CheckKind::Tcp, LONG, &[refused.clone(), address.clone()]).await,
         "passed: connected"
     );
     let mut other_port = check(CheckKind::Tcp, LONG);
-    other_port.port = Some(address.port());
+    other_port.port = address.ip().map(|ip| ip.port());
     assert!(probe(&other_port, &[refused], "web:80").await.is_ok());
 }
 
@@ -208,7 +213,7 @@ async fn an_address_that_hangs_leaves_time_for_the_next() {
 /// What a server that sends `answer` and then its end is judged as.
 async fn judged(kind: CheckKind, answer: impl Into<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = SocketAddress::Ip(listener.local_addr().unwrap());
     let answer = answer.into();
     tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();

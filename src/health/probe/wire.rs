@@ -1,22 +1,22 @@
 //! The connection of one probe: what was read and not yet taken, with a bound.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Failed;
+use crate::transport::conn::Conn;
 
 /// One read.
 const READ: usize = 4 << 10;
 
 /// See the module.
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Conn,
     /// What was read and not yet taken.
     pub(super) buffer: Vec<u8>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: Conn) -> Self {
         Self {
             stream,
             buffer: Vec::new(),

@@ -18,7 +18,7 @@ fn record(listener: &str) -> Record<'_> {
         time: SystemTime::now(),
         listener,
         client: "192.0.2.1".parse().ok(),
-        peer: "192.0.2.1:1".parse().unwrap(),
+        peer: "192.0.2.1:1".parse().ok(),
         id: b"",
         protocol: "tcp",
         method: b"",

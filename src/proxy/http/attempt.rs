@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::connection::Client;
@@ -24,6 +23,7 @@ use crate::proxy::tcp::drain_if_departed;
 use crate::proxy::worker::Worker;
 use crate::snapshot::Cluster;
 use crate::telemetry::outcome::{BackendError, Reason, RetryReason};
+use crate::transport::conn::Conn;
 
 /// A pooled connection that was used this recently is thought alive enough for a request that cannot be repeated.
 const FRESH_MS: u64 = 1000;
@@ -244,10 +244,12 @@ fn take_pooled(worker: &Worker, exchange: &Exchange, picked: &Picked) -> Option<
     } else {
         now.saturating_sub(FRESH_MS)
     };
-    worker
-        .pool
-        .borrow_mut()
-        .take(endpoint.backend.id(), &endpoint.addresses, now, used_since)
+    worker.pool.borrow_mut().take(
+        endpoint.backend.id(),
+        endpoint.address.as_ref()?,
+        now,
+        used_since,
+    )
 }
 
 async fn connect_timed(
@@ -274,7 +276,7 @@ async fn relay(
     client: &mut Client,
     worker: &Worker,
     exchange: &mut Exchange,
-    upstream: &mut TcpStream,
+    upstream: &mut Conn,
 ) -> End {
     client.guard.session.set_deadline_at(u64::MAX);
     poll_fn(|cx| {

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::attempt::{Verdict, attempt, give_back};
 use super::exchange::Exchange;
@@ -29,6 +28,7 @@ use crate::proxy::sessions::Fired;
 use crate::proxy::tcp::{drain_if_departed, join};
 use crate::proxy::worker::Worker;
 use crate::telemetry::outcome::Reason;
+use crate::transport::conn::Conn;
 
 /// How long a client is read from after its last response, so that it can read that one before the kernel resets a
 /// connection with unread bytes (RFC 9112 9.6): at most this long in all, and this long without a byte from it.
@@ -40,11 +40,9 @@ const OWN_ANSWERS: u8 = 4;
 
 /// A client connection.
 pub struct Client {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Conn,
     pub(super) guard: ClientGuard,
     pub(super) intake: Intake,
-    /// Answers of the proxy's own so far.
-    own_answers: u8,
 }
 
 /// What comes next on a connection.
@@ -74,7 +72,6 @@ pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()>
         stream: accepted.stream,
         guard: accepted.client,
         intake: Intake::default(),
-        own_answers: 0,
     };
     async move {
         loop {
@@ -222,8 +219,8 @@ async fn answer(
     mut reply: Reply,
 ) -> After {
     // These need nobody else, so nothing but this makes a long row of them pause.
-    client.own_answers = client.own_answers.wrapping_add(1);
-    if client.own_answers.is_multiple_of(OWN_ANSWERS) {
+    client.guard.own_answers = client.guard.own_answers.wrapping_add(1);
+    if client.guard.own_answers.is_multiple_of(OWN_ANSWERS) {
         tokio::task::yield_now().await;
     }
     reply.close |= client.is_closing(worker);

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use crate::http1::field::{FieldName, trim};
 use crate::http1::head::Field;
+use crate::model::settings::TrustedProxies;
 
 /// Longest X-Request-Id that is believed.
 const REQUEST_ID_BYTES: usize = 128;
@@ -13,8 +12,9 @@ const REQUEST_ID_BYTES: usize = 128;
 /// Who sent a request, as far as trusted proxies tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    /// The client's address; if that is not known, the trusted proxy's that stands nearest to it.
-    pub nearest: IpAddr,
+    /// The client's address; if that is not known, the trusted proxy's that stands nearest to it; `None` if that has
+    /// none, coming over a Unix socket.
+    pub nearest: Option<IpAddr>,
     /// Whether a trusted proxy named the client and nobody understands it (`unknown`, junk, nothing).
     pub is_unknown: bool,
 }
@@ -22,19 +22,24 @@ pub struct Client {
 impl Client {
     /// The address, if it is the client's.
     pub fn known(self) -> Option<IpAddr> {
-        (!self.is_unknown).then_some(self.nearest)
+        self.nearest.filter(|_| !self.is_unknown)
     }
 }
 
 /// The client: the rightmost address of X-Forwarded-For that is not a trusted proxy's, starting from the socket's. What
 /// cannot be read before such an address came leaves it unknown: it must not pass for the proxy that passed it on.
-pub fn client_address(peer: IpAddr, trusted: &[IpNet], buffer: &[u8], fields: &[Field]) -> Client {
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+/// A peer over a Unix socket has no address, and is unknown if nobody is named.
+pub fn client_address(
+    peer: Option<IpAddr>,
+    trusted: &TrustedProxies,
+    buffer: &[u8],
+    fields: &[Field],
+) -> Client {
     let mut client = Client {
         nearest: peer,
         is_unknown: false,
     };
-    if !is_trusted(&client.nearest) {
+    if !trusted.trusts(client.nearest) {
         return client;
     }
     let chain = fields
@@ -47,8 +52,8 @@ pub fn client_address(peer: IpAddr, trusted: &[IpNet], buffer: &[u8], fields: &[
             client.is_unknown = true;
             break;
         };
-        client.nearest = ip;
-        if !is_trusted(&ip) {
+        client.nearest = Some(ip);
+        if !trusted.trusts(client.nearest) {
             break;
         }
     }
@@ -97,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_client_is_the_rightmost_stranger() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut trusted = TrustedProxies::default();
+        trusted.networks.push("10.0.0.0/8".parse().unwrap());
         for (peer, chain, client) in [
             ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
             ("9.9.9.9", "junk", "9.9.9.9"),
@@ -121,20 +127,28 @@ mod tests {
             ("10.0.0.1", "\"1.1.1.1\"", "? 10.0.0.1"),
             ("10.0.0.1", "1.1.1.1\r\nX-Forwarded-For: junk", "? 10.0.0.1"),
             ("10.0.0.1", "junk\r\nX-Forwarded-For: 1.1.1.1", "1.1.1.1"),
+            ("unix", "1.1.1.1", "nobody"),
+            ("unix, trusted", "1.1.1.1", "1.1.1.1"),
+            ("unix, trusted", "1.1.1.1, 10.0.0.2", "1.1.1.1"),
+            ("unix, trusted", "10.0.0.2", "10.0.0.2"),
+            ("unix, trusted", "unknown", "? nobody"),
         ] {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {chain}\r\n\r\n");
             let mut fields = Vec::new();
             request::parse(text.as_bytes(), &LIMITS, &mut fields)
                 .unwrap()
                 .unwrap();
-            let found = client_address(peer.parse().unwrap(), &trusted, text.as_bytes(), &fields);
+            // A peer that is no address comes over a Unix socket.
+            trusted.unix = peer == "unix, trusted";
+            let found = client_address(peer.parse().ok(), &trusted, text.as_bytes(), &fields);
             let unknown = client.strip_prefix("? ");
             let expected = Client {
-                nearest: unknown.unwrap_or(client).parse().unwrap(),
+                nearest: unknown.unwrap_or(client).parse().ok(),
                 is_unknown: unknown.is_some(),
             };
             assert_eq!(found, expected, "{peer} {chain}");
-            assert_eq!(found.known().is_none(), unknown.is_some());
+            let known = unknown.is_none() && expected.nearest.is_some();
+            assert_eq!(found.known().is_some(), known);
         }
     }
 }

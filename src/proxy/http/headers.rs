@@ -30,8 +30,8 @@ pub struct WrittenRequest {
 /// What the proxy itself says in a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Said<'a> {
-    /// The other side of the socket.
-    pub peer: IpAddr,
+    /// The other side of the socket, if it has an address.
+    pub peer: Option<IpAddr>,
     /// X-Request-Id: the one that a trusted proxy gave, else a new one.
     pub id: &'a [u8],
     /// The id of this process, for the next ones that the request passes.
@@ -109,12 +109,8 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
     if via {
         out.extend_from_slice(via_line(head.version));
     }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if !chain.is_empty() {
-        extend(out, &[chain, b", "]);
-    }
-    write_address(out, peer);
-    extend(out, &[b"\r\nX-Forwarded-Proto: ", proto]);
+    write_chain(out, chain, peer);
+    extend(out, &[b"X-Forwarded-Proto: ", proto]);
     if !host.is_empty() {
         extend(out, &[b"\r\nX-Forwarded-Host: ", host]);
     }
@@ -132,6 +128,21 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
     }
     out.extend_from_slice(b"\r\n");
     written
+}
+
+/// X-Forwarded-For: what trusted proxies say, and whom we have it from. Left out if there is neither.
+fn write_chain(out: &mut Vec<u8>, chain: &[u8], peer: Option<IpAddr>) {
+    if chain.is_empty() && peer.is_none() {
+        return;
+    }
+    extend(out, &[b"X-Forwarded-For: ", chain]);
+    if let Some(peer) = peer {
+        if !chain.is_empty() {
+            out.extend_from_slice(b", ");
+        }
+        write_address(out, peer);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends an address as text; formatting one by the library costs more than the rest of a small head.
@@ -384,7 +395,7 @@ mod tests {
         };
         let id = given_id(text.as_bytes(), &fields).filter(|_| trusted);
         let said = Said {
-            peer: "10.0.0.9".parse().unwrap(),
+            peer: "10.0.0.9".parse().ok(),
             id: id.unwrap_or(b"new"),
             process: b"0123456789abcdef",
             via: trusted,

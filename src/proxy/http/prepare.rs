@@ -55,7 +55,7 @@ pub struct Arrival<'a> {
     /// The generation that it sees, and the listener's place in it.
     pub view: &'a (Held, usize),
     /// The other side of the socket.
-    pub peer: IpAddr,
+    pub peer: Option<IpAddr>,
     /// Now.
     pub now: Instant,
     /// Now, in the milliseconds of the worker's table.
@@ -78,7 +78,7 @@ pub fn prepare(
     worker.sessions.tell_time(now);
     let arrival = Arrival {
         view: &client.running.view(worker),
-        peer: client.peer.ip(),
+        peer: client.peer.map(|peer| peer.ip()),
         now,
         now_ms: worker.sessions.now(),
         random: &worker.random,
@@ -130,10 +130,7 @@ pub fn understand(
         head: &head,
         buffer,
         fields: &space.fields,
-        trusted: listener
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&arrival.peer)),
+        trusted: listener.trusted_proxies.trusts(arrival.peer),
     };
     match given_id(buffer, &space.fields).filter(|_| seen.trusted) {
         Some(given) => exchange.capture.id = exchange.capture.keep(given),
@@ -348,19 +345,20 @@ fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
 /// As much of a removed field's name as the log shows.
 const SHOWN_NAME: usize = 64;
 
-fn tell_once_of_forwarding(listener: &Listener, peer: IpAddr, name: &[u8]) {
+fn tell_once_of_forwarding(listener: &Listener, peer: Option<IpAddr>, name: &[u8]) {
     if !listener
         .state
         .warned_untrusted
         .swap(true, Ordering::Relaxed)
     {
         let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_NAME)]);
+        let peer = peer.map_or_else(|| "unix:".to_owned(), |ip| ip.to_string());
         warn!(
             listener = %listener.name,
-            %peer,
+            peer,
             field = %name,
             "removed forwarding and overriding fields (X-Forwarded-*, X-Original-URL and the like) of a peer that is not \
-             trusted; to believe it, add its network to the listener's trusted_proxies"
+             trusted; to believe it, add it or its network to the listener's trusted_proxies"
         );
     }
 }

@@ -62,7 +62,7 @@ impl<'b> Seen<'b> {
     }
 
     /// Hash of what the cluster's `hash_key` names; of the client address if the request lacks it.
-    pub fn key(&self, cluster: &Cluster, client: IpAddr) -> u64 {
+    pub fn key(&self, cluster: &Cluster, client: Option<IpAddr>) -> u64 {
         let found = match &cluster.hash_key {
             HashKey::ClientIp => None,
             HashKey::Path => Some(self.head.path()),

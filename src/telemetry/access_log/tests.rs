@@ -12,7 +12,7 @@ fn record<'a>() -> Record<'a> {
         time: UNIX_EPOCH + Duration::from_millis(1_800_000_000_007),
         listener: "web",
         client: "192.0.2.1".parse().ok(),
-        peer: "[::1]:50000".parse().unwrap(),
+        peer: "[::1]:50000".parse().ok(),
         id: b"",
         protocol: "tcp",
         method: b"",

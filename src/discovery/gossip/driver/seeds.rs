@@ -50,6 +50,8 @@ async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr
         for name in &names {
             match name {
                 BackendAddress::Ip(address) => addresses.push(*address),
+                // The configuration has none.
+                BackendAddress::Unix(_) => {}
                 BackendAddress::Name { .. } => {
                     has_names = true;
                     match resolve(name).await {

@@ -1,0 +1,153 @@
+//! A connection: of TCP or of a Unix socket, which the rest of the program need not tell apart.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection that the runtime watches.
+#[derive(Debug)]
+pub enum Conn {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// A connection on its way from one runtime to another.
+#[derive(Debug)]
+pub enum Unwatched {
+    /// Over TCP.
+    Tcp(std::net::TcpStream),
+    /// Over a Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Does the same with either stream.
+macro_rules! either {
+    ($conn:expr, $stream:ident => $done:expr) => {
+        match $conn {
+            Conn::Tcp($stream) => $done,
+            Conn::Unix($stream) => $done,
+        }
+    };
+}
+
+impl Conn {
+    /// Has the runtime watch it; it is not blocking.
+    ///
+    /// # Errors
+    /// The runtime cannot.
+    pub fn watch(stream: Unwatched) -> io::Result<Self> {
+        match stream {
+            Unwatched::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
+            Unwatched::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+        }
+    }
+
+    /// Takes it from its runtime.
+    ///
+    /// # Errors
+    /// The runtime does not give it.
+    pub fn unwatch(self) -> io::Result<Unwatched> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Unwatched::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Unwatched::Unix),
+        }
+    }
+
+    /// The address of this machine that the other side speaks to, if it is over TCP.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    /// Asks the system by `ask` if the runtime knows of nothing against it; forgets that it was ready if it was not.
+    pub(super) fn try_io<T>(
+        &self,
+        interest: Interest,
+        ask: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        either!(self, stream => stream.try_io(interest, ask))
+    }
+
+    /// Reads what there is without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the runtime has heard of nothing, else what the system said.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => stream.try_read(buffer))
+    }
+}
+
+impl From<TcpStream> for Conn {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Conn {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, stream => stream.as_fd())
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
