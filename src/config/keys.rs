@@ -37,12 +37,12 @@ pub(super) const DEFAULTS: Section = Section {
 /// Keys of a listener that are its own.
 pub(super) const NOT_INHERITED: &[&str] = &["name", "address"];
 
-/// What only requests are asked for, so that it has no effect on a tcp listener.
+/// What only requests are asked for, so that it has no effect on a tcp listener. `trusted_proxies` is not here: its
+/// peers have no limit of `connections_per_client`.
 pub(super) const HTTP_LISTENER: &[&str] = &[
     "redirect",
     "respond",
     "errors",
-    "trusted_proxies",
     "http_versions",
     "expose_request_id",
     "via",

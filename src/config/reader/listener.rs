@@ -155,6 +155,17 @@ fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
             r.warn_of_no_effect(key.0.get_ref(), &key.1.span(), "a tcp listener");
         }
     }
+    look_at_tcp_trust(r, table);
+}
+
+/// Without requests trusted proxies are only those that `connections_per_client` leaves out.
+fn look_at_tcp_trust(r: &mut Reader<'_>, table: &Table<'_>) {
+    let limits = table.entries.get("limits").map(|value| value.get_ref());
+    let limited = matches!(limits, Some(DeValue::Table(limits)) if limits.contains_key("connections_per_client"));
+    if let Some(value) = table.entries.get("trusted_proxies").filter(|_| !limited) {
+        let on = "a tcp listener without `connections_per_client`";
+        r.warn_of_no_effect("trusted_proxies", &value.span(), on);
+    }
 }
 
 /// `"http"` or `"tcp"`; of the words that other programs have for more, what they would be here.
