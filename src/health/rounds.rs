@@ -34,6 +34,8 @@ struct Followed {
     cluster: Arc<Cluster>,
     /// As last written to the log.
     panic: bool,
+    /// It has had primaries, and something was known of each: only then can a standby stand in for them.
+    had_primaries: bool,
     /// A member's health may have changed since the last look.
     dirty: bool,
 }
@@ -109,6 +111,7 @@ impl Rounds {
         let followed = Followed {
             cluster: cluster.clone(),
             panic: false,
+            had_primaries: false,
             dirty: true,
         };
         let before = self.clusters.insert(cluster.name.clone(), followed);
@@ -127,7 +130,7 @@ impl Rounds {
         }
         let Some(before) = before else { return };
         if let Some(followed) = self.clusters.get_mut(&cluster.name) {
-            followed.panic = before.panic;
+            (followed.panic, followed.had_primaries) = (before.panic, before.had_primaries);
         }
         let kept: HashSet<u64> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
         let had = before.cluster.endpoints.iter().map(|e| e.backend.id());
@@ -306,7 +309,10 @@ impl Rounds {
             followed.dirty = false;
             let cluster = &followed.cluster;
             let healthy = cluster.healthy();
-            settle_standby(cluster, &healthy);
+            let awaited = healthy.primaries_awaited > 0;
+            followed.had_primaries |= healthy.primaries_in_all > 0 && !awaited;
+            let without = followed.had_primaries && !awaited && healthy.primaries == 0;
+            settle_standby(cluster, without, &healthy);
             if cluster.on_up == OnUp::CloseBackups && healthy.primaries > 0 {
                 close_backups(cluster, &self.orders);
             }
@@ -341,10 +347,11 @@ fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<S
     })
 }
 
-/// With `on_up = "stay"`: backups that stand in keep all until none of them is healthy.
-fn settle_standby(cluster: &Cluster, healthy: &Healthy) {
+/// With `on_up = "stay"`: backups that stand in keep all until none of them is healthy. They begin to when the cluster
+/// is `without` a healthy primary, and not while a primary is awaited that may be healthy.
+fn settle_standby(cluster: &Cluster, without: bool, healthy: &Healthy) {
     let before = cluster.state.on_standby();
-    let stays = before || healthy.primaries == 0;
+    let stays = before || without;
     let standby = cluster.on_up == OnUp::Stay && stays && healthy.backups > 0;
     if standby == before {
         return;

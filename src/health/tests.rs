@@ -612,3 +612,74 @@ async fn backups_stand_in_and_stay_or_are_closed() {
         task.stop().await;
     }
 }
+
+/// A primary that is the name `db.internal`, not resolved, and a backup, with `on_up = "stay"`.
+fn unresolved_with_standby() -> Cluster {
+    let (primary, mut spare) = (
+        endpoint("web", "db.internal:5432"),
+        endpoint("web", "127.0.0.2:9"),
+    );
+    spare.backup = true;
+    let mut c = cluster("web", vec![primary, spare]);
+    c.on_up = OnUp::Stay;
+    c
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standby_does_not_stay_before_the_primary_is_known() {
+    let first = Arc::new(unresolved_with_standby());
+    let primary = first.endpoints[0].backend.clone();
+    let task = Task::start(vec![first.clone()]);
+    eventually("unresolved", || primary.health() == UNRESOLVED).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(
+        !first.state.on_standby(),
+        "nobody has seen the primary down"
+    );
+    let mut next = rechecked(&first, None);
+    next.endpoints[0].addresses = Arc::new(["127.0.0.1:9".parse().unwrap()]);
+    task.publish(vec![Arc::new(next)]);
+    eventually("resolved", || primary.is_healthy()).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!first.state.on_standby());
+    task.refuse(&primary);
+    eventually("stands in", || first.state.on_standby()).await;
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn the_standby_does_not_stay_before_a_primary_has_joined() {
+    let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut spare = endpoint("web", &listening.local_addr().unwrap().to_string());
+    spare.backup = true;
+    let b = spare.backend.clone();
+    let mut alone = cluster("web", vec![spare]);
+    alone.on_up = OnUp::Stay;
+    alone.check = Some(check(CheckKind::Tcp, HARDLY_EVER));
+    let alone = Arc::new(alone);
+    let task = Task::start(vec![alone.clone()]);
+    eventually("passes", || reason(&b).starts_with("check passed")).await;
+    assert!(!alone.state.on_standby(), "no primary was ever a member");
+    // One joins by the peer set, and its first verdict is still to come.
+    let joins = endpoint("web", "db.internal:5432");
+    let a = joins.backend.clone();
+    a.set_health(CHECK_DOWN | JOINING);
+    let mut next = rechecked(&alone, alone.check.clone());
+    next.endpoints.push(joins);
+    let next = Arc::new(next);
+    task.publish(vec![next.clone()]);
+    eventually("is followed", || reason(&a) == "name not resolved").await;
+    assert!(!alone.state.on_standby());
+    // It has its verdict, and leaves.
+    let mut known = rechecked(&next, None);
+    known.endpoints[1].addresses = Arc::new([listening.local_addr().unwrap()]);
+    let known = Arc::new(known);
+    task.publish(vec![known.clone()]);
+    eventually("is up", || a.is_healthy()).await;
+    assert!(!alone.state.on_standby());
+    let mut left = rechecked(&known, None);
+    left.endpoints.truncate(1);
+    task.publish(vec![Arc::new(left)]);
+    eventually("stands in", || alone.state.on_standby()).await;
+    task.stop().await;
+}

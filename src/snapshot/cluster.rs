@@ -1,7 +1,7 @@
 //! What the live state of a cluster's members adds up to.
 
-use super::{Cluster, Endpoint};
-use crate::model::backend::JOINING;
+use super::Cluster;
+use crate::model::backend::{JOINING, UNRESOLVED};
 
 /// How many of a cluster's members are healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +14,9 @@ pub struct Healthy {
     pub backups: usize,
     /// All backups with a weight above 0.
     pub backups_in_all: usize,
+    /// Primaries with a weight above 0 of whose health nothing is known yet: they await their first address or their
+    /// first verdict.
+    pub primaries_awaited: usize,
 }
 
 impl Healthy {
@@ -34,9 +37,14 @@ impl Cluster {
     /// neither way: a cluster that grows is no sick cluster.
     pub fn healthy(&self) -> Healthy {
         let mut count = Healthy::default();
-        let counts = |e: &&Endpoint| e.weight > 0 && e.backend.health() & JOINING == 0;
-        for endpoint in self.endpoints.iter().filter(counts) {
-            let healthy = usize::from(endpoint.backend.is_healthy());
+        for endpoint in self.endpoints.iter().filter(|e| e.weight > 0) {
+            let bits = endpoint.backend.health();
+            let awaited = !endpoint.backup && bits & (JOINING | UNRESOLVED) != 0;
+            count.primaries_awaited += usize::from(awaited);
+            if bits & JOINING != 0 {
+                continue;
+            }
+            let healthy = usize::from(bits == 0);
             if endpoint.backup {
                 count.backups += healthy;
                 count.backups_in_all += 1;
