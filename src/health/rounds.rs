@@ -102,7 +102,8 @@ impl Rounds {
                 .extract_if(|name, _| !kept.contains(name))
                 .collect();
             for (_, followed) in gone {
-                self.forget(followed.cluster.endpoints.iter().map(|e| e.backend.id()));
+                let ids = followed.cluster.endpoints.iter().map(|e| e.backend.id());
+                self.forget(ids, now);
             }
         }
     }
@@ -134,14 +135,23 @@ impl Rounds {
         }
         let kept: HashSet<u64> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
         let had = before.cluster.endpoints.iter().map(|e| e.backend.id());
-        self.forget(had.filter(|id| !kept.contains(id)));
+        self.forget(had.filter(|id| !kept.contains(id)), now);
     }
 
-    fn forget(&mut self, ids: impl Iterator<Item = u64>) {
+    /// Lets go of members. One may be down already without anybody having looked, as when control moves a name on to its
+    /// next address at the word of a worker: then its sessions end as those of any that goes down.
+    fn forget(&mut self, ids: impl Iterator<Item = u64>, now: Instant) {
         for id in ids {
             self.agenda.cancel(id);
-            if let Some(mut member) = self.members.remove(&id) {
-                member.stop_probe();
+            let Some(mut member) = self.members.remove(&id) else {
+                continue;
+            };
+            member.stop_probe();
+            member.look(now);
+            if member.settle() == Some(false)
+                && let Some(order) = order_of_flip(&member, false, self.drain_timeout)
+            {
+                (self.orders)(order);
             }
         }
     }

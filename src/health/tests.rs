@@ -683,3 +683,31 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     eventually("stands in", || alone.state.on_standby()).await;
     task.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_settled_before_the_member_is_let_go_of() {
+    let lines = Capture::begin();
+    for (on_down, after) in [
+        (OnDown::Close, Duration::ZERO),
+        (OnDown::Drain, Duration::from_secs(30)),
+    ] {
+        let (e, next) = (
+            endpoint("web", "127.0.0.1:9"),
+            endpoint("web", "127.0.0.2:9"),
+        );
+        let b = e.backend.clone();
+        let mut c = cluster("web", vec![e]);
+        c.on_down = on_down;
+        let task = Task::start(vec![Arc::new(c)]);
+        eventually("up", || reason(&b) == "up").await;
+        let mut moved = cluster("web", vec![next]);
+        moved.on_down = on_down;
+        // Both before the health task runs again, as when control moves on to the next address of a name.
+        b.report_refused();
+        task.publish(vec![Arc::new(moved)]);
+        let order = (b.id(), Some(after), Reason::BackendDown);
+        eventually("is ordered", || task.orders() == [order]).await;
+        task.stop().await;
+    }
+    assert_eq!(lines.count("backend is down"), 2);
+}

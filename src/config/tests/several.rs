@@ -555,16 +555,32 @@ fn keys_that_have_no_effect_for_tcp() {
 #[test]
 fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
     for (defaults, own) in [
-        ("", "trusted_proxies = ['10.0.0.0/8']\nlimits = { connections_per_client = 4 }\n"),
-        ("trusted_proxies = ['10.0.0.0/8']\n", "limits = { connections_per_client = 4 }\n"),
-        ("limits = { connections_per_client = 4 }\n", "trusted_proxies = ['10.0.0.0/8']\n"),
-        ("trusted_proxies = ['10.0.0.0/8']\nlimits = { connections_per_client = 4 }\n", ""),
+        (
+            "",
+            "trusted_proxies = ['10.0.0.0/8']\nlimits = { connections_per_client = 4 }\n",
+        ),
+        (
+            "trusted_proxies = ['10.0.0.0/8']\n",
+            "limits = { connections_per_client = 4 }\n",
+        ),
+        (
+            "limits = { connections_per_client = 4 }\n",
+            "trusted_proxies = ['10.0.0.0/8']\n",
+        ),
+        (
+            "trusted_proxies = ['10.0.0.0/8']\nlimits = { connections_per_client = 4 }\n",
+            "",
+        ),
     ] {
         let text = format!(
             "[defaults.listener]\n{defaults}[[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n{own}\
              [cluster.a]\nbackends = ['a:1']\n"
         );
         assert_eq!(said(&text), Vec::<String>::new(), "{text}");
-        assert_eq!(config(&text).listeners[0].trusted_proxies.len(), 1, "{text}");
+        assert_eq!(
+            config(&text).listeners[0].trusted_proxies.len(),
+            1,
+            "{text}"
+        );
     }
 }
