@@ -351,6 +351,24 @@ fn the_access_log_has_its_fields_in_order_and_leaves_absent_ones_out() {
 }
 
 #[test]
+fn the_access_log_shows_no_queries_if_it_is_told_so() {
+    let backend = Backend::start("a");
+    let log = |query| format!("[log]\naccess = {{ file = \"access.log\", query = {query} }}\n");
+    let proxy = Proxy::start(&web(&[&backend], &log(false)));
+    let mut client = Client::connect(proxy.addr("web"));
+    let fields = "referer: http://a/page?token=secret\r\n";
+    client.request("GET", "/a?token=secret?b", fields, b"");
+    assert_eq!(proxy.wait_access("/a")["referer"], "http://a/page");
+    client.get("http://test/absolute?token=secret");
+    proxy.wait_access("/absolute");
+    let text = std::fs::read_to_string(proxy.dir().join("access.log")).unwrap();
+    assert!(!text.contains("secret"), "{text}");
+    proxy.reload_ok(&web(&[&backend], &log(true)));
+    client.get("/b?shown");
+    proxy.wait_access("/b?shown");
+}
+
+#[test]
 fn the_access_log_is_reopened_on_sigusr1_and_loses_nothing() {
     let backend = Backend::start("a");
     let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));

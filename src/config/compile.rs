@@ -80,6 +80,7 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
         departing,
         drain_timeout: config.drain_timeout,
         access_log: config.log.access != super::schema::AccessLog::Off,
+        access_query: config.log.access_query,
     }
 }
 

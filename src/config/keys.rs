@@ -79,7 +79,7 @@ pub(super) const LOG: Section = Section {
 
 pub(super) const ACCESS: Section = Section {
     name: "`access`",
-    keys: &["file"],
+    keys: &["to", "file", "query"],
 };
 
 pub(super) const GOSSIP: Section = Section {

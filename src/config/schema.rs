@@ -61,6 +61,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// One JSON object a finished request.
     pub access: AccessLog,
+    /// Whether that shows what follows `?` in targets and referers.
+    pub access_query: bool,
 }
 
 /// `[gossip]`.

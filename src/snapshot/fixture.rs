@@ -107,5 +107,6 @@ pub(crate) fn snapshot(
         departing: Departing::default(),
         drain_timeout: Duration::from_secs(30),
         access_log: false,
+        access_query: true,
     }
 }

@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub drain_timeout: Duration,
     /// Whether finished requests are written to the access log.
     pub access_log: bool,
+    /// Whether it shows what follows `?` in targets and referers.
+    pub access_query: bool,
 }
 
 /// Removed listeners and backends whose drain has not ended: their series are still shown.

@@ -219,22 +219,52 @@ fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {
     let table = r.table(slot, &keys::LOG);
     let slot = |key| table.as_ref().and_then(|table| table.get(key));
     let (level, format, access) = (slot("level"), slot("format"), slot("access"));
+    let is_table = |slot: &Slot<'_>| matches!(slot.value.get_ref(), DeValue::Table(_));
+    let (access, query) = match access.filter(is_table) {
+        Some(table) => access_table(r, table),
+        None => (access_word(r, access), None),
+    };
     LogConfig {
         level: r.word(level, &LEVELS).unwrap_or_default(),
         format: r.word(format, &FORMATS).unwrap_or_default(),
-        access: access_log(r, access).unwrap_or_default(),
+        access: access.unwrap_or_default(),
+        access_query: query.unwrap_or(true),
     }
 }
 
-fn access_log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<AccessLog> {
-    let expected = "\"off\", \"stdout\" or { file = \"access.log\" }";
-    let slot = slot?;
-    match slot.value.get_ref() {
-        DeValue::Table(_) => {
-            let table = r.table(Some(slot), &keys::ACCESS)?;
-            let file = r.required(&table, "file", "the path of a file")?;
-            r.path(Some(file)).map(AccessLog::File)
+/// `{ to = "stdout" }` or `{ file = "access.log" }`, each with `query`: where the access log goes, and whether it shows
+/// queries.
+fn access_table(r: &mut Reader<'_>, slot: Slot<'_>) -> (Option<AccessLog>, Option<bool>) {
+    let Some(table) = r.table(Some(slot), &keys::ACCESS) else {
+        return (None, None);
+    };
+    let query = r.boolean(table.get("query"));
+    let access = match (table.get("to"), table.get("file")) {
+        (Some(_), Some(file)) => {
+            let label = "expected one of them: they say where the lines go";
+            r.error(file.place(), "`file` beside `to`", label);
+            None
         }
+        (None, Some(file)) => r.path(Some(file)).map(AccessLog::File),
+        (to, None) => {
+            if to.is_none() && r.whole {
+                let label = "expected `to = \"stdout\"` or `file = \"access.log\"` in it";
+                r.error(slot.place(), "`access` has neither `to` nor `file`", label);
+            }
+            access_word(r, to)
+        }
+    };
+    (access, query)
+}
+
+/// `"off"` or `"stdout"`, by itself or as `to`.
+fn access_word(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<AccessLog> {
+    let slot = slot?;
+    let expected = match slot.name {
+        "to" => "\"off\" or \"stdout\"",
+        _ => "\"off\", \"stdout\" or { file = \"access.log\" }",
+    };
+    match slot.value.get_ref() {
         DeValue::String(text) if text != "off" && text != "stdout" => {
             let near = r.suggester.nearest(text, ["off", "stdout"]);
             let help = match near {

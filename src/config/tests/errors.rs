@@ -226,7 +226,16 @@ fn admin_and_log() {
     );
     says(
         "log.access = {}",
-        "1:14 error: `access` has no `file` | expected `file = …` in it, the path of a file",
+        "1:14 error: `access` has neither `to` nor `file` | expected `to = \"stdout\"` or `file = \"access.log\"` in it",
+    );
+    says(
+        "log.access = { to = 'stdout', file = 'a.log' }",
+        "1:38 error: `file` beside `to` | expected one of them: they say where the lines go",
+    );
+    says(
+        "log.access = { to = 'stduot', query = 'no' }",
+        "1:21 error: `to` is \"stduot\" | expected \"off\" or \"stdout\" | did you mean \"stdout\"?\n\
+         1:39 error: `query` is a string | expected true or false, without quotes",
     );
     says(
         "log.access.file = ''",

@@ -361,6 +361,27 @@ fn retries_ratios_and_small_heads() {
 }
 
 #[test]
+fn forms_of_the_access_log() {
+    let file = || AccessLog::File(PathBuf::from("a.log"));
+    for (form, access, query) in [
+        ("'off'", AccessLog::Off, true),
+        ("'stdout'", AccessLog::Stdout, true),
+        ("{ to = 'stdout' }", AccessLog::Stdout, true),
+        ("{ to = 'off', query = true }", AccessLog::Off, true),
+        ("{ to = 'stdout', query = false }", AccessLog::Stdout, false),
+        ("{ file = 'a.log' }", file(), true),
+        ("{ file = 'a.log', query = false }", file(), false),
+    ] {
+        let config = config(&format!("log.access = {form}\n{REST}"));
+        assert_eq!(
+            (config.log.access, config.log.access_query),
+            (access, query),
+            "{form}"
+        );
+    }
+}
+
+#[test]
 fn addresses_and_forms_of_toml() {
     let config = config(
         "\u{feff}admin.address = 'unix:/run/lb.sock'\r\nlog.access = 'stdout'\r\nlog.format = 'json'\r\n\

@@ -137,7 +137,7 @@ pub fn understand(
         None => give_id(exchange, arrival.random),
     }
     if held.access_log {
-        capture(exchange, &seen);
+        capture(exchange, &seen, held.access_query);
     }
     let len = head.len;
     let answer = match route(listener, &seen, client.known(), exchange) {
@@ -325,11 +325,16 @@ fn hexadecimal(bits: u32) -> [u8; 8] {
     (digits + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_le_bytes()
 }
 
-fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
+/// Keeps what the access log shows of the head; with `query` all of target and referer, else up to `?`.
+fn capture(exchange: &mut Exchange, seen: &Seen<'_>, query: bool) {
+    let shown = |text: &'_ [u8]| match memchr::memchr(b'?', text) {
+        Some(end) if !query => end,
+        _ => text.len(),
+    };
     let capture = &mut exchange.capture;
     capture.method = capture.keep(seen.head.method);
     capture.host = capture.keep(seen.head.host.unwrap_or(b""));
-    capture.uri = capture.keep_uri(seen.head.target);
+    capture.uri = capture.keep_uri(&seen.head.target[..shown(seen.head.target)]);
     let others = seen.fields.iter().filter(|f| f.name == FieldName::Other);
     for field in others {
         let name = field.name_in(seen.buffer);
@@ -337,7 +342,8 @@ fn capture(exchange: &mut Exchange, seen: &Seen<'_>) {
         if capture.user_agent.is_empty() && name.eq_ignore_ascii_case(b"user-agent") {
             capture.user_agent = capture.keep(field.value_in(seen.buffer));
         } else if capture.referer.is_empty() && name.eq_ignore_ascii_case(b"referer") {
-            capture.referer = capture.keep(field.value_in(seen.buffer));
+            let value = field.value_in(seen.buffer);
+            capture.referer = capture.keep(&value[..shown(value)]);
         }
     }
 }
