@@ -67,6 +67,9 @@ pub(super) const HTTP_CLUSTER: &[(&str, &[&str])] = &[
     ("limits", &["idle_connections"]),
 ];
 
+/// Likewise, of what `retry.on` may hold: once bytes have gone, nothing says that they may go again.
+pub(super) const HTTP_RETRY_ON: &[&str] = &["reset", "timeout"];
+
 pub(super) const ADMIN: Section = Section {
     name: "[admin]",
     keys: &["address"],

@@ -531,8 +531,13 @@ fn mark(default: &DeTable<'_>, marks: &mut Marks) {
     for (key, value) in default {
         marks.inherited.insert(key.span().start);
         marks.inherited.insert(value.span().start);
-        if let DeValue::Table(table) = value.get_ref() {
-            mark(table, marks);
+        match value.get_ref() {
+            DeValue::Table(table) => mark(table, marks),
+            DeValue::Array(entries) => {
+                let places = entries.iter().map(|entry| entry.span().start);
+                marks.inherited.extend(places);
+            }
+            _ => {}
         }
     }
 }

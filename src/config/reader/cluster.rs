@@ -133,10 +133,29 @@ fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> 
             _ => {}
         }
     }
+    found.extend(http_retries(table));
     let by_request = config.hash_key != HashKey::ClientIp;
     let hash_key = table.get("hash_key").filter(|_| by_request);
     found.extend(hash_key.map(|slot| ("hash_key".to_owned(), slot.place())));
     found
+}
+
+/// The entries of `retry.on` that are for requests.
+fn http_retries(table: &Table<'_>) -> Vec<(String, Place)> {
+    let retry = table.entries.get("retry").map(|retry| retry.get_ref());
+    let on = match retry {
+        Some(DeValue::Table(retry)) => retry.get("on").map(|on| on.get_ref()),
+        _ => None,
+    };
+    let Some(DeValue::Array(entries)) = on else {
+        return Vec::new();
+    };
+    let reasons = entries.iter().filter_map(|entry| {
+        let reason = entry.get_ref().as_str()?;
+        let of_http = keys::HTTP_RETRY_ON.contains(&reason);
+        of_http.then(|| (format!("on = \"{reason}\""), entry.span()))
+    });
+    reasons.collect()
 }
 
 /// A word of a closed set, or the default.

@@ -529,25 +529,28 @@ fn what_is_wrong_with_answers() {
 #[test]
 fn keys_that_have_no_effect_for_tcp() {
     let all = said(
-        "[defaults.cluster]\ntimeouts = { response = '9s' }\n\
+        "[defaults.cluster]\ntimeouts = { response = '9s' }\nretry.on = ['reset']\n\
          [[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\ntrusted_proxies = []\n\
          timeouts = { header = '1s', tunnel = '1h' }\nlimits = { headers = 3, connections = 4 }\n\
          [[listener]]\naddress = ':2'\ncluster = 'b'\n\
          [cluster.a]\nbackends = ['a:1']\nhttp_version = '1.1'\npolicy = 'consistent_hash'\nhash_key = 'path'\n\
          timeouts = { body = '1s', connect = '1s' }\nlimits = { idle_connections = 1 }\n\
+         retry = { on = ['reset', 'connect', 'timeout'] }\n\
          [cluster.b]\nbackends = ['a:1']\nhttp_version = '1.1'\n",
     );
     let places: Vec<&str> = all.iter().map(|s| s.split(" | ").next().unwrap()).collect();
     assert_eq!(
         places,
         [
-            "7:19 warning: `trusted_proxies` on a tcp listener without `connections_per_client`",
-            "8:23 warning: `header` on a tcp listener",
-            "9:22 warning: `headers` on a tcp listener",
-            "15:16 warning: `http_version` on a cluster of tcp listeners",
-            "17:12 warning: `hash_key` on a cluster of tcp listeners",
-            "18:21 warning: `body` on a cluster of tcp listeners",
-            "19:31 warning: `idle_connections` on a cluster of tcp listeners",
+            "8:19 warning: `trusted_proxies` on a tcp listener without `connections_per_client`",
+            "9:23 warning: `header` on a tcp listener",
+            "10:22 warning: `headers` on a tcp listener",
+            "16:16 warning: `http_version` on a cluster of tcp listeners",
+            "18:12 warning: `hash_key` on a cluster of tcp listeners",
+            "19:21 warning: `body` on a cluster of tcp listeners",
+            "20:31 warning: `idle_connections` on a cluster of tcp listeners",
+            "21:17 warning: `on = \"reset\"` on a cluster of tcp listeners",
+            "21:37 warning: `on = \"timeout\"` on a cluster of tcp listeners",
         ]
     );
 }
@@ -583,4 +586,14 @@ fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn defaults_that_others_have_a_use_for_are_not_warned_of() {
+    let all = said(
+        "[defaults.cluster]\nretry.on = ['reset', 'connect']\n\
+         [[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n\
+         [cluster.a]\nbackends = ['a:1']\n",
+    );
+    assert_eq!(all, Vec::<String>::new());
 }
