@@ -525,7 +525,9 @@ fn a_listener_with_several_addresses_is_one() {
     let bound = |proxy: &Proxy| -> Vec<SocketAddr> {
         let listeners = proxy.status()["listeners"].clone();
         assert_eq!(listeners.as_array().unwrap().len(), 1, "{listeners}");
+        let written = listeners[0]["addresses"].as_array().unwrap();
         let bound = listeners[0]["bound"].as_array().unwrap();
+        assert_eq!(written.len(), bound.len(), "{listeners}");
         bound
             .iter()
             .map(|a| a.as_str().unwrap().parse().unwrap())

@@ -39,7 +39,10 @@ pub struct Status<'a> {
 #[derive(Debug, Serialize)]
 struct ListenerStatus<'a> {
     name: &'a str,
+    /// The first of `addresses`.
     address: String,
+    /// As the file has them, each with the one of `bound` at its place.
+    addresses: Vec<String>,
     bound: Vec<String>,
     protocol: &'static str,
     connections_active: u64,
@@ -120,7 +123,10 @@ fn listeners(snapshot: &Snapshot) -> Vec<ListenerStatus<'_>> {
     let mut known: HashMap<&str, usize> = HashMap::new();
     for one in &snapshot.listeners {
         match known.get(&*one.name) {
-            Some(place) => all[*place].bound.push(one.sockets.address().to_string()),
+            Some(place) => {
+                all[*place].addresses.push(one.address.to_string());
+                all[*place].bound.push(one.sockets.address().to_string());
+            }
             None => {
                 known.insert(&one.name, all.len());
                 all.push(listener(one));
@@ -135,6 +141,7 @@ fn listener(listener: &Listener) -> ListenerStatus<'_> {
     ListenerStatus {
         name: &listener.name,
         address: listener.address.to_string(),
+        addresses: vec![listener.address.to_string()],
         bound: vec![listener.sockets.address().to_string()],
         protocol: listener.protocol.as_str(),
         connections_active: metrics.active(),

@@ -373,10 +373,10 @@ fn listeners(status: &Status) -> String {
     ];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(status.listeners.iter().take(MAX_ROWS).map(|l| {
-        let bound = l.bound.first().map_or("", String::as_str);
+        let bound = l.bound.iter().map(|address| plain(address, MAX_NAME));
         [
             plain(&l.name, MAX_NAME),
-            plain(bound, MAX_NAME),
+            bound.collect::<Vec<_>>().join(", "),
             plain(&l.protocol, MAX_NAME),
             l.connections_active.to_string(),
             l.connections_total.to_string(),

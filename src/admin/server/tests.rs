@@ -211,7 +211,8 @@ async fn the_status_says_everything() {
     assert!(status["uptime_seconds"].is_u64());
     humantime::parse_rfc3339(status["started"].as_str().unwrap()).unwrap();
     let listeners = serde_json::json!([{
-        "name": "web", "address": "127.0.0.1:8080", "bound": ["127.0.0.1:8080"], "protocol": "http",
+        "name": "web", "address": "127.0.0.1:8080", "addresses": ["127.0.0.1:8080"], "bound": ["127.0.0.1:8080"],
+        "protocol": "http",
         "connections_active": 1, "connections_total": 1, "requests_total": 0,
     }]);
     assert_eq!(status["listeners"], listeners);

@@ -24,7 +24,7 @@ fn status() -> Value {
         "version": "0.1.0", "pid": 7, "started": "2026-11-30T09:00:00.000Z", "uptime_seconds": 3661,
         "generation": 4, "snapshot": 9, "readiness": "ready", "workers": 2,
         "listeners": [{
-            "name": "front", "address": ":80", "bound": ["[::]:80"], "protocol": "http",
+            "name": "front", "address": ":80", "bound": ["[::]:80", "127.0.0.1:81"], "protocol": "http",
             "connections_active": 1, "connections_total": 2, "requests_total": 3,
         }],
         "clusters": [
@@ -56,9 +56,9 @@ fn the_tables() {
     let expected = "\
 lbproxy 0.1.0, process 7, ready for 1h1m1s, generation 4 of the file
 
-LISTENER  ADDRESS  PROTOCOL  ACTIVE  CONNECTIONS  REQUESTS
-front     [::]:80  http      1       2            3
-old       removed  -         5       -            -
+LISTENER  ADDRESS                PROTOCOL  ACTIVE  CONNECTIONS  REQUESTS
+front     [::]:80, 127.0.0.1:81  http      1       2            3
+old       removed                -         5       -            -
 
 cluster web: too few backends are healthy, so all are used
 
