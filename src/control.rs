@@ -339,8 +339,9 @@ impl Control {
             return false;
         }
         self.peers.look(&config, &sockets, &self.registry);
-        let changes = Changes::between(&self.file, &config);
+        let before = Arc::clone(&self.file);
         self.build_and_publish(Arc::new(config), &sockets);
+        let changes = Changes::between(&before, &self.file);
         self.events.set_level(self.config.log.level);
         self.events.set_format(self.config.log.format);
         self.admin.switch(admin);

@@ -142,7 +142,7 @@ pub struct LocalCheck {
 }
 
 /// `[[listener]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
     /// Name; by default the address.
     pub name: String,
@@ -169,7 +169,7 @@ pub struct ListenerConfig {
 }
 
 /// `[[route]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteConfig {
     /// Name in the access log: `name`, else hosts and paths as the file wrote them; empty without any.
     pub name: String,

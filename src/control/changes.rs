@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::{self, Debug};
+use std::fmt;
 use std::hash::Hash;
 
 use crate::config::schema::{BackendConfig, ClusterConfig, Config};
@@ -57,14 +57,14 @@ impl Changes {
         }
     }
 
-    fn list<T: Debug>(&mut self, what: &str, before: &[T], after: &[T], name: fn(&T) -> &str) {
+    fn list<T: PartialEq>(&mut self, what: &str, before: &[T], after: &[T], name: fn(&T) -> &str) {
         for (name, before, after) in pairs(before, after, |entry| Cow::Borrowed(name(entry))) {
             self.entry(what, &name, before, after, |_, _| false);
         }
     }
 
     /// That an entry came, went or changed; of one that stayed `describe` may say more.
-    fn entry<T: Debug>(
+    fn entry<T: PartialEq>(
         &mut self,
         what: &str,
         name: &str,
@@ -75,7 +75,7 @@ impl Changes {
         let done = match (before, after) {
             (None, _) => "added",
             (_, None) => "removed",
-            (Some(before), Some(after)) if same(before, after) || describe(before, after) => return,
+            (Some(before), Some(after)) if before == after || describe(before, after) => return,
             _ => "changed",
         };
         self.add(|| format!("{what} {} {done}", cut(name)));
@@ -118,16 +118,11 @@ impl Changes {
             let mut rest = before.clone();
             rest.policy = after.policy;
             rest.backends.clone_from(&after.backends);
-            if !same(&rest, after) {
+            if rest != *after {
                 self.add(|| format!("{what} settings changed"));
             }
         }
     }
-}
-
-/// Whether two entries say the same; not all of them can be compared, but all can be written.
-fn same<T: Debug>(a: &T, b: &T) -> bool {
-    format!("{a:?}") == format!("{b:?}")
 }
 
 /// The names with a number for each that came before.
@@ -181,8 +176,11 @@ impl fmt::Display for Changes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::load::load;
+    use crate::model::page::Page;
 
     const FILE: &str = "
 [[listener]]
@@ -287,5 +285,21 @@ backends = ['10.0.0.1:80', '10.0.0.2:80']
         assert_eq!(between(&with("^/a"), &with("^/a")), "nothing");
         let other = between(&with("^/a"), &with("^/b"));
         assert!(other.contains("route"), "{other}");
+    }
+
+    #[test]
+    fn pages_are_compared_by_what_they_hold() {
+        let with = |body: &[u8]| {
+            let mut config = config(FILE);
+            let page = Page {
+                content_type: "text/html".to_owned(),
+                body: body.into(),
+            };
+            config.routes[1].errors.add(503, Arc::new(page));
+            config
+        };
+        let between = |a: &[u8], b: &[u8]| Changes::between(&with(a), &with(b)).to_string();
+        assert_eq!(between(b"sorry", b"sorry"), "nothing");
+        assert_eq!(between(b"sorry", b"later"), "route /b changed");
     }
 }

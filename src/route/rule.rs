@@ -35,6 +35,19 @@ pub enum PathPattern {
     Regex(Regex),
 }
 
+/// Expressions are compared by their text: all are made with the same options.
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b))
+            | (Self::Below(a), Self::Below(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
 impl PathPattern {
     /// Whether it also takes every reading of what it takes. If not, requests for it are ambiguous.
     pub fn is_normal(&self) -> bool {
@@ -64,7 +77,7 @@ pub enum ValuePattern {
 }
 
 /// One rule; an empty list matches all.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule<T> {
     /// Hosts, any of them.
     pub hosts: Vec<HostPattern>,
