@@ -429,7 +429,7 @@ fn standby(primary: &TcpBackend, backup: &TcpBackend, keys: &str) -> Proxy {
     Proxy::start(&format!(
         "drain_timeout = \"300ms\"\n[[listener]]\nname = \"db\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
          cluster = \"db\"\n[cluster.db]\nbackends = [\"{}\", {{ address = \"{}\", backup = true }}]\n\
-         check = {{ expect = \"ok\", interval = \"50ms\", timeout = \"50ms\", rise = 1, fall = 1 }}\n{keys}\n{ACCESS_LOG}",
+         check = {{ expect = \"ok\", interval = \"50ms\", timeout = \"250ms\", rise = 1, fall = 1 }}\n{keys}\n{ACCESS_LOG}",
         primary.addr, backup.addr
     ))
 }
@@ -559,6 +559,7 @@ fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
     holds_for(Duration::from_millis(300), "the standby keeps all", || {
         session(&proxy).0 == "ok b"
     });
+    assert_eq!(proxy.status()["clusters"][0]["standby"], true);
     assert!(is_alive(&mut stream));
     // A reload forgets nothing.
     proxy.reload_ok(&proxy_config_with_drain(&proxy, "1s"));
@@ -569,6 +570,28 @@ fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
     b_well.store(true, Relaxed);
     proxy.wait_backend("db", b.addr, "up");
     assert_eq!(session(&proxy).0, "ok a", "and keeps all in its turn");
+    assert_eq!(proxy.status()["clusters"][0]["standby"], false);
+}
+
+#[test]
+fn a_standby_is_sent_home_by_two_reloads() {
+    let _one = alone();
+    let ((a, a_well), (b, _)) = (greeter("a"), greeter("b"));
+    let proxy = standby(&a, &b, "on_up = \"stay\"");
+    let standby = || proxy.status()["clusters"][0]["standby"] == true;
+    a_well.store(false, Relaxed);
+    wait_until(PATIENCE, "the standby stands in", standby);
+    let (greeting, stream) = session(&proxy);
+    assert_eq!(greeting, "ok b");
+    a_well.store(true, Relaxed);
+    proxy.wait_backend("db", a.addr, "up");
+    let stays = std::fs::read_to_string(proxy.config_path()).unwrap();
+    proxy.reload_ok(&stays.replace("\"stay\"", "\"close_backups\""));
+    wait_until(PATIENCE, "the standby is sent home", || !standby());
+    wait_closed(&proxy, stream, "primary_up");
+    proxy.reload_ok(&stays);
+    assert_eq!(session(&proxy).0, "ok a");
+    assert!(!standby());
 }
 
 #[test]

@@ -55,6 +55,8 @@ struct ClusterStatus<'a> {
     name: &'a str,
     policy: &'static str,
     panic: bool,
+    /// Whether the backups stand in and keep all (`on_up = "stay"`).
+    standby: bool,
     backends: Vec<BackendStatus<'a>>,
 }
 
@@ -155,6 +157,7 @@ fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
         name: &cluster.name,
         policy: cluster.policy.as_str(),
         panic: cluster.in_panic(),
+        standby: cluster.state.on_standby(),
         backends: cluster.endpoints.iter().map(backend).collect(),
     }
 }

@@ -253,6 +253,8 @@ struct Listener {
 struct Cluster {
     name: String,
     panic: bool,
+    #[serde(default)]
+    standby: bool,
     backends: Vec<Backend>,
 }
 
@@ -321,6 +323,24 @@ impl Rates {
     }
 }
 
+/// What is to be said of a cluster as a whole.
+fn marks(cluster: &Cluster) -> impl Iterator<Item = &'static str> {
+    let marks = [
+        (
+            cluster.panic,
+            "too few backends are healthy, so all are used",
+        ),
+        (
+            cluster.standby,
+            "the backups stand in and keep all (on_up = \"stay\")",
+        ),
+    ];
+    marks
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, mark)| mark)
+}
+
 /// All backends with their clusters, those that drain at the end of each.
 fn backends(status: &Status) -> impl Iterator<Item = (&str, &Backend)> {
     let departing = &status.departing.backends;
@@ -351,11 +371,11 @@ fn tables(
         text.push_str(&listeners(status));
     }
     let shown = |name: &str| cluster.is_none_or(|wanted| wanted == name);
-    for cluster in status.clusters.iter().filter(|c| c.panic && shown(&c.name)) {
-        text.push_str(&format!(
-            "\ncluster {}: too few backends are healthy, so all are used\n",
-            plain(&cluster.name, MAX_NAME)
-        ));
+    for cluster in status.clusters.iter().filter(|c| shown(&c.name)) {
+        for mark in marks(cluster) {
+            let name = plain(&cluster.name, MAX_NAME);
+            text.push_str(&format!("\ncluster {name}: {mark}\n"));
+        }
     }
     text.push('\n');
     text.push_str(&backend_table(status, cluster, rates));

@@ -220,6 +220,7 @@ async fn the_status_says_everything() {
     assert_eq!(cluster["name"], "app");
     assert_eq!(cluster["policy"], "round_robin");
     assert_eq!(cluster["panic"], false);
+    assert_eq!(cluster["standby"], false);
     let mut first = cluster["backends"][0].clone();
     let since = first.as_object_mut().unwrap().remove("since").unwrap();
     humantime::parse_rfc3339(since.as_str().unwrap()).unwrap();

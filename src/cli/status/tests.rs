@@ -29,7 +29,7 @@ fn status() -> Value {
         }],
         "clusters": [
             { "name": "web", "policy": "random", "panic": true, "backends": [first, second] },
-            { "name": "api", "policy": "random", "panic": false, "backends": [] },
+            { "name": "api", "policy": "random", "panic": false, "standby": true, "backends": [] },
         ],
         "departing": { "listeners": [{ "name": "old", "connections_active": 5 }], "backends": [gone] },
         "gossip": {},
@@ -62,6 +62,8 @@ old       removed                -         5       -            -
 
 cluster web: too few backends are healthy, so all are used
 
+cluster api: the backups stand in and keep all (on_up = \"stay\")
+
 CLUSTER  BACKEND      STATE     SINCE  WEIGHT      ACTIVE  REQUESTS  ERRORS  P50    P99   WHY
 web      10.0.0.1:80  up        1m1s   3           2       1000      4       4.2ms  1.5s  check passed: status 200
 web      b:80         down      1m1s   3 (backup)  2       1000      4       -      -     check failed: timeout
@@ -77,7 +79,7 @@ web      10.0.0.9:80  draining  1m1s   3           2       1000      4       -  
         "{web}"
     );
     let api = looked(&mut view(Some("api"), false), 200, &body).unwrap();
-    assert_eq!(api.lines().count(), 3, "{api}");
+    assert_eq!(api.lines().count(), 5, "{api}");
     assert!(!api.contains("web"), "{api}");
 }
 
@@ -209,7 +211,7 @@ fn many_backends_are_cut() {
     large["clusters"][1]["backends"] = json!(vec![one; MAX_ROWS + 5]);
     let text = looked(&mut view(Some("api"), false), 200, &large.to_string()).unwrap();
     assert!(text.ends_with("5 more are not shown; name a cluster, or use --json\n"));
-    assert_eq!(text.lines().count(), MAX_ROWS + 4);
+    assert_eq!(text.lines().count(), MAX_ROWS + 6);
 }
 
 #[test]
