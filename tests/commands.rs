@@ -188,6 +188,9 @@ fn the_words_about_the_program() {
     }
     assert_eq!(ran(&["completions", "csh"], None).code, Some(2));
     let help = ran(&["--help"], None);
+    let signals = "SIGTERM, SIGINT and SIGQUIT drain and exit";
+    let words: Vec<&str> = help.out.split_whitespace().collect();
+    assert!(words.join(" ").contains(signals), "{}", help.out);
     for command in [
         "run",
         "proxy",

@@ -66,7 +66,7 @@ Begin with:
   lbproxy proxy --from :8080 --to 127.0.0.1:3000      a proxy without a file
   lbproxy check lb.toml && lbproxy lb.toml            the real thing
 
-Signals: SIGHUP reads the file again, SIGUSR1 opens log files again, SIGTERM and SIGINT drain and exit.
+Signals: SIGHUP reads the file again, SIGUSR1 opens log files again, SIGTERM, SIGINT and SIGQUIT drain and exit.
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 what was asked for is not there.";
 
 #[derive(Debug, Subcommand)]
