@@ -174,7 +174,7 @@ fn panic_threshold(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<f64> {
         return r.ratio(Some(slot)).or(default);
     }
     if r.boolean(Some(slot)) == Some(true) {
-        let label = "expected false, or a ratio from 0.0 to 1.0";
+        let label = "expected false, or a ratio from 0.0 to 1.0, or a share such as \"50%\"";
         r.error(slot.place(), format!("{slot} is true"), label);
     }
     None

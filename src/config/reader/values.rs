@@ -44,6 +44,12 @@ pub(in crate::config) fn duration_in(
     ))
 }
 
+/// What `"50%"` is of the whole, whatever its size.
+fn share(text: &str) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
+    Some(percent / 100.0)
+}
+
 impl Reader<'_> {
     pub(super) fn string<'a>(&mut self, slot: Option<Slot<'a>>, expected: &str) -> Option<&'a str> {
         let slot = slot?;
@@ -190,11 +196,12 @@ impl Reader<'_> {
         value
     }
 
-    /// A share from 0 to 1; whole numbers are taken too.
+    /// A share from 0 to 1, or from `"0%"` to `"100%"`; whole numbers are taken too.
     pub(super) fn ratio(&mut self, slot: Option<Slot<'_>>) -> Option<f64> {
         let slot = slot?;
-        let expected = "a ratio from 0.0 to 1.0";
+        let expected = "a ratio from 0.0 to 1.0, or a share such as \"50%\"";
         let number = match slot.value.get_ref() {
+            DeValue::String(text) => share(text),
             DeValue::Float(float) => float.as_str().parse().ok(),
             DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().parse().ok(),
             _ => {
@@ -226,17 +233,10 @@ impl Reader<'_> {
             range.end()
         );
         if let DeValue::String(_) = slot.as_ref()?.value.get_ref() {
-            return self.parsed(slot, &expected, |text| {
-                let percent = text
-                    .strip_suffix('%')
-                    .and_then(|digits| digits.parse::<f64>().ok());
-                match percent {
-                    Some(percent) if percent > 0.0 && percent <= 100.0 => {
-                        Ok(CountOrShare::Share(percent / 100.0))
-                    }
-                    Some(_) => Err("expected more than 0% and at most 100%".to_owned()),
-                    None => Err(format!("expected {expected}")),
-                }
+            return self.parsed(slot, &expected, |text| match share(text) {
+                Some(share) if share > 0.0 && share <= 1.0 => Ok(CountOrShare::Share(share)),
+                Some(_) => Err("expected more than 0% and at most 100%".to_owned()),
+                None => Err(format!("expected {expected}")),
             });
         }
         let count = self.number(slot, &expected, |value| range.contains(&value))?;

@@ -336,7 +336,7 @@ fn checks() {
 fn sessions_of_a_cluster() {
     cluster_says(
         "panic_threshold = true",
-        "6:19 error: `panic_threshold` is true | expected false, or a ratio from 0.0 to 1.0",
+        "6:19 error: `panic_threshold` is true | expected false, or a ratio from 0.0 to 1.0, or a share such as \"50%\"",
     );
     cluster_says(
         "on_down = 'closed'",
@@ -372,14 +372,16 @@ fn the_rest_of_a_cluster() {
         "retry = { attempts = 11 }",
         "6:22 error: `attempts` is 11 | expected a whole number from 1 to 10",
     );
-    for value in ["1.01", "-0.1", "nan", "inf", "2"] {
-        let expected =
-            format!("6:19 error: `panic_threshold` is {value} | expected a ratio from 0.0 to 1.0");
+    let ratio = "expected a ratio from 0.0 to 1.0, or a share such as \"50%\"";
+    for value in [
+        "1.01", "-0.1", "nan", "inf", "2", "\"1\"", "\"101%\"", "\"-1%\"", "\"nan%\"", "\"%\"",
+    ] {
+        let expected = format!("6:19 error: `panic_threshold` is {value} | {ratio}");
         cluster_says(&format!("panic_threshold = {value}"), &expected);
     }
     cluster_says(
-        "panic_threshold = '1'",
-        "6:19 error: `panic_threshold` is a string | expected a ratio from 0.0 to 1.0",
+        "panic_threshold = []",
+        &format!("6:19 error: `panic_threshold` is an array | {ratio}"),
     );
     cluster_says(
         "resolve = '1ms'",

@@ -361,6 +361,22 @@ fn retries_ratios_and_small_heads() {
 }
 
 #[test]
+fn forms_of_a_share() {
+    for (form, share) in [
+        ("0.5", Some(0.5)),
+        ("1", Some(1.0)),
+        ("'50%'", Some(0.5)),
+        ("'2.5%'", Some(0.025)),
+        ("'0%'", Some(0.0)),
+        ("'100%'", Some(1.0)),
+        ("false", None),
+    ] {
+        let config = config(&format!("{REST}panic_threshold = {form}\n"));
+        assert_eq!(config.clusters[0].panic_threshold, share, "{form}");
+    }
+}
+
+#[test]
 fn forms_of_the_access_log() {
     let file = || AccessLog::File(PathBuf::from("a.log"));
     for (form, access, query) in [
