@@ -206,6 +206,7 @@ impl Exchange {
         let keyring = node.keyring();
         let mut body = keyring.open(HELLO, &[], frame)?;
         self.client = take_array(&mut body)?;
+        // Another run at the own address is answered too, so that it finds this one there.
         self.meet(node, &mut body)?;
         self.server = node.random();
         let mut body = self.server.to_vec();
@@ -225,7 +226,14 @@ impl Exchange {
         let keyring = node.keyring();
         let mut body = keyring.open(HELLO, &self.client, frame)?;
         self.server = take_array(&mut body)?;
-        self.meet(node, &mut body)?;
+        let peer = self.meet(node, &mut body)?;
+        if self.is_own(node) {
+            // Only who is reached where it was dialled answers in the context of the client's random.
+            if self.dialled == Some(peer.key()) {
+                node.found_at_own_address(&peer);
+            }
+            return Err(ExchangeError::Own);
+        }
         let hashes = node.hashes();
         let mut body = Vec::with_capacity(2 * BUCKETS * 8);
         let count = if node.keeps_all() { 2 } else { 1 };
@@ -239,16 +247,19 @@ impl Exchange {
         Ok(Progress::Going)
     }
 
-    fn meet(&mut self, node: &Node, rest: &mut &[u8]) -> Result<(), ExchangeError> {
+    fn meet(&mut self, node: &Node, rest: &mut &[u8]) -> Result<Identity, ExchangeError> {
         let peer = take_identity(rest)?;
         if !rest.is_empty() || node.horizon().excludes(peer.epoch()) {
             return Err(ExchangeError::Malformed);
         }
-        if peer.key() == node.identity().key() {
-            return Err(ExchangeError::Own);
-        }
         self.peer = Some(peer);
-        Ok(())
+        Ok(peer)
+    }
+
+    /// Whether the peer is at the own address.
+    fn is_own(&self, node: &Node) -> bool {
+        let own = node.identity().key();
+        self.peer.is_some_and(|peer| peer.key() == own)
     }
 
     /// A frame behind the welcome.
@@ -258,6 +269,9 @@ impl Exchange {
         mut body: &[u8],
         out: &mut Vec<Vec<u8>>,
     ) -> Result<Progress, ExchangeError> {
+        if self.is_own(node) {
+            return Err(ExchangeError::Own);
+        }
         let kind = take_u8(&mut body)?;
         match (self.stage, kind) {
             (Stage::Summary, SUMMARY) => self.compare(node, body, out)?,

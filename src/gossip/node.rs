@@ -138,6 +138,8 @@ pub struct Node {
     warnings: Budget,
     questions: Budget,
     proofs_made: Budget,
+    /// Looks at who is at the own address.
+    looks: Budget,
     /// The size and patience that foca was last configured for.
     tuned: (usize, u32),
     punctuality: Punctuality,
@@ -209,6 +211,7 @@ impl Node {
             warnings: Budget::default(),
             questions: Budget::default(),
             proofs_made: Budget::default(),
+            looks: Budget::default(),
             join_at: None,
             tuned: (1, 1),
             punctuality: Punctuality::default(),

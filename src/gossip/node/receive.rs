@@ -45,10 +45,7 @@ impl Node {
             return Err(Dropped::Malformed);
         }
         if prefix.sender.key() == self.identity().key() {
-            // A reflection of what this run has sent is no sign of another one.
-            if prefix.sender.epoch() > self.identity().epoch() {
-                self.hear_of(&prefix.sender, prefix.sender.epoch());
-            }
+            // A reflection of what this run has sent, or anybody's who has the key: no sign of another run.
             return Err(Dropped::Own);
         }
         let rest = &body[PREFIX_LEN..];
@@ -301,9 +298,10 @@ impl Node {
         }
     }
 
-    /// Takes members that another one knows. Its word about itself counts only if it was found where it says
-    /// (`believed`); else a datagram's challenge must show that. What is down there and active here is suspect, and is
-    /// told, so that it comes back in another run if it lives; but if it has left, that was its own word.
+    /// Takes members that another one knows. Its word about itself and about this member counts only if it was found
+    /// where it says (`believed`); else a datagram's challenge must show that, so it is called there. What is down there
+    /// and active here is suspect, and is told, so that it comes back in another run if it lives; but if it has left,
+    /// that was its own word.
     pub(in crate::gossip) fn take_members(
         &mut self,
         peer: &Identity,
@@ -319,12 +317,16 @@ impl Node {
         let mut room = self.limits.members.saturating_sub(known.len());
         let (own, now) = (self.identity(), self.io.now);
         let mut taken = Vec::with_capacity(told.len());
-        let mut parted = false;
+        let (mut parted, mut doubtful) = (false, false);
         for member in told {
             let id = *member.id();
             if id.key() == own.key() {
-                if id.epoch() > own.epoch() || (id == own && member.state() == State::Down) {
-                    self.hear_of(peer, id.epoch());
+                let outdated = id.epoch() > own.epoch();
+                if outdated || (id == own && member.state() == State::Down) {
+                    doubtful |= !believed;
+                    if believed {
+                        self.hear_of(peer, id.epoch());
+                    }
                 }
                 continue;
             }
@@ -360,6 +362,9 @@ impl Node {
             .apply_many(taken.into_iter(), !joining, &mut self.io);
         self.after_swim();
         self.io.suspecting = true;
+        if doubtful && self.corrections.take(now, CORRECTIONS) {
+            self.announce_to(peer.address());
+        }
         if parted {
             // Both sides come back in other runs now, which each has yet to hear of from the other.
             self.compare_again(2, Some(peer.address()));

@@ -3,6 +3,7 @@
 mod bounds;
 mod credential;
 
+use super::super::exchange::{Exchange, ExchangeError};
 use super::super::keyring::{Refusal, SecretKey};
 use super::super::simulator::{address_of, record};
 use super::super::token::OperatorKey;
@@ -89,12 +90,7 @@ fn what_is_dropped_is_counted_by_reason() {
         ring(label).seal(kind, &[], [1; 12], body, &mut bytes);
         bytes
     };
-    let own = {
-        let mut body = Vec::new();
-        super::super::codec::Prefix::write_start(super::super::codec::Kind::Swim, 1, &mut body);
-        body.extend_from_slice(node.identity().as_bytes());
-        sealed("test", DATAGRAM, &body)
-    };
+    let own = forged(&node.identity());
     let mut echo = Vec::new();
     super::super::codec::Prefix::write_start(super::super::codec::Kind::Echo, 1, &mut echo);
     echo.extend_from_slice(Identity::new(address_of(1), 5, Role::Agent).as_bytes());
@@ -184,13 +180,73 @@ fn only_a_word_about_the_present_run_is_listened_to() {
     }
 }
 
+/// A datagram as anybody can make it who has the key.
+fn forged(sender: &Identity) -> Vec<u8> {
+    let mut body = Vec::new();
+    super::super::codec::Prefix::write_start(super::super::codec::Kind::Swim, 1, &mut body);
+    body.extend_from_slice(sender.as_bytes());
+    let mut bytes = Vec::new();
+    ring("test").seal(DATAGRAM, &[], [1; 12], &body, &mut bytes);
+    bytes
+}
+
 #[test]
-fn who_is_told_of_later_runs_again_and_again_gives_way_for_a_time() {
+fn only_who_is_where_it_says_tells_of_later_runs_and_each_ip_address_once() {
+    let at = |place: usize, port: u16| {
+        let address = SocketAddr::new(address_of(place).ip(), port);
+        Identity::new(address, 5, Role::Proxy)
+    };
     let mut node = run_of(0, 5, Role::Agent);
+    let peers = (1..9).map(|place| Member::new(at(place, 7946), 0, State::Alive));
+    node.take_members(&at(1, 7946), true, peers.collect());
+    for turn in 0..20 {
+        let later = node.identity().with_epoch(12 + turn);
+        node.receive(&mut forged(&later), NOW);
+        for place in 2..9 {
+            let told = vec![Member::new(later, 0, State::Alive)];
+            node.take_members(&at(place, 7946), false, told);
+        }
+        for port in 1..9 {
+            node.hear_of(&at(1, port), later.epoch());
+        }
+    }
+    assert_eq!(node.identity().epoch(), 5);
+    // Who is not believed is called where it says it is, since it may have been right.
+    let called = node.take_packets().iter().any(|p| p.to == address_of(8));
+    assert!(called);
+    node.hear_of(&at(2, 7946), 12);
+    assert!(node.identity().epoch() > 12, "a second one");
+}
+
+#[test]
+fn where_all_others_live_at_one_ip_address_one_of_them_is_enough() {
+    let mut node = run_of(0, 5, Role::Agent);
+    let at = |port: u16| Identity::new(([10, 0, 0, 9], port).into(), 5, Role::Proxy);
+    let peers = (1..9).map(|port| Member::new(at(port), 0, State::Alive));
+    node.take_members(&at(1), true, peers.collect());
+    node.hear_of(&at(1), 12);
+    assert!(node.identity().epoch() > 12);
+}
+
+/// Lets a node dial `address`, where the server answers.
+fn dial(node: &mut Node, address: SocketAddr, server: &mut Node) {
+    let (mut client, mut hello) = Exchange::client(node, address, NOW);
+    let mut out = Vec::new();
+    let taken = Exchange::server().take(server, &mut hello, &mut out, NOW);
+    taken.expect("every run is answered");
+    let taken = client.take(node, &mut out[0], &mut Vec::new(), NOW);
+    assert_eq!(taken, Err(ExchangeError::Own));
+}
+
+#[test]
+fn only_a_later_run_that_answers_at_the_own_address_silences_a_member_and_for_a_time() {
+    let mut node = run_of(0, 5, Role::Agent);
+    let own = address_of(0);
     let teller = |place: usize| Identity::new(address_of(place), 5, Role::Proxy);
     // Each time by two: one alone, however often, does not count among many.
     let peers = (1..9).map(|place| Member::new(teller(place), 0, State::Alive));
     node.take_members(&teller(1), true, peers.collect());
+    node.joined = true;
     for turn in 0..5 {
         let later = node.identity().epoch() + 7;
         for _ in 0..3 {
@@ -199,12 +255,20 @@ fn who_is_told_of_later_runs_again_and_again_gives_way_for_a_time() {
         assert!(node.identity().epoch() < later, "{turn}");
         node.hear_of(&teller(2), later);
         assert!(node.identity().epoch() > later, "{turn}");
-        assert!(!node.in_conflict(), "{turn}");
     }
-    for place in 1..3 {
-        assert!(!node.in_conflict());
-        node.hear_of(&teller(place), node.identity().epoch() + 1);
+    let epoch = node.identity().epoch();
+    for place in (1..9).cycle().take(100) {
+        node.hear_of(&teller(place), epoch + 1);
     }
+    assert_eq!(node.take_exchanges(), [own], "it looks, and not too often");
+    assert!(!node.in_conflict(), "words alone are no proof");
+    dial(&mut node, own, &mut run_of(0, epoch, Role::Agent));
+    dial(&mut node, own, &mut run_of(0, epoch - 1, Role::Agent));
+    let elsewhere = address_of(3);
+    dial(&mut node, elsewhere, &mut run_of(0, epoch + 1, Role::Agent));
+    assert!(!node.in_conflict(), "itself, or nobody at its address");
+    assert_eq!(node.identity().epoch(), epoch);
+    dial(&mut node, own, &mut run_of(0, epoch + 1, Role::Agent));
     assert!(node.in_conflict());
     node.take_packets();
     node.run_timers(NOW + Duration::from_secs(299));

@@ -1,20 +1,25 @@
 //! What others say of later runs at the own address, and what is done about it.
 //!
 //! A run that others hold for old is not listened to, so it must go on in a later one. But a single member could make
-//! it do so again and again: a later run counts only if two members that have proved to be live tell of it, or the only
-//! one that there is, or that run itself and another member. Who is told of them too often shares its address: the one
-//! that has come last says nothing for five minutes, so that the other can. It goes on listening: datagrams are read, a
-//! proxy compares states as before, and nobody is thought down by a member that asks nobody.
+//! it do so again and again: a later run counts only if members at two IP addresses tell of it, or at the only one that
+//! there is. Each of them has echoed a challenge, or was dialled where it says it is; what claims to come from the own
+//! address proves nothing.
+//!
+//! Who is told of later runs too often may share its address. Others' words alone do not silence it, since whoever has
+//! the key can put them into honest mouths: it dials its own address, and only if a later run answers there it says
+//! nothing for five minutes, so that the other can. It goes on listening: datagrams are read, a proxy compares states
+//! as before, and nobody is thought down by a member that asks nobody.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::Time;
 use super::super::identity::Identity;
 use super::Node;
 
-/// More takeovers of the own address than this in a minute: somebody else lives there. Who has just come gives way
-/// first.
+/// More takeovers of the own address than this in a minute, by a member that has just come and by another: somebody
+/// else may live there.
 const TAKEOVERS: (usize, usize) = (5, 10);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The epoch after a takeover is one of so many.
@@ -24,20 +29,20 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// Words that are remembered.
 const MOST: usize = 64;
 
-/// Words of the last minute.
+/// Words of the last minute, by the IP address of who told.
 #[derive(Debug, Default)]
-pub(super) struct Words(Vec<(Time, [u8; 18], u64)>);
+pub(super) struct Words(Vec<(Time, IpAddr, u64)>);
 
 impl Words {
     /// Notes that somebody told of a later run; how many have told of one above `own` within a minute.
-    fn note(&mut self, teller: [u8; 18], seen: u64, own: u64, now: Time) -> usize {
+    fn note(&mut self, teller: IpAddr, seen: u64, own: u64, now: Time) -> usize {
         let recent = |at: Time| now.saturating_sub(at) < MINUTE;
         self.0
             .retain(|&(at, who, run)| recent(at) && run > own && who != teller);
         if self.0.len() < MOST {
             self.0.push((now, teller, seen));
         }
-        let tellers: HashSet<[u8; 18]> = self.0.iter().map(|&(_, who, _)| who).collect();
+        let tellers: HashSet<IpAddr> = self.0.iter().map(|&(_, who, _)| who).collect();
         tellers.len()
     }
 }
@@ -53,8 +58,8 @@ impl Node {
         if seen == own {
             return self.take_over(seen, false);
         }
-        let tellers = self.words.note(teller.key(), seen, own, now);
-        if tellers >= self.swim.num_members().clamp(1, 2) {
+        let tellers = self.words.note(teller.address().ip(), seen, own, now);
+        if tellers >= self.tellers_needed() {
             self.take_over(seen, true);
         } else {
             // A second opinion.
@@ -63,24 +68,53 @@ impl Node {
         }
     }
 
+    /// Two, unless all other members live at one IP address.
+    fn tellers_needed(&self) -> usize {
+        let own = self.identity().key();
+        let others = self.swim.iter_members().map(|member| member.id());
+        let mut ips = others.filter(|id| id.key() != own).map(|id| id.address().ip());
+        let first = ips.next();
+        if ips.any(|ip| Some(ip) != first) { 2 } else { 1 }
+    }
+
     /// Goes on in a run after `seen`: one of the next, by chance, since two at one address would not be told apart in
-    /// the same one. Too many of those that are proved mean that somebody else has this address.
-    pub(super) fn take_over(&mut self, seen: u64, proved: bool) {
-        let now = self.io.now;
-        self.takeovers.retain(|&at| now.saturating_sub(at) < MINUTE);
-        let young = now.saturating_sub(self.started) < MINUTE;
-        let most = if young { TAKEOVERS.0 } else { TAKEOVERS.1 };
-        if self.takeovers.len() >= most {
-            if proved {
-                self.give_way();
+    /// the same one. After too many of them it looks whether somebody else has this address, if `several` say so.
+    fn take_over(&mut self, seen: u64, several: bool) {
+        if self.took_over_too_often() {
+            if several {
+                self.look_at_own_address();
             }
             return;
         }
         let next = seen + 1 + u64::from(self.random_below(EPOCHS));
         // Where others would not believe it, a moment later they will.
         if !self.horizon.excludes(next) {
-            self.takeovers.push_back(now);
+            self.takeovers.push_back(self.io.now);
             self.change_run(next);
+        }
+    }
+
+    fn took_over_too_often(&mut self) -> bool {
+        let now = self.io.now;
+        self.takeovers.retain(|&at| now.saturating_sub(at) < MINUTE);
+        let young = now.saturating_sub(self.started) < MINUTE;
+        let most = if young { TAKEOVERS.0 } else { TAKEOVERS.1 };
+        self.takeovers.len() >= most
+    }
+
+    /// Has its own address dialled, at most once a second.
+    fn look_at_own_address(&mut self) {
+        if self.looks.take(self.io.now, 1) {
+            self.exchanges.push(self.identity().address());
+        }
+    }
+
+    /// This run has answered where this member was dialled at its own address. It is another one if it is later: an
+    /// earlier one may be this member itself, a moment ago.
+    pub(in crate::gossip) fn found_at_own_address(&mut self, run: &Identity) {
+        let later = run.epoch() > self.identity().epoch();
+        if later && self.took_over_too_often() && self.silent_until.is_none() {
+            self.give_way();
         }
     }
 
