@@ -8,7 +8,7 @@
 //! (see [`proofs`](super::proofs)): so an agent may restart with another token or take one up while it runs, and nobody
 //! else's token speaks for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,8 +140,8 @@ impl Records {
     }
 
     /// Takes an announcement. Its key if it is news, `None` if it is known already. `run` tells in which run its member
-    /// is known: nobody announces for a later one, which would stand against all that the member itself says; `is_down`,
-    /// whether it is held for dead.
+    /// is known: nobody announces for a later one, which would stand against all that the member itself says; `live`,
+    /// which members are not held for dead. That is asked only where a token's backends are used up.
     ///
     /// # Errors
     /// Why it is refused.
@@ -152,7 +152,7 @@ impl Records {
         now: Time,
         rules: &Rules<'_>,
         run: impl FnOnce(&[u8; 18]) -> Option<u64>,
-        is_down: impl Fn(&[u8; 18]) -> bool,
+        live: impl FnOnce() -> HashSet<[u8; 18]>,
     ) -> Result<Option<RecordKey>, RecordRefusal> {
         let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
         if Horizon::at(rules.unix).excludes(read.epoch) {
@@ -201,7 +201,7 @@ impl Records {
         }
         if let (Some(most), Some(agent)) = (most, agent)
             && read.record.state != ServiceState::Left
-            && !self.has_room_under(&agent, &key, read.record.backend, most.into(), is_down)
+            && !self.has_room_under(&agent, &key, read.record.backend, most.into(), live)
         {
             return Err(TokenError::TooManyBackends.into());
         }
@@ -246,34 +246,28 @@ impl Records {
     }
 
     /// Whether `agent` may announce this backend beside the others that it announces: at most `most` different ones that
-    /// stand. One whose member is down makes room, and may not be announced any more. O(announcements).
+    /// stand. One that no live member announces makes room, and may not be announced any more. O(announcements).
     fn has_room_under(
         &mut self,
         agent: &Agent,
         key: &RecordKey,
         backend: SocketAddr,
         most: usize,
-        is_down: impl Fn(&[u8; 18]) -> bool,
+        live: impl FnOnce() -> HashSet<[u8; 18]>,
     ) -> bool {
-        let mut others: HashMap<SocketAddr, bool> = HashMap::new();
-        for (member, list) in &self.by_member {
-            for (cluster, stored) in list {
-                let announced = &stored.announced;
-                let counts = stored.agent.as_ref() == Some(agent)
-                    && (*member, *cluster) != (key.member, key.cluster)
-                    && announced.revoked.is_none()
-                    && announced.state() != ServiceState::Left
-                    && announced.record.backend != backend;
-                if counts {
-                    let down = others.entry(announced.record.backend).or_insert(true);
-                    *down &= is_down(member);
-                }
-            }
-        }
-        if others.len() < most {
+        let others = || {
+            let all = self.standing_under(agent).filter(|(of, _)| of != key);
+            all.filter(|(_, other)| *other != backend)
+        };
+        let count = HashSet::<SocketAddr>::from_iter(others().map(|(_, other)| other)).len();
+        if count < most {
             return true;
         }
-        let Some((&dead, _)) = others.iter().find(|(_, down)| **down) else {
+        let live = live();
+        let is_live = |(of, _): &(RecordKey, SocketAddr)| live.contains(&of.member);
+        let served: HashSet<SocketAddr> =
+            others().filter(is_live).map(|(_, other)| other).collect();
+        let Some((_, dead)) = others().find(|(_, other)| !served.contains(other)) else {
             return false;
         };
         let all = self.by_member.values_mut().flatten();
@@ -282,7 +276,19 @@ impl Records {
                 stored.announced.revoked = Some(Revocation::NotPermitted);
             }
         }
-        others.len() <= most
+        count <= most
+    }
+
+    /// The backends that `agent` announces, which may be used and have not left.
+    fn standing_under(&self, agent: &Agent) -> impl Iterator<Item = (RecordKey, SocketAddr)> {
+        let of_it = |stored: &Stored| {
+            let announced = &stored.announced;
+            stored.agent.as_ref() == Some(agent)
+                && announced.revoked.is_none()
+                && announced.state() != ServiceState::Left
+        };
+        let all = self.iter().filter(move |(_, stored)| of_it(stored));
+        all.map(|(key, stored)| (key, stored.announced.record.backend))
     }
 
     /// The newest run in which a member announces, and the key by which it does; `None` while no key counts.

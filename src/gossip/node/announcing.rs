@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use foca::State;
-
 use super::super::codec::{CodecError, Kind, PREFIX_LEN, take, take_u16, take_u32};
 use super::super::identity::{Identity, Role};
 use super::super::record::Announcement;
@@ -172,14 +170,12 @@ impl Node {
             let known = members.find(|m| m.id().as_bytes().starts_with(member));
             known.map(|m| m.id().epoch()).max(contacts.run_of(member))
         };
-        // One that is forgotten is no more there.
-        let is_down = |member: &[u8; 18]| {
-            let mut members = swim.iter_membership_state();
-            let known = members.find(|m| m.id().as_bytes().starts_with(member));
-            known.is_none_or(|known| known.state() == State::Down)
+        let live = || {
+            let members = swim.iter_members().map(|member| member.id().key());
+            members.chain([own.key()]).collect()
         };
         let now = self.io.now;
-        match self.records.accept(bytes, age, now, &rules, run, is_down) {
+        match self.records.accept(bytes, age, now, &rules, run, live) {
             Ok(Some(key)) => {
                 self.refusals.settle(&key.member);
                 self.dirty = true;

@@ -39,7 +39,14 @@ fn open(
         label: "",
         unix: 0,
     };
-    let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(9), |_| false);
+    let taken = records.accept(
+        &bytes,
+        Duration::ZERO,
+        NOW,
+        &rules,
+        |_| Some(9),
+        HashSet::new,
+    );
     taken.map(|key| key.is_some())
 }
 
@@ -105,7 +112,7 @@ fn strangers_have_a_tenth_and_a_minute() {
         let bytes = record(&last.to_string())
             .encode(&member(last), 1, 1, &[])
             .unwrap();
-        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, |_| false)
+        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, HashSet::new)
     };
     for last in 1..=2 {
         assert!(take(&mut records, last).is_ok());
@@ -129,7 +136,7 @@ fn strangers_have_a_tenth_and_a_minute() {
     let run = |_: &[u8; 18]| Some(2);
     assert!(
         records
-            .accept(&anew, Duration::ZERO, NOW, &rules, run, |_| false)
+            .accept(&anew, Duration::ZERO, NOW, &rules, run, HashSet::new)
             .is_ok()
     );
     assert!(!records.sweep(NOW + ORPHAN * 4, 0, later));
@@ -235,7 +242,7 @@ fn with_an_operator_a_token_decides() {
         };
         let mut records = Records::new(10);
         let run = |_: &[u8; 18]| Some(1);
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run, |_| false);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run, HashSet::new);
         assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
         let revoked = |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
         if expected.is_ok() {
@@ -323,7 +330,7 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
                 NOW,
                 &rules,
                 |_| Some(run),
-                |_| false,
+                HashSet::new,
             );
             (taken.map(|key| key.is_some()), records.bound(&member(1)))
         };
@@ -378,7 +385,7 @@ fn versions_and_runs_are_bounded() {
     ] {
         let bytes = record("a").encode(&member(1), epoch, version, &[]).unwrap();
         let taken =
-            Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, |_| false);
+            Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, HashSet::new);
         assert_eq!(
             taken.map(|key| key.is_some()),
             expected,
@@ -423,8 +430,11 @@ fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
             ..record("web")
         };
         let bytes = signed(by, &record, from, "set");
-        let is_down = |who: &[u8; 18]| down.iter().any(|&last| *who == member(last));
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), is_down);
+        let live = || {
+            let live = (1..20).filter(|last| !down.contains(last));
+            live.map(member).collect()
+        };
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), live);
         let stands = records
             .iter()
             .filter(|(_, r)| r.announced.revoked.is_none());
@@ -530,6 +540,38 @@ fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
     ] {
         let taken = take(by, from, backend, state, down);
         assert_eq!(taken, (expected, stand), "{what}");
+    }
+}
+
+#[test]
+fn members_are_looked_through_only_where_a_tokens_backends_are_used_up() {
+    let operator = OperatorKey::generate(&[1; 32]);
+    let cidrs = ["10.1.0.0/16".parse().unwrap()];
+    let claims = Claims {
+        max_backends: Some(2),
+        ..Claims::default()
+    };
+    let agent = mint_with(&operator, &[3; 32], "web", &cidrs, 5, EXPIRES, claims).unwrap();
+    let authority = Authority::new(operator.public());
+    let rules = Rules {
+        authority: Some(&authority),
+        label: "set",
+        unix: 0,
+    };
+    let mut records = Records::new(20);
+    for (from, looked) in [(1, false), (2, false), (2, false), (3, true)] {
+        let record = Record {
+            backend: SocketAddr::new([10, 1, 1, from].into(), 80),
+            ..record("web")
+        };
+        let bytes = signed(&agent, &record, from, "set");
+        let mut asked = false;
+        let live = || {
+            asked = true;
+            (1..9).map(member).collect()
+        };
+        let _ = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), live);
+        assert_eq!(asked, looked, "{from}");
     }
 }
 
