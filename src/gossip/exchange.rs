@@ -18,6 +18,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foca::{Member, State};
 use xxhash_rust::xxh3::xxh3_64;
@@ -397,6 +398,7 @@ impl Exchange {
         // What this member has of its own is told before it takes over what the server has.
         self.send_members(node, out);
         self.take_members(node);
+        self.look_for_impostors(node);
         let peer_keeps = self.peer.is_some_and(|peer| peer.role() == Role::Proxy);
         if peer_keeps {
             let newer: Vec<RecordKey> = self
@@ -418,6 +420,29 @@ impl Exchange {
         }
         self.send_parts(node, WANTS, &wants, WANT_LEN, out);
         self.send(node, DONE, &[], out);
+    }
+
+    /// The client's side: what is announced in the name of either in later versions than its own is somebody else's.
+    fn look_for_impostors(&self, node: &mut Node) {
+        let Some(peer) = self.peer.filter(|peer| self.dialled == Some(peer.key())) else {
+            return;
+        };
+        let own = node.identity();
+        let of = |run: &Identity, key: &RecordKey, edition: &Edition| {
+            key.member == run.key() && edition.epoch == run.epoch()
+        };
+        for (key, told) in &self.heads {
+            let Some(known) = node.records().get(key) else {
+                continue;
+            };
+            let (edition, bytes) = (known.edition(), Arc::clone(&known.bytes));
+            if of(&own, key, told) && *told > edition {
+                return node.hear_of(&peer, own.epoch());
+            }
+            if of(&peer, key, &edition) && edition > *told && told.epoch == edition.epoch {
+                return node.tell_outdone(&peer, &bytes);
+            }
+        }
     }
 
     fn take_members(&mut self, node: &mut Node) {

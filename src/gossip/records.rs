@@ -67,6 +67,11 @@ pub enum RecordRefusal {
     /// The member has not proved that it announces by this agent key.
     #[error("its member announces by another agent's key")]
     OtherAgent,
+    /// Its member says it, but in a version that is known already, and says something else.
+    #[error(
+        "somebody else announces in its member's name, in later versions and by the same token if there is one"
+    )]
+    Outdone,
     /// Its token is of no use, or does not permit it.
     #[error(transparent)]
     Token(#[from] TokenError),

@@ -63,6 +63,7 @@ impl Refusals {
             RecordRefusal::Full
             | RecordRefusal::NoToken
             | RecordRefusal::OtherAgent
+            | RecordRefusal::Outdone
             | RecordRefusal::Token(_) => {}
         }
         let Ok(read) = Announcement::decode(bytes) else {

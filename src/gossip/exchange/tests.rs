@@ -1,12 +1,12 @@
 //! Two members by hand, frame by frame.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::gossip::keyring::{Keyring, SecretKey};
 use crate::gossip::node::{Limits, Settings};
 use crate::gossip::record::ServiceState;
+use crate::gossip::records::RecordRefusal;
 use crate::gossip::simulator::{address_of, record};
 
 const NOW: Time = Duration::from_secs(100);
@@ -140,6 +140,29 @@ fn an_agents_own_announcement_reaches_a_proxy_from_either_side() {
         let own = |node: &Node| node.records().of(&agent.identity().key()).count();
         assert_eq!(own(&proxy), 1, "{agent_asks}");
         assert_eq!(agent.records().len(), 1, "an agent keeps no other's");
+    }
+}
+
+#[test]
+fn who_announces_in_an_agents_name_is_found_out_by_either_side() {
+    for agent_asks in [true, false] {
+        let (mut agent, mut proxy) = (member(0, Role::Agent), member(1, Role::Proxy));
+        let who = agent.identity();
+        proxy.take_members(&who, true, vec![known_as(0, State::Alive)]);
+        let drains = record(address_of(0), 1, ServiceState::Draining);
+        let lie = drains.encode(&who.key(), who.epoch(), 3, &[]).unwrap();
+        proxy.take_record(&lie, Duration::ZERO, true);
+        if agent_asks {
+            run(&mut agent, &mut proxy, untouched).unwrap();
+            assert!(agent.identity().epoch() > who.epoch());
+            continue;
+        }
+        proxy.take_packets();
+        run(&mut proxy, &mut agent, untouched).unwrap();
+        let told = proxy.take_packets();
+        assert!(told.iter().any(|packet| packet.to == address_of(0)));
+        let refused = proxy.take_refused();
+        assert!(refused.iter().any(|r| r.why == RecordRefusal::Outdone));
     }
 }
 

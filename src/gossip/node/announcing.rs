@@ -8,12 +8,13 @@ use super::super::identity::{Identity, Role};
 use super::super::record::Announcement;
 use super::super::records::{RecordKey, RecordRefusal, Rules};
 use super::super::tuning::{self, MAX_DATAGRAM};
+use super::super::view::Announced;
 use super::io::Due;
 use super::receive::CORRECTIONS;
 use super::{Dropped, Node, OVERHEAD};
 
-/// So many versions may come before an earlier one.
-const OVERTAKEN: u64 = 64;
+/// So many versions may come before an earlier one, and by no more than this.
+const OVERTAKEN: (u64, Duration) = (64, Duration::from_secs(1));
 /// A new proxy is told of the own service so often.
 const GREETINGS: u8 = 3;
 
@@ -121,8 +122,9 @@ impl Node {
         Ok(())
     }
 
-    /// Somebody has announced in the name of a member, in versions far above those that it has itself: it is told to go
-    /// on in another run, in which its own word counts. Few versions may have overtaken each other on the way.
+    /// A member announces in its own datagram what is known otherwise in the same version of its run or a later one: so
+    /// somebody else announces in its name. It is told to go on in another run, in which its own word counts. An
+    /// announcement may also have overtaken an earlier one on the way, but not for long.
     fn tell_if_outdone(&mut self, sender: &Identity, bytes: &[u8]) {
         let Ok(read) = Announcement::decode(bytes) else {
             return;
@@ -133,12 +135,30 @@ impl Node {
         if read.member != sender.key() || read.epoch != sender.epoch() || other {
             return;
         }
-        let known = self.records.of(&read.member);
-        let outdone = known
-            .map(|(_, stored)| stored.edition())
-            .any(|known| known.epoch == read.epoch && known.version > read.version + OVERTAKEN);
-        if outdone && self.corrections.take(self.io.now, CORRECTIONS) {
-            self.tell_newer(sender, sender.epoch());
+        let (now, (versions, wait)) = (self.io.now, OVERTAKEN);
+        let outdoes = |known: &Announced| {
+            let ahead = known.version.checked_sub(read.version);
+            let late = now.saturating_sub(known.accepted) < wait;
+            let on_the_way = |ahead| ahead > 0 && ahead <= versions && late;
+            known.epoch == read.epoch
+                && known.record.cluster == read.record.cluster
+                && *known.record != read.record
+                && ahead.is_some_and(|ahead| !on_the_way(ahead))
+        };
+        let mut known = self.records.of(&read.member);
+        if known.any(|(_, stored)| outdoes(&stored.announced)) {
+            drop(known);
+            self.tell_outdone(sender, bytes);
+        }
+    }
+
+    /// Tells a run, and people, that somebody else announces in its name.
+    pub(in crate::gossip) fn tell_outdone(&mut self, run: &Identity, bytes: &[u8]) {
+        let (why, now) = (RecordRefusal::Outdone, self.io.now);
+        self.io.counters.drop(why.into());
+        self.refusals.note(bytes, why, None, now);
+        if self.corrections.take(now, CORRECTIONS) {
+            self.tell_newer(run, run.epoch());
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Dropped {
     NoToken,
     /// An announcement by another agent key than its member's.
     OtherAgent,
+    /// An announcement of a member in whose name somebody else announces later versions.
+    Outdone,
     /// An announcement whose token is of no use for it.
     Token(TokenError),
 }
@@ -71,13 +73,14 @@ impl Dropped {
             Self::Quarantined,
             Self::NoToken,
             Self::OtherAgent,
+            Self::Outdone,
         ];
         let tokens = TokenError::ALL.into_iter().map(Self::Token);
         seals.chain(plain).chain(tokens)
     }
 
     /// How many reasons there are.
-    pub const COUNT: usize = Refusal::ALL.len() + 10 + TokenError::ALL.len();
+    pub const COUNT: usize = Refusal::ALL.len() + 11 + TokenError::ALL.len();
 
     /// Place among [`Dropped::all`].
     pub fn index(self) -> usize {
@@ -94,7 +97,8 @@ impl Dropped {
             Self::Quarantined => seals + 7,
             Self::NoToken => seals + 8,
             Self::OtherAgent => seals + 9,
-            Self::Token(error) => seals + 10 + error as usize,
+            Self::Outdone => seals + 10,
+            Self::Token(error) => seals + 11 + error as usize,
         }
     }
 
@@ -112,6 +116,7 @@ impl Dropped {
             Self::Quarantined => "quarantined",
             Self::NoToken => "token",
             Self::OtherAgent => "other_agent",
+            Self::Outdone => "outdone",
             Self::Token(error) => error.reason(),
         }
     }
@@ -125,6 +130,7 @@ impl From<RecordRefusal> for Dropped {
             RecordRefusal::Full => Self::Limit,
             RecordRefusal::NoToken => Self::NoToken,
             RecordRefusal::OtherAgent => Self::OtherAgent,
+            RecordRefusal::Outdone => Self::Outdone,
             RecordRefusal::Token(error) => Self::Token(error),
         }
     }

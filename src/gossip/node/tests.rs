@@ -37,6 +37,10 @@ fn run_of(place: usize, epoch: u64, role: Role) -> Node {
 
 /// Carries packets until nobody has any more.
 fn carry(nodes: &mut [Node]) {
+    carry_at(nodes, NOW);
+}
+
+fn carry_at(nodes: &mut [Node], now: Time) {
     loop {
         let packets: Vec<Packet> = nodes.iter_mut().flat_map(Node::take_packets).collect();
         if packets.is_empty() {
@@ -45,7 +49,7 @@ fn carry(nodes: &mut [Node]) {
         for mut packet in packets {
             let of = |node: &&mut Node| node.identity().address() == packet.to;
             if let Some(node) = nodes.iter_mut().find(of) {
-                node.receive(&mut packet.bytes, NOW);
+                node.receive(&mut packet.bytes, now);
             }
         }
     }

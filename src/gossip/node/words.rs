@@ -49,7 +49,7 @@ impl Words {
 
 impl Node {
     /// Somebody who has proved to be live says that this address is known in run `seen`; or that the own run is down.
-    pub(super) fn hear_of(&mut self, teller: &Identity, seen: u64) {
+    pub(in crate::gossip) fn hear_of(&mut self, teller: &Identity, seen: u64) {
         let (own, now) = (self.identity().epoch(), self.io.now);
         let far = self.horizon.excludes(seen);
         if seen < own || far || self.io.leaving || self.silent_until.is_some() {
@@ -72,9 +72,15 @@ impl Node {
     fn tellers_needed(&self) -> usize {
         let own = self.identity().key();
         let others = self.swim.iter_members().map(|member| member.id());
-        let mut ips = others.filter(|id| id.key() != own).map(|id| id.address().ip());
+        let mut ips = others
+            .filter(|id| id.key() != own)
+            .map(|id| id.address().ip());
         let first = ips.next();
-        if ips.any(|ip| Some(ip) != first) { 2 } else { 1 }
+        if ips.any(|ip| Some(ip) != first) {
+            2
+        } else {
+            1
+        }
     }
 
     /// Goes on in a run after `seen`: one of the next, by chance, since two at one address would not be told apart in

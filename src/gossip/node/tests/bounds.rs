@@ -64,6 +64,48 @@ fn a_token_for_one_cluster_says_nothing_of_anothers() {
     assert_eq!(epochs, [5, 5], "nobody announces for a later run");
 }
 
+/// What an agent announces after `version` of it was announced in its name for `ahead` versions more, as it is known
+/// `after` that: its weight and state, and how often the conflict was told.
+fn outdone(ahead: u64, after: Duration) -> (u16, ServiceState, usize) {
+    let mut nodes = acquainted();
+    let agent = nodes[1].identity();
+    let service = |weight| record(agent.address(), weight, ServiceState::Ready);
+    nodes[1].announce(service(3), NOW).unwrap();
+    nodes[1].spread();
+    carry(&mut nodes);
+    let drains = record(agent.address(), 3, ServiceState::Draining);
+    let lie = drains.encode(&agent.key(), 5, 1 + ahead, &[]).unwrap();
+    nodes[0].take_record(&lie, Duration::ZERO, true);
+    let now = NOW + after;
+    nodes[1].announce(service(4), now).unwrap();
+    for _ in 0..4 {
+        nodes[1].spread();
+        carry_at(&mut nodes, now);
+    }
+    let told = nodes[0].take_refused();
+    let known = nodes[0].records.of(&agent.key()).next();
+    let known = &known.unwrap().1.announced.record;
+    let outdone = told.iter().filter(|r| r.why == RecordRefusal::Outdone);
+    (known.weight, known.state, outdone.count())
+}
+
+#[test]
+fn a_member_speaks_again_after_whoever_spoke_in_later_versions_of_it() {
+    use ServiceState::{Draining, Ready};
+    let (moment, long) = (Duration::from_millis(900), Duration::from_secs(1));
+    for (ahead, after, expected) in [
+        (0, Duration::ZERO, (4, Ready, 0)),
+        (1, Duration::ZERO, (4, Ready, 1)),
+        (2, long, (4, Ready, 1)),
+        (64, long, (4, Ready, 1)),
+        (1_000, moment, (4, Ready, 1)),
+        // Datagrams may overtake each other on the way.
+        (2, moment, (3, Draining, 0)),
+    ] {
+        assert_eq!(outdone(ahead, after), expected, "{ahead} {after:?}");
+    }
+}
+
 #[test]
 fn a_recorded_datagram_keeps_no_newcomer_out() {
     let mut nodes = [
