@@ -18,8 +18,10 @@
 //! | `//` | runs of `/` are one |
 //!
 //! Where one of them takes another rule than the path itself, which of them counts would be up to whoever reads it next.
-//! A dot segment (also an encoded one) beside `%2F`, `%5C`, `\` or parameters has too many meanings to be played through:
-//! it is ambiguous outright. Outside stay what no rule of paths can know: the case of letters, a second decoding
+//! Some have too many meanings to be played through and are ambiguous outright: a dot segment (also an encoded one) beside
+//! `%2F`, `%5C`, `\` or parameters; parameters that hold `%2F`, `%5C` or `\`; and `;` beside `%3B`. Tomcat, Undertow and
+//! Jetty strip parameters up to the next `/` of the path as it came and decode afterwards, others decode first: without
+//! those, both come to the same. Outside stay what no rule of paths can know: the case of letters, a second decoding
 //! (`%2561`), `?` and `#` behind an escape, and whether a trailing `/` counts.
 //!
 //! An ordinary path costs one look at each byte and no memory. One with features costs two to the power of how many
@@ -40,6 +42,9 @@ const UNRESERVED: Features = 1 << 5;
 const OTHERS: Features = 1 << 6;
 const DOTS: Features = 1 << 7;
 const RUNS: Features = 1 << 8;
+
+/// No feature: the order of stripping parameters and decoding counts.
+const TORN_PARAMETERS: Features = 1 << 9;
 
 /// What tears segments apart or hides them; a dot segment beside one of these is ambiguous.
 const TEARING: Features = SLASH | ESCAPED_BACKSLASH | BACKSLASH | ESCAPED_SEMICOLON | PARAMETERS;
@@ -62,7 +67,8 @@ pub(super) fn may_differ(path: &[u8]) -> bool {
 pub(super) fn all_readings(path: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
     let mut reading = Reading::default();
     let occurring = reading.features(path);
-    if occurring & DOTS != 0 && occurring & TEARING != 0
+    if occurring & TORN_PARAMETERS != 0
+        || occurring & DOTS != 0 && occurring & TEARING != 0
         || path.len() << occurring.count_ones() > WORK
     {
         return false;
@@ -104,22 +110,30 @@ struct Reading {
 }
 
 impl Reading {
-    /// The features that occur in `path`. Dot segments and runs of slashes count if the widest reading of all else has
+    /// The features that occur in `path`, and [`TORN_PARAMETERS`]. Dot segments and runs of slashes count if the widest reading of all else has
     /// them: what another has, that one has too.
     fn features(&mut self, path: &[u8]) -> Features {
         let mut found = 0;
+        let (mut in_parameters, mut has_semicolon, mut is_torn) = (false, false, false);
         let mut at = 0;
         while let Some(&byte) = path.get(at) {
-            match (byte, escaped(&path[at + 1..])) {
+            let brings = match (byte, escaped(&path[at + 1..])) {
                 (b'%', Some(code)) => {
-                    found |= feature_of(code, &path[at + 1..at + 3]);
                     at += 2;
+                    feature_of(code, &path[at - 1..=at])
                 }
-                (b'\\', _) => found |= BACKSLASH,
-                (b';', _) => found |= PARAMETERS,
-                _ => {}
-            }
+                (b'\\', _) => BACKSLASH,
+                (b';', _) => PARAMETERS,
+                _ => 0,
+            };
+            in_parameters = byte != b'/' && (in_parameters || brings & PARAMETERS != 0);
+            is_torn |= in_parameters && brings & (SLASH | BACKSLASH) != 0;
+            has_semicolon |= byte == b';';
+            found |= brings;
             at += 1;
+        }
+        if is_torn || has_semicolon && found & ESCAPED_SEMICOLON != 0 {
+            found |= TORN_PARAMETERS;
         }
         let mut widest = path;
         if found != 0 {

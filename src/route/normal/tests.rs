@@ -55,7 +55,7 @@ fn readings_of_single_features() {
 
 #[test]
 fn what_cannot_differ_has_no_other_reading() {
-    for path in short_paths(3) {
+    for path in short_paths("/", 3) {
         if !may_differ(path.as_bytes()) {
             assert_eq!(readings(&path), Some(BTreeSet::from([path.clone()])));
         }
@@ -66,9 +66,9 @@ const PARTS: [&str; 11] = [
     "/", "admin", "x", "%2F", "%5c", "\\", ";", "..", "%2e", "%61dmin", "%3B",
 ];
 
-/// All paths of up to so many parts behind the first `/`.
-fn short_paths(most: u32) -> Vec<String> {
-    let mut paths = vec!["/".to_owned()];
+/// All paths of up to so many parts behind `start`.
+fn short_paths(start: &str, most: u32) -> Vec<String> {
+    let mut paths = vec![start.to_owned()];
     let mut from = 0;
     for _ in 0..most {
         let to = paths.len();
@@ -113,21 +113,44 @@ fn without_dots(path: &str) -> String {
     format!("/{}", stack.join("/"))
 }
 
-/// Every reading, one feature after the other, whether it occurs or not.
-fn by_brute_force(path: &str) -> BTreeSet<String> {
-    let steps: [&dyn Fn(&str) -> String; 6] = [
-        &|p| p.replace("%2F", "/"),
-        &|p| p.replace("%5c", "\\"),
-        &|p| p.replace("%3B", ";"),
-        &|p| p.replace("%61", "a").replace("%2e", "."),
-        &|p| p.replace('\\', "/"),
-        &stripped,
-    ];
-    let mut found = BTreeSet::from([path.to_owned()]);
-    for step in steps {
-        let more: Vec<String> = found.iter().map(|p| step(p)).collect();
-        found.extend(more);
+/// What decoding replaces; an escaped backslash becomes a `/` only behind its decoding.
+const STEPS: [&[(&str, &str)]; 5] = [
+    &[("%2F", "/")],
+    &[("%3B", ";")],
+    &[("%61", "a"), ("%2e", ".")],
+    &[("%5c", "\\")],
+    &[("\\", "/")],
+];
+const ESCAPED_BACKSLASH_STEP: u8 = 1 << 3;
+const BACKSLASH_STEP: u8 = 1 << 4;
+const ALL_STEPS: u8 = (1 << STEPS.len()) - 1;
+
+/// Takes some of the steps that are `left`, in any order, and strips parameters before, between or after them.
+fn decode_on(path: &str, left: u8, found: &mut BTreeSet<(String, u8)>) {
+    if !found.insert((path.to_owned(), left)) {
+        return;
     }
+    decode_on(&stripped(path), left, found);
+    for (bit, replaced) in STEPS.iter().enumerate() {
+        let step = 1 << bit;
+        if left & step == 0 || !replaced.iter().any(|(from, _)| path.contains(from)) {
+            continue;
+        }
+        let replace = |path: String, (from, to): &(&str, &str)| path.replace(from, to);
+        let decoded = replaced.iter().fold(path.to_owned(), replace);
+        let done = match step {
+            BACKSLASH_STEP => BACKSLASH_STEP | ESCAPED_BACKSLASH_STEP,
+            _ => step,
+        };
+        decode_on(&decoded, left & !done, found);
+    }
+}
+
+/// Every reading, one feature after the other.
+fn by_brute_force(path: &str) -> BTreeSet<String> {
+    let mut steps = BTreeSet::new();
+    decode_on(path, ALL_STEPS, &mut steps);
+    let mut found: BTreeSet<String> = steps.into_iter().map(|(path, _)| path).collect();
     let decoded: Vec<String> = found.iter().cloned().collect();
     for path in decoded {
         found.insert(without_runs(&path));
@@ -138,11 +161,21 @@ fn by_brute_force(path: &str) -> BTreeSet<String> {
     found
 }
 
+/// Whether the order of stripping parameters and decoding counts.
+fn has_torn_parameters(path: &str) -> bool {
+    let is_torn = |segment: &str| {
+        let mut parts = segment.split(';').flat_map(|part| part.split("%3B"));
+        let _before = parts.next();
+        parts.any(|part| ["%2F", "%5c", "\\"].iter().any(|text| part.contains(text)))
+    };
+    path.contains(';') && path.contains("%3B") || path.split('/').any(is_torn)
+}
+
 /// A path with all its readings.
 struct Short {
     path: String,
     readings: BTreeSet<String>,
-    /// A dot segment stands beside what tears segments apart, in any reading.
+    /// A dot segment stands beside what tears segments apart, in any reading, or parameters hold it.
     is_outright: bool,
 }
 
@@ -155,12 +188,14 @@ static SHORT: LazyLock<Vec<Short>> = LazyLock::new(|| {
         let is_dots = |segment| matches!(segment, "." | "..");
         let has_dots = readings.iter().any(|p| p.split('/').any(is_dots));
         Short {
-            is_outright: has_tearing && has_dots,
+            is_outright: has_tearing && has_dots || has_torn_parameters(&path),
             path,
             readings,
         }
     };
-    short_paths(4).into_iter().map(read).collect()
+    let mut paths = short_paths("/", 4);
+    paths.extend(short_paths("/;", 4));
+    paths.into_iter().map(read).collect()
 });
 
 #[test]
@@ -228,7 +263,7 @@ fn no_reading_of_a_path_that_goes_on_takes_another_rule() {
 
 #[test]
 fn the_work_for_one_path_is_bounded() {
-    let odd = "%2F%5C;%3B%61%3A//";
+    let odd = "%2F%5C%61%3A//%3B";
     for length in [odd.len(), 200, 1 << 10, 8 << 10, 1 << 20] {
         let path = format!("/{odd}{}", "/x".repeat(length / 2));
         let mut bytes = 0;
