@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::{MAX_PROBES, run};
+use crate::model::address::SocketAddress;
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
 use crate::model::settings::{Check, CheckKind, OnDown, OnUp};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
@@ -637,7 +638,7 @@ async fn the_standby_does_not_stay_before_the_primary_is_known() {
         "nobody has seen the primary down"
     );
     let mut next = rechecked(&first, None);
-    next.endpoints[0].addresses = Arc::new(["127.0.0.1:9".parse().unwrap()]);
+    next.endpoints[0].address = Some(SocketAddress::Ip("127.0.0.1:9".parse().unwrap()));
     task.publish(vec![Arc::new(next)]);
     eventually("resolved", || primary.is_healthy()).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -672,7 +673,7 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     assert!(!alone.state.on_standby());
     // It has its verdict, and leaves.
     let mut known = rechecked(&next, None);
-    known.endpoints[1].addresses = Arc::new([listening.local_addr().unwrap()]);
+    known.endpoints[1].address = Some(listening.local_addr().unwrap().into());
     let known = Arc::new(known);
     task.publish(vec![known.clone()]);
     eventually("is up", || a.is_healthy()).await;

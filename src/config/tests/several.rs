@@ -581,7 +581,7 @@ fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
         );
         assert_eq!(said(&text), Vec::<String>::new(), "{text}");
         assert_eq!(
-            config(&text).listeners[0].trusted_proxies.len(),
+            config(&text).listeners[0].trusted_proxies.networks.len(),
             1,
             "{text}"
         );
