@@ -25,6 +25,7 @@
 //! then is lost like any other.
 
 mod cluster;
+mod memory;
 mod proposals;
 #[cfg(test)]
 mod tests;
@@ -36,13 +37,11 @@ use std::time::Duration;
 use super::{Candidate, Event, Opinion, Refusal, Rules};
 use crate::gossip::view::{Member, PeerSet};
 use cluster::{Cluster, Turn};
+use memory::Memory;
 use proposals::{is_alive, proposals};
 
 /// How long after the first other member the set is thought whole.
 const SETTLED: Duration = Duration::from_secs(5);
-
-/// How long a cluster that was emptied is not kept so.
-const EMPTIED: Duration = Duration::from_secs(300);
 
 /// Candidates by the name under which they are announced.
 pub type LastGood = BTreeMap<String, Vec<Candidate>>;
@@ -61,9 +60,9 @@ pub struct Candidates {
     seen_at: Duration,
     refusals: [u64; Refusal::ALL.len()],
     deadline: Option<Duration>,
-    /// Names of which more than half of what is kept is gone, and since when.
-    emptied: BTreeMap<String, Duration>,
-    /// When the first of them is kept as it is.
+    /// By name.
+    memories: BTreeMap<String, Memory>,
+    /// When the first of those that are kept back may be kept.
     keep_at: Option<Duration>,
 }
 
@@ -178,8 +177,8 @@ impl Candidates {
 
     /// What is worth keeping for a start without peers, where `before` is kept already; `None` while the set is not to be
     /// trusted: the last good one stands in for it, or this proxy is alone. Of a cluster that is held, or empty otherwise
-    /// than by its members' own order, what is kept stays; and for five minutes if more than half of what is kept is gone
-    /// from it, however that came about.
+    /// than by its members' own order, what is kept stays; and for five minutes if more than half is gone of the largest
+    /// set that was kept in the last five, however that came about.
     pub fn to_last_good(&mut self, now: Duration, before: &LastGood) -> Option<LastGood> {
         if self.is_stale() || self.alone {
             return None;
@@ -199,28 +198,21 @@ impl Candidates {
                 all.insert(*address, kept);
             }
         }
-        let emptied = &mut self.emptied;
-        emptied.retain(|name, _| by_name.contains_key(name.as_str()));
-        let worth = |(name, (good, all)): (&str, (bool, BTreeMap<SocketAddr, Candidate>))| {
-            let kept = before.get(name);
-            let is_emptied = kept.is_some_and(|kept| {
-                let there = kept.iter().filter(|kept| all.contains_key(&kept.address));
-                2 * there.count() < kept.len()
-            });
-            let settled = match is_emptied {
-                true => *emptied.entry(name.to_owned()).or_insert(now) + EMPTIED <= now,
-                false => {
-                    emptied.remove(name);
-                    true
-                }
+        self.memories
+            .retain(|name, _| by_name.contains_key(name.as_str()));
+        let mut worth = LastGood::new();
+        for (name, (good, all)) in by_name {
+            let kept = before.get(name).map_or(&[][..], Vec::as_slice);
+            let memory = self.memories.entry(name.to_owned()).or_default();
+            let all = if memory.may_keep(now, kept, &all) && good || kept.is_empty() {
+                memory.settle();
+                all.into_values().collect()
+            } else {
+                kept.to_vec()
             };
-            let good = good && settled;
-            let kept = kept.filter(|kept| !good && !kept.is_empty());
-            let all = kept.map_or_else(|| all.into_values().collect(), Vec::clone);
-            (name.to_owned(), all)
-        };
-        let worth = by_name.into_iter().map(worth).collect();
-        let settled = emptied.values().map(|since| *since + EMPTIED);
+            worth.insert(name.to_owned(), all);
+        }
+        let settled = self.memories.values().filter_map(Memory::settles_at);
         self.keep_at = settled.filter(|&at| at > now).min();
         Some(worth)
     }

@@ -209,3 +209,39 @@ fn a_cluster_of_which_more_than_half_is_gone_is_kept_so_after_five_minutes() {
         assert_eq!(hosts(kept), expected, "{second}");
     }
 }
+
+#[test]
+fn a_cluster_that_is_emptied_in_steps_is_measured_against_what_it_was() {
+    let company = Peer::unheard(100, 1);
+    let mut bench = Bench::new(true);
+    let mut kept = LastGood::new();
+    let mut step = |second: u64, stay: u8| -> usize {
+        let left = |host| Peer::new(host, ServiceState::Left);
+        let all = (1..=stay).map(Peer::ready);
+        let all = all.chain((stay + 1..=10).map(left));
+        let all: Vec<Peer> = all.chain([company.clone()]).collect();
+        bench.update(second, &all);
+        kept = bench.candidates.to_last_good(s(second), &kept).unwrap();
+        kept["web"].len()
+    };
+    for (second, stay, expected) in [
+        (0, 10, 10),
+        (1, 5, 5),
+        (2, 3, 5),
+        (3, 2, 5),
+        (4, 1, 5),
+        // Those that come back are in again.
+        (5, 5, 5),
+        (6, 6, 6),
+        (7, 4, 6),
+        (306, 4, 6),
+        (307, 4, 4),
+        // After that only what was kept since counts.
+        (308, 2, 2),
+        (309, 1, 2),
+        (310, 2, 2),
+        (669, 1, 1),
+    ] {
+        assert_eq!(step(second, stay), expected, "{second}");
+    }
+}
