@@ -45,7 +45,6 @@ pub use files::{
 };
 pub use membership::Membership;
 pub use peers::Peers;
-pub use state::state_dir;
 
 /// Between two publications at the least.
 pub const COALESCE: Duration = Duration::from_millis(50);

@@ -175,6 +175,40 @@ fn what_cannot_start_is_not_valid_and_not_loaded() {
 }
 
 #[test]
+fn check_says_all_that_is_doubtful_of_a_new_operators_key_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    printed(&run(&["token", "operator", "--out", &path("operator")]));
+    let (exposed, first) = ("operator.pub has mode 0664", "asked for no token");
+    let config = format!(
+        "state_dir = '{}'\n[[listener]]\naddress = '127.0.0.1:0'\ncluster = 'web'\n[cluster.web]\n\
+         discover = {{ gossip = 'web' }}\n[gossip]\naddress = '127.87.1.1:7946'\ntoken_key = 'operator.pub'\n",
+        path("state")
+    );
+    std::fs::write(path("lb.toml"), config).unwrap();
+    for (mode, tokens, said) in [
+        (0o644, "true", &[][..]),
+        (0o664, "true", &[exposed]),
+        (0o644, "false", &[first]),
+        (0o664, "false", &[exposed, first]),
+    ] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path("operator.pub"), mode).unwrap();
+        let members = format!(
+            r#"{{"version":1,"written":"","tokens":{tokens},"members":{{"web":[{{"address":"10.0.0.1:80","weight":1}}]}}}}"#
+        );
+        std::fs::write(path("lb.members.json"), members).unwrap();
+        let output = run(&["check", &path("lb.toml")]);
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        for what in [exposed, first] {
+            assert_eq!(stderr.contains(what), said.contains(&what), "{stderr}");
+        }
+    }
+    assert!(!Path::new(&path("state")).exists());
+}
+
+#[test]
 fn no_error_shows_a_secret() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {

@@ -79,32 +79,33 @@ pub struct Remark {
 }
 
 impl<T> Loaded<T> {
-    /// With what `look` has to say of each of the files: an error, or a warning.
+    /// With what `look` has to say of each of the files: an error, or warnings.
     pub fn look_at_secrets(
         mut self,
-        look: impl Fn(&SecretFile) -> Result<Option<Remark>, String>,
+        look: impl Fn(&SecretFile) -> Result<Vec<Remark>, String>,
     ) -> Self {
         for NamedSecret { file, at } in &self.secrets {
-            let expected = file.kind.expected();
-            let (severity, message, label, help) = match look(file) {
-                Ok(None) => continue,
-                Ok(Some(Remark {
-                    message,
-                    label,
-                    help,
-                })) => (Severity::Warning, message, label, Some(help)),
-                Err(message) => (Severity::Error, message, expected, None),
-            };
-            if severity == Severity::Error {
-                self.config = None;
+            match look(file) {
+                Ok(remarks) => self
+                    .diagnostics
+                    .extend(remarks.iter().map(|remark| Diagnostic {
+                        severity: Severity::Warning,
+                        message: clean(&remark.message),
+                        label: remark.label.to_owned(),
+                        help: Some(clean(&remark.help)),
+                        ..at.clone()
+                    })),
+                Err(message) => {
+                    self.config = None;
+                    self.diagnostics.push(Diagnostic {
+                        severity: Severity::Error,
+                        message: clean(&message),
+                        label: file.kind.expected().to_owned(),
+                        help: None,
+                        ..at.clone()
+                    });
+                }
             }
-            self.diagnostics.push(Diagnostic {
-                severity,
-                message: clean(&message),
-                label: label.to_owned(),
-                help: help.as_deref().map(clean),
-                ..at.clone()
-            });
         }
         self.diagnostics.sort_by_key(|diagnostic| {
             (diagnostic.file, diagnostic.span.start, diagnostic.severity)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::peers::members_paths;
+use super::state::usual_state_dir;
 use crate::config::diagnostics::{Diagnostic, render_set};
 use crate::config::load::{Loaded, load_sources};
 use crate::config::schema::{AgentConfig, Config};
@@ -31,14 +32,16 @@ pub struct FileError(pub String);
 
 /// A configuration that may say where the last known members are kept.
 pub trait KnowsMembers {
-    /// Where, and where they may lie from before; `path` is that of the configuration.
+    /// Where, and where they may lie from before; `path` is that of the configuration. Looks at directories (blocking).
     fn members_files(&self, path: &Path) -> Vec<PathBuf>;
 }
 
 impl KnowsMembers for Config {
     fn members_files(&self, path: &Path) -> Vec<PathBuf> {
-        let gossip = self.gossip.as_ref();
-        gossip.map_or_else(Vec::new, |gossip| members_paths(path, self, gossip))
+        let Some(gossip) = &self.gossip else {
+            return Vec::new();
+        };
+        members_paths(path, self, gossip, usual_state_dir().as_deref())
     }
 }
 
@@ -92,11 +95,11 @@ pub fn look_at_secrets<T: KnowsMembers>(
         match read {
             Err(error) if absent == Absent::Warning && is_absent(&error) => {
                 let remedy = "without it a start or a reload is an error".to_owned();
-                return Ok(Some(Remark {
+                return Ok(vec![Remark {
                     message: error.to_string(),
                     label: kind.expected(),
                     help: remedy,
-                }));
+                }]);
             }
             read => read.map_err(|error| error.to_string())?,
         }
@@ -108,7 +111,8 @@ pub fn look_at_secrets<T: KnowsMembers>(
         });
         let asks = *kind == SecretKind::Operator;
         let mut members = members.iter().filter(|_| asks);
-        Ok(exposed.or_else(|| members.find_map(|file| asks_for_tokens_first(file))))
+        let first = members.find_map(|file| asks_for_tokens_first(file));
+        Ok(exposed.into_iter().chain(first).collect())
     })
 }
 

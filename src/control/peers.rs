@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::own::LocalAddresses;
-use super::state::state_dir;
+use super::state::{state_dir, usual_state_dir};
 use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
 use crate::discovery::gossip::candidates::{Candidates, LastGood};
 use crate::discovery::gossip::members_file::{self, Wanted};
@@ -47,6 +47,8 @@ struct Doubted {
 pub struct Peers {
     /// Of the configuration.
     path: PathBuf,
+    /// Where state lies if the configuration does not say, as it was at the start.
+    usual: Option<PathBuf>,
     source: Option<watch::Receiver<Arc<PeerSet>>>,
     set: Arc<PeerSet>,
     candidates: Candidates,
@@ -79,20 +81,22 @@ impl Peers {
         reports: Arc<Notify>,
         process: Arc<ProcessMetrics>,
     ) -> Self {
+        let usual = usual_state_dir();
         let last_good = config
             .gossip
             .as_ref()
             .filter(|_| config.clusters.iter().any(|c| c.discover.is_some()))
             .map_or_else(LastGood::new, |gossip| {
-                let places = members_paths(path, config, gossip);
-                let there = places.iter().find(|place| place.exists());
-                there.map_or_else(LastGood::new, |place| members_file::read(place))
+                let places = members_paths(path, config, gossip, usual.as_deref());
+                let there = places.iter().find_map(|place| members_file::read(place));
+                there.unwrap_or_default()
             });
         let (keep, wanted) = watch::channel(None);
         tokio::spawn(members_file::keep(wanted));
         let now = Instant::now();
         Self {
             path: path.to_owned(),
+            usual,
             source,
             set: Arc::default(),
             candidates: Candidates::with_last_good(last_good.clone()),
@@ -196,7 +200,7 @@ impl Peers {
         if next != self.kept || tokens != self.kept_by_tokens {
             self.kept.clone_from(&next);
             self.kept_by_tokens = tokens;
-            let mut paths = members_paths(&self.path, config, gossip);
+            let mut paths = members_paths(&self.path, config, gossip, self.usual.as_deref());
             self.keep
                 .send_replace(Some((paths.swap_remove(0), next, asks)));
         }
@@ -338,13 +342,20 @@ fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
 }
 
 /// Where the last good set is kept, and then where it may lie from before: where `members_file` says, relative to the
-/// directory of the configuration; else in the directory for state, else beside the configuration.
-pub(super) fn members_paths(path: &Path, config: &Config, gossip: &GossipConfig) -> Vec<PathBuf> {
+/// directory of the configuration; else in the directory for state (`usual` if the configuration does not say), else
+/// beside the configuration. Looks at no file: it is asked on the control task, where a file system that hangs would end
+/// all reloads.
+pub(super) fn members_paths(
+    path: &Path,
+    config: &Config,
+    gossip: &GossipConfig,
+    usual: Option<&Path>,
+) -> Vec<PathBuf> {
     if let Some(file) = &gossip.members_file {
         return vec![path.parent().unwrap_or(Path::new("")).join(file)];
     }
     let beside = path.with_extension("members.json");
-    let kept = state_dir(config).zip(beside.file_name());
+    let kept = state_dir(config, usual).zip(beside.file_name());
     let kept = kept.map(|(directory, name)| directory.join(name));
     kept.into_iter().chain([beside]).collect()
 }

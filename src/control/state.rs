@@ -1,30 +1,30 @@
 //! The directory for what outlives the process.
 
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
 use crate::config::schema::Config;
+use crate::files;
 
 /// Where it is unless somebody says otherwise; only if it is there and can be written.
 const USUAL: &str = "/var/lib/lbproxy";
-const MODE: u32 = 0o750;
 
-/// The directory for state, if there is one: what `state_dir` says (it is made if it is not there), else systemd's
-/// `$STATE_DIRECTORY`, else `/var/lib/lbproxy` if it can be written. Without one state lies beside the configuration.
-pub fn state_dir(config: &Config) -> Option<PathBuf> {
-    if let Some(directory) = &config.state_dir {
-        // If that fails, so does the write, which says so.
-        let _ = DirBuilder::new()
-            .recursive(true)
-            .mode(MODE)
-            .create(directory);
-        return Some(directory.clone());
-    }
+/// The directory for state, if there is one: what `state_dir` says, else `usual` ([`usual_state_dir`]). Without one state
+/// lies beside the configuration. It need not be there: whoever writes into it makes it.
+pub(super) fn state_dir(config: &Config, usual: Option<&Path>) -> Option<PathBuf> {
+    config
+        .state_dir
+        .clone()
+        .or_else(|| usual.map(Path::to_owned))
+}
+
+/// Where state lies if the configuration does not say: systemd's `$STATE_DIRECTORY`, else `/var/lib/lbproxy` if it can be
+/// written. Blocks, for at most [`files::BOUND`].
+pub(super) fn usual_state_dir() -> Option<PathBuf> {
     let given = std::env::var_os("STATE_DIRECTORY");
     of_systemd(given.as_deref()).or_else(|| usable(Path::new(USUAL)))
 }
@@ -37,8 +37,13 @@ fn of_systemd(given: Option<&OsStr>) -> Option<PathBuf> {
 }
 
 fn usable(directory: &Path) -> Option<PathBuf> {
-    let writable = access(directory, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-    (writable && directory.is_dir()).then(|| directory.to_owned())
+    let looked_at = directory.to_owned();
+    let look = move || -> io::Result<bool> {
+        access(&looked_at, Access::WRITE_OK | Access::EXEC_OK)?;
+        Ok(looked_at.is_dir())
+    };
+    let usable = files::bounded(directory, look).unwrap_or(false);
+    usable.then(|| directory.to_owned())
 }
 
 #[cfg(test)]
@@ -71,12 +76,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_is_made() {
+    fn the_file_wins_and_nothing_is_made() {
         let root = tempfile::tempdir().unwrap();
-        let directory = root.path().join("a/b");
+        let directory = root.path().join("a");
         let text = format!("state_dir = {directory:?}\n[[listener]]\naddress = ':0'\n");
-        let config = crate::config::load::load(&text).config.unwrap();
-        assert_eq!(state_dir(&config), Some(directory.clone()));
-        assert!(directory.is_dir());
+        let mut config = crate::config::load::load(&text).config.unwrap();
+        let usual = Path::new("/usual");
+        assert_eq!(state_dir(&config, Some(usual)), Some(directory.clone()));
+        assert!(!directory.exists());
+        config.state_dir = None;
+        assert_eq!(state_dir(&config, Some(usual)).as_deref(), Some(usual));
+        assert_eq!(state_dir(&config, None), None);
     }
 }

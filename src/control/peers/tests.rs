@@ -96,7 +96,7 @@ struct Bench {
 impl Bench {
     fn new(mut file: Arc<Config>) -> Self {
         let root = tempfile::tempdir().unwrap();
-        Arc::make_mut(&mut file).state_dir = Some(root.path().to_owned());
+        Arc::make_mut(&mut file).state_dir = Some(root.path().join("state"));
         let (sender, source) = watch::channel(Arc::default());
         let reports = Arc::new(Notify::new());
         let path = root.path().join("lb.toml");
@@ -356,12 +356,17 @@ fn the_last_good_set_lies_in_the_directory_for_state_and_is_found_beside_the_con
             Path::new("/etc/lb/lb.toml"),
             &file,
             file.gossip.as_ref().unwrap(),
+            Some(Path::new("/usual")),
         )
     };
     let beside = PathBuf::from("/etc/lb/lb.members.json");
     assert_eq!(
         paths(Some("state"), None),
-        [root.path().join("state/lb.members.json"), beside]
+        [root.path().join("state/lb.members.json"), beside.clone()]
+    );
+    assert_eq!(
+        paths(None, None),
+        [PathBuf::from("/usual/lb.members.json"), beside]
     );
     assert_eq!(
         paths(Some("state"), Some("m.json")),
@@ -373,7 +378,7 @@ fn the_last_good_set_lies_in_the_directory_for_state_and_is_found_beside_the_con
 async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     let mut bench = Bench::new(config(FILE));
     bench.take(ready(&["10.0.0.2:80", "10.0.0.3:80"])).await;
-    let path = bench.root.path().join("lb.members.json");
+    let path = bench.root.path().join("state/lb.members.json");
     let written = async {
         while !path.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -382,7 +387,8 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     timeout(Duration::from_secs(60), written).await.unwrap();
 
     let (sender, source) = watch::channel(Arc::default());
-    let file = bench.root.path().join("lb.toml");
+    // It lies beside the configuration of the other one.
+    let file = bench.root.path().join("state/lb.toml");
     let mut next = Bench::new(config(FILE));
     next.peers = Peers::start(
         &file,

@@ -4,10 +4,10 @@
 //! tokens. It is written whole beside the old one and renamed over it, so a reader sees one or the other; mode 0640.
 //! What is not good (`Candidates::to_last_good`) never comes here. It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +24,11 @@ const VERSION: u32 = 1;
 /// Largest file, bytes.
 const MAX_FILE: usize = 16 << 20;
 const MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
 /// Between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
+/// From a write that failed to the next try, if no other set is to be written.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Serialize, Deserialize)]
 struct Document {
@@ -62,18 +65,18 @@ enum Unusable {
     Json(#[from] serde_json::Error),
 }
 
-/// The set in the file at `path`; empty, with a warning, if it cannot be used. Blocks.
-pub fn read(path: &Path) -> LastGood {
+/// The set in the file at `path`, if there is one; empty, with a warning, if it cannot be used. Blocks.
+pub fn read(path: &Path) -> Option<LastGood> {
     match try_read(path) {
         Ok(members) => {
             let count: usize = members.values().map(Vec::len).sum();
             info!(path = %path.display(), count, "the last known members were read");
-            members
+            Some(members)
         }
-        Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => LastGood::new(),
+        Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             warn!(path = %path.display(), %error, "the file of the last known members is not used");
-            LastGood::new()
+            Some(LastGood::new())
         }
     }
 }
@@ -127,7 +130,7 @@ fn candidate(entry: Entry) -> Option<Candidate> {
     })
 }
 
-/// Writes `members` to `path`, whole or not at all. Blocks.
+/// Writes `members` to `path`, whole or not at all; its directory is made if it is not there. Blocks.
 fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::Result<()> {
     let entry = |candidate: &Candidate| Entry {
         address: candidate.address,
@@ -152,6 +155,10 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory)?;
     let temporary = directory.join(temporary);
     // One that a crash left behind; a new file follows no link that somebody has put there.
     match fs::remove_file(&temporary) {
@@ -178,29 +185,36 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
 /// A set, where it belongs, and whether tokens are asked for.
 pub type Wanted = Option<(PathBuf, LastGood, bool)>;
 
-/// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails is said
-/// once, and the next set is tried again.
+/// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails, or takes
+/// too long, is said once and tried again.
 pub async fn keep(mut wanted: watch::Receiver<Wanted>) {
     let mut failing = false;
-    while wanted.changed().await.is_ok() {
+    while is_due(&mut wanted, failing).await {
         let next = wanted.borrow_and_update().clone();
         let Some((path, members, tokens)) = next else {
             continue;
         };
-        let shown = path.display().to_string();
-        let written =
-            tokio::task::spawn_blocking(move || write(&path, &members, tokens, SystemTime::now()))
-                .await;
-        match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-            Ok(()) => failing = false,
-            Err(error) => {
-                if !failing {
-                    warn!(path = shown, %error, "the last known members cannot be written: a start without peers will not know them");
-                }
-                failing = true;
-            }
+        let place = path.clone();
+        let work = move || write(&place, &members, tokens, SystemTime::now());
+        let written = files::bounded_async(&path, work).await;
+        if let Err(error) = &written
+            && !failing
+        {
+            warn!(path = %path.display(), %error, "the last known members cannot be written: a start without peers will not know them");
         }
+        failing = written.is_err();
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Waits for another set, or for the next try; false if there will be none.
+async fn is_due(wanted: &mut watch::Receiver<Wanted>, failing: bool) -> bool {
+    match failing {
+        true => {
+            let changed = tokio::time::timeout(TRY_AGAIN, wanted.changed()).await;
+            !matches!(changed, Ok(Err(_)))
+        }
+        false => wanted.changed().await.is_ok(),
     }
 }
 
@@ -238,12 +252,12 @@ mod tests {
     fn what_is_written_is_read() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("lb.members.json");
-        assert_eq!(read(&path), LastGood::new(), "absent");
+        assert_eq!(read(&path), None, "absent");
         write(&path, &LastGood::new(), true, SystemTime::UNIX_EPOCH).unwrap();
         let planted = root.path().join(".lb.members.json.new");
         std::os::unix::fs::symlink("/dev/full", planted).unwrap();
         write(&path, &some(), true, SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(read(&path), some());
+        assert_eq!(read(&path), Some(some()));
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             text.contains(r#""version":1,"written":"1970-01-01T00:00:00Z","tokens":true"#),
@@ -271,7 +285,7 @@ mod tests {
         let before = r#"{"version":1,"written":"","members":{"web":[{"address":"10.0.0.1:80","weight":1}]}}"#;
         fs::write(&path, before).unwrap();
         assert!(!were_free(&path), "nobody knows");
-        assert_eq!(read(&path)["web"].len(), 1);
+        assert_eq!(read(&path).unwrap()["web"].len(), 1);
     }
 
     #[test]
@@ -283,8 +297,10 @@ mod tests {
         assert!(write(&path, &some(), true, SystemTime::UNIX_EPOCH).is_err());
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         assert!(write(Path::new("/"), &some(), true, SystemTime::UNIX_EPOCH).is_err());
-        let absent = root.path().join("no/m.json");
-        assert!(write(&absent, &some(), true, SystemTime::UNIX_EPOCH).is_err());
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let under = file.join("m.json");
+        assert!(write(&under, &some(), true, SystemTime::UNIX_EPOCH).is_err());
     }
 
     #[test]
@@ -309,7 +325,7 @@ mod tests {
         ];
         for (i, (text, said)) in texts.into_iter().enumerate() {
             fs::write(&path, text).unwrap();
-            assert_eq!(read(&path), LastGood::new(), "{i}");
+            assert_eq!(read(&path), Some(LastGood::new()), "{i}");
             assert_eq!(lines.count("is not used"), i + 1);
             assert!(lines.count(said) > 0, "{i}: {said}");
         }
@@ -317,9 +333,9 @@ mod tests {
             .unwrap()
             .set_len(MAX_FILE as u64 + 1)
             .unwrap();
-        assert_eq!(read(&path), LastGood::new());
+        assert_eq!(read(&path), Some(LastGood::new()));
         assert_eq!(lines.count("larger than 16777216 bytes"), 1);
-        assert_eq!(read(root.path()), LastGood::new());
+        assert_eq!(read(root.path()), Some(LastGood::new()));
         assert_eq!(lines.count("not a regular file"), 1);
     }
 
@@ -333,7 +349,7 @@ mod tests {
             {"address":"10.0.0.3:80","weight":1,"zone":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"},
             {"address":"[::ffff:10.0.0.4]:80","weight":1}]}}"#;
         fs::write(&path, text).unwrap();
-        assert_eq!(read(&path)["web"], [member("10.0.0.4:80", 1, "")]);
+        assert_eq!(read(&path).unwrap()["web"], [member("10.0.0.4:80", 1, "")]);
     }
 
     #[tokio::test]
@@ -350,10 +366,34 @@ mod tests {
         }
         drop(sender);
         task.await.unwrap();
-        assert_eq!(read(&path)["web"][0].weight, 50);
+        assert_eq!(read(&path).unwrap()["web"][0].weight, 50);
         assert!(
             began.elapsed() >= PAUSE,
             "a pause after each write, and the last is written too"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_hangs_is_given_up_and_tried_again() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state/m.json");
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hanging = files::bounded_async(&path, move || {
+            let _ = hold.recv();
+            Ok(())
+        });
+        assert!(hanging.await.is_err());
+        let (sender, receiver) = watch::channel(None);
+        let task = tokio::spawn(keep(receiver));
+        sender.send_replace(Some((path.clone(), some(), true)));
+        tokio::time::sleep(TRY_AGAIN).await;
+        assert!(!path.exists());
+        drop(release);
+        // Its directory is made, too.
+        while read(&path) != Some(some()) {
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+        drop(sender);
+        task.await.unwrap();
     }
 }
