@@ -9,7 +9,7 @@ use super::wire::{Wire, contains};
 use super::{Failed, Passed, Verdict};
 use crate::http1::body::BodyReader;
 use crate::http1::head::HeadEnd;
-use crate::http1::response::{self, INTERIM_RESPONSES, ResponseHead};
+use crate::http1::response::{self, ResponseHead};
 use crate::model::settings::ListenerLimits;
 
 /// How much of a body is taken.
@@ -57,10 +57,10 @@ pub(super) async fn ask(
     }
 }
 
-/// Takes heads up to the final one: its status, and the reader of its body.
+/// Takes heads up to the final one: its status, and the reader of its body. Interim ones are dropped, however many the
+/// time of the check has room for.
 async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
     let mut fields = Vec::new();
-    let mut interim = 0;
     loop {
         let head = match response::parse(&wire.buffer, false, &mut fields) {
             Ok(Some(head)) => head,
@@ -71,7 +71,7 @@ async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
             Err(refusal) => return Err(Failed::Refused(refusal)),
         };
         let ResponseHead { status, len, .. } = head;
-        let body = BodyReader::new(
+        let body = BodyReader::of_response(
             head.framing,
             ListenerLimits::default().trailer_bytes,
             head.keeps_trailers,
@@ -79,11 +79,8 @@ async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
         wire.take(len);
         match status {
             101 => return Err(Failed::Protocol("status 101, which nobody asked for")),
-            100..200 => interim += 1,
+            100..200 => {}
             _ => return Ok((status, body)),
-        }
-        if interim > INTERIM_RESPONSES {
-            return Err(Failed::Protocol("too many interim answers"));
         }
     }
 }
