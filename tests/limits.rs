@@ -355,16 +355,35 @@ fn idle_connections_of_one_client_make_room_for_others_when_descriptors_run_out(
 }
 
 #[test]
+fn half_heads_of_one_client_make_room_for_others_when_descriptors_run_out() {
+    let _one = alone();
+    let backend = Backend::start("a");
+    let proxy = Proxy::start_with_descriptors(&web(&[&backend], ""), 400);
+    let addr = proxy.addr("web");
+    let _held: Vec<Client> = (0..600)
+        .map(|_| {
+            let mut client = Client::connect(addr);
+            client.send("G");
+            client
+        })
+        .collect();
+    wait_until(PATIENCE, "some have made room", || {
+        proxy.count("lbproxy_rejected_total", &[("reason", "evicted")]) > 0
+    });
+    assert_eq!(Client::connect(addr).get("/").status, 200);
+}
+
+#[test]
 fn a_listener_keeps_its_share_of_the_descriptors() {
     let _one = alone();
     let backend = Backend::start("a");
     let second = "[[listener]]\nname = \"second\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n";
     let proxy = Proxy::start_with_descriptors(&(second.to_owned() + &web(&[&backend], "")), 400);
-    // Half a head each: these do not rest, so nothing can make room.
+    // Half a body each: these are at work, so nothing can make room.
     let _held: Vec<Client> = (0..600)
         .map(|_| {
             let mut client = Client::connect(proxy.addr("web"));
-            client.send("GET / HTTP/1.1\r\n");
+            client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx");
             client
         })
         .collect();

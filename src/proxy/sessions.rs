@@ -33,8 +33,19 @@ pub enum Fired {
     Deadline,
     /// What it stands on was removed, and its drain has ended.
     Drained,
-    /// It rested for the longest time when room was needed.
+    /// It had rested for the longest time when room was needed.
     Evicted,
+}
+
+/// What a connection would lose if it were closed: those that lose less are evicted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rest {
+    /// Nothing: it waits for its client.
+    Whole,
+    /// The beginning of a request whose head is not whole.
+    Half,
+    /// Something is under way.
+    AtWork,
 }
 
 /// The table of one worker.
@@ -64,7 +75,8 @@ struct Slot {
     is_session: bool,
     listener: u64,
     backend: u64,
-    /// Since when it is at rest; [`NEVER`] while it is not.
+    rest: Rest,
+    /// Since when it is so.
     rests_since: u64,
     fired: Option<Fired>,
     waker: Option<Waker>,
@@ -81,7 +93,8 @@ impl Slot {
             is_session: false,
             listener,
             backend: 0,
-            rests_since: NEVER,
+            rest: Rest::AtWork,
+            rests_since: 0,
             fired: None,
             waker: None,
         }
@@ -225,21 +238,22 @@ impl Sessions {
         });
     }
 
-    /// Wakes those that have rested longest to end, at most `most` of them: of `listener`, or of any. Returns how many.
+    /// Wakes those that have rested longest to end, at most `most` of them: of `listener`, or of any; those with half a
+    /// head after the others. Returns how many.
     pub fn evict(&self, listener: Option<u64>, most: usize) -> usize {
         let mut slots = self.slots.borrow_mut();
-        // The largest on top: what has rested for the shortest time of those that were found.
+        // The largest on top: what is the last to end of those that were found.
         let mut oldest = BinaryHeap::with_capacity(most + 1);
         for (index, slot) in slots.iter().enumerate() {
             let concerned = listener.is_none_or(|id| slot.listener == id);
-            if concerned && slot.rests_since != NEVER && slot.fired.is_none() {
-                oldest.push((slot.rests_since, index));
+            if concerned && slot.rest != Rest::AtWork && slot.fired.is_none() {
+                oldest.push((slot.rest, slot.rests_since, index));
                 if oldest.len() > most {
                     oldest.pop();
                 }
             }
         }
-        for (_, index) in &oldest {
+        for (_, _, index) in &oldest {
             let slot = &mut slots[*index];
             slot.fired = Some(Fired::Evicted);
             if let Some(waker) = &slot.waker {
@@ -289,7 +303,7 @@ impl Sessions {
         for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
             if set_end(slot) {
                 *due = slot.due();
-                if let (true, Some(waker)) = (slot.rests_since != NEVER, &slot.waker) {
+                if let (Rest::Whole, Some(waker)) = (slot.rest, &slot.waker) {
                     waker.wake_by_ref();
                 }
             }
@@ -341,15 +355,13 @@ impl Session {
         self.take_fired().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Whether the connection waits for its client and could be closed without loss: such a one is woken by a drain, and
-    /// evicted when room is needed.
-    pub fn set_at_rest(&self, at_rest: bool) {
+    /// Whether the connection waits for its client: one wholly at rest is woken by a drain, and evicted when room is
+    /// needed; one that has half a head is evicted after those.
+    pub fn set_rest(&self, rest: Rest) {
         let slot = &mut self.table.slots.borrow_mut()[self.index as usize];
-        slot.rests_since = match (at_rest, slot.rests_since) {
-            (false, _) => NEVER,
-            (true, NEVER) => self.table.now(),
-            (true, since) => since,
-        };
+        if slot.rest != rest {
+            (slot.rest, slot.rests_since) = (rest, self.table.now());
+        }
     }
 
     /// The backend it stands on; 0 for none.
@@ -526,15 +538,30 @@ mod tests {
     }
 
     #[test]
+    fn half_a_head_is_evicted_after_all_that_rest() {
+        let table = Rc::new(Sessions::new());
+        let [half, whole, at_work] = [(); 3].map(|()| registered(&table, 1));
+        half.set_rest(Rest::Half);
+        advance(&table, 10);
+        whole.set_rest(Rest::Whole);
+        assert_eq!(table.evict(None, 1), 1);
+        assert_eq!(whole.take_fired(), Some(Fired::Evicted));
+        whole.set_rest(Rest::AtWork);
+        assert_eq!(table.evict(None, 5), 1);
+        assert_eq!(half.take_fired(), Some(Fired::Evicted));
+        assert_eq!(at_work.take_fired(), None);
+    }
+
+    #[test]
     fn those_that_rested_longest_are_evicted() {
         let table = Rc::new(Sessions::new());
         let all: Vec<Session> = (0..5).map(|index| registered(&table, index % 2)).collect();
         for session in &all[..4] {
-            session.set_at_rest(true);
+            session.set_rest(Rest::Whole);
             advance(&table, 10);
-            session.set_at_rest(true);
+            session.set_rest(Rest::Whole);
         }
-        all[0].set_at_rest(false);
+        all[0].set_rest(Rest::AtWork);
         let evicted = || -> Vec<usize> {
             let fired = |(index, session): (usize, &Session)| {
                 (session.take_fired() == Some(Fired::Evicted)).then_some(index)

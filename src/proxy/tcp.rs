@@ -14,7 +14,7 @@ use super::load::{Detached, Held, Picked};
 use super::pool::Upstream;
 use super::record::SessionOutcome;
 use super::relay::{Relay, RelayEnd};
-use super::sessions::{Fired, Session};
+use super::sessions::{Fired, Rest, Session};
 use super::worker::Worker;
 use crate::balance::{Pick, hash_key};
 use crate::snapshot::Cluster;
@@ -35,7 +35,7 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
                 &mut upstream.stream,
                 relay,
                 tunnel,
-                true,
+                Rest::Whole,
                 &client,
                 &worker,
             )
@@ -129,20 +129,20 @@ pub(super) fn drain_if_departed(session: &Session, picked: &Picked, drain_timeou
     }
 }
 
-/// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections. If it `rests`, it may be
-/// evicted until the first byte has moved.
+/// Moves bytes both ways until the end of the session; also serves upgraded HTTP connections. It is at `rest` until
+/// the first byte has moved.
 pub(super) async fn join(
     stream: &mut Conn,
     upstream: &mut Conn,
     mut relay: Relay,
     tunnel: Duration,
-    rests: bool,
+    rest: Rest,
     client: &ClientGuard,
     worker: &Worker,
 ) -> Joined {
     client.session.set_deadline(tunnel);
     client.session.begin_session();
-    client.session.set_at_rest(rests);
+    client.session.set_rest(rest);
     let sheet = client.sheet();
     // What was read before is counted already.
     let mut early = relay.early_up();
@@ -167,7 +167,7 @@ pub(super) async fn join(
         sheet.bytes_in.add(up - known);
         sheet.bytes_out.add(relay.bytes_down() - before.1);
         if moved {
-            client.session.set_at_rest(false);
+            client.session.set_rest(Rest::AtWork);
             client.session.set_deadline(tunnel);
         }
         end.map(Ok)

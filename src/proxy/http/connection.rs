@@ -24,7 +24,7 @@ use crate::proxy::load::Picked;
 use crate::proxy::pool::Upstream;
 use crate::proxy::record::{KeptNames, record_exchange};
 use crate::proxy::relay::Relay;
-use crate::proxy::sessions::Fired;
+use crate::proxy::sessions::{Fired, Rest};
 use crate::proxy::tcp::{drain_if_departed, join};
 use crate::proxy::worker::Worker;
 use crate::telemetry::outcome::Reason;
@@ -127,7 +127,7 @@ fn next_request<'c>(
     poll_fn(move |cx| {
         let next = poll_next(cx, client, worker, header, header_bytes);
         if next.is_ready() {
-            client.guard.session.set_at_rest(false);
+            client.guard.session.set_rest(Rest::AtWork);
         }
         next
     })
@@ -162,7 +162,9 @@ fn poll_next(
                 if was_at_rest && worker.is_draining() {
                     return Poll::Ready(Next::Close);
                 }
-                guard.session.set_at_rest(was_at_rest);
+                guard
+                    .session
+                    .set_rest(if was_at_rest { Rest::Whole } else { Rest::Half });
                 return Poll::Pending;
             }
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Close),
@@ -408,7 +410,7 @@ async fn tunnel(
         &mut upstream.stream,
         relay,
         silence,
-        false,
+        Rest::AtWork,
         &client.guard,
         worker,
     )
@@ -429,7 +431,7 @@ async fn linger(mut client: Client, worker: Rc<Worker>) {
     let session = &client.guard.session;
     let end = session.now().saturating_add(LINGER.as_millis() as u64);
     session.set_deadline(LINGER_SILENCE);
-    session.set_at_rest(true);
+    session.set_rest(Rest::Whole);
     if client.stream.shutdown().await.is_err() {
         return;
     }
