@@ -284,11 +284,12 @@ fn an_unknown_expectation_is_refused_with_417() {
 }
 
 #[test]
-fn another_transfer_coding_is_refused_with_501_and_what_hides_chunked_with_400() {
+fn another_transfer_coding_is_refused_with_501_and_one_that_does_not_end_in_chunked_with_400() {
     for (coding, status, reason) in [
-        ("gzip", 501, "transfer_coding"),
         ("gzip, chunked", 501, "transfer_coding"),
-        ("identity", 501, "transfer_coding"),
+        ("identity, chunked", 501, "transfer_coding"),
+        ("gzip", 400, "bad_transfer_encoding"),
+        ("identity", 400, "bad_transfer_encoding"),
         ("chunked, chunked", 400, "bad_transfer_encoding"),
         ("xchunked", 400, "bad_transfer_encoding"),
         ("chunked;a=b", 400, "bad_transfer_encoding"),
@@ -300,6 +301,24 @@ fn another_transfer_coding_is_refused_with_501_and_what_hides_chunked_with_400()
 }
 
 #[test]
+#[test]
+fn a_method_longer_than_any_is_refused_with_501() {
+    let request = format!("{} / HTTP/1.1\r\nhost: a\r\n\r\n", "M".repeat(33));
+    refuses("", &request, 501, "method_too_long");
+}
+
+#[test]
+fn a_205_of_our_own_has_no_content() {
+    let answer = "[[route]]\nrespond = { status = 205, body = \"x\" }\n";
+    let proxy = Proxy::start(&(web(&[], "") + answer));
+    let mut client = Client::connect(proxy.addr("web"));
+    for _ in 0..2 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.text()), (205, ""));
+        assert_eq!(answer.fields.get("content-length"), Some("0"));
+    }
+}
+
 fn other_versions_are_refused_with_505() {
     for version in ["HTTP/2.0", "HTTP/3.1", "HTTP/0.9"] {
         refuses(

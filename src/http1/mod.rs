@@ -14,7 +14,9 @@
 //! | bare LF, bare CR in a head | refused: `BareLineEnd` | RFC 9112 2.2 | requests/line-ends |
 //! | NUL and other controls in a value; a name that is not a token, or empty; white space before the colon, or before the first field; a folded line | refused: `FieldSyntax` | RFC 9110 5.5, RFC 9112 2.2, 5.1, 5.2 | requests/fields |
 //! | up to [`head::EMPTY_LINES`] empty lines before a request | skipped; more: `Malformed` | RFC 9112 2.2 | requests/line-ends |
-//! | a method over [`request::METHOD_BYTES`]; anything but one space in a request line | refused: `Malformed`, `BadTarget`, and never repaired or redirected | RFC 9112 3 | requests/request-line |
+//! | a method over [`request::METHOD_BYTES`] | refused: `MethodTooLong` (501) | RFC 9112 3 | requests/methods |
+//! | anything but one space in a request line | refused: `Malformed`, `BadTarget`, and never repaired or redirected | RFC 9112 3 | requests/request-line |
+//! | a head or trailers over their limit; more fields than the limit | refused: `HeadTooLarge`, `TooManyFields` (431) | RFC 9110 5.4, RFC 6585 5 | requests/limits |
 //! | HTTP/1.2 to 1.9 | taken as HTTP/1.1, which is what goes on | RFC 9110 2.5, RFC 9112 2.3 | requests/versions |
 //! | another major version | refused: `Version` (505, with what is spoken) | RFC 9110 2.5, 15.6.6 | requests/versions |
 //! | CONNECT and TRACE in any case; HEAD in another case, since framing depends on it | refused: `Method` (405, with Allow) | RFC 9110 9.1, 9.3.2, 9.3.6, 9.3.8, 15.5.6 | requests/methods |
@@ -35,8 +37,8 @@
 //! | Transfer-Encoding in HTTP/1.0 | refused: `AmbiguousFraming` | RFC 9112 6.1 | requests/framing-conflicts |
 //! | `Content_Length`, `Transfer.Encoding`, … | refused: `AmbiguousFraming`, since some read them as framing | | requests/framing-conflicts |
 //! | `Transfer-Encoding: chunked`, in any case and once | taken, and written in lower case | RFC 9112 7, 7.1 | requests/transfer-encoding |
-//! | a plain list of the registered codings, perhaps with a final `chunked` | refused: `TransferCoding` (501) | RFC 9112 6.1 | requests/transfer-encoding |
-//! | any other Transfer-Encoding, also one with empty elements, which a list may have elsewhere | refused: `BadTransferEncoding` | RFC 9110 5.6.1, RFC 9112 6.3 | requests/transfer-encoding |
+//! | a plain list of the registered codings with a final `chunked` | refused: `TransferCoding` (501) | RFC 9112 6.1 | requests/transfer-encoding |
+//! | any other Transfer-Encoding, also a list without `chunked` at its end, and one with empty elements, which a list may have elsewhere | refused: `BadTransferEncoding` | RFC 9110 5.6.1, RFC 9112 6.3 | requests/transfer-encoding |
 //! | a chunk size with sign, `0x`, white space, over 16 digits; no CRLF where one belongs | refused: `BadChunk` | RFC 9112 7.1 | requests/chunks |
 //! | bare LF or CR in a chunk line or after chunk data, bare CR in trailers | refused: `BadChunk` | RFC 9112 7.1 | requests/chunks |
 //! | chunk extensions | dropped, whatever they mean; over [`chunked::EXTENSION_BYTES`] or with controls: `BadChunk` | RFC 9112 7.1.1 | requests/chunks |
@@ -100,6 +102,7 @@
 //! | a request that has passed this process before | refused with 508, by X-Lbproxy-Hop | RFC 9110 7.6 | limits |
 //! | the version of a message that goes on | is ours, HTTP/1.1 | RFC 9112 2.3 | requests/versions, responses/versions |
 //! | 405, 505, 408 of our own | have Allow, say what is spoken, close | RFC 9110 15.5.6, 15.5.9, 15.6.6 | http_answers |
+//! | 204, 205, 304 of our own | have no content | RFC 9110 15.3.5, 15.3.6, 15.4.5 | http_answers |
 //!
 //! [`head`] finds lines and fields, [`request`] and [`response`] give them meaning, [`body`] and [`chunked`] follow
 //! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy, and
@@ -162,12 +165,15 @@ pub enum Refusal {
     /// Content-Length and Transfer-Encoding together, one of them oddly spelled, or framing where none can be.
     #[error("ambiguous framing")]
     AmbiguousFraming,
-    /// Transfer-Encoding that is no plain list of codings with at most one, final `chunked`.
+    /// Transfer-Encoding that is no plain list of codings with one, final `chunked`.
     #[error("malformed Transfer-Encoding")]
     BadTransferEncoding,
     /// A transfer coding that we do not have.
     #[error("unsupported transfer coding")]
     TransferCoding,
+    /// A method longer than any that there is.
+    #[error("method too long")]
+    MethodTooLong,
     /// A chunk that is not well formed.
     #[error("malformed chunk")]
     BadChunk,

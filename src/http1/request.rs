@@ -122,7 +122,7 @@ fn request_line<'b>(
     }
     let method = &buffer[start..at];
     match buffer.get(at) {
-        _ if method.len() > METHOD_BYTES => return Err(Refusal::Malformed),
+        _ if method.len() > METHOD_BYTES => return Err(Refusal::MethodTooLong),
         Some(b' ') if !method.is_empty() => {}
         _ => return stray(buffer, at, Refusal::Malformed),
     }
@@ -296,7 +296,7 @@ fn max_forwards(buffer: &[u8], field_lines: &[Field]) -> Result<Option<u32>, Ref
 enum Coding {
     /// One `chunked`.
     Chunked,
-    /// Codings that we do not have.
+    /// Codings that we do not have, then `chunked`.
     Other,
 }
 
@@ -319,16 +319,14 @@ fn coding(value: &[u8]) -> Result<Coding, Refusal> {
         let mut all = REGISTERED.iter();
         all.any(|registered| coding.eq_ignore_ascii_case(registered))
     };
-    let mut codings = value.split(|b| *b == b',').map(trim).peekable();
-    let mut others = 0;
-    while let Some(coding) = codings.next() {
-        let is_final_chunked = others > 0 && codings.peek().is_none() && is_chunked(coding);
-        if !is_final_chunked && !is_registered(coding) {
-            return Err(Refusal::BadTransferEncoding);
-        }
-        others += 1;
+    let mut codings = value.rsplit(|b| *b == b',').map(trim);
+    // Without it nobody knows where the body ends (RFC 9112 6.3).
+    let ends_in_chunked = codings.next().is_some_and(is_chunked);
+    if ends_in_chunked && codings.all(is_registered) {
+        Ok(Coding::Other)
+    } else {
+        Err(Refusal::BadTransferEncoding)
     }
-    Ok(Coding::Other)
 }
 
 /// Digits only, at most 19 of them, so that it fits whatever reads it next.

@@ -47,7 +47,7 @@ labels! {
         AmbiguousPath => "ambiguous_path",
         /// 400: both Content-Length and Transfer-Encoding, or one of them in an odd spelling.
         AmbiguousFraming => "ambiguous_framing",
-        /// 400: Transfer-Encoding that is not one plain `chunked`, nor a plain list of other codings.
+        /// 400: Transfer-Encoding that is not one plain `chunked`, nor a plain list of other codings before it.
         BadTransferEncoding => "bad_transfer_encoding",
         /// 400: a chunk that is not well formed.
         BadChunk => "bad_chunk",
@@ -73,6 +73,8 @@ labels! {
         Expectation => "expectation",
         /// 501: a transfer coding other than `chunked`.
         TransferCoding => "transfer_coding",
+        /// 501: a method longer than any that there is.
+        MethodTooLong => "method_too_long",
         /// 505: neither HTTP/1.1 nor HTTP/1.0.
         Version => "version",
         /// 502: no connection to a backend.

@@ -115,7 +115,7 @@ pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rout
     });
     let page = self::body(r, body).or_else(|| page(r, file));
     if let (Some(slot), Some(page)) = (body.or(file), &page)
-        && matches!(status, 204 | 304)
+        && matches!(status, 204 | 205 | 304)
         && !page.body.is_empty()
     {
         let message = format!("{slot} beside status {status}");

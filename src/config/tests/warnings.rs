@@ -187,6 +187,10 @@ fn routes() {
         "[[route]]\nrespond = { status = 204, body = 'x' }",
         "2:34 warning: `body` beside status 204 | an answer with this status has no body",
     );
+    says(
+        "[[route]]\nrespond = { status = 205, body = 'x' }",
+        "2:34 warning: `body` beside status 205 | an answer with this status has no body",
+    );
     assert_eq!(
         said(
             "[[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\n[[route]]\nrespond = {}"

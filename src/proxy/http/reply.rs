@@ -148,6 +148,8 @@ impl Reply {
 
     fn content(&self) -> &[u8] {
         match &self.page {
+            // RFC 9110 15.3.6: what the client shows is to be reset, not replaced.
+            _ if self.status == 205 => b"",
             Some(page) => &page.body,
             None => self.body.as_bytes(),
         }
@@ -172,6 +174,7 @@ pub fn reason_of(refusal: Refusal) -> Reason {
         Refusal::BadContentLength => Reason::BadContentLength,
         Refusal::AmbiguousFraming => Reason::AmbiguousFraming,
         Refusal::TransferCoding => Reason::TransferCoding,
+        Refusal::MethodTooLong => Reason::MethodTooLong,
         Refusal::BadTransferEncoding => Reason::BadTransferEncoding,
         Refusal::BadChunk => Reason::BadChunk,
         Refusal::BadTrailer => Reason::BadTrailer,
@@ -217,7 +220,7 @@ pub fn status_of(reason: Reason) -> u16 {
         Reason::HeadTooLarge | Reason::TooManyHeaders => 431,
         Reason::ClientLeft | Reason::SlowReader => 499,
         Reason::Internal => 500,
-        Reason::TransferCoding => 501,
+        Reason::TransferCoding | Reason::MethodTooLong => 501,
         Reason::BackendConnect
         | Reason::BackendReset
         | Reason::BackendProtocol
@@ -263,6 +266,7 @@ fn text_of(reason: Reason) -> &'static str {
         Reason::ClientLeft | Reason::SlowReader => "client left",
         Reason::Internal => "internal error",
         Reason::TransferCoding => "transfer coding not supported",
+        Reason::MethodTooLong => "method not implemented",
         Reason::BackendConnect => "no connection to the backend",
         Reason::BackendReset => "the backend closed the connection",
         Reason::BackendProtocol => "the backend's response is not valid HTTP",
