@@ -42,7 +42,7 @@ const TYPES: [(&str, &str); 16] = [
     ("xml", "application/xml"),
 ];
 /// Fields that say how a message is framed, or that the proxy writes itself.
-const OWN_FIELDS: [&str; 12] = [
+const OWN_FIELDS: [&str; 13] = [
     "connection",
     "content-length",
     "content-type",
@@ -55,6 +55,7 @@ const OWN_FIELDS: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
     "via",
+    "x-request-id",
 ];
 
 /// At most one of `cluster`, `redirect` and `respond` of `table`; the second is an error.

@@ -504,7 +504,7 @@ fn what_is_wrong_with_answers() {
             "lb.toml",
             "[[listener]]\naddress = ':1'\nredirect = '/'\nrespond = {}\nerrors = { 3xx = 'a', 600 = 'a', 404 = 'none', 500 = 'big' }\n\
              [[listener]]\naddress = ':2'\nprotocol = 'tcp'\nredirect = '/'\n\
-             [[route]]\npath = '/a'\nrespond = { body = 'x', file = 'big', content_type = 'é', headers = { Content-Length = '1', a = \"b\\r\\nc\" } }\n",
+             [[route]]\npath = '/a'\nrespond = { body = 'x', file = 'big', content_type = 'é', headers = { Content-Length = '1', X-Request-Id = '1', a = \"b\\r\\nc\" } }\n",
         ),
         ("big", &"x".repeat((1 << 20) + 1)),
     ]);
@@ -520,6 +520,7 @@ fn what_is_wrong_with_answers() {
         "error: `file` beside `body`\n  --> lb.toml:12:32\n",
         "error: `content_type` is \"é\"",
         "error: \"Content-Length\" is not a field for `headers`",
+        "error: \"X-Request-Id\" is not a field for `headers`",
         "error: `a` is \"b\\u{d}\\u{a}c\"",
     ] {
         assert!(shown.contains(said), "{said:?} is not in\n{shown}");

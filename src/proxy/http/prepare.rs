@@ -265,8 +265,13 @@ fn follow(action: &RouteAction, head: &RequestHead<'_>, host: &[u8]) -> Routed {
     }
 }
 
-/// Fills `{host}`, `{uri}`, `{path}` and `{query}`; none of them can hold a line end.
+/// Fills `{host}`, `{uri}`, `{path}` and `{query}`; none of them can hold a line end. The `*` of OPTIONS stands for no
+/// path (RFC 9112 3.2.4).
 fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
+    let (uri, path) = match head.target {
+        b"*" => (&b""[..], &b""[..]),
+        target => (target, head.path()),
+    };
     let mut out = Vec::with_capacity(template.len() + head.target.len());
     let mut rest = template;
     while let Some(open) = rest.find('{') {
@@ -275,8 +280,8 @@ fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
         let Some(close) = rest.find('}') else { break };
         match &rest[1..close] {
             "host" => out.extend_from_slice(host),
-            "uri" => out.extend_from_slice(head.target),
-            "path" => out.extend_from_slice(head.path()),
+            "uri" => out.extend_from_slice(uri),
+            "path" => out.extend_from_slice(path),
             "query" => out.extend_from_slice(head.query().unwrap_or(b"")),
             other => {
                 out.push(b'{');
@@ -373,9 +378,9 @@ fn tell_once_of_forwarding(listener: &Listener, peer: Option<IpAddr>, name: &[u8
 mod tests {
     use super::*;
 
-    #[test]
-    fn templates_are_filled() {
-        let text = "GET /a/b?x=1 HTTP/1.1\r\nHost: A.example:80\r\n\r\n";
+    /// `template` filled for a request line to a.example.
+    fn filled(template: &str, line: &str) -> String {
+        let text = format!("{line} HTTP/1.1\r\nHost: A.example:80\r\n\r\n");
         let limits = HeadLimits {
             bytes: 1000,
             fields: 10,
@@ -386,15 +391,28 @@ mod tests {
             .unwrap();
         let mut room = [0; HOST_BYTES];
         let host = canonical(split_host(head.host.unwrap()).0, &mut room);
-        for (template, filled) in [
-            ("https://{host}{uri}", "https://a.example/a/b?x=1"),
-            ("{path}|{query}|{other}|{", "/a/b|x=1|{other}|{"),
-            ("/plain", "/plain"),
+        String::from_utf8(expand(template, &head, host)).unwrap()
+    }
+
+    #[test]
+    fn templates_are_filled() {
+        for (template, line, expected) in [
+            (
+                "https://{host}{uri}",
+                "GET /a/b?x=1",
+                "https://a.example/a/b?x=1",
+            ),
+            (
+                "{path}|{query}|{other}|{",
+                "GET /a/b?x=1",
+                "/a/b|x=1|{other}|{",
+            ),
+            ("/plain", "GET /a", "/plain"),
+            // The whole server has no path.
+            ("https://{host}{uri}", "OPTIONS *", "https://a.example"),
+            ("https://{host}{path}", "OPTIONS *", "https://a.example"),
         ] {
-            assert_eq!(
-                String::from_utf8(expand(template, &head, host)).unwrap(),
-                filled
-            );
+            assert_eq!(filled(template, line), expected, "{line}");
         }
     }
 
