@@ -134,10 +134,38 @@ fn an_upgrade_that_nobody_asked_for_is_a_fault_of_the_backend() {
             Step::Hang,
         ]
     });
-    let proxy = Proxy::start(&web(&[&backend], ""));
+    let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
     let mut client = Client::connect(proxy.addr("web"));
     assert_eq!(client.request("POST", "/", "", b"x").status, 502);
     proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "protocol")], 1);
+    assert_eq!(proxy.wait_access("/")["cause"], "upgrade_not_offered");
+}
+
+#[test]
+fn a_101_carries_the_id_where_responses_do() {
+    let backend = Backend::start("a");
+    backend.record().script(|| {
+        vec![
+            send("HTTP/1.1 103 Early Hints\r\nx-request-id: theirs\r\n\r\n"),
+            send(
+                "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                 x-request-id: theirs\r\n\r\n",
+            ),
+            Step::Hang,
+        ]
+    });
+    for (keys, is_ours) in [("expose_request_id = true", true), ("", false)] {
+        let proxy = Proxy::start(&web_with(keys, &[&backend], ""));
+        let mut client = Client::connect(proxy.addr("web"));
+        client.send(handshake("/"));
+        assert_eq!(client.read_head("GET").unwrap().response.status, 103);
+        let answer = client.read_head("GET").unwrap().response;
+        assert_eq!(answer.status, 101);
+        let seen = backend.take_one();
+        let ours = seen.fields.get("x-request-id").unwrap();
+        let expected = if is_ours { ours } else { "theirs" };
+        assert_eq!(answer.fields.get("x-request-id"), Some(expected));
+    }
 }
 
 #[test]
@@ -223,7 +251,7 @@ fn a_101_before_the_whole_body_is_a_fault_of_the_backend() {
             Step::Hang,
         ]
     });
-    let proxy = Proxy::start(&web(&[&backend], ""));
+    let proxy = Proxy::start(&web(&[&backend], ACCESS_LOG));
     let mut client = Client::connect(proxy.addr("web"));
     client.send(
         "POST / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: tcp\r\ncontent-length: 9\r\n\r\nhalf",
@@ -232,6 +260,7 @@ fn a_101_before_the_whole_body_is_a_fault_of_the_backend() {
     assert!(answer.status == 502 && answer.closes(), "{answer:?}");
     assert!(!answer.text().contains("secret"));
     proxy.wait_count("lbproxy_backend_errors_total", &[("reason", "protocol")], 1);
+    assert_eq!(proxy.wait_access("/")["cause"], "upgrade_too_early");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Desk, End, Exchange, frame};
 use crate::http1::body::BodyReader;
 use crate::http1::chunked::SizeLine;
-use crate::http1::head::HeadEnd;
+use crate::http1::head::{Field, HeadEnd};
 use crate::http1::response::{self, INTERIM_BYTES, INTERIM_RESPONSES, ResponseHead};
 use crate::http1::{Framing, Refusal, Version};
 use crate::proxy::flow::{SMALL_READ, Stream, TURN, keep, largest_read};
@@ -238,11 +238,7 @@ impl Exchange {
             framing,
             persistence,
             date: space.date.at(self.since.now),
-            id: if self.facts.exposes_id {
-                self.id()
-            } else {
-                b""
-            },
+            id: self.exposed_id(),
             via: self.facts.via,
         };
         write_response(&mut space.out, head, bytes, &space.fields, &told);
@@ -256,14 +252,11 @@ impl Exchange {
         space: &mut HeadSpace,
     ) -> Result<(), BackendError> {
         let is_upgrade = head.status == 101;
-        // The protocol changes behind the whole request (RFC 9110 7.8): before, its body is not the other protocol's.
-        let is_allowed = !is_upgrade
-            || self.facts.wants_upgrade
-                && self.is_sent()
-                && takes_an_offer(&self.out, bytes, &space.fields);
-        if !is_allowed {
-            self.response.cause = Some("upgrade_not_offered");
-            return Err(BackendError::Protocol);
+        if is_upgrade {
+            self.response.cause = self.fault_of_upgrade(bytes, &space.fields);
+            if self.response.cause.is_some() {
+                return Err(BackendError::Protocol);
+            }
         }
         self.response.interim = self.response.interim.saturating_add(1);
         self.response.interim_bytes = self.response.interim_bytes.saturating_add(head.len);
@@ -289,11 +282,34 @@ impl Exchange {
         if !self.facts.is_http10 {
             let told = Told {
                 via: self.facts.via,
+                // Behind any other interim one comes a response that has it.
+                id: if is_upgrade { self.exposed_id() } else { b"" },
                 ..Told::plain(Framing::None, persistence)
             };
             write_response(&mut space.out, head, bytes, &space.fields, &told);
         }
         Ok(())
+    }
+
+    /// What is wrong with a 101, whose head begins `bytes`. The protocol changes behind the whole request (RFC 9110 7.8):
+    /// before, its body is not the other protocol's.
+    fn fault_of_upgrade(&self, bytes: &[u8], fields: &[Field]) -> Option<&'static str> {
+        if !self.facts.wants_upgrade || !takes_an_offer(&self.out, bytes, fields) {
+            Some("upgrade_not_offered")
+        } else if !self.is_sent() {
+            Some("upgrade_too_early")
+        } else {
+            None
+        }
+    }
+
+    /// X-Request-Id as responses have it: empty if they do not.
+    fn exposed_id(&self) -> &[u8] {
+        if self.facts.exposes_id {
+            self.id()
+        } else {
+            b""
+        }
     }
 
     /// Sends an interim head, behind whatever the client has not taken yet.
