@@ -90,6 +90,8 @@ impl Exchange {
     fn end_client<C: Stream>(&mut self, cx: &mut Context<'_>, client: &mut C) {
         if !self.client_ended {
             self.client_ended = true;
+            // Whoever waited for a 100 has its time for the body from here on.
+            self.since.client_read = self.since.now;
             // An error shows with the next read.
             let _ = Pin::new(client).poll_shutdown(cx);
         }

@@ -36,9 +36,11 @@ impl Exchange {
         } = self.times;
         let when = |applies: bool, at: u64| if applies { at } else { NEVER };
         let sending = self.is_sending();
-        // A client that was told to wait for 100 waits for the backend, not the backend for it.
-        let held_back =
-            self.facts.expects_continue && self.body_bytes == 0 && self.response.interim == 0;
+        // A client that waits for 100 is not waited for, unless an answer has come in the place of that.
+        let held_back = self.facts.expects_continue
+            && self.body_bytes == 0
+            && self.response.interim == 0
+            && !self.client_ended;
         let receiving = !self.deaf && !sending && !self.body.is_done() && !held_back;
         let answering = self.response.status.is_some();
         let client_full = !self.down.is_empty();
@@ -136,4 +138,93 @@ impl Exchange {
 /// Whole milliseconds, as the worker's table counts.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::Framing;
+    use crate::http1::body::BodyReader;
+    use crate::proxy::http::exchange::{Facts, Response};
+
+    const REQUEST_BODY: u64 = 3_000;
+
+    /// What an exchange may stand on, each a bit.
+    const EXPECTS: u32 = 1;
+    const WHOLE: u32 = 1 << 1;
+    const STREAMED: u32 = 1 << 2;
+    const INTERIM: u32 = 1 << 3;
+    const SENDING: u32 = 1 << 4;
+    const DEAF: u32 = 1 << 5;
+    const ANSWERED: u32 = 1 << 6;
+    const DONE: u32 = 1 << 7;
+    const CLIENT_FULL: u32 = 1 << 8;
+    const ALL: u32 = (1 << 9) - 1;
+
+    /// An exchange between two polls; `None` for what cannot stand so, or is over.
+    fn standing(on: u32) -> Option<Exchange> {
+        let is = |bits: u32| on & bits == bits;
+        let mut exchange = Exchange {
+            facts: Facts {
+                expects_continue: is(EXPECTS),
+                ..Facts::default()
+            },
+            response: Response {
+                status: is(ANSWERED).then_some(401),
+                done: is(DONE),
+                interim: u32::from(is(INTERIM)),
+                ..Response::default()
+            },
+            out: b"head".to_vec(),
+            sent: if is(SENDING) { 0 } else { 4 },
+            body_bytes: u64::from(is(STREAMED)),
+            deaf: is(DEAF),
+            times: Times {
+                request_body: REQUEST_BODY,
+                write: 1_000,
+                response: 10_000,
+                body: 10_000,
+                total_at: None,
+            },
+            ..Exchange::default()
+        };
+        if !is(WHOLE) {
+            exchange.body = BodyReader::new(Framing::Length(5), 0, true);
+        }
+        if is(CLIENT_FULL) {
+            exchange.down.push(b"x");
+        }
+        let is_over = exchange.is_delivered() && (is(DEAF) || exchange.is_sent());
+        exchange.client_ended = exchange.is_delivered();
+        (!is_over && (is(ANSWERED) || !is(DONE))).then_some(exchange)
+    }
+
+    #[test]
+    fn there_is_always_a_deadline() {
+        let mut seen = 0;
+        for on in 0..=ALL {
+            let Some(exchange) = standing(on) else {
+                continue;
+            };
+            seen += 1;
+            assert_ne!(exchange.next_deadline(), NEVER, "{on:#b}");
+        }
+        assert!(seen > 100, "{seen}");
+    }
+
+    #[test]
+    fn a_client_that_waits_for_a_100_is_not_waited_for() {
+        let past = |exchange: &Exchange| exchange.expired(Fired::Deadline, REQUEST_BODY);
+        for on in [EXPECTS, EXPECTS | ANSWERED] {
+            assert_eq!(past(&standing(on).unwrap()), None, "{on:#b}");
+            let not_held_back = standing(on | INTERIM).unwrap();
+            assert_eq!(
+                past(&not_held_back),
+                Some(End::Client(Reason::SlowBody)),
+                "{on:#b}"
+            );
+        }
+        let delivered = standing(EXPECTS | ANSWERED | DONE).unwrap();
+        assert_eq!(past(&delivered), Some(End::Complete));
+    }
 }
