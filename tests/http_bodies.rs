@@ -14,6 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use support::backend::{Action, Answer, Backend, Gate, Step, send};
 use support::client::{Client, get};
+use support::net::{TIME_WAIT, connections};
 use support::process::{ACCESS_LOG, Proxy, web, web_with};
 use support::tcp::send_pattern;
 use support::wait::{PATIENCE, holds_for, pause, wait_until};
@@ -676,23 +677,94 @@ fn a_connection_that_may_hold_what_nobody_asked_for_is_not_used_again() {
     let backend = Backend::start("a");
     let proxy = Proxy::start(&web(&[&backend], ""));
     let mut client = Client::connect(proxy.addr("web"));
-    let mut connections = |method: &str, body: &[u8]| {
+    let mut new_connections = |method: &str, fields: &str, body: &[u8]| {
         let before = backend.connections();
-        assert_eq!(client.request(method, "/", "", body).status, 200);
+        client.send(format!("{method} / HTTP/1.1\r\nhost: a\r\n{fields}\r\n"));
+        client.send(body);
+        assert_eq!(client.read_response(method).unwrap().status, 200);
         client.get("/");
         backend.connections() - before
     };
-    connections("GET", b"");
-    for (method, body, new) in [
-        ("GET", &b""[..], 0),
-        ("POST", b"x", 0),
-        ("PUT", b"x", 0),
-        ("DELETE", b"", 0),
-        ("HEAD", b"", 1),
-        ("GET", b"x", 1),
-        ("DELETE", b"x", 1),
-        ("OPTIONS", b"x", 1),
+    let (none, length) = ("", "content-length: 1\r\n");
+    let chunked = "transfer-encoding: chunked\r\n";
+    new_connections("GET", none, b"");
+    for (method, fields, body, new) in [
+        ("GET", none, &b""[..], 0),
+        ("POST", length, b"x", 0),
+        ("PUT", length, b"x", 0),
+        ("POST", chunked, b"0\r\n\r\n", 0),
+        ("DELETE", none, b"", 0),
+        ("HEAD", none, b"", 1),
+        ("GET", length, b"x", 1),
+        ("DELETE", length, b"x", 1),
+        ("OPTIONS", length, b"x", 1),
+        // No payload, but bytes of framing that may be left unread.
+        ("GET", chunked, b"0\r\n\r\n", 1),
+        ("HEAD", chunked, b"0\r\n\r\n", 1),
     ] {
-        assert_eq!(connections(method, body), new, "{method} {body:?}");
+        let found = new_connections(method, fields, body);
+        assert_eq!(found, new, "{method} {fields:?} {body:?}");
     }
+}
+
+#[test]
+fn a_connection_that_is_not_used_again_holds_no_port() {
+    let backend = Backend::start("a");
+    backend.behave(|r| match r.target.as_str() {
+        "/close" => Answer::new(200, "x").field("connection", "close"),
+        "/none" => Answer::new(204, ""),
+        _ => Answer::new(200, "x"),
+    });
+    let proxy = Proxy::start(&web(&[&backend], "limits = { idle_connections = 0 }"));
+    let mut client = Client::connect(proxy.addr("web"));
+    for (method, target) in [
+        ("HEAD", "/"),
+        ("GET", "/none"),
+        ("GET", "/"),
+        ("GET", "/close"),
+    ] {
+        for _ in 0..10 {
+            assert!(client.request(method, target, "", b"").status < 300);
+        }
+    }
+    wait_until(PATIENCE, "all are closed", || {
+        backend.open_connections() == 0
+    });
+    let left: Vec<_> = connections()
+        .into_iter()
+        .filter(|one| one.remote == backend.addr && one.state == TIME_WAIT)
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_answer_in_place_of_a_100_ends_the_exchange_though_the_client_stays() {
+    let backend = Backend::start("a");
+    backend.script(|| {
+        vec![
+            send("HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno"),
+            Step::Hang,
+        ]
+    });
+    let proxy = Proxy::start(&web_with(
+        "timeouts = { request_body = \"200ms\" }",
+        &[&backend],
+        ACCESS_LOG,
+    ));
+    let mut client = Client::connect(proxy.addr("web"));
+    client.send(
+        "POST /held HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+    );
+    let answer = client.response();
+    assert!(answer.status == 401 && answer.closes(), "{answer:?}");
+    assert!(
+        client.is_closed(),
+        "our side has ended, and the client's has not"
+    );
+    let line = proxy.wait_access("/held");
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&401.into(), &serde_json::Value::Null)
+    );
+    proxy.wait_count("lbproxy_connections_active", &[("listener", "web")], 0);
 }

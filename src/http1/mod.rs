@@ -71,7 +71,7 @@
 //! | Content-Length, Transfer-Encoding or Host in trailers | the field is dropped, the body is whole | RFC 9110 6.5.1 | responses/trailers |
 //! | 1xx with Transfer-Encoding or a length above 0 | refused | RFC 9110 8.6, RFC 9112 6.1 | responses/interim |
 //! | 204, 304 and answers to HEAD with either | served without a body; what HEAD and 304 say of the length goes on, 204 has none; the connection is not used again, for a body that comes all the same would be read as the next answer | RFC 9110 8.6, 9.3.2, 15.4.5, RFC 9112 6.3 | responses/bodiless |
-//! | an answer to HEAD, or a 204, without `Content-Length: 0` | served; the connection is not used again: there are servers that send a body all the same, some of them late | RFC 9110 9.3.2, 15.3.5 | responses/bodiless |
+//! | an answer to HEAD, or a 204, without `Content-Length: 0` | served; the connection is not used again but reset: there are servers that send a body all the same, some of them late | RFC 9110 9.3.2, 15.3.5 | responses/bodiless |
 //! | 205 | its framing is that of any other response | RFC 9110 15.3.6 | responses/bodiless |
 //! | an answer that begins before the whole request has gone out; bytes behind an answer | served; the connection is not used again, and such bytes go to nobody | RFC 9112 6.3, 9.2, 9.5 | responses/early-responses, responses/excess-bytes |
 //! | no framing | the body ends with the connection; an HTTP/1.1 client gets chunks, an HTTP/1.0 client the end of its connection | RFC 9112 6.3, 7.1 | responses/versions |

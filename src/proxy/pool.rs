@@ -66,16 +66,25 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection to `backend` until `until`, unless there are `most` already.
-    pub fn put(&mut self, backend: u64, upstream: Upstream, now: u64, until: u64, most: usize) {
+    /// Keeps a connection to `backend` until `until`; returns it if there are `most` already.
+    pub fn put(
+        &mut self,
+        backend: u64,
+        upstream: Upstream,
+        now: u64,
+        until: u64,
+        most: usize,
+    ) -> Option<Upstream> {
         let connections = self.idle.entry(backend).or_default();
-        if connections.len() < most && until > now {
-            connections.push(Idle {
-                upstream,
-                since: now,
-                until,
-            });
+        if connections.len() >= most || until <= now {
+            return Some(upstream);
         }
+        connections.push(Idle {
+            upstream,
+            since: now,
+            until,
+        });
+        None
     }
 
     /// Drops what is too old, what its backend has closed, and what `departed` says is no longer wanted.
@@ -127,9 +136,9 @@ mod tests {
             descriptor,
             passage: None,
         };
-        pool.put(1, upstream, 0, 1000, 1);
+        assert!(pool.put(1, upstream, 0, 1000, 1).is_none());
         let upstream = pool.take(1, &address, 10, 0).expect("it is quiet");
-        pool.put(1, upstream, 10, 1000, 1);
+        assert!(pool.put(1, upstream, 10, 1000, 1).is_none());
         // Nothing is awaited from here on, so the runtime cannot hear of it.
         backend.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         assert!(pool.take(1, &address, 20, 0).is_none());

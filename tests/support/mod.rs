@@ -23,6 +23,7 @@ pub mod load;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+pub mod net;
 pub mod pattern;
 pub mod port;
 pub mod process;

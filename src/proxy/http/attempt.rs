@@ -317,12 +317,35 @@ async fn relay(
     .await
 }
 
-/// Puts the backend's connection into the pool, if it is fit for another request.
+/// Puts the backend's connection into the pool, if it is fit for another request, or else closes it.
+///
+/// One on which all is said and has arrived is closed with a reset, unless the backend was first: whoever closes a
+/// connection in order keeps its port for a minute (TIME_WAIT), and a new connection for each request would soon use up
+/// all ports.
 pub(super) fn give_back(worker: &Worker, exchange: &Exchange, picked: &Picked, upstream: Upstream) {
-    let backend = &picked.endpoint().backend;
-    if !exchange.backend_is_reusable() || backend.has_departed() {
-        return;
+    let is_fit = exchange.backend_is_reusable() && !picked.endpoint().backend.has_departed();
+    let left_over = if is_fit {
+        keep(worker, exchange, picked, upstream)
+    } else {
+        Some(upstream)
+    };
+    if let Some(Upstream { stream, .. }) = left_over
+        && exchange.is_settled()
+        && !stream.peer_has_ended()
+        && stream.send_queue() == 0
+    {
+        stream.reset_on_close();
     }
+}
+
+/// Puts the backend's connection into the pool; returns it if there is no room.
+fn keep(
+    worker: &Worker,
+    exchange: &Exchange,
+    picked: &Picked,
+    upstream: Upstream,
+) -> Option<Upstream> {
+    let backend = &picked.endpoint().backend;
     let cluster = picked.cluster();
     let idle = match exchange.response.keep_alive_timeout {
         // A backend that closes at N seconds must not be asked at N: a second is for the way.
@@ -337,5 +360,5 @@ pub(super) fn give_back(worker: &Worker, exchange: &Exchange, picked: &Picked, u
     worker
         .pool
         .borrow_mut()
-        .put(backend.id(), upstream, now, until, cluster.idle_connections);
+        .put(backend.id(), upstream, now, until, cluster.idle_connections)
 }

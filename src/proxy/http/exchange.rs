@@ -100,6 +100,8 @@ pub struct Response {
     pub status: Option<u16>,
     /// When it came.
     head_at: Option<Instant>,
+    /// It began before the request had gone out whole.
+    is_early: bool,
     /// The backend keeps its connection, and for how long.
     keep_alive: bool,
     /// `Keep-Alive: timeout` of the backend, seconds.
@@ -348,17 +350,20 @@ impl Exchange {
 
     /// Whether the backend's connection is fit for the next request. One that was offered another protocol is not, even
     /// if the backend declined: there are parsers that read on in another state (Node's swallows the errors of the next
-    /// request). Nor is one that got a body with a method that seldom has one: a backend that does not read it takes it
-    /// for the next request.
+    /// request). Nor is one that got a body with a method that seldom has one, be it the last chunk alone: a backend that
+    /// does not read it takes it for the next request.
     pub fn backend_is_reusable(&self) -> bool {
-        let may_be_unread = self.facts.may_ignore_body && self.body_bytes > 0;
-        self.response.done
+        let has_body = self.facts.is_chunked || self.body_bytes > 0;
+        self.is_settled()
             && self.response.keep_alive
             && !self.response.excess
-            && !self.deaf
             && !self.facts.wants_upgrade
-            && !may_be_unread
-            && self.is_sent()
+            && !(self.facts.may_ignore_body && has_body)
+    }
+
+    /// Whether the request and then its response are whole: nothing is lost if the backend's connection ends at once.
+    pub fn is_settled(&self) -> bool {
+        self.response.done && !self.response.is_early && !self.deaf && self.is_sent()
     }
 
     /// Request sent to response head.

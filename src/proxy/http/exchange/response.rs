@@ -219,7 +219,8 @@ impl Exchange {
         response.head_at = Some(Instant::now());
         self.since.backend_read = self.since.now;
         // Whoever answers before it has the request may answer again when it does.
-        response.keep_alive = head.keep_alive && !is_early;
+        response.is_early = is_early;
+        response.keep_alive = head.keep_alive;
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
