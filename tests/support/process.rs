@@ -178,6 +178,19 @@ impl Proxy {
         self.child.lock().unwrap().try_wait().unwrap()
     }
 
+    /// Stops it until SIGCONT, and waits until all of its threads stand still.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        wait_until(PATIENCE, "all threads stand still", || {
+            std::fs::read_dir(&tasks).unwrap().all(|task| {
+                let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+                stat.rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+        });
+    }
+
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
         self.child.lock().unwrap().try_wait().unwrap().is_none()
