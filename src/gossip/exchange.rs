@@ -30,7 +30,7 @@ use super::codec::{
 };
 use super::identity::{Identity, Role, pack_address};
 use super::keyring::{OVERHEAD, Refusal};
-use super::node::{Node, put_record, take_record};
+use super::node::{Node, ON_THE_WAY, put_record, take_record};
 use super::records::{Edition, RecordKey};
 
 /// Largest frame, bytes, its length (4) not counted.
@@ -422,7 +422,8 @@ impl Exchange {
         self.send(node, DONE, &[], out);
     }
 
-    /// The client's side: what is announced in the name of either in later versions than its own is somebody else's.
+    /// The client's side: what is announced in the name of either in later versions than its own is somebody else's, unless
+    /// the server has said it just now.
     fn look_for_impostors(&self, node: &mut Node) {
         let Some(peer) = self.peer.filter(|peer| self.dialled == Some(peer.key())) else {
             return;
@@ -439,7 +440,9 @@ impl Exchange {
             if of(&own, key, told) && *told > edition {
                 return node.hear_of(&peer, own.epoch());
             }
-            if of(&peer, key, &edition) && edition > *told && told.epoch == edition.epoch {
+            let recent = node.now().saturating_sub(known.announced.accepted) < ON_THE_WAY;
+            let in_one_run = told.epoch == edition.epoch && of(&peer, key, told);
+            if in_one_run && edition > *told && !recent {
                 return node.tell_outdone(&peer, &bytes);
             }
         }

@@ -43,7 +43,7 @@ use io::{Due, Io};
 use observe::Observer;
 use words::Words;
 
-pub(super) use announcing::{put_record, take_record};
+pub(super) use announcing::{ON_THE_WAY, put_record, take_record};
 pub use io::{Counters, Dropped, Packet};
 
 /// Kind of a sealed packet: a datagram.

@@ -13,8 +13,10 @@ use super::io::Due;
 use super::receive::CORRECTIONS;
 use super::{Dropped, Node, OVERHEAD};
 
-/// So many versions may come before an earlier one, and by no more than this.
-const OVERTAKEN: (u64, Duration) = (64, Duration::from_secs(1));
+/// So many versions may come before an earlier one, and by no more than [`ON_THE_WAY`].
+const OVERTAKEN: u64 = 64;
+/// How long what a member says may be on its way while a later word of it has come.
+pub(in crate::gossip) const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// A new proxy is told of the own service so often.
 const GREETINGS: u8 = 3;
 
@@ -135,11 +137,11 @@ impl Node {
         if read.member != sender.key() || read.epoch != sender.epoch() || other {
             return;
         }
-        let (now, (versions, wait)) = (self.io.now, OVERTAKEN);
+        let now = self.io.now;
         let outdoes = |known: &Announced| {
             let ahead = known.version.checked_sub(read.version);
-            let late = now.saturating_sub(known.accepted) < wait;
-            let on_the_way = |ahead| ahead > 0 && ahead <= versions && late;
+            let recent = now.saturating_sub(known.accepted) < ON_THE_WAY;
+            let on_the_way = |ahead| ahead > 0 && ahead <= OVERTAKEN && recent;
             known.epoch == read.epoch
                 && known.record.cluster == read.record.cluster
                 && *known.record != read.record
