@@ -400,7 +400,9 @@ fn a_backend_whose_answers_traffic_refuses_fails_its_check_with_that_reason() {
         let proxy = Proxy::start(&web(&[&backend], "check = { http = \"/\" }"));
         proxy.wait_backend("web", backend.addr, "down");
         assert_eq!(proxy.backend("web", backend.addr)["reason"], reason);
-        assert!(proxy.log().contains(reason), "{}", proxy.log());
+        wait_until(PATIENCE, "the log says why", || {
+            proxy.log().contains(reason)
+        });
         // Traffic, which panic sends there, says the same.
         assert_eq!(get(proxy.addr("web"), "/").status, 502);
     }

@@ -304,7 +304,9 @@ fn a_path_that_is_a_pipe_for_a_moment_stops_neither_reloads_nor_the_end() {
     std::fs::rename(proxy.dir().join(".lb.toml.new"), proxy.config_path()).unwrap();
     proxy.signal(Signal::HUP);
     assert_eq!(proxy.wait_reload(before), Reload::Rejected);
-    assert!(proxy.log().contains("it is a pipe, not a regular file"));
+    wait_until(PATIENCE, "the log says why", || {
+        proxy.log().contains("it is a pipe, not a regular file")
+    });
     pipe("pipe");
     for more in [gossip, "[log]\naccess = { file = \"pipe\" }\n"] {
         assert_eq!(proxy.reload(&(base.clone() + more)), Reload::Rejected);
@@ -507,7 +509,9 @@ fn included_files_and_those_that_they_name_are_followed() {
     let before = proxy.reloads();
     place("sites/b.toml", "[[route]]\npth = 1\n");
     assert!(matches!(proxy.wait_reload(before), Reload::Rejected));
-    assert!(proxy.log().contains("sites/b.toml:2:1"), "{}", proxy.log());
+    wait_until(PATIENCE, "the log says where", || {
+        proxy.log().contains("sites/b.toml:2:1")
+    });
     std::fs::remove_file(dir.join("sites/b.toml")).unwrap();
     std::fs::remove_file(dir.join("sites/a.toml")).unwrap();
     expect("/a", "a");

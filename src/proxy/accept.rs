@@ -134,7 +134,7 @@ pub struct ClientGuard {
     pub own_answers: u8,
     metrics: Arc<ListenerMetrics>,
     worker: u32,
-    _counted: Counted,
+    counted: Option<Counted>,
 }
 
 impl ClientGuard {
@@ -151,6 +151,8 @@ impl ClientGuard {
 
 impl Drop for ClientGuard {
     fn drop(&mut self) {
+        // First: whoever sees that the connection has ended may take its place.
+        self.counted = None;
         self.sheet().connections_ended.increment();
     }
 }
@@ -455,7 +457,7 @@ fn serve(
         own_answers: 0,
         metrics: Arc::clone(&listener.metrics),
         worker: worker.index as u32,
-        _counted: counted,
+        counted: Some(counted),
     };
     client.sheet().connections.increment();
     if running.is_stopped() || worker.is_draining() {
