@@ -143,6 +143,7 @@ async fn serve(
         readiness: Arc::clone(&readiness),
         started,
         workers,
+        connections: descriptors.for_admin(),
         gossip: windows.report.subscribe(),
     };
     let admin = AdminServer::start(config.admin.as_ref(), state)?;

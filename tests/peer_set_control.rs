@@ -153,6 +153,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         readiness: Arc::new(Readiness::default()),
         started: Started::now(),
         workers: 1,
+        connections: 16,
         gossip: watch::channel(None).1,
     };
     let admin = AdminServer::start(None, state).unwrap();

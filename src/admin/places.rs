@@ -1,9 +1,9 @@
 //! Who may be connected to the admin server.
 //!
-//! There are so many places. When all are taken, the connection that has been silent for the longest time (nothing is
-//! asked, or not a whole head yet) gives its own to the one that comes. Only while every one is being answered does a
-//! newcomer get one of the few places that are kept for probes: there `/healthz` and `/readyz` are answered and nothing
-//! else. So nobody who only holds connections, or reads slowly, hides the proxy from those who watch it.
+//! There are so many places, a few of them for probes. When all others are taken, the connection that has been silent for
+//! the longest time (nothing is asked, or not a whole head yet) gives its own to the one that comes. Only while every one
+//! is being answered does a newcomer get a place for probes: there `/healthz` and `/readyz` are answered and nothing else,
+//! and there too the most silent one gives way. So nobody who only holds connections, or reads slowly, hides the proxy from those who watch it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,16 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-/// Places that are kept for probes.
-pub const PROBES: usize = 16;
+/// Places that are kept for probes, or half of all, if those are fewer.
+const PROBES: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Places {
+    /// For all that may be asked.
     most: usize,
+    /// And for probes.
+    probes: usize,
     table: Mutex<Table>,
     freed: Notify,
 }
@@ -26,6 +29,7 @@ pub struct Places {
 struct Table {
     next: u64,
     seats: HashMap<u64, Seat>,
+    /// How many of them are for probes.
     probes: usize,
 }
 
@@ -34,14 +38,17 @@ struct Seat {
     /// `None` while it is being answered.
     silent_since: Option<Instant>,
     asked: bool,
+    for_probes: bool,
     end: Arc<Notify>,
 }
 
 impl Places {
-    /// So many, and those for probes.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// So many, those for probes included; at least one of each.
+    pub fn new(places: usize) -> Arc<Self> {
+        let probes = PROBES.min(places / 2).max(1);
         Arc::new(Self {
-            most,
+            most: places.saturating_sub(probes).max(1),
+            probes,
             table: Mutex::default(),
             freed: Notify::new(),
         })
@@ -65,47 +72,63 @@ impl Places {
     /// A place, if there is one now.
     pub fn try_take(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
-        if table.seats.len() >= self.most && !table.end_most_silent() {
-            if table.probes >= PROBES {
-                return None;
-            }
-            table.probes += 1;
-            return Some(Place {
-                places: Arc::clone(self),
-                id: None,
-                end: Arc::default(),
-            });
-        }
-        let id = table.next;
-        table.next += 1;
-        let end = Arc::new(Notify::new());
-        table.seats.insert(
-            id,
-            Seat {
-                silent_since: Some(Instant::now()),
-                asked: false,
-                end: Arc::clone(&end),
-            },
-        );
+        let others = table.seats.len() - table.probes;
+        let for_probes = if others < self.most || table.end_most_silent(false) {
+            false
+        } else if table.probes < self.probes || table.end_most_silent(true) {
+            true
+        } else {
+            return None;
+        };
+        let (id, end) = table.sit(for_probes);
         Some(Place {
             places: Arc::clone(self),
-            id: Some(id),
+            id,
+            for_probes,
             end,
         })
+    }
+
+    /// How many more may come before anybody must give way.
+    pub fn free(&self) -> usize {
+        let all = self.most + self.probes;
+        all.saturating_sub(self.table().seats.len())
     }
 }
 
 impl Table {
-    /// Takes its place from the connection that has been silent for the longest time; whether there was one.
-    fn end_most_silent(&mut self) -> bool {
-        let silent = self
+    fn sit(&mut self, for_probes: bool) -> (u64, Arc<Notify>) {
+        let (id, end) = (self.next, Arc::new(Notify::new()));
+        let seat = Seat {
+            silent_since: Some(Instant::now()),
+            asked: false,
+            for_probes,
+            end: Arc::clone(&end),
+        };
+        self.next += 1;
+        self.probes += usize::from(for_probes);
+        self.seats.insert(id, seat);
+        (id, end)
+    }
+
+    fn leave(&mut self, id: u64) -> Option<Seat> {
+        let seat = self.seats.remove(&id)?;
+        self.probes -= usize::from(seat.for_probes);
+        Some(seat)
+    }
+
+    /// Takes its place from the connection that has been silent for the longest time, among those for probes or the
+    /// others; whether there was one.
+    fn end_most_silent(&mut self, for_probes: bool) -> bool {
+        let seats = self
             .seats
             .iter()
-            .filter_map(|(id, seat)| Some((seat.silent_since?, *id)));
+            .filter(|(_, seat)| seat.for_probes == for_probes);
+        let silent = seats.filter_map(|(id, seat)| Some((seat.silent_since?, *id)));
         let Some((_, id)) = silent.min() else {
             return false;
         };
-        if let Some(seat) = self.seats.remove(&id) {
+        if let Some(seat) = self.leave(id) {
             seat.end.notify_one();
         }
         true
@@ -116,15 +139,15 @@ impl Table {
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
-    /// `None`: one of those for probes.
-    id: Option<u64>,
+    id: u64,
+    for_probes: bool,
     end: Arc<Notify>,
 }
 
 impl Place {
     /// Whether only probes are answered here.
     pub fn is_for_probes(&self) -> bool {
-        self.id.is_none()
+        self.for_probes
     }
 
     /// Waits until another connection has taken the place.
@@ -135,8 +158,7 @@ impl Place {
     /// Whether anything was asked so far.
     pub fn has_asked(&self) -> bool {
         let table = self.places.table();
-        let seat = self.id.and_then(|id| table.seats.get(&id));
-        seat.is_some_and(|seat| seat.asked)
+        table.seats.get(&self.id).is_some_and(|seat| seat.asked)
     }
 
     /// Something is asked: the place is safe until what this gives back is dropped.
@@ -153,9 +175,9 @@ impl Place {
     }
 }
 
-fn set(places: &Places, id: Option<u64>, silent_since: Option<Instant>) {
+fn set(places: &Places, id: u64, silent_since: Option<Instant>) {
     let mut table = places.table();
-    if let Some(seat) = id.and_then(|id| table.seats.get_mut(&id)) {
+    if let Some(seat) = table.seats.get_mut(&id) {
         seat.asked = true;
         seat.silent_since = silent_since;
     }
@@ -168,12 +190,7 @@ fn set(places: &Places, id: Option<u64>, silent_since: Option<Instant>) {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.places.table();
-        match self.id {
-            Some(id) => drop(table.seats.remove(&id)),
-            None => table.probes -= 1,
-        }
-        drop(table);
+        drop(self.places.table().leave(self.id));
         self.places.freed.notify_one();
     }
 }
@@ -182,7 +199,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Answering {
     places: Arc<Places>,
-    id: Option<u64>,
+    id: u64,
 }
 
 impl Drop for Answering {
@@ -197,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_most_silent_one_gives_way_and_then_there_are_places_for_probes() {
-        let places = Places::new(3);
+        let places = Places::new(6);
         let mut held = Vec::new();
         for _ in 0..3 {
             held.push(places.take().await);
@@ -209,10 +226,16 @@ mod tests {
         held[1].lost().await;
         let busy = [held[2].answer(), fourth.answer()];
         let mut probes = Vec::new();
-        for _ in 0..PROBES {
+        for _ in 0..3 {
             probes.push(places.take().await);
         }
         assert!(probes.iter().all(Place::is_for_probes));
+        // There too the most silent one gives way, and nobody while all are being answered.
+        let asked: Vec<_> = probes[1..].iter().map(Place::answer).collect();
+        let last = places.try_take().unwrap();
+        assert!(last.is_for_probes());
+        probes[0].lost().await;
+        let asked = (asked, last.answer());
         assert!(places.try_take().is_none());
         // One that has lost its place and ends frees nothing that is another's.
         drop(held.remove(1));
@@ -225,10 +248,18 @@ mod tests {
         drop(answering);
         assert!(!waiting.await.unwrap().is_for_probes());
         held[0].lost().await;
-        drop(probes);
+        drop((asked, probes, last));
         drop(busy);
         drop(held);
         let table = places.table();
         assert_eq!((table.seats.len(), table.probes), (1, 0));
+        drop(table);
+        let counts = |places: usize| {
+            let places = Places::new(places);
+            (places.most, places.probes, places.free())
+        };
+        assert_eq!(counts(256), (240, 16, 256));
+        assert_eq!(counts(8), (4, 4, 8));
+        assert_eq!(counts(0), (1, 1, 2));
     }
 }

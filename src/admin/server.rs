@@ -1,7 +1,7 @@
 //! Serves the admin server's pages.
 //!
-//! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: `CONNECTIONS` at a
-//! time and some for probes (`places`; the rest waits in the kernel), a head of at most 16 KiB, the first of which
+//! axum's router on hyper's HTTP/1.1, connection by connection, so that both have their bounds: as many at a time as
+//! the reserve of descriptors carries, some of them for probes (`places`; the rest waits in the kernel), a head of at most 16 KiB, the first of which
 //! must come within `FIRST_HEAD` and a later one within `HEAD_TIMEOUT`, and a life of at most `LIFE` and `LAST_ANSWER`,
 //! after which whoever still reads is cut off. The pages that grow with the
 //! number of backends and members are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
@@ -48,8 +48,6 @@ use crate::transport::listen::Acceptor;
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
-/// Connections at a time.
-const CONNECTIONS: usize = 256;
 /// Texts of `/metrics`, the status and the members that exist at a time.
 const TEXTS: usize = 4;
 /// From the accept of a connection to the end of its first head.
@@ -100,6 +98,8 @@ pub struct AdminState {
     pub started: Started,
     /// Threads of the data plane.
     pub workers: usize,
+    /// Connections at a time, those for probes included.
+    pub connections: usize,
     /// What this member of a peer set reports; `None` while it is none.
     pub gossip: watch::Receiver<Option<Arc<Report>>>,
 }
@@ -121,19 +121,10 @@ impl AdminState {
 /// Serves until `stop` is true or its sender is gone; then the socket closes, and answers under way have a second.
 /// Must run on a runtime with I/O and time.
 pub async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
-    serve_up_to(CONNECTIONS, socket, state, stop).await;
-}
-
-async fn serve_up_to(
-    connections: usize,
-    socket: AdminSocket,
-    state: AdminState,
-    stop: watch::Receiver<bool>,
-) {
     let address = socket.address();
     let server = Server {
+        places: Places::new(state.connections),
         router: router(state),
-        places: Places::new(connections),
         stop,
     };
     info!(address, "admin server listens");
@@ -156,13 +147,13 @@ fn door(stream: &Conn) -> Door {
     }
 }
 
-/// What the kernel has let in already, of a socket that is closed.
-fn waiting(acceptor: Acceptor) -> Vec<Conn> {
+/// What the kernel has let in already, of a socket that is closed; at most so many.
+fn waiting(acceptor: Acceptor, most: usize) -> Vec<Conn> {
     let mut waiting = Vec::new();
     let Ok(closing) = acceptor.close() else {
         return waiting;
     };
-    while waiting.len() < CONNECTIONS
+    while waiting.len() < most
         && let Ok((stream, _)) = closing.accept()
     {
         waiting.push(stream);
@@ -204,7 +195,7 @@ impl Server {
             _ = stop.wait_for(|stop| *stop) => {}
         }
         // Those that the kernel has let in already are answered too: the server may only be moving.
-        for stream in waiting(acceptor) {
+        for stream in waiting(acceptor, places.free()) {
             let Some(place) = places.try_take() else {
                 break;
             };

@@ -110,6 +110,11 @@ impl Descriptors {
         (self.reserve.load(Ordering::Relaxed) / 2).max(1)
     }
 
+    /// Connections of the admin server that there may be at a time: a quarter of the reserve.
+    pub fn for_admin(&self) -> usize {
+        (self.reserve.load(Ordering::Relaxed) / 4).max(1)
+    }
+
     /// Whether a client may still be accepted: some room is left for the backends of those that are here already, and
     /// `reserved` descriptors for others.
     pub fn has_room(&self, reserved: usize) -> bool {
@@ -163,6 +168,8 @@ mod tests {
         assert!(limit > 98_000 && limit <= 100_000 - RESERVE, "{limit}");
         assert_eq!(Descriptors::with_limit(64).for_checks(), 8);
         assert_eq!(descriptors.for_checks(), 512);
+        assert_eq!(Descriptors::with_limit(64).for_admin(), 4);
+        assert_eq!(descriptors.for_admin(), 256);
         let most = limit - limit / FOR_BACKENDS;
         let taken: Vec<_> = (0..most + 1_000).map(|_| descriptors.take()).collect();
         assert!(!descriptors.has_room(0));

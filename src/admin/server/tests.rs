@@ -68,12 +68,13 @@ impl Running {
             readiness: readiness.clone(),
             started: Started::now(),
             workers: WORKERS,
+            connections: places,
             gossip: reported,
         };
         let socket = bind(&address).unwrap();
         let address = socket.address();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve_up_to(places, socket, state, stopped));
+        let task = tokio::spawn(serve(socket, state, stopped));
         Self {
             readiness,
             gossip,
@@ -351,7 +352,9 @@ async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
 
 #[tokio::test]
 async fn who_is_being_answered_keeps_its_place_and_probes_have_theirs() {
-    let running = Running::with_places(TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    // Half of them are for probes.
+    let running =
+        Running::with_places(2 * TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
     // Answers that nobody takes: the members' text is larger than what the sockets hold.
     let mut large = report();
     let member = large.set.members[0].clone();

@@ -123,6 +123,7 @@ fn server(address: &BindAddress, report: Option<Report>) -> (String, watch::Send
         readiness: Arc::default(),
         started: Started::now(),
         workers: WORKERS,
+        connections: 16,
         gossip: watch::channel(report.map(Arc::new)).1,
     };
     let socket = bind(address).unwrap();
