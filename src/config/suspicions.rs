@@ -95,6 +95,14 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
             let own = listeners.find(|(listener, _)| leads_to(&backend.address, &listener.address));
             let Some((listener, own)) = own else { continue };
             let place = places.backends.clone().unwrap_or(places.name.clone());
+            let label = match listener.protocol {
+                Protocol::Http => {
+                    "expected a service: a request that comes back is answered with 508"
+                }
+                Protocol::Tcp => {
+                    "expected a service: a session that comes back is reset after some rounds"
+                }
+            };
             let message = format!(
                 "backend {} of cluster {} is listener {} of this file",
                 quoted(&backend.address.to_string()),
@@ -103,7 +111,7 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
             );
             r.findings.add(
                 Finding::warning(place, message)
-                    .label("expected a service: a request that comes back is answered with 508")
+                    .label(label)
                     .related(&own.address, "the listener is"),
             );
         }

@@ -48,11 +48,22 @@ fn clusters() {
 
 #[test]
 fn backends_that_are_a_listener_of_the_file() {
-    let with = |listener: &str, backend: &str| {
+    let speaks = |protocol: &str, listener: &str, backend: &str| {
         said(&format!(
-            "[[listener]]\naddress = '{listener}'\ncluster = 'a'\n[cluster.a]\nbackends = ['{backend}']\n"
+            "[[listener]]\naddress = '{listener}'\nprotocol = '{protocol}'\ncluster = 'a'\n[cluster.a]\nbackends = ['{backend}']\n"
         ))
     };
+    let with = |listener: &str, backend: &str| speaks("http", listener, backend);
+    for (protocol, fate) in [
+        ("http", "a request that comes back is answered with 508"),
+        (
+            "tcp",
+            "a session that comes back is reset after some rounds",
+        ),
+    ] {
+        let said = speaks(protocol, ":81", "127.0.0.1:81");
+        assert!(said.len() == 1 && said[0].contains(fate), "{said:?}");
+    }
     for (listener, backend) in [
         ("127.0.0.1:81", "127.0.0.1:81"),
         (":81", "127.0.0.1:81"),
