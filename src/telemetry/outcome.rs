@@ -43,7 +43,7 @@ labels! {
         BadTarget => "bad_target",
         /// 400: Content-Length that is repeated or not a plain number.
         BadContentLength => "bad_content_length",
-        /// 400: a path that would take another route once it is normalised.
+        /// 400: a path that in some reading would take another route.
         AmbiguousPath => "ambiguous_path",
         /// 400: both Content-Length and Transfer-Encoding, or one of them in an odd spelling.
         AmbiguousFraming => "ambiguous_framing",
@@ -149,6 +149,24 @@ labels! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_readme_names_every_reason() {
+        let readme = include_str!("../../README.md");
+        let row = readme
+            .lines()
+            .find(|line| line.starts_with("| `lbproxy_rejected_total`"));
+        let listed = readme.split_once("**Reasons** of `lbproxy_rejected_total`");
+        let listed = listed
+            .and_then(|(_, rest)| rest.split_once("\n\n"))
+            .unwrap()
+            .0;
+        assert!(row.is_some_and(|row| row.contains("reasons")));
+        let named: Vec<&str> = listed.split('`').skip(1).step_by(2).collect();
+        for reason in Reason::ALL {
+            assert!(named.contains(&reason.as_str()), "{}", reason.as_str());
+        }
+    }
 
     #[test]
     fn label_texts_are_distinct_and_plain() {
