@@ -44,10 +44,9 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
             drop(load);
         }
         Err(reason) => {
-            if reason == Reason::Loop {
-                // An orderly end would leave all sessions of the loop half open for as long as the client likes.
-                stream.reset_on_close();
-            }
+            // An orderly end says that nothing more comes, and a client that is a proxy passes on just that: every
+            // session behind a lost one would stay half open for as long as the first client likes.
+            stream.reset_on_close();
             outcome.reason = Some(reason);
         }
     }

@@ -353,8 +353,7 @@ async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
 #[tokio::test]
 async fn who_is_being_answered_keeps_its_place_and_probes_have_theirs() {
     // Half of them are for probes.
-    let running =
-        Running::with_places(2 * TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    let running = Running::with_places(2 * TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
     // Answers that nobody takes: the members' text is larger than what the sockets hold.
     let mut large = report();
     let member = large.set.members[0].clone();
