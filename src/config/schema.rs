@@ -28,7 +28,7 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Reload when the file changes.
     pub watch: bool,
-    /// Where the proxy keeps what outlives it; absent: see [`state_dir`](crate::control::state_dir).
+    /// Where the proxy keeps what outlives it; absent: see `state_dir`.
     pub state_dir: Option<PathBuf>,
     /// Admin server.
     pub admin: Option<BindAddress>,

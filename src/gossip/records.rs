@@ -5,7 +5,7 @@
 //!
 //! Where tokens are asked for, a member is bound to the agent key that signed first. An announcement in its name by
 //! another key counts only once the member has proved, for the run in which it is now, that it announces by that key
-//! (see [`proofs`](super::proofs)): so an agent may restart with another token or take one up while it runs, and nobody
+//! (see `proofs`): so an agent may restart with another token or take one up while it runs, and nobody
 //! else's token speaks for it.
 
 use std::collections::{HashMap, HashSet};

@@ -3,11 +3,11 @@
 //! with `log.format = "json"` as one object.
 //!
 //! A record begins with its time at the start of a line, and nothing else does: control characters in values are
-//! escaped, and further lines of a message (the diagnostics of a file have some) are indented ([`text`]) or escaped
-//! ([`json`]). So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if
+//! escaped, and further lines of a message (the diagnostics of a file have some) are indented (`text`) or escaped
+//! (`json`). So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if
 //! `NO_COLOR` is set.
 //!
-//! Who has something to say hands it to a bounded queue and goes on; one thread writes ([`queue`]). A stderr that nobody
+//! Who has something to say hands it to a bounded queue and goes on; one thread writes (`queue`). A stderr that nobody
 //! reads costs lines, which are counted, and holds up nothing, not even the end of the process ([`EventLog::flush`],
 //! [`last_words`]).
 //!

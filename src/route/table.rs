@@ -43,7 +43,7 @@ impl<T> Table<T> {
         Some(place as usize)
     }
 
-    /// Whether a [reading](super::normal) of the request's path takes another rule than the path itself, or there are too
+    /// Whether a reading of the request's path takes another rule than the path itself, or there are too
     /// many to tell: which of them counts would then be up to whoever reads it next.
     ///
     /// Allocates only for a path that has other readings.

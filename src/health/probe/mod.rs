@@ -3,7 +3,7 @@
 //! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would meet, not a
 //! pooled socket), one deadline for all of it, and bounds on everything that it reads. It connects as traffic does
 //! ([`dial`]), so a lack of descriptors or ports of ours is no verdict on the backend ([`Failed::Local`]); an HTTP answer
-//! is read by the reader of traffic ([`http`]), so a backend whose answers traffic refuses fails its check with that
+//! is read by the reader of traffic (`http`), so a backend whose answers traffic refuses fails its check with that
 //! reason. A check that has several addresses (only an agent's has) passes with the first that does; each gets its share
 //! of the time that is left, so that one that swallows packets does not use up the time of the others.
 //!
