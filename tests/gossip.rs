@@ -76,7 +76,7 @@ impl Proxies {
         format!(
             "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n\
              [cluster.web]\ndiscover = {{ gossip = \"web\" }}\n\
-             check = {{ http = \"/healthz\", interval = \"500ms\", timeout = \"400ms\" }}\n\
+             check = {{ http = \"/healthz\", interval = \"1s\", timeout = \"950ms\", fall = 5 }}\n\
              retry = {{ attempts = 8 }}\n\
              [gossip]\naddress = \"{}\"\nseeds = [{}]\nkey_files = [{}]\nallow_cidrs = [\"127.0.0.0/8\"]\n{more}",
             self.peers[i].addr,

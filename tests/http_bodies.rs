@@ -553,7 +553,7 @@ fn a_client_that_takes_little_but_steadily_is_not_a_slow_reader() {
         length: 1 << 40,
         chunked: false,
     });
-    let proxy = Proxy::start(&web_with("timeouts = { write = \"2s\" }", &[&backend], ""));
+    let proxy = Proxy::start(&web_with("timeouts = { write = \"5s\" }", &[&backend], ""));
     let mut stream = narrow(proxy.addr("web"));
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -565,7 +565,7 @@ fn a_client_that_takes_little_but_steadily_is_not_a_slow_reader() {
         stream.read_exact(&mut buffer).unwrap();
     }
     for _ in 0..100 {
-        pause(Duration::from_millis(60));
+        pause(Duration::from_millis(120));
         assert!(stream.read(&mut buffer[..8 << 10]).unwrap() > 0);
     }
     assert_eq!(proxy.count("lbproxy_rejected_total", &[]), 0);

@@ -368,7 +368,7 @@ fn a_session_without_any_backend_is_closed() {
     let dead = Port::reserve("127.0.0.1");
     let proxy = Proxy::start(&tcp(&[dead.addr], "", ACCESS_LOG));
     for _ in 0..3 {
-        assert!(Client::connect(proxy.addr("db")).is_closed());
+        assert!(Client::is_turned_away(proxy.addr("db")));
     }
     wait_until(PATIENCE, "each is logged", || proxy.access_log().len() == 3);
     proxy.wait_count("lbproxy_connections_active", &[], 0);
@@ -379,7 +379,7 @@ fn a_session_without_any_backend_is_closed() {
 fn a_listener_without_a_cluster_closes_what_comes() {
     let config = "[[listener]]\nname = \"db\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n";
     let proxy = Proxy::start(config);
-    assert!(Client::connect(proxy.addr("db")).is_closed());
+    assert!(Client::is_turned_away(proxy.addr("db")));
     proxy.wait_count("lbproxy_rejected_total", &[("reason", "no_route")], 1);
 }
 

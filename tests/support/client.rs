@@ -70,6 +70,14 @@ impl Client {
         Ok(Self::over(stream))
     }
 
+    /// Whether the other side ends a connection at once; a reset may come before the connection is known to be made.
+    pub fn is_turned_away(addr: SocketAddr) -> bool {
+        match Self::try_connect(addr) {
+            Ok(mut client) => client.is_closed(),
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
     /// Closes with a reset.
     pub fn reset(self) {
         let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::backend::{Action, Answer, Request, Shared, Step};
@@ -23,22 +24,27 @@ pub(super) async fn accept(
 ) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let mut connections = JoinSet::new();
+    let ends = watch::Sender::new(());
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 let number = shared.connections.fetch_add(1, Relaxed) + 1;
-                connections.spawn(serve(stream, Arc::clone(&shared), number));
+                connections.spawn(serve(stream, Arc::clone(&shared), number, ends.subscribe()));
             }
             Some(_) = connections.join_next() => {}
             _ = &mut stop => break,
         }
     }
-    // A process that another test is just starting holds a copy of the socket for a moment, so closing ours does not
-    // end it: this does.
-    let _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
+    end(&listener);
     drop(listener);
-    connections.shutdown().await;
+    drop(ends);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Ends a socket. A process that another test is just starting holds a copy of it for a moment, so closing ours does not.
+fn end(socket: &impl AsFd) {
+    let _ = socket2::SockRef::from(socket).shutdown(Shutdown::Both);
 }
 
 /// Counts a connection as open while it lives.
@@ -51,7 +57,7 @@ impl Drop for Open {
 }
 
 /// A peer that goes away ends the connection; that is all an error means here.
-async fn serve(stream: TcpStream, shared: Arc<Shared>, number: u64) {
+async fn serve(stream: TcpStream, shared: Arc<Shared>, number: u64, mut ends: watch::Receiver<()>) {
     shared.open.fetch_add(1, Relaxed);
     let _open = Open(Arc::clone(&shared));
     let _ = stream.set_nodelay(true);
@@ -60,7 +66,12 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, number: u64) {
         buffer: Vec::with_capacity(4096),
         start: 0,
     };
-    while let Ok(true) = connection.exchange(&shared, number).await {}
+    let conversation = async { while let Ok(true) = connection.exchange(&shared, number).await {} };
+    tokio::select! {
+        () = conversation => return,
+        _ = ends.changed() => {}
+    }
+    end(&connection.stream);
 }
 
 struct Connection {
