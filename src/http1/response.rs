@@ -167,7 +167,7 @@ fn understand<'b>(
         keep_alive: !connection.close
             && framing != Framing::UntilClose
             && !(framing == Framing::None && promises_body)
-            && (length == Some(0) || !(to_head || status == 204))
+            && (length == Some(0) || !(to_head || matches!(status, 204 | 304)))
             && (version == Version::V11 || connection.keep_alive),
         keep_alive_timeout,
     })
@@ -262,7 +262,7 @@ mod tests {
                 false,
             ),
             ("HTTP/1.1 304 OK\r\nContent-Length: 0\r\n\r\n", true),
-            ("HTTP/1.1 304 OK\r\n\r\n", true),
+            ("HTTP/1.1 304 OK\r\n\r\n", false),
             ("HTTP/1.1 304 OK\r\nContent-Length: 1\r\n\r\n", false),
         ] {
             assert_eq!(head(text).keep_alive, keep, "{text:?}");
