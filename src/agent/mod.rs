@@ -250,11 +250,12 @@ impl Service {
             self.end.get_or_insert(signal);
             return Some(Event::Drain);
         }
-        let source = source.filter(|_| signal == Signal::HUP);
-        source.into_iter().for_each(Source::read_again);
+        if let Some(source) = source.filter(|_| signal == Signal::HUP) {
+            source.read_again();
+            return None;
+        }
         match supervisor {
             Some(supervisor) => supervisor.send(signal),
-            None if source.is_some() => {}
             None => {
                 debug!(signal = %signal_name(signal.as_raw()), "no process that it could be for")
             }

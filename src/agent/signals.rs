@@ -1,8 +1,8 @@
 //! The signals that an agent hears, one after another.
 //!
-//! SIGTERM and SIGINT are orders to drain. At SIGHUP the agent reads its file again. All but the orders are passed on to
-//! the process that is supervised; without one they do nothing more, so that a habit (SIGUSR1 for a log file) does not
-//! end an agent without a word.
+//! SIGTERM and SIGINT are orders to drain. At SIGHUP an agent that has a file reads it again, and keeps the signal to
+//! itself, since it ends a process that does not expect it. The others are for the process that is supervised; without one
+//! they do nothing, so that a habit (SIGUSR1 for a log file) does not end an agent without a word.
 
 use std::io;
 
