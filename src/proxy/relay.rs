@@ -33,6 +33,8 @@ struct Direction {
     read_size: ReadSize,
     bytes: u64,
     phase: Phase,
+    /// A write has met the sink's reset, which no read from it will show any more: it would look like an end in order.
+    was_reset: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ enum Phase {
     Closed,
     /// The source was reset.
     SourceReset,
-    /// The sink was reset.
+    /// The sink takes no more.
     SinkReset,
 }
 
@@ -88,9 +90,15 @@ impl Relay {
         moved: &mut bool,
     ) -> Poll<RelayEnd> {
         let most = largest_read(scratch.len(), self.down.kept.len());
-        *moved |= self.up.advance(cx, client, backend, &mut scratch[..most]);
+        let lost = self.down.was_reset;
+        *moved |= self
+            .up
+            .advance(cx, client, backend, &mut scratch[..most], lost);
         let most = largest_read(scratch.len(), self.up.kept.len());
-        *moved |= self.down.advance(cx, backend, client, &mut scratch[..most]);
+        let lost = self.up.was_reset;
+        *moved |= self
+            .down
+            .advance(cx, backend, client, &mut scratch[..most], lost);
         let end = match (self.up.phase, self.down.phase) {
             (Phase::Closed, Phase::Closed) => RelayEnd::Closed,
             (Phase::SourceReset, _) | (_, Phase::SinkReset) => RelayEnd::ClientReset,
@@ -108,13 +116,15 @@ impl Relay {
 }
 
 impl Direction {
-    /// Moves what can be moved from `source` to `sink`; says whether anything was.
+    /// Moves what can be moved from `source` to `sink`; says whether anything was. A source that is `lost` has no end in
+    /// order.
     fn advance(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Stream,
         sink: &mut impl Stream,
         scratch: &mut [u8],
+        lost: bool,
     ) -> bool {
         let mut turn = 0;
         let before = self.bytes;
@@ -131,7 +141,14 @@ impl Direction {
                 }
                 // A part of what was kept may have gone.
                 Ok(Poll::Pending) => return moved || self.bytes != before,
-                Err(()) => self.phase = Phase::SinkReset,
+                Err(error) => {
+                    self.phase = Phase::SinkReset;
+                    // A sink that had ended in order before is a broken pipe.
+                    self.was_reset = error.kind() == io::ErrorKind::ConnectionReset;
+                }
+            }
+            if lost && self.phase == Phase::Ended {
+                self.phase = Phase::SourceReset;
             }
             match self.phase {
                 Phase::Open | Phase::Ended => {}
@@ -152,11 +169,11 @@ impl Direction {
         source: &mut impl Stream,
         sink: &mut impl Stream,
         scratch: &mut [u8],
-    ) -> Result<Poll<usize>, ()> {
+    ) -> io::Result<Poll<usize>> {
         if !self.kept.is_empty() {
             return match self.kept.poll_flush(sink, cx, &mut self.bytes) {
                 Poll::Ready(Ok(())) => Ok(Poll::Ready(1)),
-                Poll::Ready(Err(_)) => Err(()),
+                Poll::Ready(Err(error)) => Err(error),
                 Poll::Pending => Ok(Poll::Pending),
             };
         }
@@ -183,10 +200,7 @@ impl Direction {
                 Ok(Poll::Ready(0))
             }
             Poll::Ready(Ok(read)) => {
-                let written = self
-                    .kept
-                    .write(sink, cx, &[&scratch[..read]])
-                    .map_err(|_| ())?;
+                let written = self.kept.write(sink, cx, &[&scratch[..read]])?;
                 self.bytes += written as u64;
                 self.read_size.learn(asked, read, written == read);
                 Ok(Poll::Ready(read))
@@ -198,8 +212,10 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::flow::KEPT;
     use std::future::poll_fn;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::task::Waker;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 
     #[tokio::test]
     async fn both_ways_with_half_close() {
@@ -241,5 +257,80 @@ mod tests {
         assert_eq!(question, "early a question longer than the pipe");
         assert_eq!(answer, "an answer after the end of the question");
         assert_eq!((relay.bytes_up(), relay.bytes_down()), (37, 39));
+    }
+
+    /// A peer that has said something and was reset: a write meets the reset, and what can be read then is what was said
+    /// and an end.
+    struct Reset(&'static [u8], io::ErrorKind);
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buffer.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Reset {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.1.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Reset {
+        fn send_room(&self) -> usize {
+            KEPT
+        }
+
+        fn reset_on_close(&self) {}
+
+        fn send_queue(&self) -> usize {
+            0
+        }
+
+        fn peer_has_ended(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_that_a_write_has_met_is_no_end_in_order() {
+        for (kind, ended) in [
+            (io::ErrorKind::ConnectionReset, false),
+            (io::ErrorKind::BrokenPipe, true),
+        ] {
+            let (mut client, mut client_end) = duplex(64);
+            let mut backend = Reset(b"partial", kind);
+            client.write_all(b"x").await.unwrap();
+            let mut relay = Relay::default();
+            let mut scratch = vec![0; 1 << 20];
+            let end = poll_fn(|cx| {
+                relay.poll(cx, &mut client_end, &mut backend, &mut scratch, &mut false)
+            });
+            assert_eq!(end.await, RelayEnd::BackendReset);
+            let mut said = [0; 7];
+            client.read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"partial");
+            // The end of the sending side alone is what a client takes for the whole.
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut rest = [0; 1];
+            let next = client.poll_receive(&mut cx, &mut rest);
+            assert_eq!(matches!(next, Poll::Ready(Ok(0))), ended, "{kind}");
+        }
     }
 }

@@ -175,6 +175,8 @@ pub struct Exchange {
     streamed: bool,
     /// The backend takes no more of the request; it may have answered all the same.
     deaf: bool,
+    /// A write has met the backend's reset, which no read will show any more.
+    was_reset: bool,
     /// Until when the rest of the request is thrown away, once that has begun; 0 once it is over.
     discard_until: Option<u64>,
     /// The client was told that nothing more comes, while the rest of its request still went to the backend.
@@ -391,7 +393,7 @@ impl Exchange {
         (self.times.response, self.times.body) = (millis(response), millis(body));
         self.response = Response::default();
         self.sent = 0;
-        self.deaf = false;
+        (self.deaf, self.was_reset) = (false, false);
         self.discard_until = None;
         self.sent_at = None;
         self.since = Since {

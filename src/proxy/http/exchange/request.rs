@@ -30,8 +30,8 @@ impl Exchange {
             }
             match self.push_request(cx, backend, desk.now) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
-                    self.deaf = true;
+                Poll::Ready(Err(error)) => {
+                    self.turn_deaf(&error);
                     continue;
                 }
                 Poll::Pending => return Ok(false),
@@ -48,6 +48,13 @@ impl Exchange {
                 Poll::Pending => return Ok(true),
             }
         }
+    }
+
+    /// The backend takes no more.
+    fn turn_deaf(&mut self, error: &io::Error) {
+        self.deaf = true;
+        // A backend that had ended in order before is a broken pipe.
+        self.was_reset = error.kind() == io::ErrorKind::ConnectionReset;
     }
 
     /// Writes what waits for the backend.
@@ -137,7 +144,7 @@ impl Exchange {
         if length > 0 {
             match self.up.write(backend, cx, &parts) {
                 Ok(written) => self.up_size.learn(asked, read, written == length),
-                Err(_) => self.deaf = true,
+                Err(error) => self.turn_deaf(&error),
             }
         }
         if self.body.is_done() && self.up.is_empty() {

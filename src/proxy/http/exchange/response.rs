@@ -98,12 +98,9 @@ impl Exchange {
     }
 
     fn backend_ended<C: Stream>(&mut self, cx: &mut Context<'_>, client: &mut C) -> Option<End> {
-        let is_whole = self
-            .response
-            .reader
-            .as_mut()
-            .is_some_and(BodyReader::end_of_connection);
-        if !is_whole {
+        let reader = self.response.reader.as_mut();
+        let is_whole = reader.is_some_and(BodyReader::end_of_connection);
+        if !is_whole || self.was_reset {
             return Some(End::Backend(BackendError::Reset));
         }
         self.response.done = true;
@@ -401,5 +398,34 @@ impl Exchange {
             self.down_size.learn(asked, read, written == length);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::http1::Framing;
+
+    #[test]
+    fn a_body_until_the_end_is_cut_if_a_write_has_met_a_reset() {
+        for (was_reset, is_chunked, whole) in [
+            (false, false, true),
+            (false, true, true),
+            (true, false, false),
+            (true, true, false),
+        ] {
+            let mut exchange = Exchange {
+                was_reset,
+                ..Exchange::default()
+            };
+            exchange.response.reader = Some(BodyReader::of_response(Framing::UntilClose, 0, true));
+            exchange.response.is_chunked = is_chunked;
+            let (mut client, _other) = tokio::io::duplex(64);
+            let mut cx = Context::from_waker(Waker::noop());
+            let end = exchange.backend_ended(&mut cx, &mut client);
+            assert_eq!((end.is_none(), exchange.response.done), (whole, whole));
+        }
     }
 }
