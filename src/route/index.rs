@@ -16,6 +16,14 @@ use super::rule::{HostPattern, PathPattern, Rule};
 /// Lists that are merged at a time. A request hits more only where many prefixes or domains are nested.
 const LISTS: usize = 16;
 
+/// What a look-up found, and what it cost.
+pub(super) struct LookUp {
+    /// The place of the rule.
+    pub found: Option<u32>,
+    /// Domains, lists and rules that were looked at.
+    pub steps: usize,
+}
+
 /// Rules by host and path; they are named by their place in the list.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -66,12 +74,13 @@ impl Index {
 
     /// The first rule whose host and path match and that `holds`. Rules are asked in ascending order (among at most
     /// [`LISTS`] lists at a time).
-    pub fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> LookUp {
         let mut search = Search {
             holds,
             found: None,
             lists: [&[]; LISTS],
             count: 0,
+            steps: 0,
         };
         self.any.search(path, &mut search);
         if let Some(paths) = self.exact.get(host) {
@@ -82,10 +91,11 @@ impl Index {
             let Some(dot) = host.len().checked_sub(length + 1).filter(|&dot| dot > 0) else {
                 break;
             };
-            if host[dot] == b'.'
-                && let Some(paths) = self.under.get(&host[dot + 1..])
-            {
-                paths.search(path, &mut search);
+            if host[dot] == b'.' {
+                search.steps += 1;
+                if let Some(paths) = self.under.get(&host[dot + 1..]) {
+                    paths.search(path, &mut search);
+                }
             }
         }
         search.finish()
@@ -164,6 +174,8 @@ struct Search<'a, F> {
     found: Option<u32>,
     lists: [&'a [u32]; LISTS],
     count: usize,
+    /// See [`LookUp`].
+    steps: usize,
 }
 
 impl<'a, F: FnMut(u32) -> bool> Search<'a, F> {
@@ -177,11 +189,15 @@ impl<'a, F: FnMut(u32) -> bool> Search<'a, F> {
         }
         self.lists[self.count] = list;
         self.count += 1;
+        self.steps += 1;
     }
 
-    fn finish(mut self) -> Option<u32> {
+    fn finish(mut self) -> LookUp {
         self.merge();
-        self.found
+        LookUp {
+            found: self.found,
+            steps: self.steps,
+        }
     }
 
     /// Asks the rules of all lists in ascending order, until one holds or none can go before what was found.
@@ -196,6 +212,7 @@ impl<'a, F: FnMut(u32) -> bool> Search<'a, F> {
             if self.found.is_some_and(|found| found < place) {
                 return;
             }
+            self.steps += 1;
             if (self.holds)(place) {
                 self.found = Some(place);
                 return;

@@ -25,7 +25,8 @@
 //! (`%2561`), `?` and `#` behind an escape, and whether a trailing `/` counts.
 //!
 //! An ordinary path costs one look at each byte and no memory. One with features costs two to the power of how many
-//! occur, times its length; over [`WORK`] it is ambiguous, so that no request costs more than a long ordinary one does.
+//! occur, times its length; over [`WORK`] it is ambiguous, so that reading costs no more than for a long ordinary one. The
+//! table bounds what it costs to look the readings up.
 
 /// Bytes that are read in all to look at every reading of one path.
 pub(super) const WORK: usize = 32 << 10;

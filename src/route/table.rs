@@ -2,9 +2,15 @@
 //! host does not go before a wildcard, nor a long prefix before a short one.
 
 use super::RequestView;
-use super::index::Index;
+use super::index::{Index, LookUp};
 use super::normal::{all_readings, may_differ};
 use super::rule::Rule;
+
+/// Steps of look-ups that the readings of one path may cost in all, whatever one of them costs.
+const STEPS: usize = 1024;
+/// Beside those, so many times the steps of the longest look-up among them: enough for every subset of three features,
+/// unless dot segments stand beside runs of `/`.
+const LOOK_UPS: usize = 8;
 
 /// Rules in the order of the file.
 #[derive(Debug)]
@@ -33,27 +39,31 @@ impl<T> Table<T> {
     /// looked at in the order of the file, so rules that tell requests apart by other words alone cost what a list
     /// costs.
     pub fn find(&self, request: &RequestView<'_>) -> Option<(usize, &T)> {
-        let place = self.place(request)?;
+        let place = self.look_up(request).found? as usize;
         Some((place, &self.rules[place].target))
     }
 
-    fn place(&self, request: &RequestView<'_>) -> Option<usize> {
+    fn look_up(&self, request: &RequestView<'_>) -> LookUp {
         let holds = |place: u32| self.rules[place as usize].holds(request);
-        let place = self.index.first(request.host, request.path, holds)?;
-        Some(place as usize)
+        self.index.first(request.host, request.path, holds)
     }
 
     /// Whether a reading of the request's path takes another rule than the path itself, or there are too
     /// many to tell: which of them counts would then be up to whoever reads it next.
     ///
-    /// Allocates only for a path that has other readings.
+    /// Allocates only for a path that has other readings, and costs at most [`LOOK_UPS`] + 1 times what an ordinary path
+    /// may cost on this table, and [`STEPS`].
     pub fn is_ambiguous(&self, request: &RequestView<'_>) -> bool {
         if !self.has_paths || !request.path.starts_with(b"/") || !may_differ(request.path) {
             return false;
         }
-        let own = self.place(request);
+        let own = self.look_up(request);
+        let (mut steps, mut longest) = (own.steps, own.steps);
         !all_readings(request.path, |path| {
-            self.place(&RequestView { path, ..*request }) == own
+            let other = self.look_up(&RequestView { path, ..*request });
+            steps += other.steps;
+            longest = longest.max(other.steps);
+            other.found == own.found && steps <= STEPS + LOOK_UPS * longest
         })
     }
 

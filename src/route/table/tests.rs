@@ -1,9 +1,12 @@
 //! Each word of a rule by table, and the whole table against a plain walk down the list.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
 use super::*;
+use crate::route::Fields;
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
 fn rule<T>(target: T) -> Rule<T> {
@@ -523,4 +526,74 @@ fn a_path_is_ambiguous_where_a_reading_takes_another_rule() {
     for path in ["/x/../y", "/x/..;/y", "/x%2F..%2Fy"] {
         assert!(!without_paths.is_ambiguous(&request("a", path, NO_FIELDS)));
     }
+}
+
+/// Counts how often rules ask for a field.
+#[derive(Default)]
+struct Asked(Cell<usize>);
+
+impl Fields for Asked {
+    fn any_value(&self, _: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.0.set(self.0.get() + 1);
+        each(b"")
+    }
+}
+
+impl Asked {
+    /// What `act` asks.
+    fn count(&self, act: impl FnOnce()) -> usize {
+        self.0.set(0);
+        act();
+        self.0.get()
+    }
+}
+
+/// With all features but dot segments.
+const ODDEST: &str = "/z//%2fq%5c\\%61%21y%3b";
+
+#[test]
+fn an_odd_path_costs_no_more_than_a_few_ordinary_ones_on_the_same_table() {
+    let asks = |path_text: &str, value| Rule {
+        headers: vec![("x".to_owned(), value)],
+        ..at("", path_text)
+    };
+    for count in [1, 10, 100, 1000] {
+        // Each rule asks for the field first, then for the path if that is an expression.
+        for (pattern, value) in [
+            ("/*", exactly("other")),
+            ("~^/a/[a-z]+$", ValuePattern::Present(true)),
+        ] {
+            let rules = (0..count).map(|_| asks(pattern, value.clone()));
+            let table = Table::new(rules.collect());
+            let asked = Asked::default();
+            let with = |path: &'static str| RequestView {
+                path: path.as_bytes(),
+                fields: &asked,
+                ..request("a", "/", NO_FIELDS)
+            };
+            let ordinary = asked.count(|| assert!(table.find(&with("/ordinary")).is_none()));
+            assert_eq!(ordinary, count);
+            let odd = asked.count(|| assert_eq!(table.is_ambiguous(&with(ODDEST)), count > 1));
+            let most = STEPS + (LOOK_UPS + 1) * ordinary;
+            assert!(odd <= most, "{odd} of {most} on {count} times {pattern}");
+            let few = asked.count(|| assert!(!table.is_ambiguous(&with("/a//%61%2f"))));
+            assert_eq!(few, 8 * count, "three features are played through");
+        }
+    }
+}
+
+#[test]
+fn nested_domains_and_prefixes_count_though_no_rule_is_asked() {
+    // Every one decides alone, and the first in the file takes what the others would.
+    let host_text = "a.".repeat(30) + "com";
+    let rules = (0..30).flat_map(|domain| {
+        let host_text = &host_text[2 * domain..];
+        (0..ODDEST.len()).map(move |n| at(&format!("*.{host_text}"), &format!("{}*", &ODDEST[..n])))
+    });
+    let mut rules: Vec<Rule<()>> = rules.collect();
+    rules.insert(0, at("", "/*"));
+    let table = Table::new(rules);
+    assert!(table.is_ambiguous(&request(&host_text, ODDEST, NO_FIELDS)));
+    assert!(!table.is_ambiguous(&request(&host_text, "/z//%2fq", NO_FIELDS)));
+    assert!(!table.is_ambiguous(&request("b", ODDEST, NO_FIELDS)));
 }
