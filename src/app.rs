@@ -158,8 +158,14 @@ async fn serve(
         orders,
     ));
     let logs = (0..workers).map(|_| access.sender()).collect();
-    let planes = Workers::start(Arc::clone(&publisher), process, reports, descriptors, logs)
-        .context("cannot start the workers")?;
+    let planes = Workers::start(
+        Arc::clone(&publisher),
+        process,
+        reports,
+        Arc::clone(&descriptors),
+        logs,
+    )
+    .context("cannot start the workers")?;
     tokio::spawn(crate::config::watch::watch_all(
         first.targets.subscribe(),
         Arc::clone(&signals.file_event),
@@ -173,6 +179,7 @@ async fn serve(
         membership,
         Arc::clone(&publisher),
         snapshots,
+        descriptors,
         events,
         access,
         admin,

@@ -2,7 +2,7 @@
 //!
 //! Everything that changes what workers see comes through here: a new file, a new answer of a resolver, a change of the
 //! peer set, the end of a drain. Each is checked whole, built into the next snapshot and published; changes are
-//! coalesced, at most one publication in [`COALESCE`]. A file with any error changes nothing. What can fail (sockets, the admin address,
+//! coalesced, at most one publication in [`COALESCE`]. A file with any error changes nothing. What can fail (descriptors, sockets, the admin address,
 //! the log) is done before anything is published, so that a reload happens whole or not at all.
 
 mod changes;
@@ -37,6 +37,7 @@ use crate::snapshot::publish::Publisher;
 use crate::snapshot::registry::Registry;
 use crate::snapshot::{Departing, Snapshot};
 use crate::telemetry::metrics::ProcessMetrics;
+use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
 
 pub use changes::Changes;
@@ -84,6 +85,7 @@ pub struct Control {
     moves: members::Moves,
     published: Instant,
     process: Arc<ProcessMetrics>,
+    descriptors: Arc<Descriptors>,
     events: EventLog,
     access: AccessLogWriter,
     admin: AdminServer,
@@ -165,6 +167,7 @@ impl Control {
         membership: Membership,
         publisher: Arc<Publisher>,
         snapshots: watch::Sender<Arc<Snapshot>>,
+        descriptors: Arc<Descriptors>,
         events: EventLog,
         access: AccessLogWriter,
         admin: AdminServer,
@@ -197,6 +200,7 @@ impl Control {
             moves: members::Moves::default(),
             published: Instant::now(),
             process: first.process,
+            descriptors,
             events,
             access,
             admin,
@@ -296,7 +300,12 @@ impl Control {
     /// Applies a valid configuration, whole or not at all.
     async fn apply(&mut self, config: Config) -> bool {
         let before = self.publisher.current();
-        let sockets = match bind_all(&config, self.registry.workers(), Some(&before)) {
+        let workers = self.registry.workers();
+        if let Err(error) = self.descriptors.carry(config.listeners.len() * workers) {
+            error!(%error, "reload refused: too few descriptors; the configuration before goes on");
+            return false;
+        }
+        let sockets = match bind_all(&config, workers, Some(&before)) {
             Ok(sockets) => sockets,
             Err(errors) => {
                 for error in errors {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use support::backend::{Action, Answer, Backend};
 use support::client::{Client, get};
 use support::load::Load;
-use support::process::{Proxy, web, web_with};
+use support::process::{Proxy, Reload, web, web_with};
 use support::wait::{PATIENCE, holds_for, pause, wait_until};
 use support::{alone, raise_descriptor_limit};
 
@@ -295,6 +295,37 @@ fn where_descriptors_are_too_few_it_does_not_start_and_with_just_enough_admin_an
             .try_request("GET", "/", "", b"")
             .is_ok_and(|r| r.status == 200)
     });
+}
+
+#[test]
+fn a_reload_whose_listeners_take_too_many_descriptors_is_refused_whole() {
+    let _one = alone();
+    let config = |listeners: usize| {
+        let each = |n| {
+            format!(
+                "[[listener]]\nname = \"l{n}\"\naddress = \"127.0.0.1:0\"\nrespond = {{ status = 204 }}\n"
+            )
+        };
+        "workers = 2\n".to_owned() + &(0..listeners).map(each).collect::<String>()
+    };
+    let proxy = Proxy::start_with_descriptors(&config(3), 512);
+    assert_eq!(proxy.reload(&config(240)), Reload::Rejected);
+    wait_until(PATIENCE, "the reason is said", || {
+        let log = proxy.log();
+        log.contains("the limit of open files is 512, and at least ")
+            && log.contains("reload refused: too few descriptors")
+    });
+    assert!(
+        !proxy.log().contains("listener=l3 "),
+        "nothing is bound: {}",
+        proxy.log()
+    );
+    assert_eq!(Client::connect(proxy.addr("l0")).get("/").status, 204);
+    proxy.reload_ok(&config(100));
+    for listener in ["l0", "l99"] {
+        assert_eq!(Client::connect(proxy.addr(listener)).get("/").status, 204);
+    }
+    proxy.reload_ok(&config(3));
 }
 
 /// A proxy whose listener of this protocol sends everything to `backend`.

@@ -3,7 +3,7 @@
 //! The soft limit is raised to the hard one at start. What the process holds itself (listening sockets, runtimes, logs) is
 //! counted once all of it is open, and a part stays in reserve (files, admin, checks, names, the control plane), so that a
 //! flood of connections can neither stop a reload nor hide the proxy from its operator. Where too few are left for that,
-//! it does not start. Counted when a connection is accepted or dialled, never for a request.
+//! it does not start, nor is a reload applied whose listeners leave too few beside the reserve of the start. Counted when a connection is accepted or dialled, never for a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,13 +30,14 @@ const FOR_BACKENDS: usize = 32;
 /// The limit is too low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "the limit of open files is {limit}, and at least {needed} are needed: {own} for the proxy itself, {LEAST_RESERVE} in \
+    "the limit of open files is {limit}, and at least {needed} are needed: {own} for the proxy itself, {reserve} in \
      reserve, {LEAST_CONNECTIONS} for connections; raise it (ulimit -n, LimitNOFILE), or set fewer `workers`"
 )]
 pub struct TooFew {
     limit: usize,
     needed: usize,
     own: usize,
+    reserve: usize,
 }
 
 /// The budget of connections, shared by all workers.
@@ -86,7 +87,12 @@ impl Descriptors {
         let needed = own + LEAST_RESERVE + LEAST_CONNECTIONS;
         let limit = self.total;
         if limit < needed {
-            return Err(TooFew { limit, needed, own });
+            return Err(TooFew {
+                limit,
+                needed,
+                own,
+                reserve: LEAST_RESERVE,
+            });
         }
         let left = limit - own;
         let reserve = RESERVE.min(left / 4).max(LEAST_RESERVE);
@@ -95,6 +101,26 @@ impl Descriptors {
         self.room
             .store(left - reserve + ours::count(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether so many listening sockets, in place of those that there are now, leave enough for connections. What else
+    /// the process holds, and the reserve, stay as they were at the start.
+    ///
+    /// # Errors
+    /// Too little would be left.
+    pub fn carry(&self, listening: usize) -> Result<(), TooFew> {
+        let room = self.room.load(Ordering::Relaxed);
+        if listening + LEAST_CONNECTIONS <= room {
+            return Ok(());
+        }
+        let (limit, reserve) = (self.total, self.reserve.load(Ordering::Relaxed));
+        let own = limit - reserve - room + listening;
+        Err(TooFew {
+            limit,
+            needed: own + reserve + LEAST_CONNECTIONS,
+            own,
+            reserve,
+        })
     }
 
     /// Connections, clients' and backends' together, that there may be.
@@ -182,8 +208,14 @@ mod tests {
     fn what_the_process_holds_itself_is_taken_off_and_too_little_is_an_error() {
         let descriptors = Descriptors::with_limit(64);
         let error = descriptors.take_off_own(20, 2).unwrap_err();
-        let (limit, needed, own) = (64, 92, 44);
-        assert_eq!(error, TooFew { limit, needed, own });
+        let (limit, needed, own, reserve) = (64, 92, 44, 32);
+        let expected = TooFew {
+            limit,
+            needed,
+            own,
+            reserve,
+        };
+        assert_eq!(error, expected);
         let text = error.to_string();
         assert!(
             text.contains("is 64, and at least 92 are needed: 44 for"),
@@ -194,5 +226,20 @@ mod tests {
         least.take_off_own(20, 2).unwrap();
         assert!(least.limit() < 92 - 44);
         assert!(open() > 2, "standard streams at the least");
+    }
+
+    #[test]
+    fn listeners_of_a_reload_leave_the_reserve_and_the_least_connections() {
+        let descriptors = Descriptors::with_limit(512);
+        assert_eq!(descriptors.reserve.load(Ordering::Relaxed), 128);
+        descriptors.carry(368).unwrap();
+        let error = descriptors.carry(369).unwrap_err();
+        let expected = TooFew {
+            limit: 512,
+            needed: 513,
+            own: 369,
+            reserve: 128,
+        };
+        assert_eq!(error, expected);
     }
 }
