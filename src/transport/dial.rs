@@ -2,12 +2,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::sleep;
 
 use super::conn::Conn;
 use super::socket;
-use crate::model::address::SocketAddress;
+use crate::model::address::{SocketAddress, UnixAddress};
+
+/// Before the second attempt to connect to a Unix socket whose queue is full; twice as long before each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest of those pauses.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there is no connection, by whose fault it is.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +30,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// By whose fault a Unix socket cannot be connected to. `EAGAIN`: its queue is full (unix(7)).
+    /// By whose fault a Unix socket cannot be connected to.
     fn of_unix(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Local(error),
@@ -63,11 +72,28 @@ fn has_source(address: SocketAddr) -> bool {
 pub async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
     match address {
         SocketAddress::Ip(address) => connect(socket_for(*address)?, *address).await,
-        SocketAddress::Unix(address) => {
-            let connected = UnixStream::connect(address.path()).await;
-            connected.map(Conn::Unix).map_err(DialError::of_unix)
-        }
+        SocketAddress::Unix(address) => connect_unix(unix_socket()?, address).await,
     }
+}
+
+fn unix_socket() -> Result<Socket, DialError> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(DialError::of_unix)
+}
+
+/// Connects a Unix socket. Waits, as TCP does, while the queue of who listens is full, which the system says by `EAGAIN`
+/// instead of waiting itself (connect(2)).
+async fn connect_unix(socket: Socket, address: &UnixAddress) -> Result<Conn, DialError> {
+    let address = SockAddr::unix(address.path()).map_err(DialError::of_unix)?;
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = socket.connect(&address) {
+        if error.raw_os_error() != Some(libc::EAGAIN) {
+            return Err(DialError::of_unix(error));
+        }
+        sleep(pause).await;
+        pause = LONGEST_PAUSE.min(2 * pause);
+    }
+    let connected = UnixStream::from_std(socket.into());
+    connected.map(Conn::Unix).map_err(DialError::Local)
 }
 
 /// A socket that is bound to the address of this machine that `address` names, and its own address: who accepts its
@@ -103,6 +129,11 @@ fn socket_for(address: SocketAddr) -> Result<TcpSocket, DialError> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::super::unix::{self, Access};
     use super::*;
 
     #[test]
@@ -127,16 +158,33 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_the_fault_of_who_listens() {
+    fn what_a_unix_socket_says_is_the_fault_of_who_listens() {
         for (code, local) in [
             (libc::EMFILE, true),
-            (libc::EAGAIN, false),
             (libc::ENOENT, false),
             (libc::EACCES, false),
+            (libc::ECONNREFUSED, false),
         ] {
             let error = DialError::of_unix(io::Error::from_raw_os_error(code));
             assert_eq!(matches!(error, DialError::Local(_)), local, "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let (listener, _file) = unix::bind(&path, Access::Owner, 0).unwrap();
+        let address = SocketAddress::Unix(UnixAddress::new(&path).unwrap());
+        let _first = dial(&address).await.unwrap();
+        let mut second = pin!(dial(&address));
+        let waits = poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx).is_pending())).await;
+        assert!(waits, "the queue holds one");
+        listener.accept().unwrap();
+        second.await.unwrap();
+        drop(listener);
+        let refused = dial(&address).await;
+        assert!(matches!(refused, Err(DialError::Backend(_))), "{refused:?}");
     }
 
     #[test]
