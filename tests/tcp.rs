@@ -8,6 +8,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -98,6 +99,23 @@ fn sessions_pass_over_unix_sockets() {
     assert_eq!(code, Some(1), "{stderr}");
     let said = format!("the sessions of listener \"{a}\" come back to it");
     assert!(stderr.contains(&said), "{stderr}");
+}
+
+#[test]
+fn a_session_that_comes_back_by_another_name_of_a_unix_socket_is_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    symlink(path("a.sock"), path("alias.sock")).unwrap();
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"a\"\naddress = \"unix:{}\"\nprotocol = \"tcp\"\ncluster = \"a\"\n\
+         [cluster.a]\nbackends = [\"unix:{}\"]\n",
+        path("a.sock").display(),
+        path("alias.sock").display(),
+    ));
+    let mut stream = UnixStream::connect(path("a.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    proxy.wait_count("lbproxy_rejected_total", &[("reason", "loop")], 1);
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// Sessions that Unix sockets lead round in a circle. They carry no mark and name no peer, so nothing would end them;
-/// that they come back is sure from the file, where a path has one spelling.
+/// Sessions that Unix sockets lead round in a circle. The proxy resets each of them; that they come back is sure from
+/// the file, as long as a path has one spelling.
 fn circles(r: &mut Reader<'_>, draft: &Draft) {
     let listeners = &draft.config.listeners;
     let mut at: HashMap<&UnixAddress, usize> = HashMap::new();

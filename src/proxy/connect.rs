@@ -4,12 +4,10 @@
 //! active check still has its say). What is our own fault (descriptors, ports) is not held against a backend.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpSocket;
 use tracing::{debug, warn};
 
 use super::load::Picked;
@@ -18,10 +16,9 @@ use super::pool::Upstream;
 use super::sessions::{Fired, Session};
 use super::worker::Worker;
 use crate::model::address::SocketAddress;
-use crate::snapshot::Listener;
 use crate::telemetry::outcome::BackendError;
 use crate::telemetry::seldom::Seldom;
-use crate::transport::dial::{self, DialError};
+use crate::transport::dial::{DialError, NamedSocket, dial};
 
 /// A client that sends requests brings it about.
 static EXHAUSTED: Seldom = Seldom::new(Duration::from_secs(10));
@@ -67,12 +64,12 @@ pub async fn connect(
     }
     let patience = picked.cluster().timeouts.connect.as_millis() as u64;
     session.set_deadline_at(until.min(now.saturating_add(patience)));
-    let passage = depth.and_then(|depth| note_passage(worker, picked, address.ip()?, depth + 1));
+    let passage = depth.and_then(|depth| note_passage(worker, picked, address, depth + 1));
     let (socket, passage) = passage.unzip();
     let mut dialling = pin!(async {
-        match (socket, address) {
-            (Some(socket), SocketAddress::Ip(address)) => dial::connect(socket, *address).await,
-            _ => dial::dial(address).await,
+        match socket {
+            Some(socket) => socket.connect().await,
+            None => dial(address).await,
         }
     });
     let result = poll_fn(|cx| {
@@ -123,26 +120,27 @@ fn failed(worker: &Worker, picked: &Picked, failure: ConnectError) -> ConnectErr
     failure
 }
 
-fn is_at_port(listener: &Listener, port: u16) -> bool {
-    listener
-        .sockets
-        .address()
-        .ip()
-        .is_some_and(|own| own.port() == port)
+/// Whether a connection to `address` may come to `listener`. The path of a Unix socket does not tell: a file may have
+/// many.
+fn may_lead_to(address: &SocketAddress, listener: &SocketAddress) -> bool {
+    match (address, listener) {
+        (SocketAddress::Ip(address), SocketAddress::Ip(own)) => address.port() == own.port(),
+        (SocketAddress::Unix(_), SocketAddress::Unix(_)) => true,
+        _ => false,
+    }
 }
 
-/// A noted socket for a TCP session that may come back: its backend has the port of a listener of this process and an
-/// address of this machine.
+/// A noted socket for a TCP session that may come back.
 fn note_passage(
     worker: &Worker,
     picked: &Picked,
-    address: SocketAddr,
+    address: &SocketAddress,
     depth: usize,
-) -> Option<(TcpSocket, Passage)> {
+) -> Option<(NamedSocket, Passage)> {
     let mut listeners = picked.snapshot().listeners.iter();
-    if !listeners.any(|listener| is_at_port(listener, address.port())) {
+    if !listeners.any(|listener| may_lead_to(address, listener.sockets.address())) {
         return None;
     }
-    let (socket, local) = dial::bind_beside(address)?;
-    Some((socket, worker.shared.passages.note(local, depth)))
+    let (socket, end) = NamedSocket::bind(address)?;
+    Some((socket, worker.shared.passages.note(end, depth)))
 }

@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::balance::{Pick, hash_key};
 use crate::snapshot::Cluster;
 use crate::telemetry::outcome::{Reason, RetryReason};
-use crate::transport::conn::Conn;
+use crate::transport::conn::{Conn, EndName};
 
 /// Serves one connection of a tcp listener.
 pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
@@ -27,7 +27,8 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
     let mut outcome = SessionOutcome::new(Instant::now());
     let (held, place) = client.running.view(&worker);
     let tunnel = held.listeners[place].timeouts.tunnel;
-    match Box::pin(reach(&client, &worker, held, place, &mut outcome)).await {
+    let depth = depth(&stream, &client, &worker);
+    match Box::pin(reach(&client, &worker, held, place, depth, &mut outcome)).await {
         Ok((mut upstream, load)) => {
             let relay = Relay::default();
             let joined = join(
@@ -53,17 +54,21 @@ pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
     outcome.record(&client, &worker);
 }
 
+/// How often the session has passed this process already.
+fn depth(stream: &Conn, client: &ClientGuard, worker: &Worker) -> usize {
+    let end = || client.peer.map(EndName::Ip).or_else(|| stream.unix_peer());
+    worker.shared.passages.depth_of(end)
+}
+
 /// Picks a backend and connects to it; on failure another, within the cluster's attempts.
 async fn reach(
     client: &ClientGuard,
     worker: &Rc<Worker>,
     held: Held,
     place: usize,
+    depth: usize,
     outcome: &mut SessionOutcome,
 ) -> Result<(Upstream, Detached), Reason> {
-    let depth = client
-        .peer
-        .map_or(0, |peer| worker.shared.passages.depth_of(peer));
     if depth > MOST {
         return Err(Reason::Loop);
     }

@@ -1,11 +1,12 @@
 //! A connection: of TCP or of a Unix socket, which the rest of the program need not tell apart.
 
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::{SockAddr, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -16,6 +17,23 @@ pub enum Conn {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+/// What tells one end of an open connection from those of others on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndName {
+    /// Its address.
+    Ip(SocketAddr),
+    /// Its name in the abstract namespace (unix(7)), without the leading zero.
+    Unix(Box<[u8]>),
+}
+
+impl EndName {
+    /// `None` for a Unix socket without an abstract name.
+    pub(super) fn of_unix(address: &SockAddr) -> Option<Self> {
+        let name = address.as_abstract_namespace()?;
+        Some(Self::Unix(name.into()))
+    }
 }
 
 /// A connection on its way from one runtime to another.
@@ -65,6 +83,14 @@ impl Conn {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// The name that the other side has bound its end to, if this is a Unix socket and it has.
+    pub fn unix_peer(&self) -> Option<EndName> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => EndName::of_unix(&SockRef::from(stream).peer_addr().ok()?),
         }
     }
 

@@ -8,7 +8,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::sleep;
 
-use super::conn::Conn;
+use super::conn::{Conn, EndName};
 use super::socket;
 use crate::model::address::{SocketAddress, UnixAddress};
 
@@ -71,7 +71,7 @@ fn has_source(address: SocketAddr) -> bool {
 /// What the system said, by whose fault it is.
 pub async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
     match address {
-        SocketAddress::Ip(address) => connect(socket_for(*address)?, *address).await,
+        SocketAddress::Ip(address) => connect_tcp(socket_for(*address)?, *address).await,
         SocketAddress::Unix(address) => connect_unix(unix_socket()?, address).await,
     }
 }
@@ -96,20 +96,49 @@ async fn connect_unix(socket: Socket, address: &UnixAddress) -> Result<Conn, Dia
     connected.map(Conn::Unix).map_err(DialError::Local)
 }
 
-/// A socket that is bound to the address of this machine that `address` names, and its own address: who accepts its
-/// connection knows that before the connection is made. `None` if `address` is not this machine's.
-pub fn bind_beside(address: SocketAddr) -> Option<(TcpSocket, SocketAddr)> {
-    let socket = socket_for(address).ok()?;
-    socket.bind(SocketAddr::new(address.ip(), 0)).ok()?;
-    let local = socket.local_addr().ok()?;
-    Some((socket, local))
+/// A socket that is not connected yet, but whose end has a name: who accepts its connection knows that name before the
+/// connection is made.
+#[derive(Debug)]
+pub enum NamedSocket {
+    /// To this address, which is of this machine.
+    Tcp(TcpSocket, SocketAddr),
+    /// To a Unix socket.
+    Unix(Socket, UnixAddress),
 }
 
-/// Connects a socket of [`bind_beside`].
-///
-/// # Errors
-/// As [`dial`].
-pub async fn connect(socket: TcpSocket, address: SocketAddr) -> Result<Conn, DialError> {
+impl NamedSocket {
+    /// A socket for `address`, and the name of its end. `None` if `address` is not this machine's, or no name is to be had.
+    pub fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
+        match address {
+            SocketAddress::Ip(address) => {
+                let socket = socket_for(*address).ok()?;
+                socket.bind(SocketAddr::new(address.ip(), 0)).ok()?;
+                let end = EndName::Ip(socket.local_addr().ok()?);
+                Some((Self::Tcp(socket, *address), end))
+            }
+            SocketAddress::Unix(address) => {
+                let socket = unix_socket().ok()?;
+                // Without a name of ours the system gives one.
+                socket.bind(&SockAddr::unix("").ok()?).ok()?;
+                let end = EndName::of_unix(&socket.local_addr().ok()?)?;
+                Some((Self::Unix(socket, address.clone()), end))
+            }
+        }
+    }
+
+    /// Connects. As [`dial`].
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn connect(self) -> Result<Conn, DialError> {
+        match self {
+            Self::Tcp(socket, address) => connect_tcp(socket, address).await,
+            Self::Unix(socket, address) => connect_unix(socket, &address).await,
+        }
+    }
+}
+
+async fn connect_tcp(socket: TcpSocket, address: SocketAddr) -> Result<Conn, DialError> {
     let connected = socket.connect(address).await;
     connected
         .map(Conn::Tcp)
@@ -185,6 +214,21 @@ mod tests {
         drop(listener);
         let refused = dial(&address).await;
         assert!(matches!(refused, Err(DialError::Backend(_))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn who_accepts_knows_the_name_of_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let address = SocketAddress::Unix(UnixAddress::new(&path).unwrap());
+        let (socket, end) = NamedSocket::bind(&address).unwrap();
+        let _near = socket.connect().await.unwrap();
+        let far = Conn::from(listener.accept().await.unwrap().0);
+        assert_eq!(far.unix_peer(), Some(end));
+        let _near = dial(&address).await.unwrap();
+        let far = Conn::from(listener.accept().await.unwrap().0);
+        assert_eq!(far.unix_peer(), None);
     }
 
     #[test]
