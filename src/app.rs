@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin::{AdminServer, AdminState, Started};
 use crate::control::{
     Control, First, Membership, OnApplied, Peers, first_snapshot, read_config, resolve_path,
+    socket_files,
 };
 use crate::discovery::gossip::member::Windows;
 use crate::logging::access::AccessLogWriter;
@@ -146,7 +147,10 @@ async fn serve(
         connections: descriptors.for_admin(),
         gossip: windows.report.subscribe(),
     };
-    let admin = AdminServer::start(config.admin.as_ref(), state)?;
+    let admin = {
+        let files = socket_files(snapshot.listeners.iter().map(|l| &*l.sockets));
+        AdminServer::start(config.admin.as_ref(), &files, state)?
+    };
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
     let ordered = Arc::clone(&publisher);

@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::AdminServer;
 use crate::config::compile::{World, compile};
-use crate::config::schema::{AccessLog, Config};
+use crate::config::schema::{AccessLog, Config, ListenerConfig};
 use crate::config::watch::Targets;
 use crate::discovery::dns::{Resolved, Resolver, resolve_all};
 use crate::files::bounded_async_for;
@@ -35,10 +35,11 @@ use crate::logging::events::EventLog;
 use crate::model::address::BackendAddress;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::registry::Registry;
-use crate::snapshot::{Departing, Snapshot};
+use crate::snapshot::{Departing, Listener, Snapshot};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
+use crate::transport::unix::SocketFile;
 
 pub use changes::Changes;
 pub use files::{
@@ -314,7 +315,8 @@ impl Control {
                 return false;
             }
         };
-        let admin = match self.admin.prepare(config.admin.as_ref()) {
+        let files = socket_files(sockets.iter().map(|sockets| &**sockets));
+        let admin = match self.admin.prepare(config.admin.as_ref(), &files) {
             Ok(admin) => admin,
             Err(error) => {
                 error!(%error, "reload refused: the admin address cannot be bound; the configuration before goes on");
@@ -345,6 +347,11 @@ impl Control {
         if let Err(error) = self.membership.switch(member) {
             error!(%error, "reload refused: [gossip] cannot be applied; the configuration before goes on");
             return false;
+        }
+        for file in files {
+            if let Err(error) = file.take_over() {
+                error!(%error, "a listener cannot take over its path; the next reload binds it anew");
+            }
         }
         self.peers.look(&config, &sockets, &self.registry);
         let before = Arc::clone(&self.file);
@@ -468,6 +475,11 @@ impl Control {
     }
 }
 
+/// The files of those sockets that have one.
+pub fn socket_files<'s>(sockets: impl Iterator<Item = &'s BoundSockets>) -> Vec<Arc<SocketFile>> {
+    sockets.filter_map(BoundSockets::file).collect()
+}
+
 /// The sockets of every listener: those of `before` where the address stays, new ones else. All or none.
 fn bind_all(
     config: &Config,
@@ -475,6 +487,7 @@ fn bind_all(
     before: Option<&Snapshot>,
 ) -> Result<Vec<Arc<BoundSockets>>, Vec<BindError>> {
     let mut sockets = Vec::with_capacity(config.listeners.len());
+    let mut files: Vec<Arc<SocketFile>> = Vec::new();
     let mut errors = Vec::new();
     for listener in &config.listeners {
         let known = before.and_then(|snapshot| {
@@ -484,21 +497,47 @@ fn bind_all(
                     && (!listener.address.is_any_port() || *known.name == *listener.name)
             })
         });
-        match known {
-            Some(known) => sockets.push(Arc::clone(&known.sockets)),
-            None => match BoundSockets::bind(&listener.address, workers) {
-                Ok(bound) => {
-                    info!(listener = %listener.name, address = %bound.address(), "listening");
-                    sockets.push(Arc::new(bound));
+        match bind_or_keep(listener, workers, known) {
+            Ok(bound) => {
+                let file = bound.file();
+                // Two spellings of one path.
+                if file.as_ref().is_some_and(|file| file.collides(&files)) {
+                    errors.push(BindError::in_use(&listener.address));
                 }
-                Err(error) => errors.push(error),
-            },
+                files.extend(file);
+                sockets.push(bound);
+            }
+            Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() {
         Ok(sockets)
     } else {
         Err(errors)
+    }
+}
+
+/// The sockets that a listener has already, or new ones. Those whose file is gone are replaced if they can be.
+fn bind_or_keep(
+    listener: &ListenerConfig,
+    workers: usize,
+    known: Option<&Arc<Listener>>,
+) -> Result<Arc<BoundSockets>, BindError> {
+    let is_lost = |known: &Listener| known.sockets.file().is_some_and(|file| file.is_lost());
+    let lost = match known {
+        Some(known) if !is_lost(known) => return Ok(Arc::clone(&known.sockets)),
+        lost => lost,
+    };
+    match (BoundSockets::bind(&listener.address, workers), lost) {
+        (Ok(bound), _) => {
+            info!(listener = %listener.name, address = %bound.address(), "listening");
+            Ok(Arc::new(bound))
+        }
+        (Err(error), Some(lost)) => {
+            warn!(listener = %listener.name, %error, "nobody can connect: the socket has lost its file");
+            Ok(Arc::clone(&lost.sockets))
+        }
+        (Err(error), None) => Err(error),
     }
 }
 

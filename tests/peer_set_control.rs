@@ -156,7 +156,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         connections: 16,
         gossip: watch::channel(None).1,
     };
-    let admin = AdminServer::start(None, state).unwrap();
+    let admin = AdminServer::start(None, &[], state).unwrap();
     let shown = Arc::clone(&publisher);
     let reload = Arc::new(Notify::new());
     let signals = Signals {

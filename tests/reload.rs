@@ -6,6 +6,8 @@ mod support;
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -469,6 +471,75 @@ fn a_listener_and_the_admin_server_move_between_overlapping_addresses_without_a_
             .contains("the address is in use by another program")
     });
     assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+}
+
+/// What `GET path` over the Unix socket at `socket` brings, if somebody is there.
+fn ask_unix(socket: &Path, path: &str) -> Option<String> {
+    let stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let answer = Client::over(stream)
+        .try_request("GET", path, "", b"")
+        .ok()?;
+    Some(answer.text().to_owned())
+}
+
+fn on_unix(sockets: &[&Path], admin: Option<&Path>) -> String {
+    let listener = |socket: &&Path| {
+        let address = format!("unix:{}", socket.display());
+        format!(
+            "[[listener]]\naddress = \"{address}\"\nrespond = {{ status = 200, body = \"web\" }}\n"
+        )
+    };
+    let listeners: String = sockets.iter().map(listener).collect();
+    let admin = admin.map(|path| format!("[admin]\naddress = \"unix:{}\"\n", path.display()));
+    listeners + &admin.unwrap_or_default()
+}
+
+#[test]
+fn unix_sockets_move_between_names_and_owners_and_come_back_when_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink(dir.path(), dir.path().join("also")).unwrap();
+    let [a, alias] = ["a.sock", "also/a.sock"].map(|name| dir.path().join(name));
+    let is_web = |socket: &Path| ask_unix(socket, "/").as_deref() == Some("web");
+    let first = dir.path().join("first.sock");
+    let proxy = Proxy::start(&on_unix(&[&first], None));
+    proxy.reload_ok(&on_unix(&[&a], None));
+    wait_until(PATIENCE, "the file goes with the listener", || {
+        !first.exists()
+    });
+    proxy.reload_ok(&on_unix(&[&alias], None));
+    assert!(is_web(&a));
+    let both = on_unix(&[&a, &alias], None);
+    assert_eq!(proxy.reload(&both), Reload::Rejected);
+    assert!(is_web(&a));
+
+    std::fs::remove_file(&a).unwrap();
+    proxy.reload_ok(&(FAST_DRAIN.to_owned() + &on_unix(&[&alias], None)));
+    assert!(is_web(&a), "bound anew");
+    let stranger = dir.path().join("stranger");
+    std::fs::write(&stranger, "precious").unwrap();
+    std::fs::rename(&stranger, &a).unwrap();
+    proxy.reload_ok(&on_unix(&[&alias], None));
+    assert!(proxy.log().contains("the socket has lost its file"));
+    std::fs::remove_file(&a).unwrap();
+    proxy.reload_ok(&on_unix(&[&a], None));
+
+    let home = proxy.dir().join("admin.sock");
+    let is_admin = |socket: &Path| {
+        ask_unix(socket, "/metrics").is_some_and(|page| page.contains("lbproxy_config_generation"))
+    };
+    proxy.replace_config(&on_unix(&[&home], Some(&a)));
+    wait_until(PATIENCE, "they have changed places", || {
+        is_web(&home) && is_admin(&a)
+    });
+    proxy.replace_config(&on_unix(&[&a], Some(&home)));
+    wait_until(PATIENCE, "they are back", || is_web(&a) && is_admin(&home));
+    assert_eq!(proxy.reloads().1, 1, "{}", proxy.log());
+    let other = dir.path().join("b.sock");
+    proxy.reload_ok(&on_unix(&[&other], Some(&home)));
+    wait_until(PATIENCE, "the file goes with the listener", || !a.exists());
+    let names = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(names, 2, "nothing is left behind");
 }
 
 #[test]

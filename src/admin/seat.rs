@@ -1,11 +1,15 @@
 //! The running admin server, as the control plane holds it: started, moved to another address by a reload, stopped.
 
+use std::sync::{Arc, Weak};
+
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{AdminError, AdminSocket, AdminState, bind, serve};
 use crate::model::address::BindAddress;
+use crate::transport::listen::BindError;
+use crate::transport::unix::SocketFile;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct AdminServer {
 #[derive(Debug)]
 struct Seat {
     address: BindAddress,
+    /// That of a Unix socket, as long as it is open.
+    file: Weak<SocketFile>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -32,34 +38,59 @@ pub enum Move {
     Leave,
 }
 
+impl Seat {
+    fn is_lost(&self) -> bool {
+        self.file.upgrade().is_some_and(|file| file.is_lost())
+    }
+}
+
 impl AdminServer {
-    /// Starts on `address`, if there is one.
+    /// Starts on `address`, if there is one. `listeners` are the files of those that are Unix sockets.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn start(address: Option<&BindAddress>, state: AdminState) -> Result<Self, AdminError> {
+    pub fn start(
+        address: Option<&BindAddress>,
+        listeners: &[Arc<SocketFile>],
+        state: AdminState,
+    ) -> Result<Self, AdminError> {
         let mut server = Self { state, seat: None };
-        let step = server.prepare(address)?;
+        let step = server.prepare(address, listeners)?;
         server.switch(step);
         Ok(server)
     }
 
-    /// Binds what a new configuration asks for; nothing changes yet.
+    /// Binds what a new configuration asks for; nothing changes yet. `listeners` are the files of its listeners that are
+    /// Unix sockets.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn prepare(&self, address: Option<&BindAddress>) -> Result<Move, AdminError> {
-        match address {
-            None => Ok(Move::Leave),
-            Some(address)
-                if self
-                    .seat
-                    .as_ref()
-                    .is_some_and(|seat| seat.address == *address) =>
-            {
-                Ok(Move::Stay)
-            }
-            Some(address) => Ok(Move::Go(address.clone(), bind(address)?)),
+    pub fn prepare(
+        &self,
+        address: Option<&BindAddress>,
+        listeners: &[Arc<SocketFile>],
+    ) -> Result<Move, AdminError> {
+        let Some(address) = address else {
+            return Ok(Move::Leave);
+        };
+        let seat = self.seat.as_ref().filter(|seat| seat.address == *address);
+        let (step, file) = match seat {
+            Some(seat) if !seat.is_lost() => (Move::Stay, seat.file.upgrade()),
+            lost => match (bind(address), lost) {
+                (Ok(socket), _) => {
+                    let file = socket.listening.file().upgrade();
+                    (Move::Go(address.clone(), socket), file)
+                }
+                (Err(error), Some(_)) => {
+                    warn!(%error, "nobody can ask the admin server: its socket has lost its file");
+                    (Move::Stay, None)
+                }
+                (Err(error), None) => return Err(error),
+            },
+        };
+        match file.is_some_and(|file| file.collides(listeners)) {
+            true => Err(AdminError(BindError::in_use(address))),
+            false => Ok(step),
         }
     }
 
@@ -69,11 +100,16 @@ impl AdminServer {
             Move::Stay => {}
             Move::Leave => self.leave(),
             Move::Go(address, socket) => {
+                let file = socket.listening.file();
+                if let Some(Err(error)) = file.upgrade().map(|file| file.take_over()) {
+                    error!(%error, address = %socket.address(), "the admin server cannot take over its path");
+                }
                 self.leave();
                 let (stop, stopped) = watch::channel(false);
                 let task = tokio::spawn(serve(socket, self.state.clone(), stopped));
                 self.seat = Some(Seat {
                     address,
+                    file,
                     stop,
                     task,
                 });

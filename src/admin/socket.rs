@@ -11,7 +11,7 @@ const BACKLOG: i32 = 128;
 /// The admin server has no socket.
 #[derive(Debug, thiserror::Error)]
 #[error("the admin server {0}")]
-pub struct AdminError(BindError);
+pub struct AdminError(pub(super) BindError);
 
 /// A bound socket; [`super::serve`] takes it.
 #[derive(Debug)]
@@ -83,13 +83,16 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{mode:o}");
         assert_eq!(socket.address(), format!("unix:{}", path.display()));
+        drop(socket);
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let error = bind(&address).unwrap_err().to_string();
         let said = format!(
             "the admin server cannot listen on unix:{}: the address is in use by another program",
             path.display()
         );
         assert_eq!(error, said);
-        drop(socket);
+        drop(other);
+        fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         let error = bind(&address).unwrap_err().to_string();
         assert!(

@@ -10,7 +10,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,6 +38,16 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+impl BindError {
+    /// Another has the address.
+    pub fn in_use(address: &BindAddress) -> Self {
+        Self {
+            address: address.clone(),
+            source: io::ErrorKind::AddrInUse.into(),
+        }
+    }
+}
+
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "the address is in use by another program".to_owned(),
@@ -55,6 +65,8 @@ fn explain(error: &io::Error) -> String {
 pub struct BoundSockets {
     id: u64,
     address: SocketAddress,
+    /// That of a Unix socket, as long as one of the sockets is open.
+    file: Weak<SocketFile>,
     sockets: Box<[Mutex<Option<Listening>>]>,
 }
 
@@ -70,6 +82,7 @@ impl BoundSockets {
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
+            file: sockets.first().map(Listening::file).unwrap_or_default(),
             sockets: sockets
                 .into_iter()
                 .map(|socket| Mutex::new(Some(socket)))
@@ -83,6 +96,7 @@ impl BoundSockets {
         Self {
             id: 0,
             address: address.into(),
+            file: Weak::new(),
             sockets: Box::default(),
         }
     }
@@ -95,6 +109,11 @@ impl BoundSockets {
     /// The bound address, with the port that the system chose for port 0.
     pub fn address(&self) -> &SocketAddress {
         &self.address
+    }
+
+    /// The file of a Unix socket.
+    pub fn file(&self) -> Option<Arc<SocketFile>> {
+        self.file.upgrade()
     }
 
     /// The socket of `worker`, which takes it once.
@@ -170,7 +189,7 @@ fn bind_unix(
             socket: StdListener::Unix(socket.try_clone()?),
             keep: Keep {
                 _ours: Ours::count(),
-                _file: Some(Arc::clone(&file)),
+                file: Some(Arc::clone(&file)),
             },
         })
     });
@@ -195,10 +214,16 @@ enum StdListener {
 #[derive(Debug)]
 struct Keep {
     _ours: Ours,
-    _file: Option<Arc<SocketFile>>,
+    file: Option<Arc<SocketFile>>,
 }
 
 impl Listening {
+    /// The file of a Unix socket, as long as it is open.
+    pub fn file(&self) -> Weak<SocketFile> {
+        let file = self.keep.file.as_ref();
+        file.map(Arc::downgrade).unwrap_or_default()
+    }
+
     /// Has the runtime watch it.
     ///
     /// # Errors
@@ -328,7 +353,7 @@ fn bind_sockets(
             socket: StdListener::Tcp(socket.into()),
             keep: Keep {
                 _ours: ours,
-                _file: None,
+                file: None,
             },
         });
     }
