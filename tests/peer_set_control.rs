@@ -23,6 +23,7 @@ use lbproxy::model::settings::AccessLog;
 use lbproxy::snapshot::publish::Publisher;
 use lbproxy::telemetry::metrics::ProcessMetrics;
 use lbproxy::telemetry::readiness::Readiness;
+use lbproxy::transport::descriptors::Descriptors;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -167,7 +168,17 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
     let (stop, stopped) = watch::channel(false);
     let membership = Membership::new(&path, Windows::default());
     let control = Control::new(
-        first, registry, names, peers, membership, publisher, snapshots, events, access, admin,
+        first,
+        registry,
+        names,
+        peers,
+        membership,
+        publisher,
+        snapshots,
+        Arc::new(Descriptors::raise()),
+        events,
+        access,
+        admin,
     );
     let control = tokio::spawn(control.run(signals, stopped));
     // Addresses and whether they are healthy.

@@ -51,8 +51,8 @@ impl<T> Table<T> {
     /// Whether a reading of the request's path takes another rule than the path itself, or there are too
     /// many to tell: which of them counts would then be up to whoever reads it next.
     ///
-    /// Allocates only for a path that has other readings, and costs at most [`LOOK_UPS`] + 1 times what an ordinary path
-    /// may cost on this table, and [`STEPS`].
+    /// Allocates only for a path that has other readings, and costs at most `LOOK_UPS` + 1 times what an ordinary path
+    /// may cost on this table, and `STEPS`.
     pub fn is_ambiguous(&self, request: &RequestView<'_>) -> bool {
         if !self.has_paths || !request.path.starts_with(b"/") || !may_differ(request.path) {
             return false;
