@@ -39,6 +39,7 @@ use crate::snapshot::{Departing, Listener, Snapshot};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
+use crate::transport::memory::give_back;
 use crate::transport::unix::SocketFile;
 
 pub use changes::Changes;
@@ -81,7 +82,9 @@ pub struct Control {
     publisher: Arc<Publisher>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     /// Generations that workers may still hold: dropped here, never by a worker.
-    retired: Vec<Arc<Snapshot>>,
+    retired: Vec<Retired>,
+    /// Whether a reload left much free memory since the last look.
+    has_freed: bool,
     drains: members::Drains,
     moves: members::Moves,
     published: Instant,
@@ -91,6 +94,13 @@ pub struct Control {
     access: AccessLogWriter,
     admin: AdminServer,
     on_applied: Option<OnApplied>,
+}
+
+/// A generation that was replaced.
+struct Retired {
+    snapshot: Arc<Snapshot>,
+    /// By a reload, which may have made it much smaller; else by one much like it.
+    by_reload: bool,
 }
 
 /// Called after each reload that was applied, with the generation and what changed.
@@ -197,6 +207,7 @@ impl Control {
             publisher,
             snapshots,
             retired: Vec::new(),
+            has_freed: false,
             drains: members::Drains::default(),
             moves: members::Moves::default(),
             published: Instant::now(),
@@ -286,7 +297,9 @@ impl Control {
     }
 
     /// Who sees the count of the reload sees what became of it too.
-    fn count_reload(&self, applied: bool) {
+    fn count_reload(&mut self, applied: bool) {
+        // What the file was read into.
+        self.has_freed = true;
         self.process
             .last_reload_success
             .store(applied, Ordering::Relaxed);
@@ -356,6 +369,9 @@ impl Control {
         self.peers.look(&config, &sockets, &self.registry);
         let before = Arc::clone(&self.file);
         self.build_and_publish(Arc::new(config), &sockets);
+        if let Some(replaced) = self.retired.last_mut() {
+            replaced.by_reload = true;
+        }
         let changes = Changes::between(&before, &self.file);
         self.events.set_level(self.config.log.level);
         self.events.set_format(self.config.log.format);
@@ -402,7 +418,10 @@ impl Control {
         self.drains.follow(&before, &next);
         next.departing = self.drains.departing();
         let next = Arc::new(next);
-        self.retired.push(self.publisher.publish(Arc::clone(&next)));
+        self.retired.push(Retired {
+            snapshot: self.publisher.publish(Arc::clone(&next)),
+            by_reload: false,
+        });
         self.snapshots.send_replace(next);
         self.published = Instant::now();
         drop(before);
@@ -411,8 +430,20 @@ impl Control {
 
     /// Drops the generations that nobody else holds.
     fn bury(&mut self) {
-        self.retired
-            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        let has_freed = &mut self.has_freed;
+        self.retired.retain(|retired| {
+            let is_held = Arc::strong_count(&retired.snapshot) > 1;
+            *has_freed |= retired.by_reload && !is_held;
+            is_held
+        });
+    }
+
+    /// Gives back what a reload freed: once behind it, applied or not, and once more if workers let go of the generation
+    /// before only later.
+    fn give_back(&mut self) {
+        if std::mem::take(&mut self.has_freed) {
+            tokio::task::block_in_place(give_back);
+        }
     }
 
     async fn look_up_new_names(&mut self, config: &Config) {
@@ -450,6 +481,7 @@ impl Control {
 
     async fn look_at_drains(&mut self) {
         self.bury();
+        self.give_back();
         let moved = self.moves.choose(
             &self.config,
             &self.names,

@@ -668,3 +668,20 @@ fn pages_stand_in_for_errors_of_the_proxy_alone() {
     assert_eq!(proxy.wait_access("/")["reason"], "no_route");
     assert!(proxy.access_log().iter().all(|line| line["uri"] != "/down"));
 }
+
+#[cfg(target_env = "gnu")]
+#[test]
+fn the_memory_of_a_large_configuration_comes_back_after_it() {
+    let backend = Backend::start("a");
+    let small = web(&[&backend], "");
+    let proxy = Proxy::start(&small);
+    let before = proxy.rss_kib();
+    let routes = "[[route]]\npath = \"/x\"\nrespond = { status = 204 }\n".repeat(30_000);
+    proxy.reload_ok(&(small.clone() + &routes));
+    let grown = proxy.rss_kib().saturating_sub(before);
+    assert!(grown > 16 * 1024, "{grown} KiB");
+    proxy.reload_ok(&small);
+    wait_until(PATIENCE, "most of it is back", || {
+        proxy.rss_kib().saturating_sub(before) < grown / 2
+    });
+}

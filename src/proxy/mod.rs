@@ -8,10 +8,10 @@
 
 pub mod accept;
 pub mod connect;
+mod crowd;
 pub mod flow;
 pub mod http;
 pub mod load;
-mod memory;
 pub mod passages;
 pub mod pool;
 pub mod record;

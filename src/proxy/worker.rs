@@ -16,13 +16,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 
 use super::accept::{self, Handed, Running};
+use super::crowd::Crowd;
 use super::flow::{LARGEST_READ, Reads};
 use super::http::exchange::Exchange;
 use super::http::hops::ProcessId;
 use super::http::prepare::{HeadSpace, process_id};
 use super::http::slot::Slot;
 use super::load::Held;
-use super::memory::{Crowd, give_back};
 use super::passages::Passages;
 use super::pool::Pool;
 use super::sessions::Sessions;
@@ -32,6 +32,7 @@ use crate::snapshot::publish::Publisher;
 use crate::telemetry::access_log::LogSender;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
+use crate::transport::memory::give_back;
 
 /// Exchanges, and slots for their futures, kept for reuse.
 const SPARE_EXCHANGES: usize = 256;

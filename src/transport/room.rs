@@ -1,5 +1,5 @@
 //! How much a socket would take now, and how much of what it took has not arrived. One of the two places of this crate that call the system without a
-//! safe wrapper (the other is `proxy::memory`).
+//! safe wrapper (the other is [`super::memory`]).
 //!
 //! A large read is worth the while only if what was read can be written at once; what cannot is kept in memory.
 //! `SO_MEMINFO` (Linux 4.12) tells both sides of the kernel's own comparison (`sk_stream_memory_free`), which

@@ -1,10 +1,7 @@
-//! Gives memory back to the system after a crowd of connections has gone.
+//! When a crowd of connections has gone, so that its memory goes back to the system ([`give_back`]): only behind a crowd,
+//! and only once things have been quiet for a while. Each worker looks at its own connections.
 //!
-//! The system's allocator keeps what is freed in the middle of its heaps: after 12,000 half heads the process stayed at
-//! 25 MB, of which 17 were free. One call takes some milliseconds, so it is made only behind a crowd, and only once
-//! things have been quiet for a while. Each worker looks at its own connections.
-
-#![expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
+//! [`give_back`]: crate::transport::memory::give_back
 
 /// A fall by fewer connections than this is not worth a call.
 const CROWD: usize = 1000;
@@ -39,17 +36,6 @@ impl Crowd {
     }
 }
 
-/// Returns free memory to the system.
-pub(super) fn give_back() {
-    // Other libraries than glibc either return memory by themselves or have no such call.
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim may be called at any time from any thread (malloc_trim(3)); it takes a number and touches
-    // only memory that the allocator itself owns and that is free.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,17 +60,5 @@ mod tests {
         ] {
             assert_eq!(crowd.has_gone(open), gone, "{open} {crowd:?}");
         }
-    }
-
-    #[test]
-    fn giving_back_leaves_what_is_in_use_alone() {
-        let kept: Vec<Vec<u8>> = (0..1000).map(|i| vec![i as u8; 1000]).collect();
-        drop((0..1000).map(|_| vec![1u8; 1000]).collect::<Vec<_>>());
-        give_back();
-        assert!(
-            kept.iter()
-                .enumerate()
-                .all(|(i, text)| text.iter().all(|b| *b == i as u8))
-        );
     }
 }
