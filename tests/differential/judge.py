@@ -85,7 +85,7 @@ def fate(lane, request, entry):
     """What became of a request at the backend."""
     if entry.refused:
         return "refused" if request.complete else "cut"
-    if not request.complete:
+    if not request.complete and lane.peer.reads_body(request):
         return "invented"
     return "same" if lane.peer.agrees(request, entry) else "different"
 
@@ -120,7 +120,7 @@ def check_answers(lane, sent):
     """Each client must have got the answers to its own requests, in their order, and each probe its own."""
     by_tag = {}
     for one in sent:
-        if one.fate != "refused" and one.request.complete:
+        if one.fate != "refused" and (one.request.complete or one.fate == "same"):
             by_tag.setdefault(one.tag, []).append(one.request)
     for play in lane.plays:
         forwarded = by_tag.get((play.number, "input"), [])
