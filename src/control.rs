@@ -363,7 +363,7 @@ impl Control {
         }
         for file in files {
             if let Err(error) = file.take_over() {
-                error!(%error, "a listener cannot take over its path; the next reload binds it anew");
+                error!(%error, "a listener cannot take over its path; the next reload binds it again");
             }
         }
         self.peers.look(&config, &sockets, &self.registry);

@@ -527,7 +527,7 @@ fn unix_sockets_move_between_names_and_owners_and_come_back_when_lost() {
 
     std::fs::remove_file(&a).unwrap();
     proxy.reload_ok(&(FAST_DRAIN.to_owned() + &on_unix(&[&alias], None)));
-    assert!(is_web(&a), "bound anew");
+    assert!(is_web(&a), "bound again");
     let stranger = dir.path().join("stranger");
     std::fs::write(&stranger, "precious").unwrap();
     std::fs::rename(&stranger, &a).unwrap();

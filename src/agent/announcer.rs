@@ -2,7 +2,7 @@
 //!
 //! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Beside the announcements this follows
 //! the files of its keys and its token ([`Announcer::tend`]), so that a rotation needs no restart of what the agent
-//! supervises: what cannot be read is told once, and what was read before stays. Another configuration
+//! supervises: what cannot be read is logged once, and what was read before stays. Another configuration
 //! ([`Announcer::change`]) takes the same way: all is read and judged before anything changes. And it tells of the company it is in
 //! ([`company`]) and of a token that expires.
 

@@ -1,5 +1,5 @@
 //! The file that an agent has its settings from, followed as a proxy follows its own: it is read when it changes and at
-//! SIGHUP, and what is wrong in it is told once and changes nothing.
+//! SIGHUP, and what is wrong in it is logged once and changes nothing.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -38,7 +38,8 @@ pub enum ConnectError {
     Drained,
 }
 
-/// Connects to the endpoint within the cluster's `connect` timeout. `until`, in the table's milliseconds, bounds it as well. `depth` is how often a TCP session has passed this process.
+/// Connects to the endpoint within the cluster's `connect` timeout. `until`, in the table's milliseconds, bounds it as
+/// well. `depth` is how often a TCP session has passed this process.
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.

@@ -14,7 +14,7 @@ const PART: Duration = Duration::from_secs(60);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// The largest set that was kept in each part, the newest last: six at the most.
+    /// The largest set that was kept in each part, the newest last: at most six.
     largest: VecDeque<(u64, Vec<SocketAddr>)>,
     /// Since when more than half of the largest of them is gone.
     emptied: Option<Duration>,
