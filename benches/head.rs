@@ -8,10 +8,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lbproxy::http1::chunked::Decoder;
-use lbproxy::http1::{request, response};
-use lbproxy::proxy::http::headers::{Persistence, Said, Told, write_request, write_response};
-use lbproxy::proxy::http::seen::Seen;
+use lbproxy::internals::http1::chunked::Decoder;
+use lbproxy::internals::http1::{request, response};
+use lbproxy::internals::proxy::http::headers::{
+    Persistence, Said, Told, write_request, write_response,
+};
+use lbproxy::internals::proxy::http::seen::Seen;
 
 #[path = "support/heads.rs"]
 mod heads;

@@ -55,15 +55,17 @@ mod counted {
     use std::net::{IpAddr, Ipv4Addr};
 
     use gungraun::{library_benchmark, library_benchmark_group};
-    use lbproxy::balance::{Balancer, Pick, Random};
-    use lbproxy::http1::chunked::Decoder;
-    use lbproxy::http1::head::Field;
-    use lbproxy::http1::{request, response};
-    use lbproxy::model::cluster::ClusterState;
-    use lbproxy::model::settings::Policy;
-    use lbproxy::proxy::http::headers::{Persistence, Said, Told, write_request, write_response};
-    use lbproxy::proxy::http::seen::Seen;
-    use lbproxy::route::table::Table;
+    use lbproxy::internals::balance::{Balancer, Pick, Random};
+    use lbproxy::internals::http1::chunked::Decoder;
+    use lbproxy::internals::http1::head::Field;
+    use lbproxy::internals::http1::{request, response};
+    use lbproxy::internals::model::cluster::ClusterState;
+    use lbproxy::internals::model::settings::Policy;
+    use lbproxy::internals::proxy::http::headers::{
+        Persistence, Said, Told, write_request, write_response,
+    };
+    use lbproxy::internals::proxy::http::seen::Seen;
+    use lbproxy::internals::route::table::Table;
 
     use super::heads::{
         BODY_BYTES, LIMITS, REQUEST_ID, Size, chunked, request_head, response_head,
@@ -236,7 +238,7 @@ mod counted {
     gungraun::main!(library_benchmark_groups = instructions);
 
     /// The generated `main` is private to its module.
-    pub fn run() {
+    pub(crate) fn run() {
         main();
     }
 }

@@ -5,9 +5,9 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use lbproxy::balance::{Balancer, Member, Pick, Random};
-use lbproxy::model::backend::CHECK_DOWN;
-use lbproxy::model::cluster::ClusterState;
+use lbproxy::internals::balance::{Balancer, Member, Pick, Random};
+use lbproxy::internals::model::backend::CHECK_DOWN;
+use lbproxy::internals::model::cluster::ClusterState;
 
 #[path = "support/members.rs"]
 mod members;

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use lbproxy::route::table::Table;
+use lbproxy::internals::route::table::Table;
 
 #[path = "support/rules.rs"]
 mod rules;

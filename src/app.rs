@@ -4,6 +4,8 @@
 //! ready → `shutdown_delay` → listeners and admin close, what is at rest closes, the rest is given `drain_timeout` → logs →
 //! exit. Signals are heard through all of it (`signals`), and what hangs on the way out is left behind.
 
+#[cfg(test)]
+mod peer_set_tests;
 mod signals;
 
 use std::path::PathBuf;
@@ -41,13 +43,13 @@ const CUT_SHORT: Duration = Duration::from_secs(1);
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// Called once the proxy is ready, with its first snapshot.
-pub type OnReady = Box<dyn FnOnce(&Snapshot) + Send>;
+pub(crate) type OnReady = Box<dyn FnOnce(&Snapshot) + Send>;
 
 /// Runs the proxy on the files and directories that are `named` until it is told to stop.
 ///
 /// # Errors
 /// Why it cannot start.
-pub fn run(named: &[PathBuf]) -> anyhow::Result<()> {
+pub(crate) fn run(named: &[PathBuf]) -> anyhow::Result<()> {
     run_with(named, Box::new(|_| {}), None)
 }
 
@@ -164,7 +166,6 @@ async fn serve(
     let logs = (0..workers).map(|_| access.sender()).collect();
     let planes = Workers::start(
         Arc::clone(&publisher),
-        process,
         reports,
         Arc::clone(&descriptors),
         logs,

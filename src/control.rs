@@ -42,15 +42,15 @@ use crate::transport::listen::{BindError, BoundSockets};
 use crate::transport::memory::give_back;
 use crate::transport::unix::SocketFile;
 
-pub use changes::Changes;
-pub use files::{
-    Absent, FileError, Machine, Tried, look_at_secrets, read_alone, read_config, shown,
+pub(crate) use changes::Changes;
+pub(crate) use files::{
+    Absent, FileError, Machine, Tried, look_at_secrets, read_alone, read_config,
 };
-pub use membership::Membership;
-pub use peers::Peers;
+pub(crate) use membership::Membership;
+pub(crate) use peers::Peers;
 
 /// Between two publications at the least.
-pub const COALESCE: Duration = Duration::from_millis(50);
+pub(crate) const COALESCE: Duration = Duration::from_millis(50);
 /// How long a start or a reload waits for the first answers about names.
 const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 /// How long a reload may take to understand the file and to read what it names.
@@ -62,7 +62,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(500);
 type Names = HashMap<BackendAddress, Arc<[SocketAddr]>>;
 
 /// See the module.
-pub struct Control {
+pub(crate) struct Control {
     path: PathBuf,
     /// As the file says.
     file: Arc<Config>,
@@ -104,10 +104,10 @@ struct Retired {
 }
 
 /// Called after each reload that was applied, with the generation and what changed.
-pub type OnApplied = Box<dyn Fn(u64, &Changes) + Send>;
+pub(crate) type OnApplied = Box<dyn Fn(u64, &Changes) + Send>;
 
 /// What control is told from outside.
-pub struct Signals {
+pub(crate) struct Signals {
     /// Read the file again, changed or not.
     pub reload: Arc<Notify>,
     /// The file may have changed.
@@ -117,7 +117,7 @@ pub struct Signals {
 }
 
 /// The first generation, and what goes on from it.
-pub struct First {
+pub(crate) struct First {
     /// The configuration.
     pub config: Arc<Config>,
     /// What it was read from.
@@ -136,7 +136,7 @@ pub struct First {
 ///
 /// # Errors
 /// The listeners that could not be bound.
-pub async fn first_snapshot(
+pub(crate) async fn first_snapshot(
     config: &Arc<Config>,
     peers: &mut Peers,
     workers: usize,
@@ -170,7 +170,7 @@ impl Control {
         clippy::too_many_arguments,
         reason = "the composition root hands over what it has made"
     )]
-    pub fn new(
+    pub(crate) fn new(
         first: First,
         registry: Registry,
         names: HashMap<BackendAddress, Arc<[SocketAddr]>>,
@@ -221,14 +221,14 @@ impl Control {
     }
 
     /// With somebody to be told of each reload.
-    pub fn telling(mut self, on_applied: Option<OnApplied>) -> Self {
+    pub(crate) fn telling(mut self, on_applied: Option<OnApplied>) -> Self {
         self.on_applied = on_applied;
         self
     }
 
     /// Follows everything that changes until `stop` says so. Then the admin server gives up its address, so that the
     /// next process can have it, and the peer set is left; gives back what must be closed last.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         signals: Signals,
         mut stop: watch::Receiver<bool>,
@@ -508,7 +508,9 @@ impl Control {
 }
 
 /// The files of those sockets that have one.
-pub fn socket_files<'s>(sockets: impl Iterator<Item = &'s BoundSockets>) -> Vec<Arc<SocketFile>> {
+pub(crate) fn socket_files<'s>(
+    sockets: impl Iterator<Item = &'s BoundSockets>,
+) -> Vec<Arc<SocketFile>> {
     sockets.filter_map(BoundSockets::file).collect()
 }
 
@@ -574,7 +576,7 @@ fn bind_or_keep(
 }
 
 /// The access log's file is relative to the configuration's directory.
-pub fn resolve_path(config: &std::path::Path, access: &AccessLog) -> AccessLog {
+pub(crate) fn resolve_path(config: &std::path::Path, access: &AccessLog) -> AccessLog {
     match access {
         AccessLog::File(file) => AccessLog::File(
             config

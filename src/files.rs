@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 /// How long work on one path may take.
-pub const BOUND: Duration = Duration::from_secs(5);
+pub(crate) const BOUND: Duration = Duration::from_secs(5);
 /// Threads that work on paths at a time; only those that hang ever come to so many.
 const THREADS: usize = 64;
 
@@ -60,7 +60,7 @@ impl From<Refusal> for io::Error {
 ///
 /// # Errors
 /// What the system said, or a [`Refusal`].
-pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let owned = path.to_owned();
     bounded(path, move || whole(&owned, most))
 }
@@ -69,7 +69,7 @@ pub fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Likewise.
-pub async fn read_async(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_async(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let owned = path.to_owned();
     bounded_async(path, move || whole(&owned, most)).await
 }
@@ -78,7 +78,7 @@ pub async fn read_async(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// What the system said, or a [`Refusal`].
-pub fn read_beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let owned = path.to_owned();
     bounded(path, move || beginning(&owned, most))
 }
@@ -87,7 +87,7 @@ pub fn read_beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Likewise.
-pub async fn read_beginning_async(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_beginning_async(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let owned = path.to_owned();
     bounded_async(path, move || beginning(&owned, most)).await
 }
@@ -96,7 +96,7 @@ pub async fn read_beginning_async(path: &Path, most: usize) -> io::Result<Vec<u8
 ///
 /// # Errors
 /// Its own, or a [`Refusal`] if it takes too long.
-pub fn bounded<T: Send + 'static>(
+pub(crate) fn bounded<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -113,7 +113,7 @@ pub fn bounded<T: Send + 'static>(
 ///
 /// # Errors
 /// Likewise.
-pub async fn bounded_async<T: Send + 'static>(
+pub(crate) async fn bounded_async<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -124,7 +124,7 @@ pub async fn bounded_async<T: Send + 'static>(
 ///
 /// # Errors
 /// Likewise.
-pub async fn bounded_async_for<T: Send + 'static>(
+pub(crate) async fn bounded_async_for<T: Send + 'static>(
     path: &Path,
     bound: Duration,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -26,22 +26,24 @@
 //! the program: beside a service, it checks it and announces it to the peer set. Below both stand [`transport`]
 //! (sockets), [`files`] (the one reader of files), [`telemetry`] (counters, metrics, the log's line) and [`model`] (the words that all use).
 
-pub mod admin;
-pub mod agent;
-pub mod app;
-pub mod balance;
+pub(crate) mod admin;
+pub(crate) mod agent;
+pub(crate) mod app;
+pub(crate) mod balance;
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod discovery;
-pub mod files;
-pub mod gossip;
-pub mod health;
-pub mod http1;
-pub mod logging;
-pub mod model;
-pub mod proxy;
-pub mod route;
-pub mod snapshot;
-pub mod telemetry;
-pub mod transport;
+pub(crate) mod config;
+pub(crate) mod control;
+pub(crate) mod discovery;
+pub(crate) mod files;
+pub(crate) mod gossip;
+pub(crate) mod health;
+pub(crate) mod http1;
+#[doc(hidden)]
+pub mod internals;
+pub(crate) mod logging;
+pub(crate) mod model;
+pub(crate) mod proxy;
+pub(crate) mod route;
+pub(crate) mod snapshot;
+pub(crate) mod telemetry;
+pub(crate) mod transport;

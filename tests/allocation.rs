@@ -13,18 +13,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use lbproxy::balance::Random;
-use lbproxy::config::compile::{World, compile};
-use lbproxy::config::load::load;
-use lbproxy::model::settings::ClusterTimeouts;
-use lbproxy::proxy::flow::{LARGEST_READ, SMALL_READ as READ, Stream};
-use lbproxy::proxy::http::exchange::{Desk, End, Exchange};
-use lbproxy::proxy::http::intake::Intake;
-use lbproxy::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
-use lbproxy::proxy::load::Held;
-use lbproxy::snapshot::registry::Registry;
-use lbproxy::snapshot::{Departing, Snapshot};
-use lbproxy::transport::listen::BoundSockets;
+use lbproxy::internals::balance::Random;
+use lbproxy::internals::config::compile::{World, compile};
+use lbproxy::internals::config::load::load;
+use lbproxy::internals::model::settings::ClusterTimeouts;
+use lbproxy::internals::proxy::flow::{LARGEST_READ, SMALL_READ as READ, Stream};
+use lbproxy::internals::proxy::http::exchange::{Desk, End, Exchange};
+use lbproxy::internals::proxy::http::intake::Intake;
+use lbproxy::internals::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
+use lbproxy::internals::proxy::load::Held;
+use lbproxy::internals::snapshot::registry::Registry;
+use lbproxy::internals::snapshot::{Departing, Snapshot};
+use lbproxy::internals::transport::listen::BoundSockets;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[expect(dead_code, reason = "other threads are another test's matter")]

@@ -1,8 +1,8 @@
 //! The samples, damaged copies of the full one, and how an error is shown.
 
 use fastrand::Rng;
-use lbproxy::config::diagnostics::{Severity, render, to_json};
-use lbproxy::config::load::{Loaded, load, load_agent, load_bytes};
+use lbproxy::internals::config::diagnostics::{Severity, render, to_json};
+use lbproxy::internals::config::load::{Loaded, load, load_agent, load_bytes};
 
 const FULL: &str = include_str!("../config/full.toml");
 

@@ -15,14 +15,18 @@ use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lbproxy::gossip::simulator::scenarios::faults::{self, frozen, one_way, partition, seed_loss};
-use lbproxy::gossip::simulator::scenarios::hostile::{invented, junk, replay, streams, usurped};
-use lbproxy::gossip::simulator::scenarios::life::{Life, idle, life};
-use lbproxy::gossip::simulator::scenarios::report::{
+use lbproxy::internals::gossip::simulator::scenarios::faults::{
+    self, frozen, one_way, partition, seed_loss,
+};
+use lbproxy::internals::gossip::simulator::scenarios::hostile::{
+    invented, junk, replay, streams, usurped,
+};
+use lbproxy::internals::gossip::simulator::scenarios::life::{Life, idle, life};
+use lbproxy::internals::gossip::simulator::scenarios::report::{
     Demands, FALSE_DOWNS, Row, demands_for, quantile, rows, table,
 };
-use lbproxy::gossip::simulator::scenarios::runs::{clocks, conflict, restarts};
-use lbproxy::gossip::simulator::scenarios::starts::{
+use lbproxy::internals::gossip::simulator::scenarios::runs::{clocks, conflict, restarts};
+use lbproxy::internals::gossip::simulator::scenarios::starts::{
     Deploy, deploy, mass_join, mass_restart, proxies_only, proxy_last, rotation, two_sets,
 };
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
-use lbproxy::proxy::http::exchange::READ_AHEAD;
+use lbproxy::internals::proxy::http::exchange::READ_AHEAD;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -57,10 +57,10 @@ fn start(backend: SocketAddr, folder: &Path) -> SocketAddr {
     std::fs::write(&file, text).expect("a folder of ours");
     let (ready, is_ready) = mpsc::channel();
     std::thread::spawn(move || {
-        let on_ready = Box::new(move |snapshot: &lbproxy::snapshot::Snapshot| {
+        let on_ready = Box::new(move |snapshot: &lbproxy::internals::snapshot::Snapshot| {
             let _ = ready.send(snapshot.listeners[0].sockets.address().ip());
         });
-        lbproxy::app::run_with(&[file], on_ready, None).expect("the file is right");
+        lbproxy::internals::app::run_with(&[file], on_ready, None).expect("the file is right");
     });
     let bound = is_ready.recv_timeout(PATIENCE).expect("it starts");
     bound.expect("an address of TCP")

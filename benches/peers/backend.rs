@@ -24,7 +24,7 @@ use rustix::net::RecvFlags;
 use crate::poll::{self, BOTH_WAYS, EventFlags, Numbered, Poll};
 
 /// How many HTTP backends there are, and how many of each other kind.
-pub const HTTP: usize = 50;
+pub(crate) const HTTP: usize = 50;
 const TCP: usize = 2;
 
 const SCRATCH: usize = 256 * 1024;
@@ -43,7 +43,7 @@ enum Kind {
 
 /// Where they listen.
 #[derive(Default)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     pub http: Vec<SocketAddr>,
     pub echo: Vec<SocketAddr>,
     pub source: Vec<SocketAddr>,
@@ -53,7 +53,7 @@ pub struct Addresses {
 }
 
 /// The backends of a whole run. They end with the program.
-pub struct Backends {
+pub(crate) struct Backends {
     pub addresses: Addresses,
     shared: Arc<Shared>,
     thread: Thread,
@@ -66,13 +66,13 @@ struct Shared {
 }
 
 /// The right and the duty to serve the backends; their own thread goes on when it is dropped.
-pub struct Taken<'a> {
+pub(crate) struct Taken<'a> {
     crew: MutexGuard<'a, Crew>,
     backends: &'a Backends,
 }
 
 impl Backends {
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let (send, receive) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("backends".to_owned())
@@ -98,7 +98,7 @@ impl Backends {
         })
     }
 
-    pub fn take(&self) -> Taken<'_> {
+    pub(crate) fn take(&self) -> Taken<'_> {
         self.shared.taken.store(true, Ordering::SeqCst);
         Taken {
             crew: self.shared.crew.lock().expect("nothing panics with it"),
@@ -109,7 +109,7 @@ impl Backends {
 
 impl Taken<'_> {
     /// Does what can be done now.
-    pub fn turn(&mut self) -> io::Result<()> {
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
         self.crew.turn(Duration::ZERO)
     }
 }

@@ -14,7 +14,7 @@ use crate::proxies::{self, Programs, Proxy};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Finds and builds; what cannot be had is left out with a word why.
-pub fn programs(options: &Options, directory: PathBuf, descriptors: u64) -> Programs {
+pub(crate) fn programs(options: &Options, directory: PathBuf, descriptors: u64) -> Programs {
     let lbproxy = options.lbproxy.clone().or_else(|| {
         println!("building lbproxy (profile {}) …", options.profile);
         let words = ["--profile", &options.profile, "--bin", "lbproxy"];
@@ -46,7 +46,7 @@ pub fn programs(options: &Options, directory: PathBuf, descriptors: u64) -> Prog
 }
 
 /// Where reports go, and what is built beside the project: `target/peers`.
-pub fn target_directory() -> PathBuf {
+pub(crate) fn target_directory() -> PathBuf {
     let inside = Path::new(env!("CARGO_TARGET_TMPDIR"));
     inside.parent().unwrap_or(inside).join("peers")
 }
@@ -82,7 +82,7 @@ fn built(manifest: &Path, words: &[&str], target: Option<&Path>) -> Option<PathB
 }
 
 /// What a proxy says of its version.
-pub fn version(programs: &Programs, proxy: Proxy) -> io::Result<String> {
+pub(crate) fn version(programs: &Programs, proxy: Proxy) -> io::Result<String> {
     let (program, word) = match proxy {
         Proxy::Lbproxy => (&programs.lbproxy, "--version"),
         Proxy::Haproxy => (&programs.haproxy, "-v"),

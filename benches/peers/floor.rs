@@ -37,7 +37,7 @@ struct Floor {
 }
 
 /// Runs the process: prints its port, and returns only on an error.
-pub fn run(pool: bool, backends: Vec<SocketAddr>) -> io::Result<()> {
+pub(crate) fn run(pool: bool, backends: Vec<SocketAddr>) -> io::Result<()> {
     let listener = poll::listen(false)?;
     println!("listening {}", listener.local_addr()?.port());
     let mut floor = Floor {

@@ -16,7 +16,7 @@ const LAST: usize = 5000;
 /// How long memory may settle before it is read.
 const SETTLE: Duration = Duration::from_millis(300);
 
-pub fn measure(to: SocketAddr, process: u32, work: &Work) -> io::Result<Figures> {
+pub(crate) fn measure(to: SocketAddr, process: u32, work: &Work) -> io::Result<Figures> {
     let Work::Http {
         requests, length, ..
     } = work

@@ -18,14 +18,14 @@ use crate::poll;
 
 /// What runs where: the proxy alone on the last core that this process may use, everything else on the others.
 #[derive(Clone)]
-pub struct Cores {
+pub(crate) struct Cores {
     pub proxy: usize,
     pub others: Vec<usize>,
 }
 
 impl Cores {
     /// `None` if there are fewer than two.
-    pub fn find() -> io::Result<Option<Self>> {
+    pub(crate) fn find() -> io::Result<Option<Self>> {
         let set = rustix::thread::sched_getaffinity(None)?;
         let mut others: Vec<usize> = (0..CpuSet::MAX_CPU)
             .filter(|core| set.is_set(*core))
@@ -38,14 +38,14 @@ impl Cores {
 }
 
 /// Pins this process.
-pub fn pin(cores: &[usize]) -> io::Result<()> {
+pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 /// As many descriptors as are allowed.
-pub fn raise_descriptors() -> io::Result<u64> {
+pub(crate) fn raise_descriptors() -> io::Result<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -56,7 +56,7 @@ pub fn raise_descriptors() -> io::Result<u64> {
 }
 
 /// Role `launch`: PARENT CORES PROGRAM ARGUMENT…; returns only on an error.
-pub fn become_program(words: &[String]) -> io::Result<()> {
+pub(crate) fn become_program(words: &[String]) -> io::Result<()> {
     let [parent, cores, program, arguments @ ..] = words else {
         return Err(io::Error::other("launch: too few words"));
     };
@@ -72,14 +72,14 @@ pub fn become_program(words: &[String]) -> io::Result<()> {
 }
 
 /// A running child; dropping it ends it.
-pub struct Child {
+pub(crate) struct Child {
     child: std::process::Child,
     log: PathBuf,
 }
 
 impl Child {
     /// Starts a program; what it says goes to the file `log`, its standard output too unless `listen` asks for it.
-    pub fn start(
+    pub(crate) fn start(
         cores: &[usize],
         program: &Path,
         arguments: &[String],
@@ -113,7 +113,7 @@ impl Child {
     }
 
     /// Starts this program itself in another role.
-    pub fn role(
+    pub(crate) fn role(
         cores: &[usize],
         arguments: &[String],
         log: &Path,
@@ -125,12 +125,12 @@ impl Child {
         Ok((child, BufReader::new(out)))
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Tries something until it works, at most so long, and not for a program that has ended.
-    pub fn wait_until(
+    pub(crate) fn wait_until(
         &mut self,
         time: Duration,
         mut ready: impl FnMut() -> io::Result<()>,
@@ -172,7 +172,7 @@ impl Drop for Child {
 }
 
 /// A line of the form `word number number …`.
-pub fn read_ports(from: &mut impl BufRead, word: &str) -> io::Result<Vec<u16>> {
+pub(crate) fn read_ports(from: &mut impl BufRead, word: &str) -> io::Result<Vec<u16>> {
     let mut line = String::new();
     from.read_line(&mut line)?;
     let mut words = line.split_whitespace();

@@ -26,7 +26,7 @@ struct Ticks {
 }
 
 /// A look at the cores and at one process.
-pub struct Sample {
+pub(crate) struct Sample {
     at: Instant,
     proxy: Ticks,
     others: Ticks,
@@ -37,7 +37,7 @@ pub struct Sample {
 
 /// What lies between two looks.
 #[derive(Clone, Copy)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Busy time of the proxy's core.
     pub core: Duration,
     /// Time of the proxy's own threads.
@@ -53,7 +53,7 @@ pub struct Usage {
 
 impl Sample {
     /// `process` is the proxy's, `bench` the one of load and backends.
-    pub fn take(cores: &Cores, process: u32, bench: u32) -> io::Result<Self> {
+    pub(crate) fn take(cores: &Cores, process: u32, bench: u32) -> io::Result<Self> {
         let own = process_time(process)?;
         let stat = fs::read_to_string("/proc/stat")?;
         Ok(Self {
@@ -65,7 +65,7 @@ impl Sample {
         })
     }
 
-    pub fn until(&self, later: &Self) -> Usage {
+    pub(crate) fn until(&self, later: &Self) -> Usage {
         let window = later.at - self.at;
         let share = |from: Ticks, to: Ticks| {
             let (busy, idle) = (to.busy - from.busy, to.idle.saturating_sub(from.idle));
@@ -122,7 +122,7 @@ fn process_time(process: u32) -> io::Result<Duration> {
 }
 
 /// Resident memory of a process in KiB.
-pub fn resident(process: u32) -> io::Result<f64> {
+pub(crate) fn resident(process: u32) -> io::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     status
         .lines()

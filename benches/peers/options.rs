@@ -8,7 +8,7 @@ use clap::Parser;
 /// Measures lbproxy beside HAProxy, nginx, Pingora and a bare byte relay, each alone on one core.
 #[derive(Parser, Clone)]
 #[command(name = "peers")]
-pub struct Options {
+pub(crate) struct Options {
     /// A smoke test: 3 rounds of 1 s. Its figures are worth nothing.
     #[arg(long)]
     pub quick: bool,
@@ -45,12 +45,12 @@ pub struct Options {
 }
 
 impl Options {
-    pub fn rounds(&self) -> usize {
+    pub(crate) fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 3 } else { 5 }).max(1)
     }
 
     /// The length of a round: between a tenth of a second and ten minutes.
-    pub fn window(&self) -> Duration {
+    pub(crate) fn window(&self) -> Duration {
         let seconds = self.seconds.unwrap_or(if self.quick { 1.0 } else { 10.0 });
         Duration::from_secs_f64(if seconds.is_finite() {
             seconds.clamp(0.1, 600.0)
@@ -59,11 +59,11 @@ impl Options {
         })
     }
 
-    pub fn warm_up(&self) -> Duration {
+    pub(crate) fn warm_up(&self) -> Duration {
         (self.window() / 10).max(Duration::from_millis(300))
     }
 
-    pub fn wants(&self, scenario: &str) -> bool {
+    pub(crate) fn wants(&self, scenario: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == scenario)
     }
 }

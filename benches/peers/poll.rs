@@ -9,12 +9,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-pub use rustix::event::epoll::EventFlags;
+pub(crate) use rustix::event::epoll::EventFlags;
 use rustix::event::{Timespec, epoll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// What most connections are registered for, once and for good.
-pub const BOTH_WAYS: EventFlags = EventFlags::IN
+pub(crate) const BOTH_WAYS: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
@@ -23,26 +23,26 @@ pub const BOTH_WAYS: EventFlags = EventFlags::IN
 const EVENTS: usize = 512;
 
 /// An epoll instance and the events of its last wait.
-pub struct Poll {
+pub(crate) struct Poll {
     epoll: OwnedFd,
     events: Vec<(usize, bool)>,
 }
 
 impl Poll {
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(EVENTS),
         })
     }
 
-    pub fn add(&self, fd: impl AsFd, number: usize, flags: EventFlags) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: impl AsFd, number: usize, flags: EventFlags) -> io::Result<()> {
         let data = epoll::EventData::new_u64(number as u64);
         Ok(epoll::add(&self.epoll, fd, data, flags)?)
     }
 
     /// Waits for events, or until the time is over (`None`: for ever), and says how many there are.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map(|time| Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
@@ -64,19 +64,19 @@ impl Poll {
 
     /// One event of the last wait: the number it was registered under, and whether the other side has ended. If it
     /// has, no further event says so, and a reader that stops at an empty socket would miss the end.
-    pub fn event(&self, index: usize) -> (usize, bool) {
+    pub(crate) fn event(&self, index: usize) -> (usize, bool) {
         self.events[index]
     }
 }
 
 /// Lets time pass.
-pub fn pause(time: Duration) -> io::Result<()> {
+pub(crate) fn pause(time: Duration) -> io::Result<()> {
     Poll::new()?.wait(Some(time)).map(drop)
 }
 
 /// A listening socket on a free port of 127.0.0.1. With `everywhere` on every address of the loopback device, so that
 /// one socket can stand for thousands of backends; other devices do not reach it then either.
-pub fn listen(everywhere: bool) -> io::Result<TcpListener> {
+pub(crate) fn listen(everywhere: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     let address = if everywhere {
         socket.bind_device(Some(b"lo"))?;
@@ -91,7 +91,7 @@ pub fn listen(everywhere: bool) -> io::Result<TcpListener> {
 }
 
 /// Begins to connect; the first write may have to wait. `from` is the local address, if it matters.
-pub fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -110,7 +110,7 @@ pub fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream
 }
 
 /// Accepts one connection, ready for use, if one is waiting.
-pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     match listener.accept() {
         Ok((stream, _)) => {
             stream.set_nonblocking(true)?;
@@ -130,7 +130,7 @@ pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
 }
 
 /// `None` for "not now", so that only real failures are errors.
-pub fn attempt(result: io::Result<usize>) -> io::Result<Option<usize>> {
+pub(crate) fn attempt(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(count) => Ok(Some(count)),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
@@ -143,20 +143,20 @@ pub fn attempt(result: io::Result<usize>) -> io::Result<Option<usize>> {
 }
 
 /// Things by number; a number that became free is used again.
-pub struct Numbered<T> {
+pub(crate) struct Numbered<T> {
     places: Vec<Option<T>>,
     free: Vec<usize>,
 }
 
 impl<T> Numbered<T> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             places: Vec::new(),
             free: Vec::new(),
         }
     }
 
-    pub fn insert(&mut self, thing: T) -> usize {
+    pub(crate) fn insert(&mut self, thing: T) -> usize {
         if let Some(number) = self.free.pop() {
             self.places[number] = Some(thing);
             number
@@ -166,11 +166,11 @@ impl<T> Numbered<T> {
         }
     }
 
-    pub fn get(&mut self, number: usize) -> Option<&mut T> {
+    pub(crate) fn get(&mut self, number: usize) -> Option<&mut T> {
         self.places.get_mut(number).and_then(Option::as_mut)
     }
 
-    pub fn remove(&mut self, number: usize) -> Option<T> {
+    pub(crate) fn remove(&mut self, number: usize) -> Option<T> {
         let thing = self.places.get_mut(number).and_then(Option::take);
         if thing.is_some() {
             self.free.push(number);

@@ -17,7 +17,7 @@ use crate::reload;
 
 /// Which proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Proxy {
+pub(crate) enum Proxy {
     Floor,
     Lbproxy,
     Haproxy,
@@ -26,7 +26,7 @@ pub enum Proxy {
 }
 
 impl Proxy {
-    pub const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Floor,
         Self::Lbproxy,
         Self::Haproxy,
@@ -34,7 +34,7 @@ impl Proxy {
         Self::Pingora,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
             Self::Lbproxy => "lbproxy",
@@ -47,7 +47,7 @@ impl Proxy {
 
 /// What a proxy has to do.
 #[derive(Clone)]
-pub struct Task {
+pub(crate) struct Task {
     pub http: bool,
     pub backends: Vec<SocketAddr>,
     /// What follows is lbproxy's only, unless it says otherwise.
@@ -63,13 +63,13 @@ pub struct Task {
 }
 
 /// A proxy that answers.
-pub struct Running {
+pub(crate) struct Running {
     pub child: Child,
     pub address: SocketAddr,
 }
 
 /// The programs that were found, and why others were not.
-pub struct Programs {
+pub(crate) struct Programs {
     pub lbproxy: Option<PathBuf>,
     pub haproxy: Option<PathBuf>,
     pub nginx: Option<PathBuf>,
@@ -94,7 +94,7 @@ impl Programs {
     }
 
     /// Why a proxy cannot do a task, if it cannot.
-    pub fn obstacle(&self, proxy: Proxy, task: &Task) -> Option<String> {
+    pub(crate) fn obstacle(&self, proxy: Proxy, task: &Task) -> Option<String> {
         if let Err(reason) = self.program(proxy) {
             return Some(reason);
         }
@@ -108,7 +108,7 @@ impl Programs {
     }
 
     /// Starts a proxy and waits until `work` is answered through it.
-    pub fn start(
+    pub(crate) fn start(
         &self,
         proxy: Proxy,
         task: &Task,
@@ -231,7 +231,7 @@ fn free_address() -> io::Result<SocketAddr> {
 }
 
 /// Looks for a program in PATH, then where Debian keeps those of administrators.
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
@@ -240,7 +240,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// How nginx gets its stream module: built in, loaded, or not at all.
-pub fn nginx_stream(nginx: &Path) -> Result<String, String> {
+pub(crate) fn nginx_stream(nginx: &Path) -> Result<String, String> {
     let output = std::process::Command::new(nginx)
         .arg("-V")
         .output()

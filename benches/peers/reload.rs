@@ -20,11 +20,11 @@ use crate::report::median;
 use crate::rounds::Figures;
 
 /// The path of the route that answers with the number of the file.
-pub const PATH: &str = "/number";
+pub(crate) const PATH: &str = "/number";
 /// Digits of that number, so that every answer has one length.
-pub const DIGITS: usize = 5;
+pub(crate) const DIGITS: usize = 5;
 /// The port of backends that nobody asks.
-pub const PORT: u16 = 9;
+pub(crate) const PORT: u16 = 9;
 /// Reloads of one round.
 const RELOADS: usize = 10;
 /// How long answers go on behind each reload: the configuration before is let go of there.
@@ -35,7 +35,7 @@ const PACE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The line of the file that has its number.
-pub fn route(number: usize) -> String {
+pub(crate) fn route(number: usize) -> String {
     format!("[[route]]\npath = \"{PATH}\"\nrespond = {{ body = \"{number:0DIGITS$}\" }}\n")
 }
 
@@ -128,7 +128,7 @@ fn ran(schedstat: &Path) -> io::Result<f64> {
 
 /// `file` has `route(0)`. The cost is the time of a reload in ms, `p999` the µs that the worker runs for it, and `p99`
 /// those that it runs for the answers alone; each a median.
-pub fn measure(
+pub(crate) fn measure(
     to: SocketAddr,
     process: u32,
     file: &Path,

@@ -19,7 +19,7 @@ use crate::subjects::Subject;
 
 /// What one round of one subject showed. Latencies are in µs, times of the core in the scenario's unit.
 #[derive(Clone, Default, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// What ratios are made of, from the busy time of the proxy's core where it is a time.
     pub cost: f64,
     /// The same from the proxy's own time.
@@ -42,7 +42,7 @@ pub struct Figures {
 }
 
 /// A subject and its rounds.
-pub struct Series {
+pub(crate) struct Series {
     pub label: String,
     pub proxy: Proxy,
     pub rounds: Vec<Figures>,
@@ -50,7 +50,7 @@ pub struct Series {
 }
 
 /// What all scenarios need.
-pub struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     pub options: &'a Options,
     pub cores: &'a Cores,
     pub programs: &'a Programs,
@@ -59,7 +59,7 @@ pub struct Stage<'a> {
 
 impl Stage<'_> {
     /// All rounds of a scenario. `rate` is that of an open loop.
-    pub fn run(&self, scenario: &Scenario, subjects: &[Subject], rate: Option<f64>) -> Vec<Series> {
+    pub(crate) fn run(&self, scenario: &Scenario, subjects: &[Subject], rate: Option<f64>) -> Vec<Series> {
         let mut all: Vec<Series> = subjects
             .iter()
             .map(|subject| Series {
@@ -90,12 +90,12 @@ impl Stage<'_> {
     }
 
     /// Why a subject cannot take part, if it cannot.
-    pub fn obstacle(&self, subject: &Subject) -> Option<String> {
+    pub(crate) fn obstacle(&self, subject: &Subject) -> Option<String> {
         self.programs.obstacle(subject.proxy, &subject.task)
     }
 
     /// One subject, started anew, for one round.
-    pub fn round(
+    pub(crate) fn round(
         &self,
         plan: Plan,
         subject: &Subject,

@@ -3,7 +3,7 @@
 
 /// What the cost of a scenario is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub(crate) enum Unit {
     MicrosPerRequest,
     MillisPerGigabyte,
     MicrosAtP99,
@@ -12,7 +12,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::MicrosPerRequest => "µs/req",
             Self::MillisPerGigabyte => "ms/GB",
@@ -25,7 +25,7 @@ impl Unit {
 
 /// How it is measured.
 #[derive(Clone, Copy)]
-pub enum Plan {
+pub(crate) enum Plan {
     Http {
         length: u64,
         connections: usize,
@@ -55,7 +55,7 @@ pub enum Plan {
 }
 
 /// What is demanded of a subject.
-pub struct Goal {
+pub(crate) struct Goal {
     pub subject: &'static str,
     /// The cheapest of these is what it is compared with.
     pub than: &'static [&'static str],
@@ -63,7 +63,7 @@ pub struct Goal {
 }
 
 #[derive(Clone, Copy)]
-pub enum Bound {
+pub(crate) enum Bound {
     /// subject ÷ other
     AtMost(f64),
     /// other ÷ subject
@@ -78,7 +78,7 @@ pub enum Bound {
     Pause(f64),
 }
 
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub name: &'static str,
     pub title: &'static str,
     pub unit: Unit,
@@ -134,7 +134,7 @@ const CHEAP_BYTES: &[Goal] = &[
 ];
 const BETTER_BY_A_TENTH: &[Goal] = &[goal(&["nginx", "haproxy"], Bound::Ahead(1.1))];
 
-pub const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "keepalive",
         title: "HTTP/1.1 keep-alive, 128 B, 64 connections",

@@ -9,7 +9,7 @@ use crate::reload;
 use crate::scenarios::Plan;
 
 /// One who takes part.
-pub struct Subject {
+pub(crate) struct Subject {
     pub label: String,
     pub proxy: Proxy,
     pub task: Task,
@@ -17,7 +17,7 @@ pub struct Subject {
 }
 
 /// Who takes part, before it is asked whether each can; or why nobody does.
-pub fn subjects(backends: &Addresses, plan: Plan) -> Result<Vec<Subject>, String> {
+pub(crate) fn subjects(backends: &Addresses, plan: Plan) -> Result<Vec<Subject>, String> {
     let task = |http, backends: &[SocketAddr]| Task {
         http,
         backends: backends.to_vec(),

@@ -3,20 +3,20 @@
 
 use std::fmt::Write;
 
-use lbproxy::http1::head::HeadLimits;
+use lbproxy::internals::http1::head::HeadLimits;
 
 /// Bounds that the largest head keeps.
-pub const LIMITS: HeadLimits = HeadLimits {
+pub(crate) const LIMITS: HeadLimits = HeadLimits {
     bytes: 16 << 10,
     fields: 100,
     target: 8 << 10,
 };
 
 /// The id that a request gets.
-pub const REQUEST_ID: &[u8] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const REQUEST_ID: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// Payload of a chunked body.
-pub const BODY_BYTES: usize = 16 << 10;
+pub(crate) const BODY_BYTES: usize = 16 << 10;
 
 /// Bytes of a large head.
 const LARGE_BYTES: usize = 8 << 10;
@@ -25,7 +25,7 @@ const LARGE_FIELDS: usize = 60;
 
 /// How large a head is.
 #[derive(Debug, Clone, Copy)]
-pub enum Size {
+pub(crate) enum Size {
     /// As curl sends it.
     Small,
     /// As a browser sends it, and what a web application answers.
@@ -36,10 +36,10 @@ pub enum Size {
 
 impl Size {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Small, Self::Browser, Self::Large];
+    pub(crate) const ALL: [Self; 3] = [Self::Small, Self::Browser, Self::Large];
 
     /// What reports call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Small => "small",
             Self::Browser => "browser",
@@ -88,7 +88,7 @@ const BROWSER_RESPONSE: &str = "HTTP/1.1 200 OK\r\n\
     Referrer-Policy: strict-origin-when-cross-origin\r\n\r\n";
 
 /// A request head of this size.
-pub fn request_head(size: Size) -> Vec<u8> {
+pub(crate) fn request_head(size: Size) -> Vec<u8> {
     match size {
         Size::Small => SMALL_REQUEST.into(),
         Size::Browser => BROWSER_REQUEST.into(),
@@ -97,7 +97,7 @@ pub fn request_head(size: Size) -> Vec<u8> {
 }
 
 /// A response head of this size.
-pub fn response_head(size: Size) -> Vec<u8> {
+pub(crate) fn response_head(size: Size) -> Vec<u8> {
     match size {
         Size::Small => SMALL_RESPONSE.into(),
         Size::Browser => BROWSER_RESPONSE.into(),
@@ -120,7 +120,7 @@ fn large(begin: &str) -> Vec<u8> {
 }
 
 /// A body of [`BODY_BYTES`] in chunks of `chunk` bytes.
-pub fn chunked(chunk: usize) -> Vec<u8> {
+pub(crate) fn chunked(chunk: usize) -> Vec<u8> {
     let mut body = Vec::new();
     for _ in 0..BODY_BYTES / chunk {
         body.extend_from_slice(format!("{chunk:x}\r\n").as_bytes());

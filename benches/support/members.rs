@@ -4,13 +4,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use lbproxy::balance::Member;
-use lbproxy::model::address::BackendAddress;
-use lbproxy::model::backend::Backend;
-use lbproxy::model::settings::Policy;
+use lbproxy::internals::balance::Member;
+use lbproxy::internals::model::address::BackendAddress;
+use lbproxy::internals::model::backend::Backend;
+use lbproxy::internals::model::settings::Policy;
 
 /// Every policy.
-pub const POLICIES: [Policy; 5] = [
+pub(crate) const POLICIES: [Policy; 5] = [
     Policy::RoundRobin,
     Policy::LeastConnections,
     Policy::ConsistentHash,
@@ -19,7 +19,7 @@ pub const POLICIES: [Policy; 5] = [
 ];
 
 /// `count` of them.
-pub fn members(count: u32) -> Vec<Member> {
+pub(crate) fn members(count: u32) -> Vec<Member> {
     (0..count)
         .map(|n| {
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + n);

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lbproxy::route::rule::{HostPattern, PathPattern, Rule};
-use lbproxy::route::{Fields, RequestView};
+use lbproxy::internals::route::rule::{HostPattern, PathPattern, Rule};
+use lbproxy::internals::route::{Fields, RequestView};
 
 /// A request without fields.
 struct NoFields;
@@ -15,7 +15,7 @@ impl Fields for NoFields {
 }
 
 /// The n-th route of a kind, and the host and path that it alone takes.
-pub type Kind = fn(usize) -> (Option<HostPattern>, Option<PathPattern>, String, String);
+pub(crate) type Kind = fn(usize) -> (Option<HostPattern>, Option<PathPattern>, String, String);
 
 fn by_host(n: usize) -> (Option<HostPattern>, Option<PathPattern>, String, String) {
     let host = format!("service-{n}.example.com");
@@ -44,7 +44,7 @@ fn by_prefix(n: usize) -> (Option<HostPattern>, Option<PathPattern>, String, Str
 }
 
 /// Ways in which routes are told apart.
-pub const KINDS: [(&str, Kind); 4] = [
+pub(crate) const KINDS: [(&str, Kind); 4] = [
     ("host", by_host),
     ("wildcard host", by_wildcard),
     ("path", by_path),
@@ -52,7 +52,7 @@ pub const KINDS: [(&str, Kind); 4] = [
 ];
 
 /// `count` routes of a kind.
-pub fn rules(kind: Kind, count: usize) -> Vec<Rule<usize>> {
+pub(crate) fn rules(kind: Kind, count: usize) -> Vec<Rule<usize>> {
     (0..count)
         .map(|n| {
             let (host, path, ..) = kind(n);
@@ -70,7 +70,7 @@ pub fn rules(kind: Kind, count: usize) -> Vec<Rule<usize>> {
 }
 
 /// A host and a path for each of `count` routes, no two neighbours in turn.
-pub fn questions(kind: Kind, count: usize) -> Vec<(String, String)> {
+pub(crate) fn questions(kind: Kind, count: usize) -> Vec<(String, String)> {
     (0..count)
         .map(|n| {
             let (_, _, host, path) = kind(n * 7919 % count);
@@ -80,7 +80,7 @@ pub fn questions(kind: Kind, count: usize) -> Vec<(String, String)> {
 }
 
 /// What a GET of this path asks of a table.
-pub fn view<'r>(host: &'r str, path: &'r str) -> RequestView<'r> {
+pub(crate) fn view<'r>(host: &'r str, path: &'r str) -> RequestView<'r> {
     RequestView {
         method: b"GET",
         host: host.as_bytes(),

@@ -16,13 +16,13 @@ use crate::gossip::node::Dropped;
 use crate::gossip::view::{self, Liveness, Report, Revocation};
 
 /// Where it is found.
-pub const PATH: &str = "/api/v1/members";
+pub(crate) const PATH: &str = "/api/v1/members";
 /// What stands there, with status 404, while there is no peer set.
-pub const NO_GOSSIP: &str = "no [gossip]: this proxy is in no peer set\n";
+pub(crate) const NO_GOSSIP: &str = "no [gossip]: this proxy is in no peer set\n";
 
 /// The whole answer.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Members<'a> {
+pub(crate) struct Members<'a> {
     /// Of the set.
     pub label: Cow<'a, str>,
     /// This proxy's name in it.
@@ -43,7 +43,7 @@ pub struct Members<'a> {
 
 /// One member.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// Where it gossips: its name.
     pub address: SocketAddr,
     /// agent or proxy.
@@ -63,7 +63,7 @@ pub struct Member<'a> {
 
 /// One service.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// What proxies discover.
     pub cluster: Cow<'a, str>,
     /// Of the agent; may be empty.
@@ -94,7 +94,7 @@ pub struct Record<'a> {
 
 impl<'a> Members<'a> {
     /// What a report says; O(members).
-    pub fn of(report: &'a Report, stale: bool) -> Self {
+    pub(crate) fn of(report: &'a Report, stale: bool) -> Self {
         let member = |m| member(m, report);
         Self {
             label: Cow::from(&report.label),
@@ -279,7 +279,6 @@ pub(crate) mod tests {
             patience: 2,
             joined: true,
             conflict: false,
-            rumours: 0,
             refused: vec![("[fd00::9]:7946".parse().unwrap(), RecordRefusal::NoToken)],
         }
     }

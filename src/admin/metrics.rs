@@ -24,7 +24,7 @@ use crate::telemetry::outcome::{BackendError, Reason, RetryReason};
 
 /// What one scrape reads.
 #[derive(Debug, Clone)]
-pub struct Scrape {
+pub(crate) struct Scrape {
     /// The generation that is shown.
     pub snapshot: Arc<Snapshot>,
     /// What the process counts.
@@ -37,7 +37,7 @@ pub struct Scrape {
 
 impl Scrape {
     /// Writes every family.
-    pub fn write(&self, families: &mut Families<'_>) -> fmt::Result {
+    pub(crate) fn write(&self, families: &mut Families<'_>) -> fmt::Result {
         self.listeners(families)?;
         self.routes(families)?;
         self.backends(families)?;

@@ -12,16 +12,16 @@
 //! through it. It shares no thread with the data plane, and however many ask, it holds a bounded number of
 //! connections and of finished texts.
 
-pub mod members;
-pub mod metrics;
+pub(crate) mod members;
+pub(crate) mod metrics;
 mod names;
 mod places;
 mod process;
 mod seat;
-pub mod server;
-pub mod socket;
-pub mod status;
+pub(crate) mod server;
+pub(crate) mod socket;
+pub(crate) mod status;
 
-pub use seat::{AdminServer, Move};
-pub use server::{AdminState, Started, serve};
-pub use socket::{AdminError, AdminSocket, bind};
+pub(crate) use seat::AdminServer;
+pub(crate) use server::{AdminState, Started, serve};
+pub(crate) use socket::{AdminError, AdminSocket, bind};

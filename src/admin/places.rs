@@ -16,7 +16,7 @@ const PROBES: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Places {
+pub(super) struct Places {
     /// For all that may be asked.
     most: usize,
     /// And for probes.
@@ -44,7 +44,7 @@ struct Seat {
 
 impl Places {
     /// So many, those for probes included; at least one of each.
-    pub fn new(places: usize) -> Arc<Self> {
+    pub(super) fn new(places: usize) -> Arc<Self> {
         let probes = PROBES.min(places / 2).max(1);
         Arc::new(Self {
             most: places.saturating_sub(probes).max(1),
@@ -59,7 +59,7 @@ impl Places {
     }
 
     /// A place for one more connection, now or when one is free.
-    pub async fn take(self: &Arc<Self>) -> Place {
+    pub(super) async fn take(self: &Arc<Self>) -> Place {
         loop {
             let freed = self.freed.notified();
             if let Some(place) = self.try_take() {
@@ -70,7 +70,7 @@ impl Places {
     }
 
     /// A place, if there is one now.
-    pub fn try_take(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
         let others = table.seats.len() - table.probes;
         let for_probes = if others < self.most || table.end_most_silent(false) {
@@ -90,7 +90,7 @@ impl Places {
     }
 
     /// How many more may come before anybody must give way.
-    pub fn free(&self) -> usize {
+    pub(super) fn free(&self) -> usize {
         let all = self.most + self.probes;
         all.saturating_sub(self.table().seats.len())
     }
@@ -137,7 +137,7 @@ impl Table {
 
 /// A connection's place, until this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     places: Arc<Places>,
     id: u64,
     for_probes: bool,
@@ -146,23 +146,23 @@ pub struct Place {
 
 impl Place {
     /// Whether only probes are answered here.
-    pub fn is_for_probes(&self) -> bool {
+    pub(super) fn is_for_probes(&self) -> bool {
         self.for_probes
     }
 
     /// Waits until another connection has taken the place.
-    pub async fn lost(&self) {
+    pub(super) async fn lost(&self) {
         self.end.notified().await;
     }
 
     /// Whether anything was asked so far.
-    pub fn has_asked(&self) -> bool {
+    pub(super) fn has_asked(&self) -> bool {
         let table = self.places.table();
         table.seats.get(&self.id).is_some_and(|seat| seat.asked)
     }
 
     /// Something is asked: the place is safe until what this gives back is dropped.
-    pub fn answer(&self) -> Answering {
+    pub(super) fn answer(&self) -> Answering {
         self.set(None);
         Answering {
             places: Arc::clone(&self.places),
@@ -197,7 +197,7 @@ impl Drop for Place {
 
 /// An answer under way.
 #[derive(Debug)]
-pub struct Answering {
+pub(super) struct Answering {
     places: Arc<Places>,
     id: u64,
 }

@@ -13,7 +13,7 @@ use crate::transport::unix::SocketFile;
 
 /// See the module.
 #[derive(Debug)]
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     state: AdminState,
     seat: Option<Seat>,
 }
@@ -29,7 +29,7 @@ struct Seat {
 
 /// What a reload asks of the server, with what could fail already done.
 #[derive(Debug)]
-pub enum Move {
+pub(crate) enum Move {
     /// It stays where it is.
     Stay,
     /// It goes to a new address.
@@ -49,7 +49,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn start(
+    pub(crate) fn start(
         address: Option<&BindAddress>,
         listeners: &[Arc<SocketFile>],
         state: AdminState,
@@ -65,7 +65,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn prepare(
+    pub(crate) fn prepare(
         &self,
         address: Option<&BindAddress>,
         listeners: &[Arc<SocketFile>],
@@ -95,7 +95,7 @@ impl AdminServer {
     }
 
     /// Makes the prepared move.
-    pub fn switch(&mut self, step: Move) {
+    pub(crate) fn switch(&mut self, step: Move) {
         match step {
             Move::Stay => {}
             Move::Leave => self.leave(),
@@ -124,7 +124,7 @@ impl AdminServer {
     }
 
     /// Stops, and waits until its socket is closed.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let Some(seat) = self.seat.take() else { return };
         seat.stop.send_replace(true);
         if let Err(error) = seat.task.await {

@@ -68,7 +68,7 @@ static CANNOT_ACCEPT: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// When the process started.
 #[derive(Debug, Clone, Copy)]
-pub struct Started {
+pub(crate) struct Started {
     /// For people.
     pub time: SystemTime,
     /// For differences.
@@ -77,7 +77,7 @@ pub struct Started {
 
 impl Started {
     /// This moment.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self {
             time: SystemTime::now(),
             clock: Instant::now(),
@@ -87,7 +87,7 @@ impl Started {
 
 /// What the pages are made from.
 #[derive(Debug, Clone)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     /// Has the current snapshot.
     pub publisher: Arc<Publisher>,
     /// What the process counts.
@@ -120,7 +120,7 @@ impl AdminState {
 
 /// Serves until `stop` is true or its sender is gone; then the socket closes, and answers under way have a second.
 /// Must run on a runtime with I/O and time.
-pub async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
     let address = socket.address();
     let server = Server {
         places: Places::new(state.connections),

@@ -1,7 +1,5 @@
 //! The socket that the admin server listens on. A Unix socket has mode 0600.
 
-use std::net::SocketAddr;
-
 use crate::model::address::{BindAddress, SocketAddress};
 use crate::transport::listen::{BindError, Listening, bind_one};
 use crate::transport::unix::Access;
@@ -11,23 +9,24 @@ const BACKLOG: i32 = 128;
 /// The admin server has no socket.
 #[derive(Debug, thiserror::Error)]
 #[error("the admin server {0}")]
-pub struct AdminError(pub(super) BindError);
+pub(crate) struct AdminError(pub(super) BindError);
 
 /// A bound socket; [`super::serve`] takes it.
 #[derive(Debug)]
-pub struct AdminSocket {
+pub(crate) struct AdminSocket {
     pub(super) listening: Listening,
     address: SocketAddress,
 }
 
 impl AdminSocket {
     /// Where it is bound, with the port that the system chose; `None` for a Unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    pub(crate) fn local_addr(&self) -> Option<std::net::SocketAddr> {
         self.address.ip()
     }
 
     /// Where it is bound, as the file would have it.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 }
@@ -36,7 +35,7 @@ impl AdminSocket {
 ///
 /// # Errors
 /// The address and what the system said.
-pub fn bind(address: &BindAddress) -> Result<AdminSocket, AdminError> {
+pub(crate) fn bind(address: &BindAddress) -> Result<AdminSocket, AdminError> {
     let bound = bind_one(address, Access::Owner, BACKLOG);
     bound
         .map(|(address, listening)| AdminSocket { listening, address })

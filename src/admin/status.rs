@@ -17,7 +17,7 @@ use crate::telemetry::outcome::BackendError;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
-pub struct Status<'a> {
+pub(crate) struct Status<'a> {
     version: &'static str,
     pid: u32,
     started: String,
@@ -101,7 +101,11 @@ struct DepartingBackend<'a> {
 
 impl<'a> Status<'a> {
     /// The state of the process as `snapshot` and `report` show it; O(backends + members).
-    pub fn of(state: &AdminState, snapshot: &'a Snapshot, report: Option<&'a Report>) -> Self {
+    pub(crate) fn of(
+        state: &AdminState,
+        snapshot: &'a Snapshot,
+        report: Option<&'a Report>,
+    ) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),

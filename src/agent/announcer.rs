@@ -39,7 +39,7 @@ const EARLY: u64 = 86_400;
 
 /// Why a service cannot be announced.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// There is no member to announce it.
     #[error(transparent)]
     Member(#[from] MemberError),
@@ -62,7 +62,7 @@ pub enum StartError {
 
 /// See the module.
 #[derive(Debug)]
-pub struct PeerAnnouncer {
+pub(crate) struct PeerAnnouncer {
     member: RefCell<RunningMember>,
     windows: Windows,
     /// What the member was made of.
@@ -112,7 +112,7 @@ impl PeerAnnouncer {
     ///
     /// # Errors
     /// Why the service cannot be announced as it is.
-    pub fn start(config: &AgentConfig) -> Result<Self, StartError> {
+    pub(crate) fn start(config: &AgentConfig) -> Result<Self, StartError> {
         let ready = Ready::new(config, None)?;
         let windows = Windows::default();
         let announcer = Self {

@@ -16,15 +16,15 @@ use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
 
 /// Between two checks while a pass is waited for, and before a failure is believed.
-pub const QUICK: Duration = Duration::from_millis(200);
+pub(crate) const QUICK: Duration = Duration::from_millis(200);
 /// How long an announcement may take to be out before the drain goes on without it.
-pub const MOST_TELLING: Duration = Duration::from_secs(2);
+pub(crate) const MOST_TELLING: Duration = Duration::from_secs(2);
 /// How long a killed process may take to end before the agent leaves without it.
 const MOST_DYING: Duration = Duration::from_secs(2);
 
 /// What is known of the service in advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Between two checks of a service that is well; absent: there is no check.
     pub interval: Option<Duration>,
     /// The agent runs the service.
@@ -39,7 +39,7 @@ pub struct Rules {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The check that was due has passed or failed.
     Checked(bool),
     /// The process runs.
@@ -58,7 +58,7 @@ pub enum Event {
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// Announce this state.
     Announce(ServiceState),
     /// Tell the process to stop.
@@ -94,7 +94,7 @@ enum Phase {
 
 /// One service.
 #[derive(Debug)]
-pub struct Life {
+pub(crate) struct Life {
     rules: Rules,
     state: ServiceState,
     phase: Phase,
@@ -109,7 +109,7 @@ pub struct Life {
 
 impl Life {
     /// A service at its start; [`Self::state`] is to be announced.
-    pub fn new(rules: Rules, now: Time) -> Self {
+    pub(crate) fn new(rules: Rules, now: Time) -> Self {
         let checked = rules.interval.is_some();
         let runs = !rules.supervised;
         Self {
@@ -128,17 +128,17 @@ impl Life {
     }
 
     /// As it was last to be announced.
-    pub fn state(&self) -> ServiceState {
+    pub(crate) fn state(&self) -> ServiceState {
         self.state
     }
 
     /// When the next check is due; `None`: none, and the result of one that is on its way no longer counts.
-    pub fn check_due(&self) -> Option<Time> {
+    pub(crate) fn check_due(&self) -> Option<Time> {
         self.check_at
     }
 
     /// When [`Event::Elapsed`] is due.
-    pub fn due(&self) -> Option<Time> {
+    pub(crate) fn due(&self) -> Option<Time> {
         match self.phase {
             Phase::Telling { until }
             | Phase::Turning { until }
@@ -149,12 +149,12 @@ impl Life {
     }
 
     /// Whether [`Event::Sent`] is waited for.
-    pub fn is_telling(&self) -> bool {
+    pub(crate) fn is_telling(&self) -> bool {
         matches!(self.phase, Phase::Telling { .. })
     }
 
     /// Takes in what happened. What no longer matters changes nothing.
-    pub fn on(&mut self, event: Event, now: Time) -> Option<Act> {
+    pub(crate) fn on(&mut self, event: Event, now: Time) -> Option<Act> {
         match event {
             Event::Checked(passed) => self.checked(passed, now),
             Event::Started => self.started(now),

@@ -8,13 +8,13 @@
 //! What a check says is announced, not acted upon: a failing service is not restarted, since a check that is wrong
 //! must not end what works.
 
-pub mod announcer;
-pub mod life;
-pub mod settings;
-pub mod signals;
-pub mod source;
+pub(crate) mod announcer;
+pub(crate) mod life;
+pub(crate) mod settings;
+pub(crate) mod signals;
+pub(crate) mod source;
 mod spawn;
-pub mod supervise;
+pub(crate) mod supervise;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +46,7 @@ use supervise::{Change, Supervisor};
 const CUT_SHORT: u8 = 1;
 
 /// How a service's state reaches the peer set.
-pub trait Announcer {
+pub(crate) trait Announcer {
     /// Announces the state from now on; returns at once.
     fn announce(&self, state: ServiceState);
 
@@ -72,7 +72,7 @@ pub trait Announcer {
 
 /// Why an agent cannot run.
 #[derive(Debug, Error)]
-pub enum AgentError {
+pub(crate) enum AgentError {
     /// No runtime.
     #[error("cannot start the agent: {0}")]
     Runtime(io::Error),
@@ -87,7 +87,7 @@ pub enum AgentError {
 ///
 /// # Errors
 /// Nothing was started.
-pub fn run(
+pub(crate) fn run(
     settings: Settings,
     source: Option<Source>,
     announcer: impl Announcer,
@@ -109,7 +109,7 @@ pub fn run(
 ///
 /// # Errors
 /// Nothing was started.
-pub async fn serve(
+pub(crate) async fn serve(
     settings: Settings,
     source: Option<Source>,
     announcer: impl Announcer,

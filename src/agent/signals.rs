@@ -23,14 +23,14 @@ pub(super) const HEARD: [(SignalKind, Signal); 7] = [
 
 /// A source of signals.
 #[derive(Debug)]
-pub struct Signals(mpsc::Receiver<Signal>);
+pub(crate) struct Signals(mpsc::Receiver<Signal>);
 
 impl Signals {
     /// Those of this process, from now on. Within a runtime.
     ///
     /// # Errors
     /// A handler cannot be set.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         let (heard, signals) = mpsc::channel(HEARD.len());
         for (kind, name) in HEARD {
             let mut arrivals = signal(kind)?;
@@ -43,12 +43,13 @@ impl Signals {
     }
 
     /// Those that are sent to a channel.
-    pub fn from_channel(signals: mpsc::Receiver<Signal>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn from_channel(signals: mpsc::Receiver<Signal>) -> Self {
         Self(signals)
     }
 
     /// The next one; never comes back when there is no source any more. Cancel-safe.
-    pub async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,
             None => std::future::pending().await,
@@ -56,7 +57,7 @@ impl Signals {
     }
 
     /// Whether it asks the agent to end.
-    pub fn is_end(signal: Signal) -> bool {
+    pub(crate) fn is_end(signal: Signal) -> bool {
         signal == Signal::TERM || signal == Signal::INT
     }
 }

@@ -18,7 +18,7 @@ use crate::config::watch::{read_settled, watch};
 type Read = Box<dyn Fn(&[u8]) -> Result<(Settings, String), String>>;
 
 /// See the module.
-pub struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     read: Read,
     /// Told of a configuration that is applied.
@@ -38,7 +38,7 @@ impl fmt::Debug for Source {
 impl Source {
     /// The file at `path`, which held `held` when the agent began; `read` makes settings of what it holds, and
     /// `applied` sees to what lies outside of the agent.
-    pub fn new(
+    pub(crate) fn new(
         path: PathBuf,
         held: Vec<u8>,
         read: impl Fn(&[u8]) -> Result<(Settings, String), String> + 'static,

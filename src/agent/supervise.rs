@@ -34,7 +34,7 @@ const LONG_RUN: Duration = Duration::from_secs(60);
 
 /// How a process ended.
 #[derive(Debug)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// By itself.
     Code(u8),
     /// By a signal.
@@ -46,7 +46,7 @@ pub enum Exit {
 impl Exit {
     /// The exit code as a shell would have it: 128 and the signal, 127 for a program that is not there, 126 for one
     /// that cannot be run.
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Code(code) => *code,
             Self::Signal(signal) => 128_u8.saturating_add(*signal),
@@ -75,7 +75,7 @@ impl fmt::Display for Exit {
 
 /// What [`Supervisor::next`] tells.
 #[derive(Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// The process runs.
     Started,
     /// It ended, or could not be started.
@@ -120,7 +120,7 @@ enum Process {
 
 /// Keeps one process running.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     command: Vec<OsString>,
     once: bool,
     process: Process,
@@ -135,7 +135,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// SIGCHLD cannot be followed.
-    pub fn new(command: Vec<OsString>, once: bool) -> io::Result<Self> {
+    pub(crate) fn new(command: Vec<OsString>, once: bool) -> io::Result<Self> {
         let subreaper = child_subreaper().is_ok_and(|set| set.is_some());
         Ok(Self {
             command,
@@ -150,12 +150,12 @@ impl Supervisor {
     }
 
     /// Whether the next end of the process is the last.
-    pub fn set_once(&mut self, once: bool) {
+    pub(crate) fn set_once(&mut self, once: bool) {
         self.once = once;
     }
 
     /// Waits until the process starts or ends, and starts it when it is due. Cancel-safe.
-    pub async fn next(&mut self) -> Change {
+    pub(crate) async fn next(&mut self) -> Change {
         loop {
             match self.process {
                 Process::Runs { pid, since } => match self.reap(Some(pid)) {
@@ -176,7 +176,7 @@ impl Supervisor {
     }
 
     /// Sends `signal` to the process if it runs.
-    pub fn send(&self, signal: Signal) {
+    pub(crate) fn send(&self, signal: Signal) {
         match self.process {
             // It may have ended and not be reaped; then nobody is there to mind.
             Process::Runs { pid, .. } => drop(kill_process(pid, signal)),
@@ -187,7 +187,7 @@ impl Supervisor {
     }
 
     /// Kills the process and what it has started in its process group.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         if let Process::Runs { pid, .. } = self.process {
             let _ = kill_process_group(pid, Signal::KILL);
         }

@@ -40,11 +40,11 @@ const IGNORED: [i32; 9] = [
 
 /// How often the end was asked for.
 #[derive(Debug, Clone)]
-pub struct Ends(watch::Receiver<u32>);
+pub(super) struct Ends(watch::Receiver<u32>);
 
 impl Ends {
     /// Waits until the end was asked for so many times.
-    pub async fn wished(&mut self, times: u32) {
+    pub(super) async fn wished(&mut self, times: u32) {
         if self.0.wait_for(|wishes| *wishes >= times).await.is_err() {
             // The thread has failed; the panic is in the log.
             std::future::pending::<()>().await;
@@ -56,7 +56,7 @@ impl Ends {
 ///
 /// # Errors
 /// A handler cannot be set, or there is no thread.
-pub fn follow() -> io::Result<(Ends, Signals)> {
+pub(super) fn follow() -> io::Result<(Ends, Signals)> {
     let signals = Signals {
         reload: Arc::default(),
         file_event: Arc::default(),

@@ -42,7 +42,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// The ring of `ids` (at least one, weights at least 1). O(p log p) for p points.
-    pub fn new(seed: u64, members: &[Member], ids: Vec<u32>) -> Self {
+    pub(super) fn new(seed: u64, members: &[Member], ids: Vec<u32>) -> Self {
         let mut ranked = ids;
         ranked.sort_by_key(|&id| {
             let member = &members[id as usize];
@@ -72,7 +72,7 @@ impl Ring {
     ///
     /// O(1) while the owner is accepted; else a walk over as many points as are refused in a row. When that gets
     /// long, O(n) and at most about √p points more for p points in all.
-    pub fn pick(&self, candidates: &Candidates<'_>, key: u64) -> Option<u32> {
+    pub(super) fn pick(&self, candidates: &Candidates<'_>, key: u64) -> Option<u32> {
         let (before, after) = self.points.split_at(self.first_at(key >> 32 << 32));
         let mut owners = after.iter().chain(before).map(|&point| self.owner(point));
         if let Some(id) = owners.by_ref().take(WALK).find(|&id| candidates.accept(id)) {

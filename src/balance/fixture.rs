@@ -10,7 +10,7 @@ use crate::model::cluster::ClusterState;
 use crate::model::settings::Policy;
 
 /// See the module.
-pub struct Bench {
+pub(super) struct Bench {
     pub balancer: Balancer,
     pub state: ClusterState,
     /// Shared, so that picks can be made from several threads.
@@ -19,23 +19,23 @@ pub struct Bench {
 
 impl Bench {
     /// Primaries with these weights.
-    pub fn new(policy: Policy, weights: &[u32]) -> Self {
+    pub(super) fn new(policy: Policy, weights: &[u32]) -> Self {
         let weights: Vec<_> = weights.iter().map(|&weight| (weight, false)).collect();
         Self::with_backups(policy, &weights)
     }
 
     /// Weight and whether it is a backup.
-    pub fn with_backups(policy: Policy, weights: &[(u32, bool)]) -> Self {
+    pub(super) fn with_backups(policy: Policy, weights: &[(u32, bool)]) -> Self {
         Self::of(policy, members(weights))
     }
 
     /// These members.
-    pub fn of(policy: Policy, members: Vec<Member>) -> Self {
+    pub(super) fn of(policy: Policy, members: Vec<Member>) -> Self {
         Self::over(Balancer::new(policy, 0, members), 1)
     }
 
     /// This balancer, for so many workers.
-    pub fn over(balancer: Balancer, workers: usize) -> Self {
+    pub(super) fn over(balancer: Balancer, workers: usize) -> Self {
         Self {
             balancer,
             state: ClusterState::new(workers),
@@ -44,30 +44,30 @@ impl Bench {
     }
 
     /// Without a panic.
-    pub fn strict(mut self) -> Self {
+    pub(super) fn strict(mut self) -> Self {
         self.balancer = self.balancer.strict(true);
         self
     }
 
-    pub fn backend(&self, index: usize) -> &Backend {
+    pub(super) fn backend(&self, index: usize) -> &Backend {
         &self.balancer.members()[index].backend
     }
 
-    pub fn pick(&self) -> Option<usize> {
+    pub(super) fn pick(&self) -> Option<usize> {
         self.pick_without(&[])
     }
 
     /// A pick with an arbitrary key.
-    pub fn pick_without(&self, tried: &[u32]) -> Option<usize> {
+    pub(super) fn pick_without(&self, tried: &[u32]) -> Option<usize> {
         let random = Random::new(self.seed.fetch_add(1, Ordering::Relaxed));
         self.pick_as(random.next_u64(), 0, &random, tried)
     }
 
-    pub fn pick_key(&self, key: u64) -> Option<usize> {
+    pub(super) fn pick_key(&self, key: u64) -> Option<usize> {
         self.pick_as(key, 0, &Random::new(1), &[])
     }
 
-    pub fn pick_as(
+    pub(super) fn pick_as(
         &self,
         key: u64,
         worker: usize,
@@ -84,7 +84,7 @@ impl Bench {
     }
 
     /// How often each member is found by `picks` picks with the numbers of one seed.
-    pub fn counts(&self, picks: usize, seed: u64) -> Vec<u64> {
+    pub(super) fn counts(&self, picks: usize, seed: u64) -> Vec<u64> {
         let random = Random::new(seed);
         let mut counts = vec![0; self.balancer.members().len()];
         for _ in 0..picks {
@@ -97,7 +97,7 @@ impl Bench {
 }
 
 /// Members at 10.x.y.z:80 in order.
-pub fn members(weights: &[(u32, bool)]) -> Vec<Member> {
+pub(super) fn members(weights: &[(u32, bool)]) -> Vec<Member> {
     let next = Cell::new(0u32);
     weights
         .iter()
@@ -110,7 +110,7 @@ pub fn members(weights: &[(u32, bool)]) -> Vec<Member> {
 }
 
 /// One member.
-pub fn member(address: &str, weight: u32, backup: bool) -> Member {
+pub(super) fn member(address: &str, weight: u32, backup: bool) -> Member {
     Member {
         backend: Arc::new(Backend::new("web".into(), address.parse().unwrap())),
         weight,
@@ -120,7 +120,7 @@ pub fn member(address: &str, weight: u32, backup: bool) -> Member {
 
 /// Asserts that every count is within 5 standard deviations of its share of the picks (binomial); with the
 /// fixed seeds of the tests a pass is a pass for ever.
-pub fn assert_shares(counts: &[u64], weights: &[u32]) {
+pub(super) fn assert_shares(counts: &[u64], weights: &[u32]) {
     let picks: u64 = counts.iter().sum();
     let total: u32 = weights.iter().sum();
     for (index, (&count, &weight)) in counts.iter().zip(weights).enumerate() {

@@ -23,7 +23,7 @@ pub(super) struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     /// Those that have none of the health bits `refused` and are not in `tried`.
-    pub fn new(members: &'a [Member], tried: &'a [u32], refused: u8) -> Self {
+    pub(super) fn new(members: &'a [Member], tried: &'a [u32], refused: u8) -> Self {
         Self {
             members,
             tried,
@@ -32,22 +32,22 @@ impl<'a> Candidates<'a> {
     }
 
     /// Whether the member may take the request.
-    pub fn accept(&self, id: u32) -> bool {
+    pub(super) fn accept(&self, id: u32) -> bool {
         self.members[id as usize].backend.health() & self.refused == 0 && !self.tried.contains(&id)
     }
 
     /// Its weight.
-    pub fn weight(&self, id: u32) -> u32 {
+    pub(super) fn weight(&self, id: u32) -> u32 {
         self.members[id as usize].weight
     }
 
     /// Its name on the ring.
-    pub fn label(&self, id: u32) -> &'a str {
+    pub(super) fn label(&self, id: u32) -> &'a str {
         self.members[id as usize].backend.label()
     }
 
     /// What it would carry with one request more.
-    pub fn load(&self, id: u32) -> Load {
+    pub(super) fn load(&self, id: u32) -> Load {
         let member = &self.members[id as usize];
         Load {
             requests: u64::from(member.backend.in_flight()) + 1,
@@ -66,7 +66,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Compares without division: requests are at most 2^32 and weights less, so the products fit.
-    pub fn cmp(self, other: Self) -> Ordering {
+    pub(super) fn cmp(self, other: Self) -> Ordering {
         (self.requests * other.weight).cmp(&(other.requests * self.weight))
     }
 }
@@ -90,7 +90,7 @@ pub(super) enum Group {
 
 impl Group {
     /// The members `ids` (ascending, weights at least 1) under `policy`.
-    pub fn new(policy: Policy, hash_seed: u64, members: &[Member], ids: Vec<u32>) -> Self {
+    pub(super) fn new(policy: Policy, hash_seed: u64, members: &[Member], ids: Vec<u32>) -> Self {
         if ids.is_empty() {
             return Self::Empty;
         }
@@ -107,7 +107,7 @@ impl Group {
     }
 
     /// A member that the candidates accept; `None` if there is none.
-    pub fn pick(&self, candidates: &Candidates<'_>, pick: &Pick<'_>) -> Option<u32> {
+    pub(super) fn pick(&self, candidates: &Candidates<'_>, pick: &Pick<'_>) -> Option<u32> {
         match self {
             Self::Empty => None,
             Self::RoundRobin(cycle) => cycle.pick(candidates, pick.state.rotation(pick.worker)),

@@ -26,14 +26,14 @@ pub(super) struct LeastConnections {
 
 impl LeastConnections {
     /// Members `ids` (at least one) with `weights` (each at least 1) in the same order.
-    pub fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
+    pub(super) fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
         Self {
             members: WeightedDraw::new(ids, weights),
         }
     }
 
     /// The least loaded member that the candidates accept. O(min(n, 32)), and O(n) while most draws are refused.
-    pub fn pick(&self, candidates: &Candidates<'_>, random: &Random) -> Option<u32> {
+    pub(super) fn pick(&self, candidates: &Candidates<'_>, random: &Random) -> Option<u32> {
         let all = self.members.ids();
         if all.len() > EXACT
             && let Some(id) = self.pick_sample(candidates, random)

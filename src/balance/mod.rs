@@ -162,6 +162,6 @@ impl Balancer {
 }
 
 /// Hash of a request's key for [`Pick::key`]: the same on every proxy with the same `seed`.
-pub fn hash_key(seed: u64, key: &[u8]) -> u64 {
+pub(crate) fn hash_key(seed: u64, key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, seed)
 }

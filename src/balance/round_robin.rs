@@ -38,7 +38,7 @@ struct Places {
 impl RoundRobin {
     /// Members `ids` (at least one, ascending) with `weights` (each at least 1) in the same order.
     /// O(Σw log Σw) after division and scaling.
-    pub fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
+    pub(super) fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
         let weights = reduce(weights);
         if weights.iter().all(|&weight| weight == weights[0]) {
             return Self {
@@ -60,7 +60,7 @@ impl RoundRobin {
 
     /// The next member that the candidates accept, and moves the rotation behind it. O(1) while all are accepted,
     /// O(n) while some are not, O(n log Σw) while few are.
-    pub fn pick(&self, candidates: &Candidates<'_>, rotation: &Rotation) -> Option<u32> {
+    pub(super) fn pick(&self, candidates: &Candidates<'_>, rotation: &Rotation) -> Option<u32> {
         let length = self.cycle.len() as u32;
         let start = rotation.index(length);
         let (before, after) = self.cycle.split_at(start as usize);

@@ -29,7 +29,7 @@ struct Column {
 
 impl WeightedDraw {
     /// Members `ids` (at least one) with `weights` (each at least 1) in the same order.
-    pub fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
+    pub(super) fn new(ids: Vec<u32>, weights: &[u32]) -> Self {
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
         Self {
             columns: if equal { Vec::new() } else { columns(weights) },
@@ -39,12 +39,12 @@ impl WeightedDraw {
     }
 
     /// The members, in order.
-    pub fn ids(&self) -> &[u32] {
+    pub(super) fn ids(&self) -> &[u32] {
         &self.ids
     }
 
     /// Any member, whatever its state.
-    pub fn draw(&self, random: &Random) -> u32 {
+    pub(super) fn draw(&self, random: &Random) -> u32 {
         let mut place = random.below(self.ids.len() as u64) as usize;
         if let Some(column) = self.columns.get(place)
             && random.below(self.total) >= column.own
@@ -55,13 +55,13 @@ impl WeightedDraw {
     }
 
     /// A member that the candidates accept.
-    pub fn pick(&self, candidates: &Candidates<'_>, random: &Random) -> Option<u32> {
+    pub(super) fn pick(&self, candidates: &Candidates<'_>, random: &Random) -> Option<u32> {
         self.pick_but(None, candidates, random)
     }
 
     /// A member that the candidates accept, other than `but`. Chances are those of the weights among all such
     /// members. O(1), and O(n) after [`REDRAWS`] draws in vain.
-    pub fn pick_but(
+    pub(super) fn pick_but(
         &self,
         but: Option<u32>,
         candidates: &Candidates<'_>,

@@ -21,7 +21,7 @@ const VARIABLE: &str = "LBPROXY_ADMIN";
 
 /// The arguments that say which proxy is meant.
 #[derive(Debug, Default, Args)]
-pub struct Place {
+pub(super) struct Place {
     /// Ask the proxy at this admin address: "127.0.0.1:9900", "lb1.internal:9900" or "unix:/run/lbproxy/admin.sock".
     #[arg(
         long,

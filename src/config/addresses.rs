@@ -16,7 +16,7 @@ const PORT_80: [&str; 2] = ["http", "ws"];
 ///
 /// # Errors
 /// What was expected, and how it is written.
-pub fn listen(text: &str, port: u16) -> Result<BindAddress, String> {
+pub(crate) fn listen(text: &str, port: u16) -> Result<BindAddress, String> {
     text.parse()
         .map_err(|error| why_not_listen(text, error, port))
 }
@@ -25,7 +25,7 @@ pub fn listen(text: &str, port: u16) -> Result<BindAddress, String> {
 ///
 /// # Errors
 /// Likewise.
-pub fn admin(text: &str) -> Result<BindAddress, String> {
+pub(crate) fn admin(text: &str) -> Result<BindAddress, String> {
     listen(text, 9900)
 }
 
@@ -33,7 +33,7 @@ pub fn admin(text: &str) -> Result<BindAddress, String> {
 ///
 /// # Errors
 /// What was expected, and how it is written.
-pub fn backend(text: &str) -> Result<BackendAddress, String> {
+pub(crate) fn backend(text: &str) -> Result<BackendAddress, String> {
     text.parse().map_err(|error| why_not_backend(text, error))
 }
 

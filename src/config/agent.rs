@@ -243,7 +243,7 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
 ///
 /// # Errors
 /// What was expected.
-pub fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     printable(text, 1..=MAX_NAME)
 }
 
@@ -251,7 +251,7 @@ pub fn name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn word(text: &str) -> Result<String, String> {
+pub(crate) fn word(text: &str) -> Result<String, String> {
     printable(text, 0..=MAX_WORD)
 }
 
@@ -259,7 +259,7 @@ pub fn word(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn label(text: &str) -> Result<String, String> {
+pub(crate) fn label(text: &str) -> Result<String, String> {
     printable(text, 0..=MAX_NAME)
 }
 
@@ -275,7 +275,7 @@ fn printable(text: &str, bytes: RangeInclusive<usize>) -> Result<String, String>
 ///
 /// # Errors
 /// What was expected.
-pub fn token_id(text: &str) -> Result<String, String> {
+pub(crate) fn token_id(text: &str) -> Result<String, String> {
     let legal = (4..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
         "expected 4 to 16 hexadecimal digits, as `lbproxy token show` prints them".to_owned()
@@ -286,7 +286,7 @@ pub fn token_id(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn period(text: &str) -> Result<Duration, String> {
+pub(crate) fn period(text: &str) -> Result<Duration, String> {
     duration_in(text, &PERIOD)
 }
 
@@ -294,7 +294,7 @@ pub fn period(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn drain_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn drain_time(text: &str) -> Result<Duration, String> {
     duration_in(text, &FROM_ZERO)
 }
 
@@ -302,7 +302,7 @@ pub fn drain_time(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn level(text: &str) -> Result<LogLevel, String> {
+pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
     let found = LEVELS.iter().find(|(word, _)| *word == text);
     let words = || LEVELS.iter().map(|(word, _)| *word);
     found
@@ -314,7 +314,7 @@ pub fn level(text: &str) -> Result<LogLevel, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn file(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn file(text: &str) -> Result<PathBuf, String> {
     let legal = !text.is_empty() && !text.contains('\0');
     legal
         .then(|| PathBuf::from(text))
@@ -325,7 +325,7 @@ pub fn file(text: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn member_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn member_address(text: &str) -> Result<SocketAddr, String> {
     if text.contains("://") {
         return Err("expected an address without a scheme, such as \"10.0.0.5:7946\"".to_owned());
     }
@@ -348,7 +348,7 @@ pub fn member_address(text: &str) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn reachable_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn reachable_address(text: &str) -> Result<SocketAddr, String> {
     member_address(text).and_then(reachable)
 }
 
@@ -371,7 +371,7 @@ fn reachable(address: SocketAddr) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// What was expected.
-pub fn seed(text: &str) -> Result<BackendAddress, String> {
+pub(crate) fn seed(text: &str) -> Result<BackendAddress, String> {
     let seed = addresses::backend(text)?;
     match seed {
         BackendAddress::Ip(address) => {

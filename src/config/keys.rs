@@ -320,12 +320,12 @@ pub(super) mod seen {
     }
 
     /// Notes a key of a section that was read.
-    pub fn note(section: &'static str, key: &'static str) {
+    pub(crate) fn note(section: &'static str, key: &'static str) {
         SEEN.with_borrow_mut(|seen| seen.insert((section, key)));
     }
 
     /// What this thread has read so far.
-    pub fn take() -> BTreeSet<(&'static str, &'static str)> {
+    pub(crate) fn take() -> BTreeSet<(&'static str, &'static str)> {
         SEEN.take()
     }
 }

@@ -19,7 +19,7 @@ use super::world::{WithoutFiles, World};
 use super::{relations, suspicions, syntax};
 
 /// Largest file that is read, in bytes.
-pub const MAX_FILE: usize = 16 << 20;
+pub(crate) const MAX_FILE: usize = 16 << 20;
 
 /// What became of a text: a proxy's configuration, or an agent's.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub fn load_bytes(bytes: &[u8]) -> Loaded {
 }
 
 /// As [`load_bytes`], in a `world`.
-pub fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
+pub(crate) fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
     let document = Document {
         bytes,
         included: false,
@@ -64,7 +64,7 @@ pub fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
 }
 
 /// As [`load_bytes`], for a configuration of one or more files, with the other files that they name.
-pub fn load_sources(sources: &Sources, world: &dyn World) -> Loaded {
+pub(crate) fn load_sources(sources: &Sources, world: &dyn World) -> Loaded {
     let documents = sources.files.iter().map(|file| Document {
         bytes: &file.bytes,
         included: file.included,
@@ -96,7 +96,7 @@ fn proxy(reader: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Config {
 }
 
 /// Whether the bytes are meant as the file of an agent: it has no listener, and names its one cluster or backend.
-pub fn is_agent(bytes: &[u8]) -> bool {
+pub(crate) fn is_agent(bytes: &[u8]) -> bool {
     let (text, None) = decode(bytes) else {
         return false;
     };

@@ -9,24 +9,24 @@
 //! The file of an
 //! agent goes the same way, with its rules in [`agent`]. No part panics or loses its bound on any text.
 
-pub mod addresses;
-pub mod agent;
-pub mod compile;
-pub mod contents;
-pub mod diagnostics;
+pub(crate) mod addresses;
+pub(crate) mod agent;
+pub(crate) mod compile;
+pub(crate) mod contents;
+pub(crate) mod diagnostics;
 mod keys;
-pub mod load;
+pub(crate) mod load;
 mod reader;
 mod relations;
-pub mod schema;
-pub mod secrets;
+pub(crate) mod schema;
+pub(crate) mod secrets;
 mod shadow;
-pub mod sources;
+pub(crate) mod sources;
 mod suspicions;
 mod syntax;
 
 #[cfg(test)]
 mod tests;
 mod tree;
-pub mod watch;
-pub mod world;
+pub(crate) mod watch;
+pub(crate) mod world;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::page::{ErrorPages, Page};
-pub use crate::model::settings::{AccessLog, LogFormat, LogLevel};
+pub(crate) use crate::model::settings::{AccessLog, LogFormat, LogLevel};
 use crate::model::settings::{
     Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
     Protocol, Resolve, Retry, TrustedProxies,

@@ -30,7 +30,7 @@ const MATCH: MatchOptions = MatchOptions {
 
 /// One text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     /// Where it was read.
     pub path: PathBuf,
     /// Its directory, absolute.
@@ -43,7 +43,7 @@ pub struct Source {
 
 /// All texts, in their order.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The texts; at least one.
     pub files: Vec<Source>,
     /// The file that what is beside the configuration is beside of: the first that was named, or one in the directory
@@ -57,7 +57,7 @@ pub struct Sources {
 /// A file that was named at the start cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot be read: {source}", .path.display())]
-pub struct Unreadable {
+pub(crate) struct Unreadable {
     /// The file.
     pub path: PathBuf,
     /// What the system said.
@@ -70,7 +70,7 @@ impl Sources {
     ///
     /// # Errors
     /// Each of `named` that cannot be read.
-    pub fn read(named: &[PathBuf], world: &dyn World) -> Result<Self, Vec<Unreadable>> {
+    pub(crate) fn read(named: &[PathBuf], world: &dyn World) -> Result<Self, Vec<Unreadable>> {
         let mut reading = Reading {
             sources: Self {
                 files: Vec::new(),
@@ -97,7 +97,7 @@ impl Sources {
 
     /// A text that was read elsewhere, such as standard input; relative paths in it begin where the process is. What it
     /// includes is read (blocking).
-    pub fn of_text(name: &Path, bytes: Vec<u8>, world: &dyn World) -> Self {
+    pub(crate) fn of_text(name: &Path, bytes: Vec<u8>, world: &dyn World) -> Self {
         let mut reading = Reading {
             sources: Self {
                 files: Vec::new(),
@@ -115,7 +115,7 @@ impl Sources {
     }
 
     /// The name of each file, and its text as it is shown.
-    pub fn shown(&self) -> Vec<(String, String)> {
+    pub(crate) fn shown(&self) -> Vec<(String, String)> {
         let files = self.files.iter().map(|file| {
             let name = file.path.display().to_string();
             (name, String::from_utf8_lossy(&file.bytes).into_owned())
@@ -124,7 +124,7 @@ impl Sources {
     }
 
     /// Whether the same was read; the order counts.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.files == other.files && self.problems.len() == other.problems.len()
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Parsed<'t> {
 
 impl Parsed<'_> {
     /// Of what is no text.
-    pub fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self {
             root: Spanned::new(0..0, DeTable::new()),
             errors: Vec::new(),

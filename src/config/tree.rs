@@ -56,7 +56,7 @@ pub(super) struct Planter<'w> {
 }
 
 impl<'w> Planter<'w> {
-    pub fn new(world: &'w dyn World, text: &'w str, whole: bool) -> Self {
+    pub(super) fn new(world: &'w dyn World, text: &'w str, whole: bool) -> Self {
         Self {
             world,
             text,
@@ -68,7 +68,7 @@ impl<'w> Planter<'w> {
     }
 
     /// The tree of a text that begins at `start`.
-    pub fn plant<'t>(&mut self, tree: DeTable<'t>, start: usize) -> DeTable<'t> {
+    pub(super) fn plant<'t>(&mut self, tree: DeTable<'t>, start: usize) -> DeTable<'t> {
         self.table(tree, start, true)
     }
 

@@ -33,7 +33,7 @@ const MOST_HOPS: usize = 16;
 
 /// What is watched.
 #[derive(Debug, Clone, Default)]
-pub struct Targets {
+pub(crate) struct Targets {
     /// Files.
     pub files: Vec<PathBuf>,
     /// Directories in which files may appear, each with the pattern that their names match.
@@ -41,7 +41,7 @@ pub struct Targets {
 }
 
 /// Notifies `changed` whenever the file may have changed, for ever.
-pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
+pub(crate) async fn watch(path: PathBuf, changed: Arc<Notify>) {
     let targets = Targets {
         files: vec![path],
         folders: Vec::new(),
@@ -51,7 +51,10 @@ pub async fn watch(path: PathBuf, changed: Arc<Notify>) {
 }
 
 /// Notifies `changed` whenever one of the targets may have changed, for ever. The targets may become others.
-pub async fn watch_all(mut targets: tokio::sync::watch::Receiver<Targets>, changed: Arc<Notify>) {
+pub(crate) async fn watch_all(
+    mut targets: tokio::sync::watch::Receiver<Targets>,
+    changed: Arc<Notify>,
+) {
     let mut watched = Hops::default();
     let mut watcher = None;
     let event = Arc::new(Notify::new());
@@ -173,7 +176,7 @@ impl Hops {
 ///
 /// # Errors
 /// What the system said, or that the file does not come to rest or is too large.
-pub async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
     settled(|| read(path), Vec::eq).await
 }
 
@@ -181,7 +184,7 @@ pub async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// What the system said, or that what is read does not come to rest.
-pub async fn settled<T, R: Future<Output = io::Result<T>>>(
+pub(crate) async fn settled<T, R: Future<Output = io::Result<T>>>(
     read: impl Fn() -> R,
     agree: impl Fn(&T, &T) -> bool,
 ) -> io::Result<T> {
@@ -207,7 +210,7 @@ async fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// What the system said, or that it is not a regular file or hangs.
-pub fn read_now(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_now(path: &Path) -> io::Result<Vec<u8>> {
     files::read_beginning(path, MAX_FILE + 1)
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// Where a loader asks for what is not in the texts.
-pub trait World {
+pub(crate) trait World {
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<OsString>;
 
@@ -18,7 +18,7 @@ pub trait World {
 
 /// The environment of this process, and files that are not looked at: each holds nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct WithoutFiles;
+pub(crate) struct WithoutFiles;
 
 impl World for WithoutFiles {
     fn variable(&self, name: &str) -> Option<OsString> {

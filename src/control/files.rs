@@ -28,10 +28,10 @@ const READ: Duration = Duration::from_secs(10);
 /// All errors and warnings of a file, as they are shown.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct FileError(pub String);
+pub(crate) struct FileError(pub String);
 
 /// A configuration that may say where the last known members are kept.
-pub trait KnowsMembers {
+pub(crate) trait KnowsMembers {
     /// Where, and where they may lie from before; `path` is that of the configuration. Looks at directories (blocking).
     fn members_files(&self, path: &Path) -> Vec<PathBuf>;
 }
@@ -67,7 +67,7 @@ fn asks_for_tokens_first(members: &Path) -> Option<Remark> {
 
 /// What it means that a file with a secret is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absent {
+pub(crate) enum Absent {
     /// Nothing can start.
     Error,
     /// Configurations are checked where secrets are not, too.
@@ -76,7 +76,7 @@ pub enum Absent {
 
 /// `loaded`, which the configuration at `path` gave, and what is wrong with the files with secrets that it names: reads
 /// them (blocking).
-pub fn look_at_secrets<T: KnowsMembers>(
+pub(crate) fn look_at_secrets<T: KnowsMembers>(
     path: &Path,
     loaded: Loaded<T>,
     absent: Absent,
@@ -122,7 +122,7 @@ fn is_absent(error: &SecretError) -> bool {
 
 /// This machine: the environment of the process, and its files.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// What the files were before they were read.
     seen: RefCell<Vec<(PathBuf, Option<Fingerprint>)>>,
 }
@@ -166,7 +166,7 @@ impl Fingerprint {
 
 /// What was tried last, so that an event without a change is none.
 #[derive(Debug)]
-pub struct Tried {
+pub(crate) struct Tried {
     sources: Sources,
     /// The files that the texts name.
     contents: Vec<(PathBuf, Option<Fingerprint>)>,
@@ -174,19 +174,19 @@ pub struct Tried {
 
 impl Tried {
     /// Whether `now` says the same, and the files that it names are the same (blocking).
-    pub fn is_same(&self, now: &Sources) -> bool {
+    pub(crate) fn is_same(&self, now: &Sources) -> bool {
         let mut contents = self.contents.iter();
         self.sources.is_same(now)
             && contents.all(|(path, seen)| Fingerprint::of(path).ok() == *seen)
     }
 
     /// The file that what is beside the configuration is beside of.
-    pub fn main(&self) -> &Path {
+    pub(crate) fn main(&self) -> &Path {
         &self.sources.main
     }
 
     /// What is to be watched.
-    pub fn targets(&self) -> Targets {
+    pub(crate) fn targets(&self) -> Targets {
         let texts = self.sources.files.iter().map(|file| file.path.clone());
         let contents = self.contents.iter().map(|(path, _)| path.clone());
         Targets {
@@ -198,7 +198,7 @@ impl Tried {
 
 /// The configuration that `sources` are, and its warnings as they are shown (empty if there are none), or all errors. The
 /// files that it names are read (blocking).
-pub fn parse(sources: Sources) -> (Result<(Config, String), FileError>, Tried) {
+pub(super) fn parse(sources: Sources) -> (Result<(Config, String), FileError>, Tried) {
     let machine = Machine::default();
     let loaded = load_sources(&sources, &machine);
     let loaded = look_at_secrets(&sources.main, loaded, Absent::Error);
@@ -211,7 +211,7 @@ pub fn parse(sources: Sources) -> (Result<(Config, String), FileError>, Tried) {
 ///
 /// # Errors
 /// Why it cannot be read, or all its errors.
-pub fn read_config(named: &[PathBuf]) -> Result<(Config, String, Tried), FileError> {
+pub(crate) fn read_config(named: &[PathBuf]) -> Result<(Config, String, Tried), FileError> {
     let (told, tried) = parse(read(named)?);
     let (config, warnings) = told?;
     Ok((config, warnings, tried))
@@ -221,7 +221,7 @@ pub fn read_config(named: &[PathBuf]) -> Result<(Config, String, Tried), FileErr
 ///
 /// # Errors
 /// Likewise.
-pub fn read_alone(path: &Path) -> Result<Config, FileError> {
+pub(crate) fn read_alone(path: &Path) -> Result<Config, FileError> {
     let sources = read(&[path.to_owned()])?;
     let loaded = load_sources(&sources, &Machine::default());
     told(&sources, loaded).map(|(config, _)| config)
@@ -231,7 +231,7 @@ pub fn read_alone(path: &Path) -> Result<Config, FileError> {
 ///
 /// # Errors
 /// What the system said, or that they do not come to rest.
-pub async fn read_settled(named: &[PathBuf]) -> io::Result<Sources> {
+pub(super) async fn read_settled(named: &[PathBuf]) -> io::Result<Sources> {
     let read = || {
         let named = named.to_owned();
         async move {
@@ -256,7 +256,7 @@ fn read(named: &[PathBuf]) -> Result<Sources, FileError> {
 }
 
 /// The diagnostics of `sources` as they are shown.
-pub fn shown(sources: &Sources, diagnostics: &[Diagnostic], colour: bool) -> String {
+pub(crate) fn shown(sources: &Sources, diagnostics: &[Diagnostic], colour: bool) -> String {
     if diagnostics.is_empty() {
         return String::new();
     }

@@ -15,7 +15,7 @@ use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// Every name of the configuration, with the shortest interval that a cluster asks for.
-pub fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
+pub(super) fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
     let mut names: HashMap<BackendAddress, Duration> = HashMap::new();
     for cluster in &config.clusters {
         for backend in &cluster.backends {
@@ -32,12 +32,12 @@ pub fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
 
 /// When each name of which one address is used moved on to the next one.
 #[derive(Debug, Default)]
-pub struct Moves(HashMap<(String, BackendAddress), Instant>);
+pub(super) struct Moves(HashMap<(String, BackendAddress), Instant>);
 
 impl Moves {
     /// Chooses the next address of each such name whose address is down, at most once in the time between two look-ups;
     /// whether there was one. O(backends).
-    pub fn choose(
+    pub(super) fn choose(
         &mut self,
         config: &Config,
         names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
@@ -90,7 +90,7 @@ fn next_of(
 }
 
 /// Lets go of the live state of what is neither in `current` nor draining.
-pub fn forget(registry: &mut Registry, current: &Snapshot) {
+pub(super) fn forget(registry: &mut Registry, current: &Snapshot) {
     let backends: HashSet<u64> = current
         .clusters
         .iter()
@@ -115,14 +115,14 @@ pub fn forget(registry: &mut Registry, current: &Snapshot) {
 
 /// What was removed and is not drained yet.
 #[derive(Debug, Default)]
-pub struct Drains {
+pub(super) struct Drains {
     endpoints: Vec<(Endpoint, Instant)>,
     listeners: Vec<(Arc<ListenerMetrics>, Instant)>,
 }
 
 impl Drains {
     /// What a snapshot must still show.
-    pub fn departing(&self) -> Departing {
+    pub(super) fn departing(&self) -> Departing {
         Departing {
             listeners: self
                 .listeners
@@ -138,7 +138,7 @@ impl Drains {
     }
 
     /// Adds what `before` has and `next` has not; what has come back no longer drains.
-    pub fn follow(&mut self, before: &Snapshot, next: &Snapshot) {
+    pub(super) fn follow(&mut self, before: &Snapshot, next: &Snapshot) {
         let now = Instant::now();
         let present: HashSet<u64> = next
             .clusters
@@ -178,7 +178,7 @@ impl Drains {
     }
 
     /// Ends the drains that have nothing left, or whose time is over; says whether there were any.
-    pub fn end_due(&mut self, drain_timeout: Duration) -> bool {
+    pub(super) fn end_due(&mut self, drain_timeout: Duration) -> bool {
         let count = self.endpoints.len() + self.listeners.len();
         let is_over = |since: &Instant| since.elapsed() > drain_timeout + Duration::from_secs(1);
         self.endpoints

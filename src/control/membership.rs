@@ -23,7 +23,7 @@ use crate::gossip::identity::Role;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Membership {
+pub(crate) struct Membership {
     /// Of the configuration.
     path: PathBuf,
     windows: Windows,
@@ -39,7 +39,7 @@ pub struct Membership {
 
 /// What becomes of the membership once a configuration is applied.
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// There is none.
     None,
     /// It starts, or goes on by other settings.
@@ -48,7 +48,7 @@ pub enum Next {
 
 impl Membership {
     /// None yet; what it will see is shown in `windows`. `path` is that of the configuration.
-    pub fn new(path: &Path, windows: Windows) -> Self {
+    pub(crate) fn new(path: &Path, windows: Windows) -> Self {
         Self {
             path: path.to_owned(),
             windows,
@@ -64,7 +64,7 @@ impl Membership {
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub fn prepare(&self, gossip: Option<&GossipConfig>) -> Result<Next, MemberError> {
+    pub(crate) fn prepare(&self, gossip: Option<&GossipConfig>) -> Result<Next, MemberError> {
         let Some(gossip) = gossip else {
             return Ok(Next::None);
         };
@@ -77,7 +77,7 @@ impl Membership {
     ///
     /// # Errors
     /// If there is no thread for a member that starts.
-    pub fn switch(&mut self, next: Next) -> Result<(), MemberError> {
+    pub(crate) fn switch(&mut self, next: Next) -> Result<(), MemberError> {
         match (next, &mut self.running) {
             // Dropped, it says goodbye on its own thread.
             (Next::None, running) => {
@@ -97,12 +97,12 @@ impl Membership {
     }
 
     /// Waits until a file with a secret may have changed. Cancel-safe.
-    pub async fn touched(&self) {
+    pub(crate) async fn touched(&self) {
         self.touched.notified().await;
     }
 
     /// Reads the files with secrets again, and goes on by them if they hold something else.
-    pub fn read_again(&mut self) {
+    pub(crate) fn read_again(&mut self) {
         let Some(running) = &mut self.running else {
             return;
         };
@@ -124,7 +124,7 @@ impl Membership {
     }
 
     /// Says goodbye to the peer set, if there is one.
-    pub async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         self.stop_telling();
         self.watches.iter().for_each(AbortHandle::abort);
         if let Some(running) = self.running {

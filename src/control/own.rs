@@ -21,7 +21,7 @@ const MOST_KEPT: usize = 10_000;
 
 /// What is known of the machine's addresses.
 #[derive(Debug, Default)]
-pub struct LocalAddresses(RefCell<(Option<Instant>, HashMap<IpAddr, bool>)>);
+pub(super) struct LocalAddresses(RefCell<(Option<Instant>, HashMap<IpAddr, bool>)>);
 
 impl LocalAddresses {
     /// Whether `ip` is one of the machine.
@@ -39,7 +39,7 @@ impl LocalAddresses {
     }
 
     /// Whether one of `listeners` is at `address`. `advertised` is the machine's too, wherever it is translated.
-    pub fn is_own(
+    pub(super) fn is_own(
         &self,
         listeners: &[SocketAddr],
         advertised: Option<IpAddr>,

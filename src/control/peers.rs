@@ -44,7 +44,7 @@ struct Doubted {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     /// Of the configuration.
     path: PathBuf,
     /// Where state lies if the configuration does not say, as it was at the start.
@@ -74,7 +74,7 @@ pub struct Peers {
 impl Peers {
     /// Follows `source`, and starts with the last good set on disk, which it reads (blocking). `path` is that of the
     /// configuration; `reports` wakes the health checks. Must run on a runtime.
-    pub fn start(
+    pub(crate) fn start(
         path: &Path,
         config: &Config,
         source: Option<watch::Receiver<Arc<PeerSet>>>,
@@ -116,7 +116,7 @@ impl Peers {
     }
 
     /// Waits until a look may find something new, and its turn has come. Cancel-safe.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         let deadline = self.candidates.next_deadline().map(|at| self.began + at);
         while !self.due {
             tokio::select! {
@@ -142,7 +142,7 @@ impl Peers {
 
     /// Looks at the newest set by the rules of `config`, whose listeners have `sockets`. True if the effective
     /// configuration is another one now.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         config: &Config,
         sockets: &[Arc<BoundSockets>],
@@ -207,7 +207,7 @@ impl Peers {
     }
 
     /// The file's configuration with the candidates as further backends.
-    pub fn effective(&self, file: &Arc<Config>) -> Arc<Config> {
+    pub(crate) fn effective(&self, file: &Arc<Config>) -> Arc<Config> {
         let grows = |cluster: &ClusterConfig| self.candidates.of(&cluster.name).next().is_some();
         if !file.clusters.iter().any(grows) {
             return Arc::clone(file);

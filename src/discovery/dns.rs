@@ -22,7 +22,7 @@ const MOST_ADDRESSES: usize = 256;
 
 /// A new answer for a name.
 #[derive(Debug)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The name.
     pub name: BackendAddress,
     /// Its addresses, sorted; never empty.
@@ -31,14 +31,14 @@ pub struct Resolved {
 
 /// Keeps a set of names fresh: one task a name.
 #[derive(Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     answers: mpsc::Sender<Resolved>,
     tasks: HashMap<BackendAddress, (Duration, AbortHandle)>,
 }
 
 impl Resolver {
     /// Sends what changes to `answers`.
-    pub fn new(answers: mpsc::Sender<Resolved>) -> Self {
+    pub(crate) fn new(answers: mpsc::Sender<Resolved>) -> Self {
         Self {
             answers,
             tasks: HashMap::new(),
@@ -46,7 +46,7 @@ impl Resolver {
     }
 
     /// Follows exactly `names`, each at its interval; `known` is what is published already.
-    pub fn follow(
+    pub(crate) fn follow(
         &mut self,
         names: &HashMap<BackendAddress, Duration>,
         known: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
@@ -119,7 +119,7 @@ async fn keep_fresh(
 }
 
 /// Looks up all `names` at once, for at most `bound`; names without an answer are left out.
-pub async fn resolve_all(
+pub(crate) async fn resolve_all(
     names: impl Iterator<Item = BackendAddress>,
     bound: Duration,
 ) -> HashMap<BackendAddress, Arc<[SocketAddr]>> {

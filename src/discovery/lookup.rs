@@ -50,7 +50,7 @@ const LARGEST_CONF: usize = 64 << 10;
 ///
 /// # Errors
 /// What the resolver said, or that it took too long.
-pub async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     static POOL: LazyLock<Arc<Pool>> =
         LazyLock::new(|| Pool::new(|host| Ok((host, 0).to_socket_addrs()?.collect())));
     let patience = patience(host).await;

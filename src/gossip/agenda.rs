@@ -7,7 +7,7 @@ use super::Time;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Agenda<T> {
+pub(super) struct Agenda<T> {
     entries: BinaryHeap<Reverse<Entry<T>>>,
     planned: u64,
 }
@@ -30,7 +30,7 @@ impl<T> Default for Agenda<T> {
 
 impl<T> Agenda<T> {
     /// Plans something.
-    pub fn plan(&mut self, at: Time, what: T) {
+    pub(super) fn plan(&mut self, at: Time, what: T) {
         self.planned += 1;
         self.entries.push(Reverse(Entry {
             at,
@@ -40,12 +40,12 @@ impl<T> Agenda<T> {
     }
 
     /// When the next one is due.
-    pub fn next(&self) -> Option<Time> {
+    pub(super) fn next(&self) -> Option<Time> {
         self.entries.peek().map(|Reverse(entry)| entry.at)
     }
 
     /// The next one that is due at `now` or before, and when it was.
-    pub fn pop(&mut self, now: Time) -> Option<(Time, T)> {
+    pub(super) fn pop(&mut self, now: Time) -> Option<(Time, T)> {
         if self.next()? > now {
             return None;
         }
@@ -55,7 +55,7 @@ impl<T> Agenda<T> {
 
     /// How many there are.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 }

@@ -8,11 +8,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Length of an encoded [`Identity`], bytes.
-pub const IDENTITY_LEN: usize = 27;
+pub(crate) const IDENTITY_LEN: usize = 27;
 
 /// Largest epoch: in the year 2248, if it is a time. A member whose clock tells the time refuses earlier ones too, see
 /// [`Horizon`].
-pub const MAX_EPOCH: u64 = 1 << 43;
+pub(crate) const MAX_EPOCH: u64 = 1 << 43;
 
 /// An epoch may be ahead of the wall clock by a year, since clocks differ.
 const AHEAD: u64 = 366 * 86_400 * 1_000;
@@ -22,11 +22,11 @@ const CLOCK_IS_SET: u64 = 1_767_225_600;
 /// The last epoch that a member believes in. Without a bound one false word would use all of them up; one that moves
 /// on with the clock leaves room above whatever was believed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Horizon(u64);
+pub(crate) struct Horizon(u64);
 
 impl Horizon {
     /// At this time of the world, unix seconds; without a clock that is set, [`MAX_EPOCH`].
-    pub fn at(unix: u64) -> Self {
+    pub(crate) fn at(unix: u64) -> Self {
         let known = unix >= CLOCK_IS_SET;
         let last = unix.saturating_mul(1_000).saturating_add(AHEAD);
         Self(if known {
@@ -37,7 +37,7 @@ impl Horizon {
     }
 
     /// Whether an epoch lies behind it.
-    pub fn excludes(self, epoch: u64) -> bool {
+    pub(crate) fn excludes(self, epoch: u64) -> bool {
         epoch > self.0
     }
 }
@@ -168,14 +168,14 @@ impl foca::Identity for Identity {
 }
 
 /// Whether a packet can be sent there: a port, and an address that is neither unspecified nor multicast nor broadcast.
-pub fn is_possible(address: SocketAddr) -> bool {
+pub(crate) fn is_possible(address: SocketAddr) -> bool {
     let ip = address.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
 /// `ip (16, IPv4 mapped) · port (2)`.
-pub fn pack_address(address: SocketAddr) -> [u8; 18] {
+pub(crate) fn pack_address(address: SocketAddr) -> [u8; 18] {
     let ip = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
@@ -187,7 +187,7 @@ pub fn pack_address(address: SocketAddr) -> [u8; 18] {
 }
 
 /// The opposite of [`pack_address`]; a mapped address comes out as IPv4.
-pub fn unpack_address(bytes: &[u8; 18]) -> SocketAddr {
+pub(crate) fn unpack_address(bytes: &[u8; 18]) -> SocketAddr {
     let octets: [u8; 16] = std::array::from_fn(|i| bytes[i]);
     let ip = Ipv6Addr::from(octets).to_canonical();
     SocketAddr::new(ip, u16::from_be_bytes([bytes[16], bytes[17]]))

@@ -23,9 +23,9 @@ use thiserror::Error;
 use super::text::{self, SECRET_LEN, Secret, TextError};
 
 /// What a sealed packet is longer than its body, bytes. A plain one takes less.
-pub const OVERHEAD: usize = SEALED_HEAD + TAG_LEN;
+pub(crate) const OVERHEAD: usize = SEALED_HEAD + TAG_LEN;
 /// Longest context, bytes.
-pub const MAX_CONTEXT: usize = 128;
+pub(crate) const MAX_CONTEXT: usize = 128;
 
 /// First byte of every packet.
 const VERSION: u8 = 1;

@@ -12,24 +12,24 @@
 
 mod agenda;
 pub mod codec;
-pub mod exchange;
-pub mod identity;
-pub mod keyring;
-pub mod node;
+pub(crate) mod exchange;
+pub(crate) mod identity;
+pub(crate) mod keyring;
+pub(crate) mod node;
 mod proofs;
-pub mod quarantine;
-pub mod record;
-pub mod records;
-pub mod refusals;
-pub mod replay;
+pub(crate) mod quarantine;
+pub(crate) mod record;
+pub(crate) mod records;
+pub(crate) mod refusals;
+pub(crate) mod replay;
 mod rumours;
 pub mod simulator;
-pub mod text;
-pub mod token;
-pub mod tuning;
-pub mod view;
+pub(crate) mod text;
+pub(crate) mod token;
+pub(crate) mod tuning;
+pub(crate) mod view;
 
 use std::time::Duration;
 
 /// A moment, as the time since some fixed one: a monotonic clock's, or a simulator's.
-pub type Time = Duration;
+pub(crate) type Time = Duration;

@@ -44,7 +44,7 @@ use observe::Observer;
 use words::Words;
 
 pub(super) use announcing::{ON_THE_WAY, put_record, take_record};
-pub use io::{Counters, Dropped, Packet};
+pub(crate) use io::{Counters, Dropped, Packet};
 
 /// Kind of a sealed packet: a datagram.
 pub const DATAGRAM: u8 = 1;

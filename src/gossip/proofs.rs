@@ -48,7 +48,7 @@ pub(super) struct Proofs(Vec<Waiting>);
 impl Proofs {
     /// Keeps an announcement until its member has answered; the newest of a run and a key stays. What to ask, unless it
     /// was asked a moment ago; `Err` if there is no place.
-    pub fn wait_for(
+    pub(super) fn wait_for(
         &mut self,
         held: Held,
         challenge: [u8; CHALLENGE_LEN],
@@ -73,7 +73,7 @@ impl Proofs {
     }
 
     /// What waited for the answer of a run to this challenge.
-    pub fn answered(
+    pub(super) fn answered(
         &mut self,
         run: &Identity,
         challenge: &[u8; CHALLENGE_LEN],
@@ -86,13 +86,13 @@ impl Proofs {
     }
 
     /// Lets go of what waits for a run and a key.
-    pub fn remove(&mut self, run: &Identity, agent: &[u8; PUBLIC_LEN]) {
+    pub(super) fn remove(&mut self, run: &Identity, agent: &[u8; PUBLIC_LEN]) {
         self.0
             .retain(|w| w.held.run != *run || w.held.agent != *agent);
     }
 
     /// What is to be asked again, and what was asked in vain.
-    pub fn look(&mut self, now: Time) -> (Vec<Question>, Vec<Held>) {
+    pub(super) fn look(&mut self, now: Time) -> (Vec<Question>, Vec<Held>) {
         let is_over = |w: &Waiting| now.saturating_sub(w.since) >= WITHIN;
         let over = self.0.extract_if(.., |waiting| is_over(waiting));
         let over = over.map(|waiting| waiting.held).collect();

@@ -75,7 +75,7 @@ impl Quarantine {
 
 /// Text in an announcement that fails a proxy which handles it.
 #[cfg(test)]
-pub const BUG: &str = "fails the tests' proxies";
+pub(crate) const BUG: &str = "fails the tests' proxies";
 
 /// Fails of an announcement with [`BUG`] in it.
 #[cfg(test)]

@@ -11,16 +11,16 @@ use super::identity::{MAX_EPOCH, is_possible, pack_address, unpack_address};
 use super::token::PUBLIC_LEN;
 
 /// Longest encoded announcement, bytes: record, token and signature together.
-pub const MAX_RECORD: usize = 512;
+pub(crate) const MAX_RECORD: usize = 512;
 /// Longest name of an agent and of a cluster, bytes.
-pub const MAX_NAME: usize = 64;
+pub(crate) const MAX_NAME: usize = 64;
 /// Longest zone and build version, bytes.
-pub const MAX_WORD: usize = 32;
+pub(crate) const MAX_WORD: usize = 32;
 /// Largest weight.
-pub const MAX_WEIGHT: u16 = 1000;
+pub(crate) const MAX_WEIGHT: u16 = 1000;
 /// Largest version in a run: a change each second for twelve days. A member that has used them up begins another run, so
 /// that no false word uses them up for good.
-pub const MAX_VERSION: u64 = 1 << 20;
+pub(crate) const MAX_VERSION: u64 = 1 << 20;
 
 /// How a service is, by its own agent's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

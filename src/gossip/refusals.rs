@@ -51,7 +51,7 @@ struct Known {
 
 impl Refusals {
     /// An announcement was refused.
-    pub fn note(
+    pub(super) fn note(
         &mut self,
         bytes: &[u8],
         why: RecordRefusal,
@@ -102,19 +102,19 @@ impl Refusals {
     }
 
     /// News of a member was accepted.
-    pub fn settle(&mut self, member: &[u8; 18]) {
+    pub(super) fn settle(&mut self, member: &[u8; 18]) {
         let of_it = |known: &&mut Known| known.member == *member;
         let all = self.known.iter_mut().filter(of_it);
         all.for_each(|known| known.stands = false);
     }
 
     /// What is to be told.
-    pub fn take(&mut self) -> Vec<Refused> {
+    pub(super) fn take(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.untold)
     }
 
     /// Members whose last announcement was refused, and why; sorted by address.
-    pub fn standing(&self, now: Time) -> Vec<(SocketAddr, RecordRefusal)> {
+    pub(super) fn standing(&self, now: Time) -> Vec<(SocketAddr, RecordRefusal)> {
         let standing = |known: &&Known| known.stands && known.is_recent(now);
         let known = self.known.iter().filter(standing);
         let mut all: Vec<(SocketAddr, Time, RecordRefusal)> = known

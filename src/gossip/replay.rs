@@ -23,7 +23,7 @@ type Key = [u8; 18];
 
 /// What is to be done with a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is new: apply it.
     Fresh,
     /// It was seen, or is too old to tell.
@@ -53,7 +53,7 @@ struct Waiting {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Contacts {
+pub(crate) struct Contacts {
     known: HashMap<Key, Contact>,
     /// Each run by itself, so that what a recorder plays of an old one does not take the place of the live one.
     waiting: HashMap<Identity, Waiting>,
@@ -64,7 +64,7 @@ pub struct Contacts {
 
 impl Contacts {
     /// Knows nobody, and at most `most` at a time.
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             known: HashMap::new(),
             waiting: HashMap::new(),
@@ -74,7 +74,7 @@ impl Contacts {
     }
 
     /// Judges a datagram and marks its number as seen.
-    pub fn judge(&mut self, sender: &Identity, sequence: u64, now: Time) -> Verdict {
+    pub(crate) fn judge(&mut self, sender: &Identity, sequence: u64, now: Time) -> Verdict {
         let Some(contact) = self.known.get_mut(&sender.key()) else {
             return Verdict::Unknown;
         };
@@ -91,7 +91,7 @@ impl Contacts {
 
     /// Keeps the body of an unknown run's datagram until it has echoed `challenge`. The challenge to send, unless the
     /// run was asked a moment ago: the newest body waits in place of the one before.
-    pub fn wait_for(
+    pub(crate) fn wait_for(
         &mut self,
         sender: Identity,
         body: &[u8],
@@ -129,7 +129,7 @@ impl Contacts {
 
     /// Takes an echo: the body that waited for it, if it is the right one. The echo's own number opens the window, behind
     /// which nothing is new.
-    pub fn confirm(
+    pub(crate) fn confirm(
         &mut self,
         sender: &Identity,
         sequence: u64,
@@ -169,17 +169,19 @@ impl Contacts {
     }
 
     /// The run in which a member has proved to be live.
-    pub fn run_of(&self, member: &Key) -> Option<u64> {
+    pub(crate) fn run_of(&self, member: &Key) -> Option<u64> {
         self.known.get(member).map(|contact| contact.epoch)
     }
 
     /// How many wait for their echo.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// How many are known.
-    pub fn known(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> usize {
         self.known.len()
     }
 

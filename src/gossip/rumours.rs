@@ -4,7 +4,7 @@ use super::records::RecordKey;
 
 /// Announcements that are told on, each a number of times; the least told first.
 #[derive(Debug, Default)]
-pub struct Rumours(Vec<Rumour>);
+pub(super) struct Rumours(Vec<Rumour>);
 
 #[derive(Debug)]
 struct Rumour {
@@ -14,7 +14,7 @@ struct Rumour {
 
 impl Rumours {
     /// Tells `key` on, `times` times from now.
-    pub fn add(&mut self, key: RecordKey, times: u8) {
+    pub(super) fn add(&mut self, key: RecordKey, times: u8) {
         self.0.retain(|rumour| rumour.key != key);
         let left = times;
         let place = self.0.partition_point(|rumour| rumour.left > left);
@@ -22,17 +22,17 @@ impl Rumours {
     }
 
     /// Whether nothing is to be told.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// How many are to be told.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Takes those that `fits` takes, the least told first, and counts them as told once more.
-    pub fn tell(&mut self, mut fits: impl FnMut(&RecordKey) -> bool) {
+    pub(super) fn tell(&mut self, mut fits: impl FnMut(&RecordKey) -> bool) {
         for rumour in &mut self.0 {
             if fits(&rumour.key) {
                 rumour.left -= 1;
@@ -43,7 +43,7 @@ impl Rumours {
     }
 
     /// Forgets all of them.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 /// Length of the keys and seeds, bytes.
-pub const SECRET_LEN: usize = 32;
+pub(crate) const SECRET_LEN: usize = 32;
 /// What the text of a gossip key begins with.
 pub(super) const KEY: &str = "lbproxy-key-1.";
 /// Of an operator's private key.
@@ -25,7 +25,7 @@ pub(super) const TOKEN: &str = "lbproxy-token-1.";
 /// The kinds that nobody may see.
 const SECRETS: [&str; 3] = [KEY, OPERATOR, TOKEN];
 /// What is shown for what a secret's prefix is followed by.
-pub const REDACTED: char = '…';
+pub(crate) const REDACTED: char = '…';
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -58,13 +58,13 @@ pub enum TextError {
 
 /// Whether a secret stands in this text, such as a key that was given in the place of its file's path. Nothing that
 /// holds one may be shown.
-pub fn holds_secret(text: &str) -> bool {
+pub(crate) fn holds_secret(text: &str) -> bool {
     SECRETS.iter().any(|kind| text.contains(kind))
 }
 
 /// Where the secret parts of a text are: what follows the prefix of a kind, to the end of the word. A word ends at
 /// white space, a quotation mark, a comma or a closing bracket, so that a key with a slip in it is still one.
-pub fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
         loop {
@@ -82,7 +82,7 @@ pub fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The text as it may be shown: of a secret only its kind is left, `lbproxy-key-1.…`.
-pub fn redacted(text: &str) -> Cow<'_, str> {
+pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut at = 0;
     for secret in secrets(text) {

@@ -24,24 +24,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use thiserror::Error;
 
-pub use sign::{
-    AgentCredential, Authority, CredentialError, OperatorKey, OperatorPublic, agent_id, is_proved,
-    mint, mint_with,
-};
+#[cfg(test)]
+pub(crate) use sign::CredentialError;
+pub use sign::{AgentCredential, Authority, OperatorKey, OperatorPublic, mint};
+pub(crate) use sign::{agent_id, is_proved, mint_with};
 
 use super::record::{MAX_NAME, MAX_WEIGHT};
 
 /// Length of a public key, bytes.
-pub const PUBLIC_LEN: usize = 32;
+pub(crate) const PUBLIC_LEN: usize = 32;
 /// Length of a signature, bytes.
-pub const SIGNATURE_LEN: usize = 64;
+pub(crate) const SIGNATURE_LEN: usize = 64;
 /// Most networks of a token.
-pub const MAX_CIDRS: usize = 8;
+pub(crate) const MAX_CIDRS: usize = 8;
 /// Longest token, bytes.
-pub const MAX_TOKEN: usize =
+pub(crate) const MAX_TOKEN: usize =
     PUBLIC_LEN + 1 + MAX_NAME + 1 + MAX_CIDRS * (1 + 16) + 2 + 8 + SIGNATURE_LEN;
 /// Most backends that a token can speak of.
-pub const MAX_BACKENDS: u16 = 10_000;
+pub(crate) const MAX_BACKENDS: u16 = 10_000;
 
 /// Bits of the further claims.
 const LABEL: u8 = 1;
@@ -49,7 +49,7 @@ const BACKENDS: u8 = 2;
 const AGENTS: u8 = 4;
 
 /// How long a token is good after its end, seconds, since clocks differ.
-pub const GRACE: u64 = 300;
+pub(crate) const GRACE: u64 = 300;
 
 /// First byte of an IPv6 network of prefix 0.
 const IPV6: u8 = 33;

@@ -15,15 +15,15 @@ use super::Time;
 /// 5), so that none is ever fragmented.
 pub const MAX_DATAGRAM: usize = 1232;
 /// How often news is told on.
-pub const SPREAD_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const SPREAD_EVERY: Duration = Duration::from_millis(200);
 /// How often the whole state is compared with another member's.
-pub const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// How many members news is told to at a time.
-pub const FANOUT: usize = 3;
+pub(crate) const FANOUT: usize = 3;
 /// How long a member that is down counts as one that is missed, and one that has left in order is remembered.
-pub const MISS_DOWN: Duration = Duration::from_secs(3600);
+pub(crate) const MISS_DOWN: Duration = Duration::from_secs(3600);
 /// How long a member that is down is remembered.
-pub const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
 /// Timers that are later than this say that this member does not keep up.
 const LATE: Duration = Duration::from_millis(200);
 /// For how long after the last late timer.
@@ -31,13 +31,13 @@ const LATE_FOR: Duration = Duration::from_secs(10);
 const MOST_PATIENCE: u32 = 8;
 
 /// How often a piece of news is told on among `members`.
-pub fn transmissions(members: usize) -> NonZeroU8 {
+pub(crate) fn transmissions(members: usize) -> NonZeroU8 {
     let digits = ((members + 1) as f64).log10().ceil();
     NonZeroU8::new((4.0 * digits) as u8).unwrap_or(NonZeroU8::MIN)
 }
 
 /// foca's configuration for a set of `members`, this one included.
-pub fn config(members: usize, patience: u32, packet: usize) -> Config {
+pub(crate) fn config(members: usize, patience: u32, packet: usize) -> Config {
     let log = (members.max(1) as f64).log10();
     let few = members <= 100;
     Config {
@@ -69,7 +69,7 @@ fn every(seconds: u64, members: usize) -> Option<PeriodicParams> {
 
 /// Whether this member keeps up with its own timers.
 #[derive(Debug)]
-pub struct Punctuality {
+pub(crate) struct Punctuality {
     patience: u32,
     last_late: Time,
 }
@@ -85,12 +85,12 @@ impl Default for Punctuality {
 
 impl Punctuality {
     /// By how much suspicions last longer: 1 to 8.
-    pub fn patience(&self) -> u32 {
+    pub(crate) fn patience(&self) -> u32 {
         self.patience
     }
 
     /// A timer ran `late`.
-    pub fn note(&mut self, late: Duration, now: Time) {
+    pub(crate) fn note(&mut self, late: Duration, now: Time) {
         if late > LATE {
             self.patience = (self.patience * 2).min(MOST_PATIENCE);
             self.last_late = now;
@@ -98,7 +98,7 @@ impl Punctuality {
     }
 
     /// Looks whether it keeps up again.
-    pub fn look(&mut self, now: Time) {
+    pub(crate) fn look(&mut self, now: Time) {
         if self.patience > 1 && now.saturating_sub(self.last_late) >= LATE_FOR {
             self.patience /= 2;
             self.last_late = now;

@@ -113,7 +113,7 @@ pub struct PeerSet {
 
 /// How a member and its set are, for status and metrics; published about once a second.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub(crate) struct Report {
     /// The set.
     pub set: Arc<PeerSet>,
     /// The moment of the report.
@@ -134,8 +134,6 @@ pub struct Report {
     pub joined: bool,
     /// Whether it says nothing for now, since somebody else uses its address.
     pub conflict: bool,
-    /// News that is still to be told.
-    pub rumours: usize,
     /// Members whose last announcement was refused here, and why; sorted by address.
     pub refused: Vec<(SocketAddr, RecordRefusal)>,
 }

@@ -19,9 +19,9 @@
 
 mod agenda;
 mod member;
-pub mod probe;
+pub(crate) mod probe;
 mod rounds;
-pub mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 
@@ -36,19 +36,19 @@ use crate::snapshot::publish::SessionOrder;
 use rounds::Rounds;
 
 /// Probes that run at a time; the others wait in line.
-pub const MAX_PROBES: usize = 256;
+pub(crate) const MAX_PROBES: usize = 256;
 /// Reports are looked at together, since a backend that dies is reported by every worker.
 const REPORT_DELAY: Duration = Duration::from_millis(5);
 /// The slow look at everything.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Where the orders for the sessions of backends go.
-pub type Orders = Arc<dyn Fn(SessionOrder) + Send + Sync>;
+pub(crate) type Orders = Arc<dyn Fn(SessionOrder) + Send + Sync>;
 
 /// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
 /// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true, or control's `raise_doubt`.
 /// At most `most_probes` run at a time. What becomes of sessions goes to `orders`.
-pub async fn run(
+pub(crate) async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: Arc<Notify>,
     most_probes: usize,

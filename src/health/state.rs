@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What a result changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It may be used again.
     Up,
     /// It is not to be used.
@@ -29,7 +29,7 @@ pub enum Change {
 
 /// Rise and fall of one backend under an active check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckState {
+pub(crate) struct CheckState {
     standing: Standing,
     /// Results in a row that speak against the standing.
     against: u32,
@@ -45,7 +45,7 @@ enum Standing {
 
 impl CheckState {
     /// A backend that is not checked yet: up, unless it is `down` from before.
-    pub fn new(down: bool) -> Self {
+    pub(crate) fn new(down: bool) -> Self {
         Self {
             standing: if down {
                 Standing::Down
@@ -57,17 +57,17 @@ impl CheckState {
     }
 
     /// Whether it is down.
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.standing == Standing::Down
     }
 
     /// Forgets the results of another check, but not where they led: a healthy backend stays so.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.against = 0;
     }
 
     /// A probe passed; `rise` in a row bring it up.
-    pub fn passed(&mut self, rise: u32) -> Option<Change> {
+    pub(crate) fn passed(&mut self, rise: u32) -> Option<Change> {
         if self.standing != Standing::Down {
             *self = Self {
                 standing: Standing::Up,
@@ -79,7 +79,7 @@ impl CheckState {
     }
 
     /// A probe failed; `fall` in a row take it down, and the first one if none ever passed.
-    pub fn failed(&mut self, fall: u32) -> Option<Change> {
+    pub(crate) fn failed(&mut self, fall: u32) -> Option<Change> {
         match self.standing {
             Standing::Unproven => self.turn(1, Standing::Down),
             Standing::Up => self.turn(fall, Standing::Down),
@@ -91,7 +91,7 @@ impl CheckState {
     }
 
     /// A live connection was refused: down at once, and what had passed so far counts no more.
-    pub fn refused(&mut self) -> Option<Change> {
+    pub(crate) fn refused(&mut self) -> Option<Change> {
         self.against = 0;
         if self.is_down() {
             return None;
@@ -117,7 +117,7 @@ impl CheckState {
 
 /// The trials of one backend that no check looks after.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrialState {
+pub(crate) struct TrialState {
     wait: Duration,
     phase: Phase,
 }
@@ -139,7 +139,7 @@ enum Phase {
 
 /// What is to be done for a refused backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub(crate) enum Deed {
     /// Grant a trial.
     Grant,
     /// Tell the pickers once more that a trial waits to be taken: one of them may have looked just before it was
@@ -159,7 +159,7 @@ impl Default for TrialState {
 impl TrialState {
     /// A live connection was refused. `waiting` says that the trial that is out has not been taken, so that this
     /// is not its result but that of a request that had begun before.
-    pub fn refused(&mut self, now: Instant, waiting: bool) {
+    pub(crate) fn refused(&mut self, now: Instant, waiting: bool) {
         match self.phase {
             Phase::Quiet => self.wait = FIRST_TRIAL,
             Phase::Granted { .. } if !waiting => self.wait = (self.wait * 2).min(LAST_TRIAL),
@@ -169,17 +169,17 @@ impl TrialState {
     }
 
     /// It takes connections again.
-    pub fn recovered(&mut self) {
+    pub(crate) fn recovered(&mut self) {
         *self = Self::default();
     }
 
     /// Whether it was never refused since it last recovered.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.phase == Phase::Quiet
     }
 
     /// When [`Self::tick`] has something to do.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Quiet => None,
             Phase::Waiting(due) => Some(due),
@@ -189,7 +189,7 @@ impl TrialState {
 
     /// Time has passed for a backend that is still refused; `waiting` says that the trial that is out has not been
     /// taken.
-    pub fn tick(&mut self, now: Instant, waiting: bool) -> Option<Deed> {
+    pub(crate) fn tick(&mut self, now: Instant, waiting: bool) -> Option<Deed> {
         let look = now + LOOK;
         match self.phase {
             Phase::Quiet => None,

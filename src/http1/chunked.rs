@@ -8,10 +8,10 @@ use super::Refusal;
 use super::field::{TOKEN, TrailerFate, VALUE, trailer_fate, trim};
 
 /// Bytes of chunk extensions in one body, the CR behind each included.
-pub const EXTENSION_BYTES: u32 = 4096;
+pub(crate) const EXTENSION_BYTES: u32 = 4096;
 
 /// Fields of a trailer section.
-pub const TRAILER_FIELDS: u32 = 64;
+pub(crate) const TRAILER_FIELDS: u32 = 64;
 
 /// Follows a chunked body through any cut of its bytes.
 #[derive(Debug)]

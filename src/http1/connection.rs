@@ -6,10 +6,10 @@ use super::field::{FieldName, TOKEN, list, trim};
 use super::head::Field;
 
 /// Elements of all Connection fields of a message, empty ones included: each is compared with every field.
-pub const CONNECTION_OPTIONS: usize = 64;
+pub(crate) const CONNECTION_OPTIONS: usize = 64;
 
 /// Protocols that a request may offer, and a 101 name.
-pub const UPGRADE_PROTOCOLS: usize = 8;
+pub(crate) const UPGRADE_PROTOCOLS: usize = 8;
 
 /// What the Upgrade fields of a request offer (RFC 9110 7.8).
 #[derive(Debug, Default, Clone, Copy)]

@@ -102,7 +102,7 @@ impl FieldName {
 
 /// What becomes of a trailer field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrailerFate {
+pub(crate) enum TrailerFate {
     /// It goes on.
     Kept,
     /// It stays behind: authentication, request modifiers, response control, how to read the content, what speaks for
@@ -113,7 +113,7 @@ pub enum TrailerFate {
 }
 
 /// What becomes of the trailer field `name`.
-pub fn trailer_fate(name: &[u8]) -> TrailerFate {
+pub(crate) fn trailer_fate(name: &[u8]) -> TrailerFate {
     const DROPPED: [&[u8]; 24] = [
         b"age",
         b"authorization",
@@ -169,19 +169,19 @@ fn folds(name: &[u8], lower: &[u8]) -> bool {
 }
 
 /// `tchar` of RFC 9110 5.6.2.
-pub const fn is_token_byte(b: u8) -> bool {
+pub(crate) const fn is_token_byte(b: u8) -> bool {
     matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
         | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
 /// Byte of a field value or a reason phrase (RFC 9110 5.5): HTAB, SP, VCHAR, obs-text.
-pub const fn is_value_byte(b: u8) -> bool {
+pub(crate) const fn is_value_byte(b: u8) -> bool {
     b == b'\t' || (b >= 0x20 && b != 0x7f)
 }
 
 /// Byte of a request target: visible ASCII but `#`, which would begin a fragment. Wider than RFC 3986, since
 /// browsers send `|`, `^`, `{` and `}` as they are.
-pub const fn is_target_byte(b: u8) -> bool {
+pub(crate) const fn is_target_byte(b: u8) -> bool {
     matches!(b, 0x21..=0x7e) && b != b'#'
 }
 
@@ -233,7 +233,7 @@ pub(super) fn value_run(buffer: &[u8]) -> usize {
 }
 
 /// The elements of a comma-separated list (RFC 9110 5.6.1), without their white space; empty ones are skipped.
-pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|b| *b == b',')
         .map(trim)
@@ -241,7 +241,7 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without SP and HTAB at both ends.
-pub fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }

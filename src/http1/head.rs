@@ -8,7 +8,7 @@ use super::Refusal;
 use super::field::{FieldName, TOKEN, trim, value_run};
 
 /// Empty lines that may stand before a request line (RFC 9112 2.2).
-pub const EMPTY_LINES: usize = 4;
+pub(crate) const EMPTY_LINES: usize = 4;
 
 /// Bounds of a head.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ impl Field {
 
 /// Field lines that go on, copied into a head: neighbours that stand in their buffer just as they would be written, and
 /// most do, in one piece.
-pub struct Copying<'b> {
+pub(crate) struct Copying<'b> {
     buffer: &'b [u8],
     /// The piece that is still to be copied.
     start: usize,
@@ -57,7 +57,7 @@ pub struct Copying<'b> {
 
 impl<'b> Copying<'b> {
     /// Nothing yet of the fields in `buffer`.
-    pub fn of(buffer: &'b [u8]) -> Self {
+    pub(crate) fn of(buffer: &'b [u8]) -> Self {
         Self {
             buffer,
             start: 0,
@@ -66,7 +66,7 @@ impl<'b> Copying<'b> {
     }
 
     /// The next field that goes on. [`Self::flush`] must follow before anything else is written.
-    pub fn push(&mut self, out: &mut Vec<u8>, field: &Field) {
+    pub(crate) fn push(&mut self, out: &mut Vec<u8>, field: &Field) {
         let (start, end) = (
             field.start as usize,
             (field.value_start + field.value_len) as usize,
@@ -92,7 +92,7 @@ impl<'b> Copying<'b> {
     }
 
     /// Writes what is still to be written.
-    pub fn flush(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.buffer[self.start..self.end]);
         self.start = self.end;
     }
@@ -204,7 +204,7 @@ fn blanks(buffer: &[u8]) -> usize {
 }
 
 /// Length of the empty lines that `buffer` begins with, as far as more than [`EMPTY_LINES`] of them.
-pub fn empty_lines(buffer: &[u8]) -> usize {
+pub(crate) fn empty_lines(buffer: &[u8]) -> usize {
     let lines = buffer.chunks_exact(2).take(EMPTY_LINES + 1);
     2 * lines.take_while(|line| *line == b"\r\n").count()
 }

@@ -108,12 +108,12 @@
 //! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy, and
 //! `claims` those by which a stranger could pass for somebody else.
 
-pub mod body;
-pub mod chunked;
+pub(crate) mod body;
+pub(crate) mod chunked;
 mod claims;
-pub mod connection;
-pub mod field;
-pub mod head;
+pub(crate) mod connection;
+pub(crate) mod field;
+pub(crate) mod head;
 pub mod request;
 pub mod response;
 

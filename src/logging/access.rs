@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The sink cannot be used.
 #[derive(Debug, Error)]
-pub enum AccessLogError {
+pub(crate) enum AccessLogError {
     /// The file cannot be opened for appending.
     #[error("cannot open the access log {}: {cause}", path.display())]
     Open {
@@ -69,7 +69,7 @@ enum Command {
 
 /// The control plane's hold on the writing thread.
 #[derive(Debug)]
-pub struct AccessLogWriter {
+pub(crate) struct AccessLogWriter {
     queue: SyncSender<Vec<u8>>,
     commands: Sender<Command>,
     done: Receiver<()>,
@@ -78,7 +78,10 @@ pub struct AccessLogWriter {
 
 impl AccessLogWriter {
     /// Opens the sink and starts the thread.
-    pub fn start(log: &AccessLog, metrics: Arc<ProcessMetrics>) -> Result<Self, AccessLogError> {
+    pub(crate) fn start(
+        log: &AccessLog,
+        metrics: Arc<ProcessMetrics>,
+    ) -> Result<Self, AccessLogError> {
         Self::start_with(Sink::open(log)?, metrics)
     }
 
@@ -111,26 +114,26 @@ impl AccessLogWriter {
     }
 
     /// What a worker writes through.
-    pub fn sender(&self) -> LogSender {
+    pub(crate) fn sender(&self) -> LogSender {
         LogSender::new(self.queue.clone(), self.metrics.clone())
     }
 
     /// Opens the file again by its name, after somebody renamed the one that is open. If that fails, the old one
     /// goes on.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.order(Command::Reopen);
     }
 
     /// Goes over to another sink, or none; on an error the old one goes on. Lines that wait in the queue go to the
     /// new one.
-    pub fn switch(&self, log: &AccessLog) -> Result<(), AccessLogError> {
+    pub(crate) fn switch(&self, log: &AccessLog) -> Result<(), AccessLogError> {
         self.order(Command::Switch(Sink::open(log)?));
         Ok(())
     }
 
     /// Writes what is queued, stops the thread and waits for it, at most for `bound`. False if it had not finished
     /// by then. Senders that are still about drop their lines from then on, and count them.
-    pub fn close(self, bound: Duration) -> bool {
+    pub(crate) fn close(self, bound: Duration) -> bool {
         self.order(Command::Close);
         self.done.recv_timeout(bound).is_ok()
     }

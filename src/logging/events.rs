@@ -45,11 +45,11 @@ use queue::Queue;
 use text::Fields;
 
 /// How long the end of the process waits for a stderr that takes nothing.
-pub const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// It can be done once in a process.
     #[error("the event log is already set up")]
     Already,
@@ -60,7 +60,7 @@ pub enum StartError {
 
 /// Changes the level and the format of the running log.
 #[derive(Clone)]
-pub struct EventLog {
+pub(crate) struct EventLog {
     level: reload::Handle<LevelFilter, Registry>,
     style: Arc<Style>,
     queue: Queue,
@@ -71,7 +71,7 @@ impl EventLog {
     ///
     /// # Errors
     /// It was set up before, or has nothing to write to.
-    pub fn start(
+    pub(crate) fn start(
         level: LogLevel,
         format: LogFormat,
         metrics: Arc<ProcessMetrics>,
@@ -95,20 +95,20 @@ impl EventLog {
     }
 
     /// Changes the least level that is written, at once and for all threads.
-    pub fn set_level(&self, level: LogLevel) {
+    pub(crate) fn set_level(&self, level: LogLevel) {
         // Fails only when the subscriber is gone, and then there is no log to change.
         let _ = self.level.reload(filter(level));
     }
 
     /// Changes how records look, at once and for all threads.
-    pub fn set_format(&self, format: LogFormat) {
+    pub(crate) fn set_format(&self, format: LogFormat) {
         self.style
             .json
             .store(format == LogFormat::Json, Ordering::Relaxed);
     }
 
     /// Waits until all events so far are written, at most for [`LAST_WORDS`]; whether they are.
-    pub fn flush(&self) -> bool {
+    pub(crate) fn flush(&self) -> bool {
         self.queue.flush(LAST_WORDS)
     }
 }
@@ -121,7 +121,7 @@ impl fmt::Debug for EventLog {
 
 /// Writes a line to stderr as the process ends: waits for it at most for [`LAST_WORDS`], so that a stderr that nobody
 /// reads keeps no process alive.
-pub fn last_words(text: &str) {
+pub(crate) fn last_words(text: &str) {
     let line = format!("{}\n", text.trim_end());
     let (done, written) = sync_channel(1);
     let write = move || {

@@ -3,5 +3,5 @@
 //! Both can be changed while the process runs. Nobody who has a line to write waits for
 //! a file or a pipe: each has a bounded queue and a thread of its own.
 
-pub mod access;
-pub mod events;
+pub(crate) mod access;
+pub(crate) mod events;

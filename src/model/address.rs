@@ -44,7 +44,7 @@ pub enum AddressError {
 }
 
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes with the terminating zero (unix(7)).
-pub const MAX_SOCKET_PATH: usize = 107;
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 /// A Unix socket, by the absolute path of its file; written `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

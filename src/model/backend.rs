@@ -20,13 +20,13 @@ use super::address::BackendAddress;
 /// The active check failed.
 pub const CHECK_DOWN: u8 = 1;
 /// A live connection could not be made.
-pub const REFUSED: u8 = 2;
+pub(crate) const REFUSED: u8 = 2;
 /// The name never resolved; there is nowhere to connect to.
-pub const UNRESOLVED: u8 = 4;
+pub(crate) const UNRESOLVED: u8 = 4;
 /// One live request may try a refused backend.
-pub const TRIAL: u8 = 8;
+pub(crate) const TRIAL: u8 = 8;
 /// Came by the peer set and waits for the check's first verdict; always with [`CHECK_DOWN`].
-pub const JOINING: u8 = 16;
+pub(crate) const JOINING: u8 = 16;
 
 /// How far a doubt of the peer set has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 //! live state that belongs to an identity and outlives every generation of the configuration
 //! ([`backend::Backend`], [`cluster::ClusterState`]).
 
-pub mod address;
-pub mod backend;
-pub mod cluster;
-pub mod page;
-pub mod settings;
-pub mod signal;
-pub mod units;
+pub(crate) mod address;
+pub(crate) mod backend;
+pub(crate) mod cluster;
+pub(crate) mod page;
+pub(crate) mod settings;
+pub(crate) mod signal;
+pub(crate) mod units;

@@ -36,7 +36,7 @@ const NAMES: [(i32, &str); 30] = [
 ];
 
 /// `SIGTERM`; `signal 40` for one without a name.
-pub fn signal_name(number: i32) -> Cow<'static, str> {
+pub(crate) fn signal_name(number: i32) -> Cow<'static, str> {
     let known = NAMES.iter().find(|(known, _)| *known == number);
     known.map_or_else(
         || Cow::Owned(format!("signal {number}")),

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// Why a text is not a duration or a size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum UnitError {
+pub(crate) enum UnitError {
     /// Nothing, or no digit where a number begins.
     #[error("it does not begin with a number")]
     NoNumber,
@@ -54,7 +54,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"1d"` and sums such as `"1m30s"`.
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut rest = text;
     let mut allowed = &DURATION_UNITS[..];
     let mut total: u64 = 0;
@@ -77,7 +77,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// `"512B"`, `"64KiB"`, `"10MiB"`, `"1TiB"`; also decimal, `"64KB"`. In bytes.
-pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     let (number, unit, behind) = split_part(text)?;
     let (_, factor) = SIZE_UNITS
         .iter()
@@ -89,7 +89,7 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 }
 
 /// The duration as the file would write it, in whole milliseconds: `1m30s`.
-pub fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if rest == 0 {
         return "0s".to_owned();
@@ -105,7 +105,7 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 /// The size as the file would write it, in the largest binary unit that needs no fraction: `64KiB`.
-pub fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     let (unit, factor) = SIZE_UNITS[..4]
         .iter()
         .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))

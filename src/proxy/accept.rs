@@ -44,7 +44,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// A listener as it runs on one worker.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     /// Of its bound sockets.
     pub id: u64,
     /// The newest generation that lists it, and its place there. A removed listener keeps its last one, so that what
@@ -80,7 +80,7 @@ impl Running {
     }
 
     /// The generation that a new request or connection sees, and the listener's place in it.
-    pub fn view(&self, worker: &Worker) -> (Held, usize) {
+    pub(crate) fn view(&self, worker: &Worker) -> (Held, usize) {
         self.follow(&worker.snapshot());
         let view = self.view.borrow();
         (Rc::clone(&view.0), view.1)
@@ -95,7 +95,7 @@ impl Running {
     }
 
     /// Whether connections of it must end after their request.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.get().is_some()
     }
 
@@ -115,7 +115,7 @@ impl Running {
 }
 
 /// A connection from a client, counted until this is dropped.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The socket.
     pub stream: Conn,
     /// What the connection holds beside the socket.
@@ -123,7 +123,7 @@ pub struct Accepted {
 }
 
 /// What a client connection holds beside its socket.
-pub struct ClientGuard {
+pub(crate) struct ClientGuard {
     /// The other side; a peer over a Unix socket has no address.
     pub peer: Option<SocketAddr>,
     /// The listener.
@@ -139,12 +139,12 @@ pub struct ClientGuard {
 
 impl ClientGuard {
     /// The listener's sheet of this worker, under the name that the listener had when the connection came.
-    pub fn sheet(&self) -> &ListenerSheet {
+    pub(crate) fn sheet(&self) -> &ListenerSheet {
         self.metrics.sheet(self.worker as usize)
     }
 
     /// The listener's name when the connection came.
-    pub fn listener_name(&self) -> &str {
+    pub(crate) fn listener_name(&self) -> &str {
         &self.metrics.name
     }
 }
@@ -197,7 +197,7 @@ impl Drop for Counted {
 }
 
 /// A connection on its way to another worker.
-pub struct Handed {
+pub(crate) struct Handed {
     stream: Unwatched,
     peer: Option<SocketAddr>,
     pub(super) listener: u64,

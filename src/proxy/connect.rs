@@ -25,7 +25,7 @@ static EXHAUSTED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The backend refused, or cannot be reached.
     Unreachable,
     /// It did not answer in time.
@@ -43,7 +43,7 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.
-pub async fn connect(
+pub(crate) async fn connect(
     worker: &Worker,
     session: &Session,
     picked: &Picked,
@@ -88,8 +88,8 @@ pub async fn connect(
             return Ok(Upstream {
                 stream,
                 address: address.clone(),
-                descriptor,
-                passage,
+                _descriptor: descriptor,
+                _passage: passage,
             });
         }
         Ok(Err(DialError::Local(error))) => {

@@ -22,17 +22,17 @@ use crate::transport::{room, socket, stream};
 pub const SMALL_READ: usize = 16 << 10;
 /// What one direction of a connection may keep of what the other side has not taken, if that takes what it said it
 /// would.
-pub const KEPT: usize = 64 << 10;
+pub(crate) const KEPT: usize = 64 << 10;
 /// The largest read, and about what both directions of a connection together keep at the very most. Bulk costs 290 ms
 /// of CPU a GB with 512 KiB, 261 with 640 KiB and no less with 1 MiB (medians on one machine).
 pub const LARGEST_READ: usize = 640 << 10;
 /// How long a worker reads no more than [`KEPT`] at a time after a sink took less than it said it would.
 const CAUTION_MS: u64 = 1000;
 /// Bytes that one connection moves in one direction before others have their turn.
-pub const TURN: usize = 2 << 20;
+pub(crate) const TURN: usize = 2 << 20;
 
 /// Slices of one vectored write.
-pub const MOST_PARTS: usize = 6;
+pub(crate) const MOST_PARTS: usize = 6;
 
 /// A connection that bytes are moved over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -85,7 +85,7 @@ impl Stream for Conn {
 
 /// How large the next read of one direction is.
 #[derive(Debug, Clone, Copy)]
-pub struct ReadSize(u32);
+pub(crate) struct ReadSize(u32);
 
 impl Default for ReadSize {
     fn default() -> Self {
@@ -95,7 +95,7 @@ impl Default for ReadSize {
 
 impl ReadSize {
     /// Bytes to read for `sink`, at most `most`.
-    pub fn next(self, sink: &impl Stream, most: usize) -> usize {
+    pub(crate) fn next(self, sink: &impl Stream, most: usize) -> usize {
         let size = (self.0 as usize).min(most);
         if size <= KEPT {
             size
@@ -105,7 +105,7 @@ impl ReadSize {
     }
 
     /// Learns from a read of `read` bytes (of `asked`) that was written whole, or was not.
-    pub fn learn(&mut self, asked: usize, read: usize, whole: bool) {
+    pub(crate) fn learn(&mut self, asked: usize, read: usize, whole: bool) {
         if !whole {
             self.0 = SMALL_READ as u32;
         } else if read == asked {
@@ -115,19 +115,19 @@ impl ReadSize {
 }
 
 /// The largest read that one direction may make into `scratch` bytes while the rest of its connection keeps `kept`.
-pub fn largest_read(scratch: usize, kept: usize) -> usize {
+pub(crate) fn largest_read(scratch: usize, kept: usize) -> usize {
     scratch.saturating_sub(kept).max(SMALL_READ).min(scratch)
 }
 
 /// How large a worker's reads may be.
 #[derive(Debug, Default)]
-pub struct Reads {
+pub(crate) struct Reads {
     careful_until: Cell<u64>,
 }
 
 impl Reads {
     /// The largest read at `now`, in the worker's milliseconds.
-    pub fn largest(&self, now: u64) -> usize {
+    pub(crate) fn largest(&self, now: u64) -> usize {
         if now < self.careful_until.get() {
             KEPT
         } else {
@@ -138,7 +138,7 @@ impl Reads {
     /// Learns what one direction of a connection keeps after a call that moved its bytes. More than a read of [`KEPT`]
     /// with a head before it, which nothing was promised for, means that the kernel is short of memory, for all
     /// connections alike.
-    pub fn learn(&self, kept: usize, now: u64) {
+    pub(crate) fn learn(&self, kept: usize, now: u64) {
         if kept > 2 * KEPT {
             self.careful_until.set(now + CAUTION_MS);
         }
@@ -148,18 +148,18 @@ impl Reads {
 /// Sees whether a peer takes what the system holds for it: a socket becomes writable again only when a good part of its
 /// queue has gone, which a slow reader may need minutes for.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Backlog(usize);
+pub(crate) struct Backlog(usize);
 
 impl Backlog {
     /// Whether there is less than at the last look.
-    pub fn has_shrunk(&mut self, sink: &impl Stream) -> bool {
+    pub(crate) fn has_shrunk(&mut self, sink: &impl Stream) -> bool {
         let before = std::mem::replace(&mut self.0, sink.send_queue());
         self.0 < before
     }
 }
 
 /// Appends to a buffer that a connection keeps. A large one grows by what comes: doubling could hold twice its limit.
-pub fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
     if buffer.capacity() - buffer.len() < bytes.len() && buffer.len() >= SMALL_READ {
         buffer.reserve_exact(bytes.len().max(SMALL_READ));
     }

@@ -12,7 +12,7 @@ pub type Held = Rc<Arc<Snapshot>>;
 
 /// A backend that was picked, and the request's place in its load. The load ends when this is dropped.
 #[derive(Debug)]
-pub struct Picked {
+pub(crate) struct Picked {
     held: Held,
     cluster: u32,
     endpoint: u32,
@@ -20,7 +20,7 @@ pub struct Picked {
 
 impl Picked {
     /// Counts one request or session on the endpoint.
-    pub fn new(held: &Held, cluster: usize, endpoint: usize) -> Self {
+    pub(crate) fn new(held: &Held, cluster: usize, endpoint: usize) -> Self {
         let picked = Self {
             held: Rc::clone(held),
             cluster: cluster as u32,
@@ -31,27 +31,22 @@ impl Picked {
     }
 
     /// The generation.
-    pub fn snapshot(&self) -> &Snapshot {
+    pub(crate) fn snapshot(&self) -> &Snapshot {
         &self.held
     }
 
     /// The cluster.
-    pub fn cluster(&self) -> &Cluster {
+    pub(crate) fn cluster(&self) -> &Cluster {
         &self.held.clusters[self.cluster as usize]
     }
 
     /// The endpoint.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.cluster().endpoints[self.endpoint as usize]
     }
 
-    /// Place among the cluster's members.
-    pub fn index(&self) -> u32 {
-        self.endpoint
-    }
-
     /// Lets go of the generation but keeps the load: for what lasts longer than a request.
-    pub fn detach(self) -> Detached {
+    pub(crate) fn detach(self) -> Detached {
         let backend = Arc::clone(&self.endpoint().backend);
         backend.start();
         Detached { backend }
@@ -66,7 +61,7 @@ impl Drop for Picked {
 
 /// A session's place in a backend's load, without a generation.
 #[derive(Debug)]
-pub struct Detached {
+pub(crate) struct Detached {
     backend: Arc<Backend>,
 }
 

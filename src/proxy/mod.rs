@@ -6,16 +6,16 @@
 //!
 //! Nothing here imports the control plane.
 
-pub mod accept;
-pub mod connect;
+pub(crate) mod accept;
+pub(crate) mod connect;
 mod crowd;
-pub mod flow;
-pub mod http;
-pub mod load;
-pub mod passages;
-pub mod pool;
-pub mod record;
-pub mod relay;
-pub mod sessions;
-pub mod tcp;
-pub mod worker;
+pub(crate) mod flow;
+pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod passages;
+pub(crate) mod pool;
+pub(crate) mod record;
+pub(crate) mod relay;
+pub(crate) mod sessions;
+pub(crate) mod tcp;
+pub(crate) mod worker;

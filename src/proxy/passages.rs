@@ -13,7 +13,7 @@ use crate::transport::conn::EndName;
 
 /// The connections of TCP sessions to this machine, of all workers.
 #[derive(Debug, Default)]
-pub struct Passages {
+pub(crate) struct Passages {
     /// How often a session has passed this process, by the local address of its newest connection.
     depths: Mutex<HashMap<EndName, usize>>,
     /// Entries, so that nobody waits for the lock while there are none.
@@ -22,14 +22,14 @@ pub struct Passages {
 
 /// One such connection, noted until this is dropped.
 #[derive(Debug)]
-pub struct Passage {
+pub(crate) struct Passage {
     all: Arc<Passages>,
     local: EndName,
 }
 
 impl Passages {
     /// How often the session of the client whose end `peer` tells has passed this process already.
-    pub fn depth_of(&self, peer: impl FnOnce() -> Option<EndName>) -> usize {
+    pub(crate) fn depth_of(&self, peer: impl FnOnce() -> Option<EndName>) -> usize {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;
         }
@@ -39,7 +39,7 @@ impl Passages {
     }
 
     /// Notes the local address of a connection that is about to be made.
-    pub fn note(self: &Arc<Self>, local: EndName, depth: usize) -> Passage {
+    pub(crate) fn note(self: &Arc<Self>, local: EndName, depth: usize) -> Passage {
         let mut depths = self.depths.lock().unwrap_or_else(PoisonError::into_inner);
         depths.insert(local.clone(), depth);
         self.count.store(depths.len(), Ordering::Relaxed);

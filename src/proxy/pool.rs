@@ -18,15 +18,15 @@ use crate::transport::stream::is_quiet;
 
 /// A connection to a backend, with what it counts as.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// The socket.
     pub stream: Conn,
     /// Where it leads: a name may have moved on since.
     pub address: SocketAddress,
     /// Its place in the descriptor budget.
-    pub descriptor: Descriptor,
+    pub _descriptor: Descriptor,
     /// That of a TCP session which may come back to this process.
-    pub passage: Option<Passage>,
+    pub _passage: Option<Passage>,
 }
 
 #[derive(Debug)]
@@ -38,14 +38,14 @@ struct Idle {
 
 /// The pool. Times are milliseconds of the worker's table.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     idle: HashMap<u64, Vec<Idle>, RandomState>,
 }
 
 impl Pool {
     /// The connection to `backend` that was used last, if it is alive and leads to `address`.
     /// `used_since`: at the earliest then.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         backend: u64,
         address: &SocketAddress,
@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// Keeps a connection to `backend` until `until`; returns it if there are `most` already.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         backend: u64,
         upstream: Upstream,
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Drops what is too old, what its backend has closed, and what `departed` says is no longer wanted.
-    pub fn sweep(&mut self, now: u64, departed: impl Fn(u64) -> bool) {
+    pub(crate) fn sweep(&mut self, now: u64, departed: impl Fn(u64) -> bool) {
         self.idle.retain(|backend, connections| {
             if departed(*backend) {
                 return false;
@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Whether nothing rests here.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.idle.is_empty()
     }
 }
@@ -133,8 +133,8 @@ mod tests {
         let upstream = Upstream {
             stream,
             address: address.clone(),
-            descriptor,
-            passage: None,
+            _descriptor: descriptor,
+            _passage: None,
         };
         assert!(pool.put(1, upstream, 0, 1000, 1).is_none());
         let upstream = pool.take(1, &address, 10, 0).expect("it is quiet");

@@ -14,7 +14,7 @@ use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::outcome::Reason;
 
 /// How a TCP session ended.
-pub struct SessionOutcome {
+pub(crate) struct SessionOutcome {
     started: Instant,
     connect: Option<Duration>,
     /// Cluster, once it is known.
@@ -30,7 +30,7 @@ pub struct SessionOutcome {
 
 impl SessionOutcome {
     /// Of a session that begins.
-    pub fn new(started: Instant) -> Self {
+    pub(crate) fn new(started: Instant) -> Self {
         Self {
             started,
             connect: None,
@@ -44,13 +44,13 @@ impl SessionOutcome {
     }
 
     /// Notes the backend that is tried.
-    pub fn tries(&mut self, picked: &Picked) {
+    pub(crate) fn tries(&mut self, picked: &Picked) {
         self.attempts += 1;
         self.backend = Some(Arc::clone(picked.endpoint().backend.label()));
     }
 
     /// Notes that the backend was reached.
-    pub fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.connect = Some(self.started.elapsed());
     }
 
@@ -61,7 +61,7 @@ impl SessionOutcome {
     }
 
     /// Counts and logs the session.
-    pub fn record(self, client: &ClientGuard, worker: &Worker) {
+    pub(crate) fn record(self, client: &ClientGuard, worker: &Worker) {
         if let Some(reason) = self.reason {
             client.sheet().rejected[reason.index()].increment();
         }
@@ -159,7 +159,7 @@ fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
 }
 
 /// Counts and logs an exchange that ended with `status`.
-pub fn record_exchange(
+pub(crate) fn record_exchange(
     exchange: &Exchange,
     client: &ClientGuard,
     worker: &Worker,

@@ -11,7 +11,7 @@ use super::flow::{Pending, ReadSize, Stream, TURN, largest_read};
 
 /// How a joined pair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayEnd {
+pub(crate) enum RelayEnd {
     /// Both sides ended in order.
     Closed,
     /// The client broke off.
@@ -22,7 +22,7 @@ pub enum RelayEnd {
 
 /// The state of a joined pair.
 #[derive(Debug, Default)]
-pub struct Relay {
+pub(crate) struct Relay {
     up: Direction,
     down: Direction,
 }
@@ -53,7 +53,7 @@ enum Phase {
 
 impl Relay {
     /// With bytes that were read already: `up` from the client, `down` from the backend.
-    pub fn with_early(up: &[u8], down: &[u8]) -> Self {
+    pub(crate) fn with_early(up: &[u8], down: &[u8]) -> Self {
         let mut relay = Self::default();
         relay.up.kept.push(up);
         relay.down.kept.push(down);
@@ -61,27 +61,27 @@ impl Relay {
     }
 
     /// Bytes from the client that were read before the two were joined and wait for the backend.
-    pub fn early_up(&self) -> u64 {
+    pub(crate) fn early_up(&self) -> u64 {
         self.up.kept.len() as u64
     }
 
     /// Bytes given to the backend so far.
-    pub fn bytes_up(&self) -> u64 {
+    pub(crate) fn bytes_up(&self) -> u64 {
         self.up.bytes
     }
 
     /// Bytes given to the client so far.
-    pub fn bytes_down(&self) -> u64 {
+    pub(crate) fn bytes_down(&self) -> u64 {
         self.down.bytes
     }
 
     /// What the fuller direction keeps of what was read and not taken yet.
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.up.kept.len().max(self.down.kept.len())
     }
 
     /// Moves what can be moved. `moved` says whether anything was.
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut impl Stream,

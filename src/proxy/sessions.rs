@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::telemetry::outcome::Reason;
 
 /// Between two walks of the table.
-pub const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// A tick that comes so late says that the worker, or the machine, stood still.
 const LATE: Duration = Duration::from_millis(200);
@@ -39,7 +39,7 @@ pub enum Fired {
 
 /// What a connection would lose if it were closed: those that lose less are evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rest {
+pub(crate) enum Rest {
     /// Nothing: it waits for its client.
     Whole,
     /// The beginning of a request whose head is not whole.
@@ -50,7 +50,7 @@ pub enum Rest {
 
 /// The table of one worker.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     epoch: Instant,
     now: Cell<u64>,
     /// The earlier of a slot's deadline and end of drain, apart from the slots so that a walk touches little.
@@ -127,7 +127,7 @@ impl Default for Sessions {
 
 impl Sessions {
     /// An empty table.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             epoch: Instant::now(),
             now: Cell::new(0),
@@ -140,28 +140,28 @@ impl Sessions {
     }
 
     /// Milliseconds since the worker started, as of the last tick or [`Self::tell_time`].
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.now.get()
     }
 
     /// A time that has passed however old the one was that a deadline counts from.
-    pub fn past(&self) -> u64 {
+    pub(crate) fn past(&self) -> u64 {
         self.now.get().saturating_sub(TICK.as_millis() as u64)
     }
 
     /// Takes an exact time that was read anyway.
-    pub fn tell_time(&self, now: Instant) {
+    pub(crate) fn tell_time(&self, now: Instant) {
         self.now
             .set(now.saturating_duration_since(self.epoch).as_millis() as u64);
     }
 
     /// Connections open now.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.get()
     }
 
     /// A slot for a connection of the listening sockets `listener`.
-    pub fn enter(self: &Rc<Self>, listener: u64) -> Session {
+    pub(crate) fn enter(self: &Rc<Self>, listener: u64) -> Session {
         let slot = Slot::new(listener);
         let index = match self.free.borrow_mut().pop() {
             Some(index) => {
@@ -186,7 +186,7 @@ impl Sessions {
     }
 
     /// Walks the table for ever; one task of the worker.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut put_off = false;
@@ -227,7 +227,7 @@ impl Sessions {
     }
 
     /// Ends the connections that stand on `listener` (or on any) in `after` at the latest, and wakes those at rest.
-    pub fn drain_listener(&self, listener: Option<u64>, after: Duration) {
+    pub(crate) fn drain_listener(&self, listener: Option<u64>, after: Duration) {
         let end = self.after(after);
         self.drain(|slot| {
             let concerned = listener.is_none_or(|id| slot.listener == id);
@@ -240,7 +240,7 @@ impl Sessions {
 
     /// Wakes those that have rested longest to end, at most `most` of them: of `listener`, or of any; those with half a
     /// head after the others. Returns how many.
-    pub fn evict(&self, listener: Option<u64>, most: usize) -> usize {
+    pub(crate) fn evict(&self, listener: Option<u64>, most: usize) -> usize {
         let mut slots = self.slots.borrow_mut();
         // The largest on top: what is the last to end of those that were found.
         let mut oldest = BinaryHeap::with_capacity(most + 1);
@@ -264,7 +264,7 @@ impl Sessions {
     }
 
     /// Ends what stands on one of `backends` (sorted ids) in `after` at the latest.
-    pub fn drain_backends(&self, backends: &[u64], after: Duration) {
+    pub(crate) fn drain_backends(&self, backends: &[u64], after: Duration) {
         let end = self.after(after);
         self.drain(|slot| {
             if slot.backend_end != NEVER && backends.binary_search(&slot.backend).is_err() {
@@ -282,7 +282,7 @@ impl Sessions {
 
     /// Ends the sessions on `backend` in `after`; `None`: an earlier order no longer holds. What is no session yet
     /// follows when it becomes one.
-    pub fn end_sessions(&self, backend: u64, after: Option<Duration>, why: Reason) {
+    pub(crate) fn end_sessions(&self, backend: u64, after: Option<Duration>, why: Reason) {
         let end = after.map_or(NEVER, |after| self.after(after));
         let mut due = self.due.borrow_mut();
         for (slot, due) in self.slots.borrow_mut().iter_mut().zip(due.iter_mut()) {
@@ -313,14 +313,14 @@ impl Sessions {
 
 /// One connection's slot; free again when dropped.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     table: Rc<Sessions>,
     index: u32,
 }
 
 impl Session {
     /// Remembers whom to wake. Once for each task is enough, since a task keeps its waker.
-    pub fn register(&self, cx: &Context<'_>) {
+    pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut slots = self.table.slots.borrow_mut();
         let slot = &mut slots[self.index as usize];
         if slot.waker.is_none() {
@@ -329,12 +329,12 @@ impl Session {
     }
 
     /// Sets the deadline `after` from now, in place of the one before.
-    pub fn set_deadline(&self, after: Duration) {
+    pub(crate) fn set_deadline(&self, after: Duration) {
         self.set_deadline_at(self.table.now().saturating_add(after.as_millis() as u64));
     }
 
     /// Sets the deadline in the table's milliseconds, in place of the one before.
-    pub fn set_deadline_at(&self, at: u64) {
+    pub(crate) fn set_deadline_at(&self, at: u64) {
         let index = self.index as usize;
         let slot = &mut self.table.slots.borrow_mut()[index];
         slot.deadline = at;
@@ -343,21 +343,21 @@ impl Session {
     }
 
     /// What woke the connection, if the table did; taken.
-    pub fn take_fired(&self) -> Option<Fired> {
+    pub(crate) fn take_fired(&self) -> Option<Fired> {
         self.table.slots.borrow_mut()[self.index as usize]
             .fired
             .take()
     }
 
     /// Ready when the table has fired.
-    pub fn poll_fired(&self, cx: &Context<'_>) -> Poll<Fired> {
+    pub(crate) fn poll_fired(&self, cx: &Context<'_>) -> Poll<Fired> {
         self.register(cx);
         self.take_fired().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Whether the connection waits for its client: one wholly at rest is woken by a drain, and evicted when room is
     /// needed; one that has half a head is evicted after those.
-    pub fn set_rest(&self, rest: Rest) {
+    pub(crate) fn set_rest(&self, rest: Rest) {
         let slot = &mut self.table.slots.borrow_mut()[self.index as usize];
         if slot.rest != rest {
             (slot.rest, slot.rests_since) = (rest, self.table.now());
@@ -365,7 +365,7 @@ impl Session {
     }
 
     /// The backend it stands on; 0 for none.
-    pub fn set_backend(&self, backend: u64) {
+    pub(crate) fn set_backend(&self, backend: u64) {
         let index = self.index as usize;
         let slot = &mut self.table.slots.borrow_mut()[index];
         slot.backend = backend;
@@ -376,12 +376,12 @@ impl Session {
     }
 
     /// From now on it is a session.
-    pub fn begin_session(&self) {
+    pub(crate) fn begin_session(&self) {
         self.change(|slot, _| slot.is_session = true, Duration::ZERO);
     }
 
     /// Why it was drained.
-    pub fn drained_for(&self) -> Reason {
+    pub(crate) fn drained_for(&self) -> Reason {
         let slot = &self.table.slots.borrow()[self.index as usize];
         let by_order = slot.session_end != NEVER && slot.session_end == slot.drain_end();
         slot.session_why
@@ -390,7 +390,7 @@ impl Session {
     }
 
     /// Ends the connection in `after` at the latest, unless it moves on to another backend before.
-    pub fn drain_backend(&self, after: Duration) {
+    pub(crate) fn drain_backend(&self, after: Duration) {
         self.change(
             |slot, end| slot.backend_end = slot.backend_end.min(end),
             after,
@@ -398,7 +398,7 @@ impl Session {
     }
 
     /// Ends the connection in `after` at the latest.
-    pub fn drain(&self, after: Duration) {
+    pub(crate) fn drain(&self, after: Duration) {
         self.change(
             |slot, end| slot.listener_end = slot.listener_end.min(end),
             after,
@@ -413,12 +413,12 @@ impl Session {
     }
 
     /// The table's time.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.table.now()
     }
 
     /// See [`Sessions::past`].
-    pub fn past(&self) -> u64 {
+    pub(crate) fn past(&self) -> u64 {
         self.table.past()
     }
 }

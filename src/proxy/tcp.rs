@@ -22,7 +22,7 @@ use crate::telemetry::outcome::{Reason, RetryReason};
 use crate::transport::conn::{Conn, EndName};
 
 /// Serves one connection of a tcp listener.
-pub async fn serve(accepted: Accepted, worker: Rc<Worker>) {
+pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) {
     let Accepted { mut stream, client } = accepted;
     let mut outcome = SessionOutcome::new(Instant::now());
     let (held, place) = client.running.view(&worker);

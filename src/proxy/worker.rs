@@ -30,7 +30,6 @@ use crate::balance::Random;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::access_log::LogSender;
-use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::memory::give_back;
 
@@ -41,11 +40,9 @@ const SPARE_EXCHANGES: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What all workers share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The current generation.
     pub publisher: Arc<Publisher>,
-    /// Counters of the process.
-    pub process: Arc<ProcessMetrics>,
     /// Told when a backend's health changed under live traffic.
     pub health_reports: Arc<Notify>,
     /// The descriptor budget.
@@ -73,7 +70,7 @@ struct Peer {
 }
 
 /// One worker. Lives on its thread and never leaves it.
-pub struct Worker {
+pub(crate) struct Worker {
     /// From 0.
     pub index: usize,
     /// What is shared.
@@ -105,7 +102,7 @@ pub struct Worker {
 }
 
 /// The threads of the data plane.
-pub struct Workers {
+pub(crate) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -115,9 +112,8 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime could not be made.
-    pub fn start(
+    pub(crate) fn start(
         publisher: Arc<Publisher>,
-        process: Arc<ProcessMetrics>,
         health_reports: Arc<Notify>,
         descriptors: Arc<Descriptors>,
         logs: Vec<LogSender>,
@@ -133,7 +129,6 @@ impl Workers {
             .collect();
         let shared = Arc::new(Shared {
             publisher,
-            process,
             health_reports,
             descriptors,
             id: process_id(&Random::new(seed(logs.len()))),
@@ -172,18 +167,13 @@ impl Workers {
         Ok(Self { shared, threads })
     }
 
-    /// What the workers share.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// From now on every HTTP response says that its connection closes, so that clients move elsewhere.
-    pub fn announce_close(&self) {
+    pub(crate) fn announce_close(&self) {
         self.shared.closing.store(true, Ordering::Release);
     }
 
     /// Begins the drain: listeners close, connections at rest close, the others are given `drain_timeout`.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.announce_close();
         self.shared.draining.store(true, Ordering::Release);
         for worker in 0..self.threads.len() {
@@ -192,7 +182,7 @@ impl Workers {
     }
 
     /// Whether every worker has ended.
-    pub fn have_ended(&self) -> bool {
+    pub(crate) fn have_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 }
@@ -218,7 +208,7 @@ impl Worker {
     }
 
     /// The newest generation.
-    pub fn snapshot(&self) -> Held {
+    pub(crate) fn snapshot(&self) -> Held {
         let held = self.snapshot.borrow();
         if held.generation == self.shared.publisher.generation() {
             return Rc::clone(&held);
@@ -230,27 +220,27 @@ impl Worker {
     }
 
     /// Whether clients are to be told that their connection closes.
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.shared.closing.load(Ordering::Relaxed)
     }
 
     /// Whether the process is ending.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
     /// A backend's health changed under live traffic: the control plane must look.
-    pub fn report_health(&self) {
+    pub(crate) fn report_health(&self) {
         self.shared.health_reports.notify_one();
     }
 
     /// An exchange to use, made only if none is spare.
-    pub fn spare_exchange(&self) -> Box<Exchange> {
+    pub(crate) fn spare_exchange(&self) -> Box<Exchange> {
         self.spare.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Gives an exchange back.
-    pub fn return_exchange(&self, mut exchange: Box<Exchange>) {
+    pub(crate) fn return_exchange(&self, mut exchange: Box<Exchange>) {
         exchange.clear();
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_EXCHANGES {
@@ -259,12 +249,12 @@ impl Worker {
     }
 
     /// A slot to use, if one is spare.
-    pub fn spare_slot(&self) -> Option<Box<dyn Slot>> {
+    pub(crate) fn spare_slot(&self) -> Option<Box<dyn Slot>> {
         self.spare_slots.borrow_mut().pop()
     }
 
     /// Gives an empty slot back.
-    pub fn return_slot(&self, slot: Box<dyn Slot>) {
+    pub(crate) fn return_slot(&self, slot: Box<dyn Slot>) {
         let mut spare = self.spare_slots.borrow_mut();
         if spare.len() < SPARE_EXCHANGES {
             spare.push(slot);

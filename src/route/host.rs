@@ -8,10 +8,10 @@ use std::io::Write;
 use std::net::Ipv6Addr;
 
 /// As much of a host as is compared; no name is longer.
-pub const HOST_BYTES: usize = 256;
+pub(crate) const HOST_BYTES: usize = 256;
 
 /// The form of `host`, which has no port; it is put into `room`.
-pub fn canonical<'r>(host: &[u8], room: &'r mut [u8; HOST_BYTES]) -> &'r [u8] {
+pub(crate) fn canonical<'r>(host: &[u8], room: &'r mut [u8; HOST_BYTES]) -> &'r [u8] {
     if let Some(address) = literal(host) {
         let mut rest = room.as_mut_slice();
         // The longest has 47 bytes.

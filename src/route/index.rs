@@ -36,7 +36,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Indexes all rules.
-    pub fn new<T>(rules: &[Rule<T>]) -> Self {
+    pub(super) fn new<T>(rules: &[Rule<T>]) -> Self {
         let mut exact: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut under: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut any = Vec::new();
@@ -74,7 +74,7 @@ impl Index {
 
     /// The first rule whose host and path match and that `holds`. Rules are asked in ascending order (among at most
     /// [`LISTS`] lists at a time).
-    pub fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> LookUp {
+    pub(super) fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> LookUp {
         let mut search = Search {
             holds,
             found: None,

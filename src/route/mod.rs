@@ -7,12 +7,12 @@
 //!
 //! The control plane builds a table for each listener of a generation; workers read it.
 
-pub mod host;
+pub(crate) mod host;
 mod index;
 mod normal;
 mod prefixes;
-pub mod rule;
-pub mod table;
+pub(crate) mod rule;
+pub(crate) mod table;
 
 use std::net::IpAddr;
 

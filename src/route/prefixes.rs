@@ -33,7 +33,7 @@ struct Prefix {
 
 impl Prefixes {
     /// From prefixes and their rules.
-    pub fn new(rules: BTreeMap<Cow<'_, [u8]>, Vec<u32>>) -> Self {
+    pub(super) fn new(rules: BTreeMap<Cow<'_, [u8]>, Vec<u32>>) -> Self {
         let mut lengths: Vec<usize> = rules.keys().map(|text| text.len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
@@ -75,7 +75,7 @@ impl Prefixes {
     }
 
     /// Calls `each` with the rules of every prefix of `path`, longest first.
-    pub fn of<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
+    pub(super) fn of<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
         let mut next = None;
         search(&self.lengths, |length| {
             let start = path.get(..length);

@@ -5,13 +5,13 @@
 //! Clusters that did not change are shared between generations. The last reference is dropped by the control
 //! plane, never by a worker.
 
-pub mod clients;
+pub(crate) mod clients;
 mod cluster;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod pause;
-pub mod publish;
-pub mod registry;
+pub(crate) mod pause;
+pub(crate) mod publish;
+pub(crate) mod registry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -33,7 +33,7 @@ use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
 use crate::transport::listen::BoundSockets;
 
-pub use cluster::Healthy;
+pub(crate) use cluster::Healthy;
 
 /// One generation.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A pause has ended when nothing had to wait for so long.
-pub const CALM: Duration = Duration::from_secs(5);
+pub(crate) const CALM: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use crate::telemetry::outcome::Reason;
 
 /// What the control plane wants of the sessions on a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionOrder {
+pub(crate) struct SessionOrder {
     /// Id of the backend.
     pub backend: u64,
     /// End them so long from now; `None`: an earlier order no longer holds.
@@ -27,7 +27,7 @@ pub struct SessionOrder {
 
 /// Holds the current snapshot.
 #[derive(Debug)]
-pub struct Publisher {
+pub(crate) struct Publisher {
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
     workers: Box<[Notify]>,
@@ -37,7 +37,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts with `first` for `workers` workers.
-    pub fn new(first: Arc<Snapshot>, workers: usize) -> Self {
+    pub(crate) fn new(first: Arc<Snapshot>, workers: usize) -> Self {
         Self {
             generation: AtomicU64::new(first.generation),
             current: ArcSwap::new(first),
@@ -47,18 +47,18 @@ impl Publisher {
     }
 
     /// Generation of the current snapshot.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
     /// The current snapshot.
-    pub fn current(&self) -> Arc<Snapshot> {
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
     /// Makes `next` the current snapshot, wakes every worker and returns the one before, which the caller keeps
     /// until nobody else holds it.
-    pub fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
+    pub(crate) fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
         let generation = next.generation;
         let before = self.current.swap(next);
         self.generation.store(generation, Ordering::Release);
@@ -69,7 +69,7 @@ impl Publisher {
     }
 
     /// Gives every worker an order.
-    pub fn order(&self, order: SessionOrder) {
+    pub(crate) fn order(&self, order: SessionOrder) {
         for (orders, worker) in self.orders.iter().zip(&self.workers) {
             let mut orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
             orders.insert(order.backend, order);
@@ -78,18 +78,18 @@ impl Publisher {
     }
 
     /// Takes what `worker` was ordered.
-    pub fn take_orders(&self, worker: usize) -> HashMap<u64, SessionOrder> {
+    pub(crate) fn take_orders(&self, worker: usize) -> HashMap<u64, SessionOrder> {
         let orders = self.orders[worker].lock();
         std::mem::take(&mut *orders.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits for a publication or an order that `worker` has not been told of. Cancel-safe.
-    pub async fn changed(&self, worker: usize) {
+    pub(crate) async fn changed(&self, worker: usize) {
         self.workers[worker].notified().await;
     }
 
     /// Wakes `worker` though nothing was published.
-    pub fn wake(&self, worker: usize) {
+    pub(crate) fn wake(&self, worker: usize) {
         self.workers[worker].notify_one();
     }
 }

@@ -20,9 +20,9 @@ use super::metrics::ProcessMetrics;
 use super::outcome::Reason;
 
 /// Longest `uri` in bytes of the request.
-pub const MAX_URI: usize = 8 << 10;
+pub(crate) const MAX_URI: usize = 8 << 10;
 /// Longest other text.
-pub const MAX_TEXT: usize = 1 << 10;
+pub(crate) const MAX_TEXT: usize = 1 << 10;
 /// End of the year 9999, beyond which RFC 3339 has no words for a clock that is wrong.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 /// A batch of this size is handed over at once.
@@ -32,7 +32,7 @@ const BATCH: usize = 36 << 10;
 
 /// What is written about one request or session, in the order of the fields; `None` and empty texts are left out.
 #[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// When it ended.
     pub time: SystemTime,
     /// Name of the listener.
@@ -82,7 +82,7 @@ pub struct Record<'a> {
 }
 
 /// Appends `record` as one line with its line end.
-pub fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
+pub(crate) fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
     let time = record.time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
     append(
@@ -250,7 +250,7 @@ fn escape_code(out: &mut Vec<u8>, code: u16) {
 
 /// What a worker holds to write the access log.
 #[derive(Debug)]
-pub struct LogSender {
+pub(crate) struct LogSender {
     batch: Vec<u8>,
     queue: SyncSender<Vec<u8>>,
     metrics: Arc<ProcessMetrics>,
@@ -258,7 +258,7 @@ pub struct LogSender {
 
 impl LogSender {
     /// Hands batches to `queue`; each holds whole lines.
-    pub fn new(queue: SyncSender<Vec<u8>>, metrics: Arc<ProcessMetrics>) -> Self {
+    pub(crate) fn new(queue: SyncSender<Vec<u8>>, metrics: Arc<ProcessMetrics>) -> Self {
         Self {
             batch: Vec::new(),
             queue,
@@ -267,7 +267,7 @@ impl LogSender {
     }
 
     /// Appends one line; hands the batch over when it is large.
-    pub fn write(&mut self, record: &Record<'_>) {
+    pub(crate) fn write(&mut self, record: &Record<'_>) {
         if self.batch.capacity() == 0 {
             self.batch.reserve_exact(BATCH);
         }
@@ -277,13 +277,8 @@ impl LogSender {
         }
     }
 
-    /// Whether there are lines that [`Self::flush`] would hand over.
-    pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
-    }
-
     /// Hands over what there is; a worker does so when it has nothing else to do, or once in a while. Never waits.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }
@@ -309,7 +304,7 @@ impl Drop for LogSender {
 }
 
 /// Lines of a batch.
-pub fn lines(batch: &[u8]) -> u64 {
+pub(crate) fn lines(batch: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', batch).count() as u64
 }
 

@@ -50,10 +50,10 @@ impl<const N: usize> std::ops::Index<usize> for Counters<N> {
 }
 
 /// Upper bounds in seconds: 0.5 ms, doubling with a midpoint, the last at 60 s.
-pub const LATENCY_BOUNDS: [f64; BOUNDS] = latency_bounds();
+pub(crate) const LATENCY_BOUNDS: [f64; BOUNDS] = latency_bounds();
 
 /// Buckets of a histogram: one for each bound, and one above them.
-pub const BUCKETS: usize = BOUNDS + 1;
+pub(crate) const BUCKETS: usize = BOUNDS + 1;
 
 const BOUNDS: usize = 35;
 

@@ -22,7 +22,7 @@ use super::counters::{BUCKETS, HistogramTotal, LATENCY_BOUNDS};
 
 /// A form of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Prometheus text, version 0.0.4.
     Text,
     /// OpenMetrics 1.0.
@@ -32,7 +32,7 @@ pub enum Format {
 impl Format {
     /// The form that an Accept field prefers; 0.0.4 unless OpenMetrics is named and no less wanted (RFC 9110
     /// 12.5.1, weights only).
-    pub fn accepted(accept: Option<&str>) -> Self {
+    pub(crate) fn accepted(accept: Option<&str>) -> Self {
         let (mut open, mut text) = (0.0f32, 0.0f32);
         for range in accept.unwrap_or("").split(',') {
             let mut parts = range.split(';').map(str::trim);
@@ -55,7 +55,7 @@ impl Format {
     }
 
     /// The Content-Type.
-    pub const fn content_type(self) -> &'static str {
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -64,10 +64,10 @@ impl Format {
 }
 
 /// Labels of one series: names that are fixed, values that are escaped here.
-pub type Labels<'a> = &'a [(&'static str, &'a str)];
+pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// The text of the families that `gather` writes. An error is one that `gather` made.
-pub fn encode(
+pub(crate) fn encode(
     format: Format,
     gather: impl Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static,
 ) -> Result<String, fmt::Error> {
@@ -106,14 +106,14 @@ where
 
 /// Where families are written, each once.
 #[derive(Debug)]
-pub struct Families<'a> {
+pub(crate) struct Families<'a> {
     encoder: DescriptorEncoder<'a>,
     format: Format,
 }
 
 impl Families<'_> {
     /// A counter; `name` bears no `_total`, which is added.
-    pub fn counter(
+    pub(crate) fn counter(
         &mut self,
         name: &str,
         help: &str,
@@ -134,7 +134,7 @@ impl Families<'_> {
     }
 
     /// A gauge.
-    pub fn gauge(
+    pub(crate) fn gauge(
         &mut self,
         name: &str,
         help: &str,
@@ -150,7 +150,7 @@ impl Families<'_> {
     }
 
     /// A histogram over [`LATENCY_BOUNDS`].
-    pub fn histogram(
+    pub(crate) fn histogram(
         &mut self,
         name: &str,
         help: &str,
@@ -172,14 +172,14 @@ enum Form {
 
 /// The series of one counter or gauge; each set of labels comes once.
 #[derive(Debug)]
-pub struct Series<'a> {
+pub(crate) struct Series<'a> {
     encoder: MetricEncoder<'a>,
     form: Form,
 }
 
 impl Series<'_> {
     /// A whole number.
-    pub fn put(&mut self, labels: Labels<'_>, value: u64) -> fmt::Result {
+    pub(crate) fn put(&mut self, labels: Labels<'_>, value: u64) -> fmt::Result {
         let form = self.form;
         with_labels(&mut self.encoder, labels, |e| match form {
             Form::Counter => e.encode_counter::<NoLabelSet, _, u64>(&value, None),
@@ -188,7 +188,7 @@ impl Series<'_> {
     }
 
     /// Any number.
-    pub fn put_float(&mut self, labels: Labels<'_>, value: f64) -> fmt::Result {
+    pub(crate) fn put_float(&mut self, labels: Labels<'_>, value: f64) -> fmt::Result {
         let form = self.form;
         with_labels(&mut self.encoder, labels, |e| match form {
             Form::Counter => e.encode_counter::<NoLabelSet, _, u64>(&value, None),
@@ -199,13 +199,13 @@ impl Series<'_> {
 
 /// The series of one histogram family.
 #[derive(Debug)]
-pub struct Histograms<'a> {
+pub(crate) struct Histograms<'a> {
     encoder: MetricEncoder<'a>,
 }
 
 impl Histograms<'_> {
     /// One histogram: buckets, count and sum. The count is that of the buckets, so they agree at all times.
-    pub fn put(&mut self, labels: Labels<'_>, total: &HistogramTotal) -> fmt::Result {
+    pub(crate) fn put(&mut self, labels: Labels<'_>, total: &HistogramTotal) -> fmt::Result {
         let bounds = LATENCY_BOUNDS.into_iter().chain([f64::INFINITY]);
         let mut buckets = [(0.0, 0); BUCKETS];
         for (bucket, filled) in buckets.iter_mut().zip(bounds.zip(total.buckets)) {

@@ -192,7 +192,7 @@ impl BackendMetrics {
 /// What the process counts beside the traffic; written by the control plane and by the log writer, and by a
 /// worker that drops a log line.
 #[derive(Debug, Default)]
-pub struct ProcessMetrics {
+pub(crate) struct ProcessMetrics {
     /// Access-log lines that found the queue full.
     pub access_log_dropped: SharedCounter,
     /// Events of the proxy itself that found their queue full.
@@ -213,7 +213,7 @@ pub struct ProcessMetrics {
 
 /// How what the peer set proposes is used.
 #[derive(Debug, Default)]
-pub struct PeerSetMetrics {
+pub(crate) struct PeerSetMetrics {
     /// Whether the last good set still stands in for the real one.
     pub stale: std::sync::atomic::AtomicBool,
     refused: std::sync::Mutex<Vec<(&'static str, u64)>>,
@@ -221,7 +221,7 @@ pub struct PeerSetMetrics {
 
 impl PeerSetMetrics {
     /// Records that are not used, by reason.
-    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn refused(&self) -> Vec<(&'static str, u64)> {
         let refused = self.refused.lock();
         refused
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -229,7 +229,7 @@ impl PeerSetMetrics {
     }
 
     /// Says how many were not used so far.
-    pub fn set_refused(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
+    pub(crate) fn set_refused(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
         let refused = self.refused.lock();
         let mut refused = refused.unwrap_or_else(std::sync::PoisonError::into_inner);
         refused.clear();
@@ -239,16 +239,16 @@ impl PeerSetMetrics {
 
 /// A counter that several threads add to; for what is rare.
 #[derive(Debug, Default)]
-pub struct SharedCounter(std::sync::atomic::AtomicU64);
+pub(crate) struct SharedCounter(std::sync::atomic::AtomicU64);
 
 impl SharedCounter {
     /// Adds.
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The number so far.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -6,12 +6,12 @@
 //! [`outcome`] is the record of one finished request or session, [`access_log`] writes it as a line, [`readiness`]
 //! says whether the process wants traffic, [`seldom`] bounds lines of the log that outsiders can bring about.
 
-pub mod access_log;
+pub(crate) mod access_log;
 #[cfg(test)]
 pub(crate) mod capture;
-pub mod counters;
-pub mod exposition;
-pub mod metrics;
-pub mod outcome;
-pub mod readiness;
-pub mod seldom;
+pub(crate) mod counters;
+pub(crate) mod exposition;
+pub(crate) mod metrics;
+pub(crate) mod outcome;
+pub(crate) mod readiness;
+pub(crate) mod seldom;

@@ -5,22 +5,22 @@
 
 /// Declares an enum whose variants have fixed label texts, and the list of them.
 macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $text:literal,)+ }) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident { $($(#[$doc:meta])* $variant:ident => $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
             /// Every value, in the order of the declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The label text.
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
             /// Place in [`Self::ALL`].
-            pub const fn index(self) -> usize {
+            pub(crate) const fn index(self) -> usize {
                 self as usize
             }
         }
@@ -30,7 +30,7 @@ macro_rules! labels {
 labels! {
     /// Why the proxy answered itself, or ended a connection without an answer: the label `reason` of
     /// `lbproxy_rejected_total` and a field of the access log.
-    Reason {
+    pub Reason {
         /// 400: a request that is not well formed; the more exact reasons below have their own label.
         Malformed => "malformed",
         /// 400: a line that ends in a bare LF, or a bare CR.
@@ -120,7 +120,7 @@ labels! {
 
 labels! {
     /// Label `reason` of `lbproxy_backend_errors_total`.
-    BackendError {
+    pub BackendError {
         /// No connection.
         Connect => "connect",
         /// No answer, or a silence in it, for too long.
@@ -134,7 +134,7 @@ labels! {
 
 labels! {
     /// Label `reason` of `lbproxy_retries_total`.
-    RetryReason {
+    pub(crate) RetryReason {
         /// A connection that could not be made.
         Connect => "connect",
         /// A connection that ended before the answer began.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// A stage of the life of the process; it only ever goes forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The listeners are not up yet.
     Starting,
     /// Takes traffic.
@@ -16,7 +16,7 @@ pub enum Stage {
 
 impl Stage {
     /// The word of `/readyz` and the status.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
@@ -27,7 +27,7 @@ impl Stage {
 
 /// The stage that the process is in.
 #[derive(Debug)]
-pub struct Readiness(AtomicU8);
+pub(crate) struct Readiness(AtomicU8);
 
 impl Default for Readiness {
     fn default() -> Self {
@@ -37,7 +37,7 @@ impl Default for Readiness {
 
 impl Readiness {
     /// The stage now.
-    pub fn get(&self) -> Stage {
+    pub(crate) fn get(&self) -> Stage {
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Starting,
             1 => Stage::Ready,
@@ -46,7 +46,7 @@ impl Readiness {
     }
 
     /// Goes forward to `stage`; a stage that is past does not come back.
-    pub fn advance(&self, stage: Stage) {
+    pub(crate) fn advance(&self, stage: Stage) {
         self.0.fetch_max(stage as u8, Ordering::AcqRel);
     }
 }

@@ -33,7 +33,7 @@ const FOR_BACKENDS: usize = 32;
     "the limit of open files is {limit}, and at least {needed} are needed: {own} for the proxy itself, {reserve} in \
      reserve, {LEAST_CONNECTIONS} for connections; raise it (ulimit -n, LimitNOFILE), or set fewer `workers`"
 )]
-pub struct TooFew {
+pub(crate) struct TooFew {
     limit: usize,
     needed: usize,
     own: usize,
@@ -42,7 +42,7 @@ pub struct TooFew {
 
 /// The budget of connections, shared by all workers.
 #[derive(Debug)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     /// What the process may open.
     total: usize,
     /// For connections and sockets that listen.
@@ -54,7 +54,7 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// Raises the soft limit to the hard one and budgets what it gives.
-    pub fn raise() -> Self {
+    pub(crate) fn raise() -> Self {
         let before = getrlimit(Resource::Nofile);
         let _ = setrlimit(
             Resource::Nofile,
@@ -82,7 +82,7 @@ impl Descriptors {
     ///
     /// # Errors
     /// Too little is left.
-    pub fn take_off_own(&self, open: usize, workers: usize) -> Result<(), TooFew> {
+    pub(crate) fn take_off_own(&self, open: usize, workers: usize) -> Result<(), TooFew> {
         let own = open + workers * OF_A_WORKER + STILL_TO_COME;
         let needed = own + LEAST_RESERVE + LEAST_CONNECTIONS;
         let limit = self.total;
@@ -108,7 +108,7 @@ impl Descriptors {
     ///
     /// # Errors
     /// Too little would be left.
-    pub fn carry(&self, listening: usize) -> Result<(), TooFew> {
+    pub(crate) fn carry(&self, listening: usize) -> Result<(), TooFew> {
         let room = self.room.load(Ordering::Relaxed);
         if listening + LEAST_CONNECTIONS <= room {
             return Ok(());
@@ -124,7 +124,7 @@ impl Descriptors {
     }
 
     /// Connections, clients' and backends' together, that there may be.
-    pub fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.room
             .load(Ordering::Relaxed)
             .saturating_sub(ours::count())
@@ -132,49 +132,49 @@ impl Descriptors {
 
     /// Connections of health checks that there may be at a time: half of the reserve, so that they neither stop while
     /// clients hold all else nor take what files and the admin server need.
-    pub fn for_checks(&self) -> usize {
+    pub(crate) fn for_checks(&self) -> usize {
         (self.reserve.load(Ordering::Relaxed) / 2).max(1)
     }
 
     /// Connections of the admin server that there may be at a time: a quarter of the reserve.
-    pub fn for_admin(&self) -> usize {
+    pub(crate) fn for_admin(&self) -> usize {
         (self.reserve.load(Ordering::Relaxed) / 4).max(1)
     }
 
     /// Whether a client may still be accepted: some room is left for the backends of those that are here already, and
     /// `reserved` descriptors for others.
-    pub fn has_room(&self, reserved: usize) -> bool {
+    pub(crate) fn has_room(&self, reserved: usize) -> bool {
         let limit = self.limit();
         let used = self.used.load(Ordering::Relaxed);
         used + 2 + limit / FOR_BACKENDS + reserved <= limit
     }
 
     /// Whether so many are in use that listeners must leave each other room.
-    pub fn is_scarce(&self) -> bool {
+    pub(crate) fn is_scarce(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.limit() / 2
     }
 
     /// Counts one connection to a backend until the returned value is dropped; `None` at the limit.
-    pub fn take_for_backend(self: &Arc<Self>) -> Option<Descriptor> {
+    pub(crate) fn take_for_backend(self: &Arc<Self>) -> Option<Descriptor> {
         (self.used.load(Ordering::Relaxed) < self.limit()).then(|| self.take())
     }
 
     /// Counts one connection until the returned value is dropped.
-    pub fn take(self: &Arc<Self>) -> Descriptor {
+    pub(crate) fn take(self: &Arc<Self>) -> Descriptor {
         self.used.fetch_add(1, Ordering::Relaxed);
         Descriptor(Arc::clone(self))
     }
 }
 
 /// Descriptors that this process has open.
-pub fn open() -> usize {
+pub(crate) fn open() -> usize {
     // One of them is the listing itself. Without /proc, a guess.
     std::fs::read_dir("/proc/self/fd").map_or(64, |listed| listed.count().saturating_sub(1))
 }
 
 /// One counted connection.
 #[derive(Debug)]
-pub struct Descriptor(Arc<Descriptors>);
+pub(crate) struct Descriptor(Arc<Descriptors>);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {

@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there is no connection, by whose fault it is.
 #[derive(Debug, thiserror::Error)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// The backend refused, or cannot be reached.
     #[error("{0}")]
     Backend(#[source] io::Error),
@@ -69,7 +69,7 @@ fn has_source(address: SocketAddr) -> bool {
 ///
 /// # Errors
 /// What the system said, by whose fault it is.
-pub async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
+pub(crate) async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
     match address {
         SocketAddress::Ip(address) => connect_tcp(socket_for(*address)?, *address).await,
         SocketAddress::Unix(address) => connect_unix(unix_socket()?, address).await,
@@ -99,7 +99,7 @@ async fn connect_unix(socket: Socket, address: &UnixAddress) -> Result<Conn, Dia
 /// A socket that is not connected yet, but whose end has a name: who accepts its connection knows that name before the
 /// connection is made.
 #[derive(Debug)]
-pub enum NamedSocket {
+pub(crate) enum NamedSocket {
     /// To this address, which is of this machine.
     Tcp(TcpSocket, SocketAddr),
     /// To a Unix socket.
@@ -108,7 +108,7 @@ pub enum NamedSocket {
 
 impl NamedSocket {
     /// A socket for `address`, and the name of its end. `None` if `address` is not this machine's, or no name is to be had.
-    pub fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
+    pub(crate) fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
         match address {
             SocketAddress::Ip(address) => {
                 let socket = socket_for(*address).ok()?;
@@ -130,7 +130,7 @@ impl NamedSocket {
     ///
     /// # Errors
     /// Likewise.
-    pub async fn connect(self) -> Result<Conn, DialError> {
+    pub(crate) async fn connect(self) -> Result<Conn, DialError> {
         match self {
             Self::Tcp(socket, address) => connect_tcp(socket, address).await,
             Self::Unix(socket, address) => connect_unix(socket, &address).await,

@@ -25,7 +25,7 @@ use super::unix::{self, Access, SocketFile};
 use crate::model::address::{BindAddress, ListenAddress, SocketAddress, UnixAddress};
 
 /// Connections that the kernel keeps ready to be accepted, for each worker; the system may lower it.
-pub const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// An address could not be bound.
 #[derive(Debug, Error)]
@@ -129,7 +129,7 @@ impl BoundSockets {
 ///
 /// # Errors
 /// The address and what the system said.
-pub fn bind_one(
+pub(crate) fn bind_one(
     address: &BindAddress,
     access: Access,
     backlog: i32,
@@ -254,7 +254,7 @@ enum Watched {
 }
 
 /// A connection, and the address of who made it, which a Unix socket does not tell.
-pub type Incoming = (Conn, Option<SocketAddr>);
+pub(crate) type Incoming = (Conn, Option<SocketAddr>);
 
 impl Acceptor {
     /// The next connection. Cancel-safe.

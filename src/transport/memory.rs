@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 
 /// Returns free memory to the system.
-pub fn give_back() {
+pub(crate) fn give_back() {
     // Other libraries than glibc either return memory by themselves or have no such call.
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim may be called at any time from any thread (malloc_trim(3)); it takes a number and touches

@@ -1,13 +1,13 @@
 //! L2: sockets. Listening ([`listen`], [`ours`], [`unix`]), dialling ([`dial`]), what comes of both ([`conn`]), reading
 //! and writing ([`stream`]), options of a connection ([`socket`]) and what the process has of the system: descriptors ([`descriptors`]) and memory ([`memory`]).
 
-pub mod conn;
-pub mod descriptors;
-pub mod dial;
-pub mod listen;
-pub mod memory;
-pub mod ours;
-pub mod room;
-pub mod socket;
-pub mod stream;
-pub mod unix;
+pub(crate) mod conn;
+pub(crate) mod descriptors;
+pub(crate) mod dial;
+pub(crate) mod listen;
+pub(crate) mod memory;
+pub(crate) mod ours;
+pub(crate) mod room;
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod unix;

@@ -29,14 +29,14 @@ fn ours() -> MutexGuard<'static, Vec<Entry>> {
 
 /// One listening socket of this process; forgotten when this is dropped, which must not be before it is closed.
 #[derive(Debug)]
-pub struct Ours(Option<u64>);
+pub(crate) struct Ours(Option<u64>);
 
 impl Ours {
     /// Remembers a socket that is bound to `address`.
     ///
     /// # Errors
     /// It has no number.
-    pub fn remember(
+    pub(crate) fn remember(
         socket: impl AsFd,
         address: SocketAddr,
         both_families: bool,
@@ -52,7 +52,7 @@ impl Ours {
     }
 
     /// Counts a socket whose address nothing overlaps with.
-    pub fn count() -> Self {
+    pub(crate) fn count() -> Self {
         COUNT.fetch_add(1, Ordering::Relaxed);
         Self(None)
     }
@@ -68,7 +68,7 @@ impl Drop for Ours {
 }
 
 /// How many sockets of this process listen.
-pub fn count() -> usize {
+pub(crate) fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
@@ -76,7 +76,7 @@ pub fn count() -> usize {
 ///
 /// # Errors
 /// The system does not say who listens.
-pub fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -> io::Result<bool> {
+pub(crate) fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -> io::Result<bool> {
     let known: HashSet<u64> = {
         let ours = ours();
         let mut overlapping = ours.iter().filter(|entry| {

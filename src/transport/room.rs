@@ -19,7 +19,7 @@ const SNDBUF: usize = 3;
 const WMEM_QUEUED: usize = 5;
 
 /// About how many bytes a write would take, 0 if unknown. An estimate: the kernel counts its buffers, not payload.
-pub fn send_room(socket: &impl AsFd) -> usize {
+pub(crate) fn send_room(socket: &impl AsFd) -> usize {
     let mut info = [0u32; 9];
     let mut length = size_of::<[u32; 9]>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; `info` and `length` are valid for writes, and the
@@ -40,7 +40,7 @@ pub fn send_room(socket: &impl AsFd) -> usize {
 }
 
 /// Bytes that the peer has not acknowledged, those not sent yet included; 0 if unknown.
-pub fn send_queue(socket: &impl AsFd) -> usize {
+pub(crate) fn send_queue(socket: &impl AsFd) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes one int, which `bytes` is.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

@@ -16,7 +16,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// No Nagle delay; a dead peer is found; writes are bounded by the send buffer alone.
-pub fn set_options(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn set_options(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
@@ -30,14 +30,14 @@ pub fn set_options(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Whether the peer has ended its side or broken off, even if there are bytes of it yet to be read.
-pub fn peer_has_ended(socket: &impl AsFd) -> bool {
+pub(crate) fn peer_has_ended(socket: &impl AsFd) -> bool {
     let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
     // A failure says nothing of the peer.
     poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Makes the coming close a reset, so that the peer cannot take what it got for the whole.
-pub fn reset_on_close(socket: &impl AsFd) {
+pub(crate) fn reset_on_close(socket: &impl AsFd) {
     // A failure means that the connection is gone already.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }

@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use super::conn::Conn;
 
 /// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
-pub fn poll_receive(
+pub(crate) fn poll_receive(
     stream: &Conn,
     cx: &mut Context<'_>,
     buffer: &mut [u8],
@@ -38,7 +38,11 @@ pub fn poll_receive(
 }
 
 /// Writes as much of `bytes` as the socket takes, at least one; ready at once if it takes some. Cancel-safe.
-pub fn poll_send(stream: &Conn, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_send(
+    stream: &Conn,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
     loop {
         let sent = stream.try_io(Interest::WRITABLE, || {
             Ok(send(stream, bytes, SendFlags::NOSIGNAL)?)
@@ -59,7 +63,7 @@ pub fn poll_send(stream: &Conn, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::
 }
 
 /// Whether the kernel has heard nothing of the peer: neither bytes nor an end.
-pub fn is_quiet(stream: &Conn) -> bool {
+pub(crate) fn is_quiet(stream: &Conn) -> bool {
     matches!(
         recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT),
         Err(rustix::io::Errno::AGAIN)

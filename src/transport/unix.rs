@@ -35,7 +35,7 @@ fn ours() -> MutexGuard<'static, HashSet<Identity>> {
 
 /// Who may connect to a socket: who may write to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// The user of the process alone.
     Owner,
     /// Every user who can reach the file.
@@ -46,7 +46,11 @@ pub enum Access {
 ///
 /// # Errors
 /// What the system said; `AddrInUse` if another process listens there, `AlreadyExists` if there is another file.
-pub fn bind(path: &Path, access: Access, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
+pub(crate) fn bind(
+    path: &Path,
+    access: Access,
+    backlog: i32,
+) -> io::Result<(UnixListener, SocketFile)> {
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
     let room = MAX_SOCKET_PATH.saturating_sub(path.as_os_str().len() - name.len());
     // So that those who list the system's sockets see which one it is.

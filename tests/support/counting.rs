@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// The system's allocator, which counts who asks.
-pub struct Counting;
+pub(crate) struct Counting;
 
 /// Counts one call; a thread that is going away has no counter any more.
 fn count(more: usize) {
@@ -65,26 +65,26 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Calls of this thread that asked for memory.
-pub fn asked() -> u64 {
+pub(crate) fn asked() -> u64 {
     ASKED.get()
 }
 
 /// Such calls of all other threads.
-pub fn asked_by_others() -> u64 {
+pub(crate) fn asked_by_others() -> u64 {
     ALL.load(Ordering::Relaxed) - ASKED.get()
 }
 
 /// Bytes that this thread holds.
-pub fn held() -> isize {
+pub(crate) fn held() -> isize {
     HELD.get()
 }
 
 /// The most that it held since it was asked to look.
-pub fn peak() -> isize {
+pub(crate) fn peak() -> isize {
     PEAK.get()
 }
 
 /// Looks from now on.
-pub fn watch_peak() {
+pub(crate) fn watch_peak() {
     PEAK.set(HELD.get());
 }

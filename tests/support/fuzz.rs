@@ -1,14 +1,14 @@
 //! What the fuzz targets do with their input; the tests replay the corpus that fuzzing found. Each function panics if
 //! what must hold for any bytes does not.
 
-use lbproxy::http1::body::BodyReader;
-use lbproxy::http1::chunked::SizeLine;
-use lbproxy::http1::head::{HeadEnd, HeadLimits};
-use lbproxy::http1::{Framing, Version, request, response};
-use lbproxy::proxy::http::headers::{
+use lbproxy::internals::http1::body::BodyReader;
+use lbproxy::internals::http1::chunked::SizeLine;
+use lbproxy::internals::http1::head::{HeadEnd, HeadLimits};
+use lbproxy::internals::http1::{Framing, Version, request, response};
+use lbproxy::internals::proxy::http::headers::{
     Persistence, Said, Told, client_framing, write_request, write_response,
 };
-use lbproxy::proxy::http::seen::Seen;
+use lbproxy::internals::proxy::http::seen::Seen;
 
 pub use super::fuzz_gossip::{gossip_codec, gossip_node};
 use super::memory::{Plan, Script, Then, When, drive};

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbproxy::gossip::codec::{self, CHALLENGE_LEN, Kind, PREFIX_LEN, Prefix};
-use lbproxy::gossip::exchange::{Exchange, Progress};
-use lbproxy::gossip::identity::{Identity, Role};
-use lbproxy::gossip::keyring::Keyring;
-use lbproxy::gossip::node::{DATAGRAM, Limits, Node, Settings};
-use lbproxy::gossip::record::{Announcement, Record, ServiceState};
-use lbproxy::gossip::token::Token;
-use lbproxy::gossip::tuning::MAX_DATAGRAM;
+use lbproxy::internals::gossip::codec::{self, CHALLENGE_LEN, Kind, PREFIX_LEN, Prefix};
+use lbproxy::internals::gossip::exchange::{Exchange, Progress};
+use lbproxy::internals::gossip::identity::{Identity, Role};
+use lbproxy::internals::gossip::keyring::Keyring;
+use lbproxy::internals::gossip::node::{DATAGRAM, Limits, Node, Settings};
+use lbproxy::internals::gossip::record::{Announcement, Record, ServiceState};
+use lbproxy::internals::gossip::token::Token;
+use lbproxy::internals::gossip::tuning::MAX_DATAGRAM;
 
 const LIMITS: Limits = Limits {
     members: 20,

@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// What came of an event.
-pub enum Step {
+pub(super) enum Step {
     Waiting,
     /// Bytes of a stream without end.
     Bytes(u64),
@@ -34,7 +34,7 @@ pub enum Step {
 }
 
 /// A connection.
-pub struct Client {
+pub(super) struct Client {
     number: usize,
     stream: Option<TcpStream>,
     /// When the request that is under way was due.
@@ -47,7 +47,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize) -> Self {
         Self {
             number,
             stream: None,
@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    pub fn connect(&mut self, load: &Load, poll: &Poll) -> io::Result<()> {
+    pub(super) fn connect(&mut self, load: &Load, poll: &Poll) -> io::Result<()> {
         let stream = if load.work.reconnects() {
             connect_from_next(load.to)
         } else {
@@ -71,7 +71,7 @@ impl Client {
     }
 
     /// Begins a request that was due at `since`.
-    pub fn begin(&mut self, load: &Load, poll: &Poll, since: Instant) -> io::Result<()> {
+    pub(super) fn begin(&mut self, load: &Load, poll: &Poll, since: Instant) -> io::Result<()> {
         if self.stream.is_none() {
             self.connect(load, poll)?;
         }
@@ -101,12 +101,12 @@ impl Client {
     }
 
     /// Does what can be done now.
-    pub fn advance(&mut self, load: &Load, over: bool) -> io::Result<Step> {
+    pub(super) fn advance(&mut self, load: &Load, over: bool) -> io::Result<Step> {
         BUFFER.with_borrow_mut(|buffer| self.advance_with(load, over, buffer))
     }
 
     /// Whether a request is under way that was due so long ago.
-    pub fn waits_longer(&self, than: Duration) -> bool {
+    pub(super) fn waits_longer(&self, than: Duration) -> bool {
         self.since.is_some_and(|since| since.elapsed() > than)
     }
 

@@ -9,27 +9,27 @@ const LONGEST: u64 = 60_000_000_000;
 
 /// Counts of durations.
 #[derive(Clone)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     counts: Vec<u64>,
     total: u64,
 }
 
 impl Histogram {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             counts: vec![0; bucket(LONGEST) + 1],
             total: 0,
         }
     }
 
-    pub fn record(&mut self, duration: Duration) {
+    pub(crate) fn record(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(LONGEST);
         self.counts[bucket(nanos.min(LONGEST))] += 1;
         self.total += 1;
     }
 
     /// The duration that the given share of all does not exceed, in µs; 0 if there are none.
-    pub fn micros(&self, share: f64) -> f64 {
+    pub(crate) fn micros(&self, share: f64) -> f64 {
         let rank = (self.total as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
@@ -58,7 +58,7 @@ fn highest(index: usize) -> u64 {
 
 /// Every bucket ends where the next begins, and each value lies in its own. Run before anything is measured: a bench
 /// without a test harness has no other place for it.
-pub fn check() {
+pub(crate) fn check() {
     let mut value = 1_u64;
     while value < LONGEST {
         let index = bucket(value);

@@ -6,7 +6,7 @@ const HEAD: usize = 16 * 1024;
 
 /// Where a reader is in an answer.
 #[derive(Default)]
-pub struct Reader {
+pub(super) struct Reader {
     /// The beginning of a head whose end has not come.
     head: Vec<u8>,
     /// Bytes of the body that are still to come, once the head is complete.
@@ -15,12 +15,12 @@ pub struct Reader {
 
 impl Reader {
     /// How much of the body is still to come, if the head is complete: that much can be dropped unseen.
-    pub fn left(&self) -> Option<u64> {
+    pub(super) fn left(&self) -> Option<u64> {
         self.left
     }
 
     /// Takes what came. `true`: the answer is whole, and the reader is ready for the next.
-    pub fn take(&mut self, bytes: &[u8], length: u64) -> Result<bool, String> {
+    pub(super) fn take(&mut self, bytes: &[u8], length: u64) -> Result<bool, String> {
         if self.left.is_some() {
             return self.drop_body(bytes.len() as u64);
         }
@@ -45,7 +45,7 @@ impl Reader {
     }
 
     /// Counts bytes of the body.
-    pub fn drop_body(&mut self, count: u64) -> Result<bool, String> {
+    pub(super) fn drop_body(&mut self, count: u64) -> Result<bool, String> {
         let left = self.left.unwrap_or(0);
         if count > left {
             return Err(format!(

@@ -12,7 +12,7 @@
 //! HTTP/2 and TLS would be two more kinds of [`Work`] here and two more kinds of backend; lbproxy speaks neither yet.
 
 mod client;
-pub mod histogram;
+pub(crate) mod histogram;
 mod http;
 
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ use crate::poll::{BOTH_WAYS, EventFlags, Poll};
 
 /// What a connection does.
 #[derive(Clone)]
-pub enum Work {
+pub(crate) enum Work {
     /// Requests whose answers have `length` bytes; connection n sends request n modulo their number. With `reconnect`
     /// each goes over a new connection, which the client closes after the answer.
     Http {
@@ -45,13 +45,13 @@ pub enum Work {
 
 /// When requests begin.
 #[derive(Clone, Copy)]
-pub enum Pace {
+pub(crate) enum Pace {
     Closed { in_flight: usize },
     Open { per_second: f64 },
 }
 
 /// A load.
-pub struct Load {
+pub(crate) struct Load {
     pub to: SocketAddr,
     pub work: Work,
     pub connections: usize,
@@ -61,7 +61,7 @@ pub struct Load {
 }
 
 /// What came of it, in the window.
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub window: Duration,
     /// Requests or exchanges answered.
     pub done: u64,
@@ -74,14 +74,14 @@ pub struct Outcome {
 
 /// An edge of the window.
 #[derive(Clone, Copy)]
-pub enum Edge {
+pub(crate) enum Edge {
     Begin,
     End,
 }
 
 impl Load {
     /// Runs it. Takes `warm_up` and `window` in all, however the other side behaves.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         backends: &Backends,
         at_edge: &mut dyn FnMut(Edge) -> io::Result<()>,
@@ -176,7 +176,7 @@ impl Load {
     }
 
     /// One request on a connection of its own, to see whether the other side is ready.
-    pub fn once(to: SocketAddr, work: &Work) -> io::Result<()> {
+    pub(crate) fn once(to: SocketAddr, work: &Work) -> io::Result<()> {
         let load = Self {
             to,
             work: work.clone(),
@@ -204,7 +204,7 @@ impl Load {
 }
 
 impl Work {
-    pub fn get(path: &str, length: u64) -> Self {
+    pub(crate) fn get(path: &str, length: u64) -> Self {
         Self::Http {
             requests: vec![request(path, "")],
             length,
@@ -237,7 +237,7 @@ impl Work {
 }
 
 /// A request as clients of this size send it, with one more field line if that is not empty.
-pub fn request(path: &str, field: &str) -> Vec<u8> {
+pub(crate) fn request(path: &str, field: &str) -> Vec<u8> {
     let end = if field.is_empty() { "" } else { "\r\n" };
     format!("GET {path} HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: bench\r\nAccept: */*\r\n{field}{end}\r\n").into_bytes()
 }

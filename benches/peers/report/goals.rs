@@ -8,7 +8,7 @@ use crate::scenarios::{Bound, Goal, Unit};
 
 /// A goal, and how it came out.
 #[derive(Serialize)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     pub goal: String,
     /// `None`: one side was not measured.
     pub figure: Option<f64>,
@@ -22,7 +22,7 @@ pub struct Verdict {
 /// Time of other programs, as a share of a core, from which on no goal about time is judged.
 const DISTURBED: f64 = 0.1;
 
-pub fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
+pub(super) fn verdict(goal: &Goal, unit: Unit, rows: &[Row]) -> Verdict {
     let subject = goal.subject;
     let than = goal.than.join(" or ");
     let name = unit.text();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Report;
 
-pub fn write(report: &Report, file: &Path) -> io::Result<()> {
+pub(super) fn write(report: &Report, file: &Path) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(file)?);
     serde_json::to_writer_pretty(&mut out, report)?;
     out.write_all(b"\n")?;

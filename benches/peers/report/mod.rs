@@ -18,7 +18,7 @@ use crate::scenarios::{Scenario, Unit};
 
 /// A subject in one scenario.
 #[derive(Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub label: String,
     #[serde(skip)]
     pub proxy: Proxy,
@@ -32,7 +32,7 @@ pub struct Row {
 }
 
 #[derive(Serialize)]
-pub struct Result {
+pub(crate) struct Result {
     pub name: &'static str,
     pub title: &'static str,
     pub unit: &'static str,
@@ -46,7 +46,7 @@ pub struct Result {
 
 /// A whole run.
 #[derive(Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     pub seconds: f64,
     pub rounds: usize,
     pub proxy_core: usize,
@@ -59,7 +59,7 @@ pub struct Report {
 impl Row {
     /// Its cost ÷ that of another: the median of what each round shows, since the two of one round ran within a minute,
     /// and a machine that is slower in one round than in the next is so for both. Of the medians where a round failed.
-    pub fn ratio(&self, other: &Self, cost: fn(&Figures) -> f64) -> f64 {
+    pub(crate) fn ratio(&self, other: &Self, cost: fn(&Figures) -> f64) -> f64 {
         if self.rounds.len() != other.rounds.len() {
             return cost(&self.median) / cost(&other.median);
         }
@@ -69,20 +69,20 @@ impl Row {
 }
 
 impl Report {
-    pub fn write(&self, directory: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
         json::write(self, &directory.join("report.json"))?;
         std::fs::write(directory.join("report.svg"), svg::draw(self))?;
         Ok(())
     }
 
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         text::print(self);
     }
 }
 
 impl Result {
-    pub fn new(scenario: &Scenario, series: Vec<Series>, offered: Option<f64>) -> Self {
+    pub(crate) fn new(scenario: &Scenario, series: Vec<Series>, offered: Option<f64>) -> Self {
         let mut rows: Vec<Row> = series
             .into_iter()
             .filter(|series| !series.rounds.is_empty())
@@ -146,7 +146,7 @@ fn row(series: Series) -> Row {
     }
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -12,7 +12,7 @@ const RIGHT: f64 = 130.0;
 const BAR: f64 = 18.0;
 const TITLE: f64 = 44.0;
 
-pub fn draw(report: &Report) -> String {
+pub(super) fn draw(report: &Report) -> String {
     let panels: Vec<&Result> = report
         .results
         .iter()

@@ -3,7 +3,7 @@
 use super::{Report, Result, Row};
 use crate::scenarios::Unit;
 
-pub fn print(report: &Report) {
+pub(super) fn print(report: &Report) {
     println!(
         "\n{} rounds of {} s; proxy on core {}, load and backends on {:?}; medians",
         report.rounds, report.seconds, report.proxy_core, report.other_cores

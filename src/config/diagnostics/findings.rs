@@ -30,7 +30,7 @@ pub(in crate::config) struct Finding {
 
 impl Finding {
     /// The file is not applied.
-    pub fn error(span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn error(span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             span,
@@ -42,7 +42,7 @@ impl Finding {
     }
 
     /// Legal, but surely a mistake.
-    pub fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(span, message)
@@ -50,31 +50,31 @@ impl Finding {
     }
 
     /// What stands at the caret.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
     /// How to put it right, if that is known.
-    pub fn help(mut self, help: impl Into<Option<String>>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<Option<String>>) -> Self {
         self.help = help.into();
         self
     }
 
     /// `by` bytes further on.
-    pub fn moved(mut self, by: usize) -> Self {
+    pub(crate) fn moved(mut self, by: usize) -> Self {
         self.span = self.span.start + by..self.span.end + by;
         self
     }
 
     /// `by` bytes further back.
-    pub fn moved_back(mut self, by: usize) -> Self {
+    pub(crate) fn moved_back(mut self, by: usize) -> Self {
         self.span = self.span.start - by..self.span.end.saturating_sub(by);
         self
     }
 
     /// Another place that belongs to it.
-    pub fn related(mut self, span: &Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn related(mut self, span: &Range<usize>, message: impl Into<String>) -> Self {
         self.related = Some((span.start, message.into()));
         self
     }
@@ -88,7 +88,7 @@ pub(in crate::config) struct Texts<'t> {
 
 impl<'t> Texts<'t> {
     /// Of texts in their order.
-    pub fn of(texts: impl IntoIterator<Item = &'t str>) -> Self {
+    pub(crate) fn of(texts: impl IntoIterator<Item = &'t str>) -> Self {
         let mut start = 0;
         let files = texts.into_iter().map(|text| {
             let file = (start, text);
@@ -101,12 +101,12 @@ impl<'t> Texts<'t> {
     }
 
     /// Where the text of a file begins.
-    pub fn start(&self, file: usize) -> usize {
+    pub(crate) fn start(&self, file: usize) -> usize {
         self.files.get(file).map_or(0, |(start, _)| *start)
     }
 
     /// The file in which `offset` lies, and where in it.
-    pub fn locate(&self, offset: usize) -> (usize, usize) {
+    pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         let after = self.files.partition_point(|(start, _)| *start <= offset);
         let file = after.saturating_sub(1);
         (file, offset - self.start(file))
@@ -148,7 +148,7 @@ pub(in crate::config) struct Findings {
 
 impl Findings {
     /// Adds one, unless the same is said of the same place already.
-    pub fn add(&mut self, finding: Finding) {
+    pub(crate) fn add(&mut self, finding: Finding) {
         let said = (finding.span.start, finding.message.clone());
         if self.said.contains(&said) || self.silent.contains(&finding.span.start) {
             return;
@@ -165,12 +165,12 @@ impl Findings {
     }
 
     /// Says nothing more of the values that begin at `places`.
-    pub fn silence(&mut self, places: &HashSet<usize>) {
+    pub(crate) fn silence(&mut self, places: &HashSet<usize>) {
         self.silent.extend(places);
     }
 
     /// None yet, and silent where these are.
-    pub fn quiet(&self) -> Self {
+    pub(crate) fn quiet(&self) -> Self {
         Self {
             silent: self.silent.clone(),
             ..Self::default()
@@ -178,17 +178,17 @@ impl Findings {
     }
 
     /// Errors so far.
-    pub fn errors(&self) -> usize {
+    pub(crate) fn errors(&self) -> usize {
         self.errors
     }
 
     /// Those that are kept, in the order in which they were found.
-    pub fn into_kept(self) -> Vec<Finding> {
+    pub(crate) fn into_kept(self) -> Vec<Finding> {
         self.kept
     }
 
     /// All of them in the order of their places.
-    pub fn into_diagnostics(mut self, texts: &Texts<'_>) -> Vec<Diagnostic> {
+    pub(crate) fn into_diagnostics(mut self, texts: &Texts<'_>) -> Vec<Diagnostic> {
         self.count_omitted(texts.end());
         self.kept
             .sort_by_key(|finding| (finding.span.start, finding.severity));

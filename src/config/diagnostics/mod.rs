@@ -12,7 +12,8 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-pub use render::{render, render_set};
+pub use render::render;
+pub(crate) use render::render_set;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,12 +61,12 @@ pub struct Related {
 }
 
 /// Whether none of `diagnostics` is an error.
-pub fn is_valid(diagnostics: &[Diagnostic]) -> bool {
+pub(crate) fn is_valid(diagnostics: &[Diagnostic]) -> bool {
     count(diagnostics, Severity::Error) == 0
 }
 
 /// Number of diagnostics of one severity.
-pub fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+pub(crate) fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
     diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.severity == severity)
@@ -73,7 +74,7 @@ pub fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
 }
 
 /// `1 error`, `2 errors`.
-pub fn counted(number: usize, noun: &str) -> String {
+pub(crate) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
@@ -85,7 +86,7 @@ pub fn to_json(file_name: &str, diagnostics: &[Diagnostic]) -> Value {
 }
 
 /// As [`to_json`], for a configuration of several texts: then `files` has their names, and each entry its `file`.
-pub fn set_to_json(names: &[&str], diagnostics: &[Diagnostic]) -> Value {
+pub(crate) fn set_to_json(names: &[&str], diagnostics: &[Diagnostic]) -> Value {
     let of = |severity| -> Vec<Value> {
         diagnostics
             .iter()

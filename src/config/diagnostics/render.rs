@@ -23,7 +23,11 @@ pub fn render(file_name: &str, text: &str, diagnostics: &[Diagnostic], colour: b
 }
 
 /// As [`render()`], for a configuration of several texts, each with its name.
-pub fn render_set(files: &[(&str, &str)], diagnostics: &[Diagnostic], colour: bool) -> String {
+pub(crate) fn render_set(
+    files: &[(&str, &str)],
+    diagnostics: &[Diagnostic],
+    colour: bool,
+) -> String {
     let renderer = if colour {
         Renderer::styled().hyperlink(false)
     } else {

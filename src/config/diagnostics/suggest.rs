@@ -22,7 +22,7 @@ impl Suggester {
     /// The word of `known` that is nearest to `word`; of equals the first. Near is a third of its letters wrong at
     /// the most (optimal string alignment: a swap of two neighbours counts once), with `-` for `_` and capitals
     /// counted as right. `None` if none is near.
-    pub fn nearest<'w>(
+    pub(crate) fn nearest<'w>(
         &mut self,
         word: &str,
         known: impl IntoIterator<Item = &'w str>,

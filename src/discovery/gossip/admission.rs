@@ -8,7 +8,7 @@ use crate::gossip::identity::is_possible;
 
 /// A cluster that discovers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish<'a> {
+pub(crate) struct Wish<'a> {
     /// The cluster.
     pub cluster: &'a str,
     /// The name under which agents announce its backends.
@@ -18,7 +18,7 @@ pub struct Wish<'a> {
 }
 
 /// What the file says.
-pub struct Rules<'a> {
+pub(crate) struct Rules<'a> {
     /// At most one for each cluster.
     pub wishes: &'a [Wish<'a>],
     /// Where backends may live; loopback too only if it is in one of them.
@@ -29,7 +29,7 @@ pub struct Rules<'a> {
 
 /// Why a record makes no candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Nothing can be reached there: unspecified, broadcast, port 0.
     Impossible,
     /// A multicast address.
@@ -46,7 +46,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, by [`Self::index`].
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Impossible,
         Self::Multicast,
         Self::Loopback,
@@ -56,7 +56,7 @@ impl Refusal {
     ];
 
     /// Word of status, log and metrics.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Impossible => "impossible",
             Self::Multicast => "multicast",
@@ -68,7 +68,7 @@ impl Refusal {
     }
 
     /// Its place in [`Self::ALL`].
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self as usize
     }
 }

@@ -44,11 +44,11 @@ use proposals::{is_alive, proposals};
 const SETTLED: Duration = Duration::from_secs(5);
 
 /// Candidates by the name under which they are announced.
-pub type LastGood = BTreeMap<String, Vec<Candidate>>;
+pub(crate) type LastGood = BTreeMap<String, Vec<Candidate>>;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Candidates {
+pub(crate) struct Candidates {
     clusters: BTreeMap<String, Cluster>,
     /// Until the set is whole.
     last_good: Option<LastGood>,
@@ -68,7 +68,7 @@ pub struct Candidates {
 
 /// What an update did.
 #[derive(Debug, Default)]
-pub struct Update {
+pub(crate) struct Update {
     /// Whether some cluster has other candidates, weights or zones now.
     pub changed: bool,
     /// For the log.
@@ -77,7 +77,7 @@ pub struct Update {
 
 impl Candidates {
     /// Starts with what was known last.
-    pub fn with_last_good(last_good: LastGood) -> Self {
+    pub(crate) fn with_last_good(last_good: LastGood) -> Self {
         Self {
             last_good: (!last_good.is_empty()).then_some(last_good),
             ..Self::default()
@@ -85,7 +85,7 @@ impl Candidates {
     }
 
     /// Takes in the set as it is now; `opinion` is asked only for lost and failing candidates. O(members + candidates).
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         now: Duration,
         set: &PeerSet,
@@ -150,17 +150,17 @@ impl Candidates {
     }
 
     /// When time alone may change something: update again then.
-    pub fn next_deadline(&self) -> Option<Duration> {
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadline.into_iter().chain(self.keep_at).min()
     }
 
     /// Whether the last good set still stands in for the real one.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.last_good.is_some()
     }
 
     /// Candidates of a cluster, sorted by address.
-    pub fn of(&self, cluster: &str) -> impl Iterator<Item = &Candidate> {
+    pub(crate) fn of(&self, cluster: &str) -> impl Iterator<Item = &Candidate> {
         let members = self.clusters.get(cluster).map(|cluster| &cluster.members);
         members
             .into_iter()
@@ -168,18 +168,11 @@ impl Candidates {
             .map(|known| &known.candidate)
     }
 
-    /// The clusters that discover, and their candidates.
-    pub fn clusters(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Candidate>)> {
-        self.clusters
-            .keys()
-            .map(|name| (name.as_str(), self.of(name)))
-    }
-
     /// What is worth keeping for a start without peers, where `before` is kept already; `None` while the set is not to be
     /// trusted: the last good one stands in for it, or this proxy is alone. Of a cluster that is held, or empty otherwise
     /// than by its members' own order, what is kept stays; and for five minutes if more than half is gone of the largest
     /// set that was kept in the last five, however that came about.
-    pub fn to_last_good(&mut self, now: Duration, before: &LastGood) -> Option<LastGood> {
+    pub(crate) fn to_last_good(&mut self, now: Duration, before: &LastGood) -> Option<LastGood> {
         if self.is_stale() || self.alone {
             return None;
         }
@@ -218,12 +211,12 @@ impl Candidates {
     }
 
     /// Whether some cluster is not as it would be kept.
-    pub fn is_troubled(&self) -> bool {
+    pub(crate) fn is_troubled(&self) -> bool {
         self.keep_at.is_some() || !self.clusters.values().all(Cluster::is_good)
     }
 
     /// Records that were refused, by [`Refusal::index`]; each counts once while it is.
-    pub fn refusals(&self) -> &[u64; Refusal::ALL.len()] {
+    pub(crate) fn refusals(&self) -> &[u64; Refusal::ALL.len()] {
         &self.refusals
     }
 }

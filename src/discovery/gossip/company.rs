@@ -20,7 +20,10 @@ const WAITS: &str =
 
 /// Tells of the company that `reports` show, for ever; a member that ends and another one that begins start anew. A
 /// proxy may well wait for others to find it; an agent that does is seen by nobody.
-pub async fn follow(mut reports: watch::Receiver<Option<Arc<Report>>>, role: Role) -> Infallible {
+pub(crate) async fn follow(
+    mut reports: watch::Receiver<Option<Arc<Report>>>,
+    role: Role,
+) -> Infallible {
     let mut began = Instant::now();
     let mut company = Company::default();
     loop {

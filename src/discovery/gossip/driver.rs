@@ -133,7 +133,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         self.clock.elapsed()
     }
 }
@@ -369,7 +369,6 @@ impl<'a> Driver<'a> {
             patience: node.patience(),
             joined: node.has_joined(),
             conflict: self.conflict,
-            rumours: node.rumours(),
             refused: node.refused(),
         };
         self.seat.windows.show(self.seat.claim, Some(report));

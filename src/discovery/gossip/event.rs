@@ -15,7 +15,7 @@ const MOST_LINES: usize = 20;
 
 /// Something happened to a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     /// Of this cluster.
     pub cluster: String,
     /// Its address; of several, the first.
@@ -26,7 +26,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// It came in.
     Joined,
     /// Out: its agent drains it.
@@ -73,7 +73,7 @@ pub enum Kind {
 }
 
 /// Writes the events to the log, at most 20 of each kind.
-pub fn log(events: &[Event]) {
+pub(crate) fn log(events: &[Event]) {
     let mut written: HashMap<Discriminant<Kind>, (usize, &Event)> = HashMap::new();
     for event in events {
         let (count, _) = written

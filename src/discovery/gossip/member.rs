@@ -31,7 +31,7 @@ const BACKLOG: i32 = 128;
 
 /// What a member is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberSettings {
+pub(crate) struct MemberSettings {
     /// UDP and TCP address that is bound.
     pub address: SocketAddr,
     /// Where others reach it.
@@ -56,7 +56,7 @@ pub struct MemberSettings {
 
 /// Why a member cannot be started or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum MemberError {
+pub(crate) enum MemberError {
     /// The address cannot be bound.
     #[error("the gossip address {address} cannot be bound ({protocol}): {error}")]
     Bind {
@@ -77,14 +77,14 @@ pub enum MemberError {
 
 /// The sockets of a member.
 #[derive(Debug)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     pub(super) datagrams: UdpSocket,
     pub(super) streams: TcpListener,
 }
 
 /// What a member seals, signs and judges by.
 #[derive(Debug)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     pub(super) keyring: Arc<Keyring>,
     pub(super) authority: Option<Authority>,
     pub(super) credential: Option<AgentCredential>,
@@ -92,7 +92,7 @@ pub struct Secrets {
 
 /// All that a start or a change needs and that could fail.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     settings: MemberSettings,
     secrets: Secrets,
     /// `None`: those of the running member stay.
@@ -128,7 +128,7 @@ pub(super) enum Command {
 
 /// What the world sees of a member; kept while members come and go by reloads.
 #[derive(Debug, Clone)]
-pub struct Windows {
+pub(crate) struct Windows {
     /// The set, on each change.
     pub set: Arc<watch::Sender<Arc<PeerSet>>>,
     /// Its figures, each second; `None` without a member. Until its thread has begun it has nobody in its set, not even
@@ -179,7 +179,7 @@ impl Default for Windows {
 
 /// See the module. Dropped, it leaves in order.
 #[derive(Debug)]
-pub struct RunningMember {
+pub(crate) struct RunningMember {
     settings: MemberSettings,
     commands: mpsc::UnboundedSender<Command>,
     ended: Option<oneshot::Receiver<()>>,
@@ -190,7 +190,7 @@ impl MemberSettings {
     ///
     /// # Errors
     /// The first file that is of no use.
-    pub fn secrets(&self) -> Result<Secrets, MemberError> {
+    pub(crate) fn secrets(&self) -> Result<Secrets, MemberError> {
         let keyring = secrets::keyring(&self.key_files, &self.label, self.accept_plaintext)?;
         let operators = self.token_keys.iter().map(|file| secrets::operator(file));
         let operators = operators.collect::<Result<Vec<_>, _>>()?;
@@ -207,7 +207,7 @@ impl MemberSettings {
     }
 
     /// Warns of each file that others than those it is for can read or change.
-    pub fn warn_of_exposed(&self) {
+    pub(crate) fn warn_of_exposed(&self) {
         let private = self.key_files.iter().chain(&self.token_file);
         let files = private.map(|file| (file, false));
         for (file, public) in files.chain(self.token_keys.iter().map(|file| (file, true))) {
@@ -218,7 +218,7 @@ impl MemberSettings {
     }
 
     /// Files whose change asks for a look at them.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let others = self.token_keys.iter().chain(&self.token_file);
         self.key_files.iter().chain(others)
     }
@@ -229,7 +229,10 @@ impl Prepared {
     ///
     /// # Errors
     /// Why it cannot be done; nothing has changed then.
-    pub fn new(settings: MemberSettings, bound: Option<SocketAddr>) -> Result<Self, MemberError> {
+    pub(crate) fn new(
+        settings: MemberSettings,
+        bound: Option<SocketAddr>,
+    ) -> Result<Self, MemberError> {
         let secrets = settings.secrets()?;
         let sockets = match bound == Some(settings.address) {
             true => None,
@@ -246,7 +249,7 @@ impl Prepared {
     ///
     /// # Errors
     /// If there is no thread for it.
-    pub fn start(self, windows: Windows) -> Result<RunningMember, MemberError> {
+    pub(crate) fn start(self, windows: Windows) -> Result<RunningMember, MemberError> {
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         let sockets = match self.sockets {
@@ -265,7 +268,6 @@ impl Prepared {
             patience: 1,
             joined: false,
             conflict: false,
-            rumours: 0,
             refused: Vec::new(),
         };
         let (secrets, seat) = (
@@ -296,17 +298,17 @@ impl Prepared {
 
 impl RunningMember {
     /// What it goes by.
-    pub fn settings(&self) -> &MemberSettings {
+    pub(crate) fn settings(&self) -> &MemberSettings {
         &self.settings
     }
 
     /// What it has bound.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.settings.address
     }
 
     /// Goes on by what was prepared, and announces `record` if there is another one.
-    pub fn apply(&mut self, prepared: Prepared, record: Option<Record>) {
+    pub(crate) fn apply(&mut self, prepared: Prepared, record: Option<Record>) {
         self.settings = prepared.settings.clone();
         self.tell(Command::Change(Box::new(Change {
             settings: prepared.settings,
@@ -317,14 +319,14 @@ impl RunningMember {
     }
 
     /// Announces a service from now on; in the order of the calls.
-    pub fn announce(&self, record: Record) -> oneshot::Receiver<Result<(), String>> {
+    pub(crate) fn announce(&self, record: Record) -> oneshot::Receiver<Result<(), String>> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Announce(record, answer));
         answered
     }
 
     /// Resolves when what was announced has been told to the proxies that are known, or after a second without.
-    pub fn told(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn told(&self) -> impl Future<Output = ()> + use<> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Told(answer));
         async {
@@ -333,7 +335,7 @@ impl RunningMember {
     }
 
     /// Says goodbye and waits until the others have been told: about a second.
-    pub async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         self.tell(Command::Leave);
         if let Some(ended) = self.ended.take() {
             let _ = ended.await;

@@ -66,7 +66,7 @@ enum Unusable {
 }
 
 /// The set in the file at `path`, if there is one; empty, with a warning, if it cannot be used. Blocks.
-pub fn read(path: &Path) -> Option<LastGood> {
+pub(crate) fn read(path: &Path) -> Option<LastGood> {
     match try_read(path) {
         Ok(members) => {
             let count: usize = members.values().map(Vec::len).sum();
@@ -82,7 +82,7 @@ pub fn read(path: &Path) -> Option<LastGood> {
 }
 
 /// Whether the file holds members that were announced to a proxy that asked for no token. Blocks.
-pub fn were_free(path: &Path) -> bool {
+pub(crate) fn were_free(path: &Path) -> bool {
     let document = document(path).ok();
     document.is_some_and(|document| {
         document.tokens == Some(false) && document.members.values().any(|all| !all.is_empty())
@@ -183,11 +183,11 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
 }
 
 /// A set, where it belongs, and whether tokens are asked for.
-pub type Wanted = Option<(PathBuf, LastGood, bool)>;
+pub(crate) type Wanted = Option<(PathBuf, LastGood, bool)>;
 
 /// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails, or takes
 /// too long, is said once and tried again.
-pub async fn keep(mut wanted: watch::Receiver<Wanted>) {
+pub(crate) async fn keep(mut wanted: watch::Receiver<Wanted>) {
     let mut failing = false;
     while is_due(&mut wanted, failing).await {
         let next = wanted.borrow_and_update().clone();

@@ -6,28 +6,28 @@
 //! takes such a one out.
 
 mod admission;
-pub mod candidates;
-pub mod company;
+pub(crate) mod candidates;
+pub(crate) mod company;
 mod driver;
 mod event;
 mod flaps;
 mod guard;
-pub mod member;
-pub mod members_file;
-pub mod secrets;
+pub(crate) mod member;
+pub(crate) mod members_file;
+pub(crate) mod secrets;
 mod streams;
 
 use std::net::SocketAddr;
 
-pub use admission::{Refusal, Rules, Wish};
-pub use event::{Event, Kind, log};
+pub(crate) use admission::{Refusal, Rules, Wish};
+pub(crate) use event::{Event, log};
 
 /// Candidates of one cluster at the most.
-pub const MAX_CANDIDATES: usize = 5_000;
+pub(crate) const MAX_CANDIDATES: usize = 5_000;
 
 /// A backend that the peer set proposes and that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Where it is reached.
     pub address: SocketAddr,
     /// 0 to [`crate::gossip::record::MAX_WEIGHT`].
@@ -42,7 +42,7 @@ pub struct Candidate {
 
 /// What the proxy itself thinks of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opinion {
+pub(crate) enum Opinion {
     /// Its check passes.
     Healthy,
     /// Its check fails, or live connections are refused.

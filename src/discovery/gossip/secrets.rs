@@ -18,7 +18,7 @@ const MAX_FILE: usize = 4096;
 
 /// Why a file with a secret is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
+pub(crate) enum SecretError {
     /// It cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
@@ -41,7 +41,7 @@ pub enum SecretError {
 ///
 /// # Errors
 /// If it cannot be read, is not a regular file or not text, hangs, or is much too long.
-pub fn read(path: &Path) -> Result<String, SecretError> {
+pub(crate) fn read(path: &Path) -> Result<String, SecretError> {
     let bytes = files::read(path, MAX_FILE).map_err(|error| SecretError::Read {
         path: shown(path),
         error,
@@ -56,7 +56,7 @@ pub fn read(path: &Path) -> Result<String, SecretError> {
 ///
 /// # Errors
 /// The first file that holds no key.
-pub fn keyring(
+pub(crate) fn keyring(
     files: &[PathBuf],
     label: &str,
     accept_plaintext: bool,
@@ -72,7 +72,7 @@ pub fn keyring(
 ///
 /// # Errors
 /// If the file holds none.
-pub fn key(file: &Path) -> Result<SecretKey, SecretError> {
+pub(crate) fn key(file: &Path) -> Result<SecretKey, SecretError> {
     parsed(file, SecretKey::parse)
 }
 
@@ -80,7 +80,7 @@ pub fn key(file: &Path) -> Result<SecretKey, SecretError> {
 ///
 /// # Errors
 /// If the file holds no operator's public key.
-pub fn operator(file: &Path) -> Result<OperatorPublic, SecretError> {
+pub(crate) fn operator(file: &Path) -> Result<OperatorPublic, SecretError> {
     parsed(file, OperatorPublic::parse)
 }
 
@@ -88,7 +88,7 @@ pub fn operator(file: &Path) -> Result<OperatorPublic, SecretError> {
 ///
 /// # Errors
 /// If the file holds no token.
-pub fn credential(file: &Path) -> Result<AgentCredential, SecretError> {
+pub(crate) fn credential(file: &Path) -> Result<AgentCredential, SecretError> {
     parsed(file, AgentCredential::parse)
 }
 
@@ -105,7 +105,7 @@ fn parsed<T, E: ToString>(
 /// A file that others than those it is for can read or change. A word of warning and no more: what mounts secrets, as
 /// Kubernetes does, often gives them mode 0644 where nobody else is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposed {
+pub(crate) struct Exposed {
     /// Who can do what.
     pub what: String,
     /// How to put it right.
@@ -119,7 +119,7 @@ impl fmt::Display for Exposed {
 }
 
 /// Whether a file is exposed; `public` is one that anybody may read.
-pub fn exposed(path: &Path, public: bool) -> Option<Exposed> {
+pub(crate) fn exposed(path: &Path, public: bool) -> Option<Exposed> {
     let looked_at = path.to_owned();
     let found = files::bounded(path, move || metadata(looked_at)).ok()?;
     let mode = found.mode() & 0o7777;
@@ -147,7 +147,7 @@ fn exposes(mode: u32, public: bool) -> Option<&'static str> {
 }
 
 /// The path as an error may show it.
-pub fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     let text = path.display().to_string();
     if holds_secret(&text) {
         return "that file (a key or token was given, not the path of its file)".to_owned();

@@ -61,7 +61,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub fn start(shared: Rc<Shared>, listener: TcpListener) -> Self {
+    pub(super) fn start(shared: Rc<Shared>, listener: TcpListener) -> Self {
         let accepting = spawn_local(accept(Rc::clone(&shared), listener)).abort_handle();
         Self {
             shared,
@@ -71,7 +71,7 @@ impl Streams {
     }
 
     /// Begins an exchange with a member and tells the node how it ended.
-    pub fn ask(&self, member: SocketAddr) {
+    pub(super) fn ask(&self, member: SocketAddr) {
         let (shared, asked) = (Rc::clone(&self.shared), Rc::clone(&self.asked));
         spawn_local(async move {
             let _watch = Watch(Rc::clone(&shared));

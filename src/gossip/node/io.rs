@@ -248,7 +248,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub fn new(identity: Identity, keyring: Arc<Keyring>, rng: StdRng, now: Time) -> Self {
+    pub(super) fn new(identity: Identity, keyring: Arc<Keyring>, rng: StdRng, now: Time) -> Self {
         Self {
             identity,
             keyring,
@@ -268,28 +268,28 @@ impl Io {
         }
     }
 
-    pub fn after(&mut self, delay: Duration, due: Due) {
+    pub(super) fn after(&mut self, delay: Duration, due: Due) {
         self.timers.plan(self.now + delay, due);
     }
 
-    pub fn next_deadline(&self) -> Option<Time> {
+    pub(super) fn next_deadline(&self) -> Option<Time> {
         self.timers.next()
     }
 
     /// How many timers wait, those of members that are to be forgotten included.
     #[cfg(test)]
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.timers.len() + self.gone.len() + self.lost.len()
     }
 
     /// The next timer that is due, and how late it is.
-    pub fn pop_due(&mut self) -> Option<(Due, Duration)> {
+    pub(super) fn pop_due(&mut self) -> Option<(Due, Duration)> {
         let (at, due) = self.timers.pop(self.now)?;
         Some((due, self.now - at))
     }
 
     /// Sends a datagram of a kind of our own.
-    pub fn send(&mut self, to: SocketAddr, kind: Kind, rest: &[&[u8]]) {
+    pub(super) fn send(&mut self, to: SocketAddr, kind: Kind, rest: &[&[u8]]) {
         let sender = self.identity;
         self.seal(to, kind, |body| {
             body.extend_from_slice(sender.as_bytes());

@@ -98,7 +98,7 @@ pub fn mint(
 }
 
 /// As [`mint`], with further claims.
-pub fn mint_with(
+pub(crate) fn mint_with(
     operator: &OperatorKey,
     seed: &[u8; SECRET_LEN],
     cluster: &str,
@@ -252,7 +252,7 @@ fn proof_message(label: &str, identity: &Identity, challenge: &[u8]) -> Vec<u8> 
 }
 
 /// Whether the holder of an agent key has proved that the run `identity` announces by it.
-pub fn is_proved(
+pub(crate) fn is_proved(
     agent: &[u8; PUBLIC_LEN],
     label: &str,
     identity: &Identity,
@@ -263,7 +263,7 @@ pub fn is_proved(
 }
 
 /// What an agent key, and the one token that names it, are called in logs and in `revoked`: 16 hexadecimal digits.
-pub fn agent_id(agent: &[u8; PUBLIC_LEN]) -> String {
+pub(crate) fn agent_id(agent: &[u8; PUBLIC_LEN]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(ID_DOMAIN);
     hash.update(agent);

@@ -39,7 +39,7 @@ const MAX_MESSAGE: usize = 200;
 
 /// A probe that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passed {
+pub(crate) enum Passed {
     /// The connection opened.
     Connected,
     /// The status was one of those expected.
@@ -60,7 +60,7 @@ impl fmt::Display for Passed {
 
 /// Why a probe failed; its text follows `check failed: `.
 #[derive(Debug, Error)]
-pub enum Failed {
+pub(crate) enum Failed {
     /// There is nothing to connect to.
     #[error("no address")]
     NoAddress,
@@ -104,7 +104,7 @@ pub enum Failed {
 
 impl Failed {
     /// Whether it says nothing of the backend.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 }
@@ -123,7 +123,7 @@ impl From<DialError> for Failed {
 ///
 /// # Errors
 /// Why it did not pass.
-pub async fn probe(
+pub(crate) async fn probe(
     check: &Check,
     addresses: &[SocketAddress],
     host: &str,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::telemetry::metrics::ProcessMetrics;
 
 /// Bytes that wait at most.
-pub const QUEUE: usize = 1 << 20;
+pub(super) const QUEUE: usize = 1 << 20;
 /// Longest record; what is longer ends in [`CUT`].
 const RECORD: usize = 256 << 10;
 const CUT: &str = " … (cut)\n";
@@ -24,11 +24,11 @@ const STEP: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Makes the record that says how many are lost.
-pub type Loss = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
+pub(super) type Loss = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
 /// See the module. Clones share the queue.
 #[derive(Clone)]
-pub struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl Queue {
     ///
     /// # Errors
     /// No thread.
-    pub fn start(
+    pub(super) fn start(
         most: usize,
         sink: impl Write + Send + 'static,
         metrics: Arc<ProcessMetrics>,
@@ -74,12 +74,12 @@ impl Queue {
     }
 
     /// Hands a record over, or loses it. Never waits for the sink.
-    pub fn push(&self, record: &[u8]) {
+    pub(super) fn push(&self, record: &[u8]) {
         self.0.push(record);
     }
 
     /// Waits until all that was handed over is written, at most for `bound`; whether it is.
-    pub fn flush(&self, bound: Duration) -> bool {
+    pub(super) fn flush(&self, bound: Duration) -> bool {
         let until = Instant::now() + bound;
         let mut state = self.0.lock();
         while state.writing || !state.records.is_empty() || state.lost > 0 {

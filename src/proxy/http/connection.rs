@@ -39,7 +39,7 @@ const LINGER_SILENCE: Duration = Duration::from_secs(5);
 const OWN_ANSWERS: u8 = 4;
 
 /// A client connection.
-pub struct Client {
+pub(crate) struct Client {
     pub(super) stream: Conn,
     pub(super) guard: ClientGuard,
     pub(super) intake: Intake,
@@ -54,7 +54,7 @@ enum Next {
 
 /// What becomes of a connection behind an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub(crate) enum After {
     /// It goes on.
     Keep,
     /// In order: the client reads to the end.
@@ -67,7 +67,7 @@ pub enum After {
 ///
 /// The future is what a connection at rest holds: it is made of the client alone, and whatever it becomes for a while
 /// is boxed or lives in a [`Slot`](super::slot::Slot).
-pub fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()> {
+pub(crate) fn serve(accepted: Accepted, worker: Rc<Worker>) -> impl Future<Output = ()> {
     let mut client = Client {
         stream: accepted.stream,
         guard: accepted.client,

@@ -38,7 +38,7 @@ pub const READ_AHEAD: usize = 16 << 10;
 
 /// How long the rest of a request that nobody wants is read and thrown away while its response is under way, in
 /// milliseconds: many clients send all of their request before they look at the response.
-pub const DISCARD_MS: u64 = 30_000;
+pub(crate) const DISCARD_MS: u64 = 30_000;
 
 /// What is known of the request, small and plain.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ const REQUEST_ID_BYTES: usize = 128;
 
 /// Who sent a request, as far as trusted proxies tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
+pub(crate) struct Client {
     /// The client's address; if that is not known, the trusted proxy's that stands nearest to it; `None` if that has
     /// none, coming over a Unix socket.
     pub nearest: Option<IpAddr>,
@@ -21,7 +21,7 @@ pub struct Client {
 
 impl Client {
     /// The address, if it is the client's.
-    pub fn known(self) -> Option<IpAddr> {
+    pub(crate) fn known(self) -> Option<IpAddr> {
         self.nearest.filter(|_| !self.is_unknown)
     }
 }
@@ -29,7 +29,7 @@ impl Client {
 /// The client: the rightmost address of X-Forwarded-For that is not a trusted proxy's, starting from the socket's. What
 /// cannot be read before such an address came leaves it unknown: it must not pass for the proxy that passed it on.
 /// A peer over a Unix socket has no address, and is unknown if nobody is named.
-pub fn client_address(
+pub(crate) fn client_address(
     peer: Option<IpAddr>,
     trusted: &TrustedProxies,
     buffer: &[u8],
@@ -76,7 +76,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// The X-Request-Id that a trusted proxy has given to the request.
-pub fn given_id<'b>(buffer: &'b [u8], fields: &[Field]) -> Option<&'b [u8]> {
+pub(crate) fn given_id<'b>(buffer: &'b [u8], fields: &[Field]) -> Option<&'b [u8]> {
     fields
         .iter()
         .find(|field| field.name == FieldName::RequestId)

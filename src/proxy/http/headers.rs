@@ -177,7 +177,7 @@ fn via_line(version: Version) -> &'static [u8] {
 
 /// Whether the Upgrade fields of a 101 name protocols, and only such as the forwarded `request` head offered
 /// (RFC 9110 7.8). A body may stand behind the head.
-pub fn takes_an_offer(request: &[u8], response: &[u8], fields: &[Field]) -> bool {
+pub(crate) fn takes_an_offer(request: &[u8], response: &[u8], fields: &[Field]) -> bool {
     let end = memchr::memmem::find(request, b"\r\n\r\n").unwrap_or(request.len());
     let request = &request[..end];
     let is_offered = |protocol: &[u8]| {

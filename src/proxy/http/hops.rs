@@ -9,28 +9,33 @@ use crate::http1::field::{FieldName, list};
 use crate::http1::head::Field;
 
 /// The id of a process: 64 random bits in hexadecimal digits.
-pub type ProcessId = [u8; 16];
+pub(crate) type ProcessId = [u8; 16];
 
 /// Processes that a request may pass before this one.
-pub const MOST: usize = 8;
+pub(crate) const MOST: usize = 8;
 
 /// The processes that a request has passed.
 #[derive(Debug, Default)]
-pub struct Passed<'b> {
+pub(crate) struct Passed<'b> {
     ids: [&'b [u8]; MOST],
     count: usize,
 }
 
 /// The request has been here before, or has passed too many processes.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Loop;
+pub(crate) struct Loop;
 
 impl<'b> Passed<'b> {
     /// Takes one field; others than X-Lbproxy-Hop tell nothing.
     ///
     /// # Errors
     /// `own` is in it, or it has too many ids.
-    pub fn add(&mut self, field: &Field, buffer: &'b [u8], own: &ProcessId) -> Result<(), Loop> {
+    pub(crate) fn add(
+        &mut self,
+        field: &Field,
+        buffer: &'b [u8],
+        own: &ProcessId,
+    ) -> Result<(), Loop> {
         if field.name != FieldName::Hop {
             return Ok(());
         }
@@ -45,7 +50,7 @@ impl<'b> Passed<'b> {
     }
 
     /// Appends the field with `own` at its end.
-    pub fn write(&self, out: &mut Vec<u8>, own: &ProcessId) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, own: &ProcessId) {
         out.extend_from_slice(b"X-Lbproxy-Hop: ");
         for id in &self.ids[..self.count] {
             out.extend_from_slice(id);

@@ -5,14 +5,14 @@
 //! as a state machine over two streams, [`reply`] is what the proxy answers itself, [`date`] the Date of both.
 
 mod attempt;
-pub mod connection;
-pub mod date;
-pub mod exchange;
-pub mod forwarding;
-pub mod headers;
-pub mod hops;
-pub mod intake;
-pub mod prepare;
-pub mod reply;
-pub mod seen;
-pub mod slot;
+pub(crate) mod connection;
+pub(crate) mod date;
+pub(crate) mod exchange;
+pub(crate) mod forwarding;
+pub(crate) mod headers;
+pub(crate) mod hops;
+pub(crate) mod intake;
+pub(crate) mod prepare;
+pub(crate) mod reply;
+pub(crate) mod seen;
+pub(crate) mod slot;

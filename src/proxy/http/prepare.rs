@@ -68,7 +68,7 @@ pub struct Arrival<'a> {
 
 /// Takes one request from the beginning of `buffer` into `exchange`. Returns what it is and how many bytes it took;
 /// what lies behind them is untouched.
-pub fn prepare(
+pub(crate) fn prepare(
     worker: &Worker,
     client: &ClientGuard,
     buffer: &mut [u8],
@@ -296,7 +296,7 @@ fn expand(template: &str, head: &RequestHead<'_>, host: &[u8]) -> Vec<u8> {
 }
 
 /// 64 random bits in hexadecimal digits.
-pub fn process_id(random: &Random) -> ProcessId {
+pub(crate) fn process_id(random: &Random) -> ProcessId {
     let mut id = [0; 16];
     fill(&mut id, random);
     id

@@ -164,7 +164,7 @@ impl Reply {
 }
 
 /// The reason of a refused message.
-pub fn reason_of(refusal: Refusal) -> Reason {
+pub(crate) fn reason_of(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::Malformed => Reason::Malformed,
         Refusal::BareLineEnd => Reason::BareLineEnd,
@@ -198,7 +198,7 @@ pub fn reason_of_backend(error: BackendError) -> Reason {
 }
 
 /// The status of what the proxy answers for a reason.
-pub fn status_of(reason: Reason) -> u16 {
+pub(crate) fn status_of(reason: Reason) -> u16 {
     match reason {
         Reason::Malformed
         | Reason::BareLineEnd

@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use crate::proxy::worker::Worker;
 
 /// The memory of one such future.
-pub trait Slot {
+pub(crate) trait Slot {
     /// Makes a future there, which owns the connection until it is ready.
     fn begin(&mut self, client: Client, worker: Rc<Worker>, exchange: Box<Exchange>);
     /// Polls it; the memory is free again when it is ready.

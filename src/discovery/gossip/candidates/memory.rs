@@ -23,7 +23,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Whether `all` may be kept in place of `kept`: at least half of the largest set of the last five minutes is there,
     /// or was not there for as long.
-    pub fn may_keep(
+    pub(super) fn may_keep(
         &mut self,
         now: Duration,
         kept: &[Candidate],
@@ -43,14 +43,14 @@ impl Memory {
     }
 
     /// Something may be kept: what more than half was gone of for so long counts no more.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         if self.emptied.take().is_some() {
             self.largest.clear();
         }
     }
 
     /// When a set that is kept back may be kept.
-    pub fn settles_at(&self) -> Option<Duration> {
+    pub(super) fn settles_at(&self) -> Option<Duration> {
         self.emptied.map(|since| since + EMPTIED)
     }
 

@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::discovery::gossip::{Kind, MAX_CANDIDATES, Wish};
+use crate::discovery::gossip::event::Kind;
+use crate::discovery::gossip::{MAX_CANDIDATES, Wish};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{Record, ServiceState};
 use crate::gossip::view::{Announced, Liveness, Revocation};

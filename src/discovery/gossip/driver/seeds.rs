@@ -21,14 +21,14 @@ pub(super) struct Seeds {
 }
 
 impl Seeds {
-    pub fn follow(names: &[BackendAddress]) -> Self {
+    pub(super) fn follow(names: &[BackendAddress]) -> Self {
         let (sender, found) = mpsc::channel(1);
         let task = spawn_local(look_up(names.to_vec(), sender)).abort_handle();
         Self { found, task }
     }
 
     /// What was found last; pending for ever without names. Cancel-safe.
-    pub async fn next(&mut self) -> Vec<SocketAddr> {
+    pub(super) async fn next(&mut self) -> Vec<SocketAddr> {
         match self.found.recv().await {
             Some(found) => found,
             None => std::future::pending().await,

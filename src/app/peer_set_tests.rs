@@ -8,22 +8,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbproxy::admin::{AdminServer, AdminState, Started};
-use lbproxy::config::schema::{Config, GossipConfig};
-use lbproxy::control::{
+use crate::admin::{AdminServer, AdminState, Started};
+use crate::config::schema::{Config, GossipConfig};
+use crate::control::{
     Control, First, Membership, Peers, Signals, Tried, first_snapshot, read_config,
 };
-use lbproxy::discovery::gossip::member::Windows;
-use lbproxy::gossip::identity::Role;
-use lbproxy::gossip::record::{Record, ServiceState};
-use lbproxy::gossip::view::{Announced, Liveness, Member, PeerSet};
-use lbproxy::logging::access::AccessLogWriter;
-use lbproxy::logging::events::EventLog;
-use lbproxy::model::settings::AccessLog;
-use lbproxy::snapshot::publish::Publisher;
-use lbproxy::telemetry::metrics::ProcessMetrics;
-use lbproxy::telemetry::readiness::Readiness;
-use lbproxy::transport::descriptors::Descriptors;
+use crate::discovery::gossip::member::Windows;
+use crate::gossip::identity::Role;
+use crate::gossip::record::{Record, ServiceState};
+use crate::gossip::view::{Announced, Liveness, Member, PeerSet};
+use crate::logging::access::AccessLogWriter;
+use crate::logging::events::EventLog;
+use crate::model::settings::AccessLog;
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::readiness::Readiness;
+use crate::transport::descriptors::Descriptors;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -142,12 +142,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
     let snapshot = Arc::new(snapshot);
     let publisher = Arc::new(Publisher::new(Arc::clone(&snapshot), 1));
     let (snapshots, followed) = watch::channel(snapshot);
-    tokio::spawn(lbproxy::health::run(
-        followed,
-        reports,
-        256,
-        Arc::new(|_| ()),
-    ));
+    tokio::spawn(crate::health::run(followed, reports, 256, Arc::new(|_| ())));
     let state = AdminState {
         publisher: Arc::clone(&publisher),
         process,
@@ -208,7 +203,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         Arc::clone(&found.unwrap().backend)
     };
     eventually("the doubt is answered", || {
-        backend().doubt() == lbproxy::model::backend::Doubt::Answered
+        backend().doubt() == crate::model::backend::Doubt::Answered
     })
     .await;
     assert_eq!(backends(), expected, "its check passes, so it stays");
