@@ -27,26 +27,26 @@ pub struct Piece {
 }
 
 impl BodyReader {
-    /// At the start of the body of a request. Its trailers go on only if it `keeps_trailers`.
-    pub fn new(framing: Framing, trailer_limit: usize, keeps_trailers: bool) -> Self {
+    /// At the start of the body of a request. Its trailers go on only if it `forwards_trailers`.
+    pub fn new(framing: Framing, trailer_limit: usize, forwards_trailers: bool) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
             Framing::Length(length) => Self::Length(length),
             Framing::Chunked => {
-                Self::Chunked(Box::new(Decoder::new(trailer_limit, keeps_trailers)))
+                Self::Chunked(Box::new(Decoder::new(trailer_limit, forwards_trailers)))
             }
             Framing::UntilClose => Self::UntilClose,
         }
     }
 
     /// At the start of the body of a response.
-    pub fn of_response(framing: Framing, trailer_limit: usize, keeps_trailers: bool) -> Self {
+    pub fn for_response(framing: Framing, trailer_limit: usize, forwards_trailers: bool) -> Self {
         match framing {
-            Framing::Chunked => Self::Chunked(Box::new(Decoder::of_response(
+            Framing::Chunked => Self::Chunked(Box::new(Decoder::for_response(
                 trailer_limit,
-                keeps_trailers,
+                forwards_trailers,
             ))),
-            _ => Self::new(framing, trailer_limit, keeps_trailers),
+            _ => Self::new(framing, trailer_limit, forwards_trailers),
         }
     }
 

@@ -5,7 +5,7 @@
 //! response, those that belong in a head are dropped, the others are kept in canonical form.
 
 use super::Refusal;
-use super::field::{TOKEN, TrailerFate, VALUE, trailer_fate, trim};
+use super::field::{TOKEN, TrailerAction, VALUE, trailer_action, trim};
 
 /// Bytes of chunk extensions in one body, the CR behind each included.
 pub(crate) const EXTENSION_BYTES: u32 = 4096;
@@ -16,13 +16,13 @@ pub(crate) const TRAILER_FIELDS: u32 = 64;
 /// Follows a chunked body through any cut of its bytes.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    state: DecoderState,
     left: u64,
     extension_bytes: u32,
     trailer_limit: u32,
     trailer_bytes: u32,
     trailer_fields: u32,
-    keeps_trailers: bool,
+    forwards_trailers: bool,
     is_response: bool,
     trailers: Option<Box<Trailers>>,
 }
@@ -35,7 +35,7 @@ struct Trailers {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     /// Before the first digit of a size, and within them: the number read so far.
     Size {
         digits: u8,
@@ -66,16 +66,16 @@ pub struct Decoded {
 
 impl Decoder {
     /// At the start of a body whose trailer section may have `trailer_limit` bytes, and whose trailers go on if it
-    /// `keeps_trailers`.
-    pub fn new(trailer_limit: usize, keeps_trailers: bool) -> Self {
+    /// `forwards_trailers`.
+    pub fn new(trailer_limit: usize, forwards_trailers: bool) -> Self {
         Self {
-            state: State::Size { digits: 0 },
+            state: DecoderState::Size { digits: 0 },
             left: 0,
             extension_bytes: 0,
             trailer_limit: u32::try_from(trailer_limit).unwrap_or(u32::MAX),
             trailer_bytes: 0,
             trailer_fields: 0,
-            keeps_trailers,
+            forwards_trailers,
             is_response: false,
             trailers: None,
         }
@@ -83,10 +83,10 @@ impl Decoder {
 
     /// The same for a response. A trailer that would frame or route the message is dropped and does not cost the body,
     /// which has gone to the client by then, and white space before a colon is removed (RFC 9112 5.1).
-    pub fn of_response(trailer_limit: usize, keeps_trailers: bool) -> Self {
+    pub fn for_response(trailer_limit: usize, forwards_trailers: bool) -> Self {
         Self {
             is_response: true,
-            ..Self::new(trailer_limit, keeps_trailers)
+            ..Self::new(trailer_limit, forwards_trailers)
         }
     }
 
@@ -98,8 +98,8 @@ impl Decoder {
     pub fn decode_in_place(&mut self, buffer: &mut [u8]) -> Result<Decoded, Refusal> {
         let mut read = 0;
         let mut payload = 0;
-        while read < buffer.len() && self.state != State::Done {
-            if self.state == State::Data {
+        while read < buffer.len() && self.state != DecoderState::Done {
+            if self.state == DecoderState::Data {
                 let take = usize::try_from(self.left)
                     .unwrap_or(usize::MAX)
                     .min(buffer.len() - read);
@@ -108,7 +108,7 @@ impl Decoder {
                 payload += take;
                 self.left -= take as u64;
                 if self.left == 0 {
-                    self.state = State::DataCr;
+                    self.state = DecoderState::DataCr;
                 }
             } else {
                 self.step(buffer[read])?;
@@ -118,13 +118,13 @@ impl Decoder {
         Ok(Decoded {
             consumed: read,
             payload,
-            done: self.state == State::Done,
+            done: self.state == DecoderState::Done,
         })
     }
 
     /// Bytes of the chunk at hand that are announced but have not come.
     pub fn announced(&self) -> u64 {
-        if self.state == State::Data {
+        if self.state == DecoderState::Data {
             self.left
         } else {
             0
@@ -140,69 +140,73 @@ impl Decoder {
 
     fn step(&mut self, byte: u8) -> Result<(), Refusal> {
         self.state = match self.state {
-            State::Size { digits } => self.size(byte, digits)?,
-            State::Extension => self.extension(byte)?,
-            State::SizeLf if byte == b'\n' => {
+            DecoderState::Size { digits } => self.size(byte, digits)?,
+            DecoderState::Extension => self.extension(byte)?,
+            DecoderState::SizeLf if byte == b'\n' => {
                 if self.left == 0 {
-                    State::TrailerStart
+                    DecoderState::TrailerStart
                 } else {
-                    State::Data
+                    DecoderState::Data
                 }
             }
-            State::DataCr if byte == b'\r' => State::DataLf,
-            State::DataLf if byte == b'\n' => State::Size { digits: 0 },
-            State::TrailerStart if byte == b'\r' => State::EndLf,
-            State::TrailerStart | State::TrailerLine => self.trailer_byte(byte)?,
-            State::TrailerLf if byte == b'\n' => {
+            DecoderState::DataCr if byte == b'\r' => DecoderState::DataLf,
+            DecoderState::DataLf if byte == b'\n' => DecoderState::Size { digits: 0 },
+            DecoderState::TrailerStart if byte == b'\r' => DecoderState::EndLf,
+            DecoderState::TrailerStart | DecoderState::TrailerLine => self.trailer_byte(byte)?,
+            DecoderState::TrailerLf if byte == b'\n' => {
                 self.finish_trailer_line()?;
-                State::TrailerStart
+                DecoderState::TrailerStart
             }
-            State::EndLf if byte == b'\n' => State::Done,
-            State::SizeLf | State::DataCr | State::DataLf | State::TrailerLf | State::EndLf => {
+            DecoderState::EndLf if byte == b'\n' => DecoderState::Done,
+            DecoderState::SizeLf
+            | DecoderState::DataCr
+            | DecoderState::DataLf
+            | DecoderState::TrailerLf
+            | DecoderState::EndLf => {
                 return Err(Refusal::BadChunk);
             }
-            State::Data | State::Done => unreachable!("decode_in_place takes these"),
+            DecoderState::Data | DecoderState::Done => unreachable!("decode_in_place takes these"),
         };
         Ok(())
     }
 
-    fn size(&mut self, byte: u8, digits: u8) -> Result<State, Refusal> {
+    fn size(&mut self, byte: u8, digits: u8) -> Result<DecoderState, Refusal> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if digits > 0 => return Ok(State::SizeLf),
-            b';' if digits > 0 => return Ok(State::Extension),
+            b'\r' if digits > 0 => return Ok(DecoderState::SizeLf),
+            b';' if digits > 0 => return Ok(DecoderState::Extension),
             _ => return Err(Refusal::BadChunk),
         };
         if digits == 16 {
             return Err(Refusal::BadChunk);
         }
         self.left = if digits == 0 { 0 } else { self.left << 4 } | u64::from(digit);
-        Ok(State::Size { digits: digits + 1 })
+        Ok(DecoderState::Size { digits: digits + 1 })
     }
 
-    fn extension(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn extension(&mut self, byte: u8) -> Result<DecoderState, Refusal> {
         self.extension_bytes += 1;
         match byte {
             _ if self.extension_bytes > EXTENSION_BYTES => Err(Refusal::BadChunk),
-            b'\r' => Ok(State::SizeLf),
-            _ if VALUE[usize::from(byte)] => Ok(State::Extension),
+            b'\r' => Ok(DecoderState::SizeLf),
+            _ if VALUE[usize::from(byte)] => Ok(DecoderState::Extension),
             _ => Err(Refusal::BadChunk),
         }
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<DecoderState, Refusal> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > self.trailer_limit {
             return Err(Refusal::HeadTooLarge);
         }
         match byte {
-            b'\r' => Ok(State::TrailerLf),
+            b'\r' => Ok(DecoderState::TrailerLf),
             b'\n' => Err(Refusal::BareLineEnd),
             _ => {
                 self.trailers.get_or_insert_default().line.push(byte);
-                Ok(State::TrailerLine)
+                Ok(DecoderState::TrailerLine)
             }
         }
     }
@@ -227,14 +231,14 @@ impl Decoder {
         if !is_field {
             return Err(Refusal::FieldSyntax);
         }
-        match trailer_fate(name) {
-            TrailerFate::Refused if !self.is_response => return Err(Refusal::BadTrailer),
-            TrailerFate::Kept if self.keeps_trailers => {
+        match trailer_action(name) {
+            TrailerAction::Refuse if !self.is_response => return Err(Refusal::BadTrailer),
+            TrailerAction::Forward if self.forwards_trailers => {
                 for part in [name, b": ", value, b"\r\n"] {
                     trailers.kept.extend_from_slice(part);
                 }
             }
-            TrailerFate::Dropped | TrailerFate::Refused | TrailerFate::Kept => {}
+            TrailerAction::Drop | TrailerAction::Refuse | TrailerAction::Forward => {}
         }
         Ok(())
     }
@@ -386,7 +390,7 @@ mod tests {
             b"5\r\nhello\r\n0\r\nX: 1\r\nContent-Length: 9\r\nTransfer-Encoding : x\r\nHost: b\r\n\
             content_length: 9\r\nY \t:  2\r\n\r\nHTTP/";
         for cut in 1..wire.len() {
-            let mut decoder = Decoder::of_response(256, true);
+            let mut decoder = Decoder::for_response(256, true);
             let (mut payload, mut consumed) = (Vec::new(), 0);
             for piece in wire.chunks(cut) {
                 let mut buffer = piece.to_vec();
@@ -402,7 +406,7 @@ mod tests {
         }
         for line in [" : 1", "a b: 1", " a: 1", "a", "a\x0b: 1"] {
             let mut wire = format!("0\r\n{line}\r\n\r\n").into_bytes();
-            let decoded = Decoder::of_response(256, true).decode_in_place(&mut wire);
+            let decoded = Decoder::for_response(256, true).decode_in_place(&mut wire);
             assert_eq!(decoded, Err(Refusal::FieldSyntax), "{line:?}");
         }
     }

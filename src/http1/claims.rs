@@ -165,7 +165,7 @@ pub(super) enum Claim {
     /// One of the list, as whoever means it spells it.
     Known,
     /// One of the list with other token characters for `-`.
-    Odd,
+    Lookalike,
 }
 
 /// Knows `name`, in any case and with any token character for `-`. Its first letters (of `x-` the two behind it) leave at
@@ -185,7 +185,7 @@ fn among(name: &[u8], entries: &[&str]) -> Option<Claim> {
     let entry = entries.find(|entry| is_meant(name, entry))?;
     Some(match is_as_known(name, entry) {
         true => Claim::Known,
-        false => Claim::Odd,
+        false => Claim::Lookalike,
     })
 }
 
@@ -283,7 +283,7 @@ static STARTS: [(u8, u8); SLOTS] = {
 
 #[cfg(test)]
 mod tests {
-    use super::super::field::{TrailerFate, is_token_byte, trailer_fate};
+    use super::super::field::{TrailerAction, is_token_byte, trailer_action};
     use super::*;
 
     fn example(entry: &str) -> String {
@@ -309,7 +309,7 @@ mod tests {
                 let known = if odd == plain || entry.contains(by) && by != '*' && by != '-' {
                     Claim::Known
                 } else {
-                    Claim::Odd
+                    Claim::Lookalike
                 };
                 assert_eq!(claim(odd.as_bytes()), Some(known), "{odd}");
             }
@@ -321,12 +321,12 @@ mod tests {
                 );
             }
             assert_eq!(
-                trailer_fate(plain.as_bytes()),
-                TrailerFate::Dropped,
+                trailer_action(plain.as_bytes()),
+                TrailerAction::Drop,
                 "{plain}"
             );
         }
-        assert_eq!(claim(b"ssl_client-cert"), Some(Claim::Odd));
+        assert_eq!(claim(b"ssl_client-cert"), Some(Claim::Lookalike));
         assert_eq!(claim(b"SSL_CLIENT_CERT"), Some(Claim::Known));
     }
 

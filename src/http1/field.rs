@@ -38,13 +38,13 @@ pub enum FieldName {
     /// the list in `claims`.
     OtherForwarding,
     /// Content-Length or Transfer-Encoding with another character for `-`: framing to some, not to others.
-    OddFraming,
+    FramingLookalike,
     /// Such a field with another character for `-`, which no proxy sends.
-    OddForwarding,
+    ForwardingLookalike,
     /// X-Lbproxy-Hop: the processes that the request has passed. Taken from everybody, and written anew.
     Hop,
     /// X-Lbproxy-*: what the proxy alone may say.
-    Own,
+    ProxyInternal,
     /// All the rest.
     Other,
 }
@@ -64,56 +64,56 @@ impl FieldName {
             (9, b'f') if is(name, b"forwarded") => Self::OtherForwarding,
             (10, b'c') if is(name, b"connection") => Self::Connection,
             (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
-            (12, b'x') if folds(name, b"x-request-id") => Self::RequestId.unless_odd(name),
+            (12, b'x') if folds(name, b"x-request-id") => Self::RequestId.unless_lookalike(name),
             (14, b'c') if is(name, b"content-length") => Self::ContentLength,
-            (14, b'c') if folds(name, b"content-length") => Self::OddFraming,
+            (14, b'c') if folds(name, b"content-length") => Self::FramingLookalike,
             (14, b'h') if is(name, b"http2-settings") => Self::HopByHop,
             (16, b'p') if is(name, b"proxy-connection") => Self::HopByHop,
             (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
-            (17, b't') if folds(name, b"transfer-encoding") => Self::OddFraming,
+            (17, b't') if folds(name, b"transfer-encoding") => Self::FramingLookalike,
             (18, b'p') if is(name, b"proxy-authenticate") => Self::HopByHop,
             (19, b'p') if is(name, b"proxy-authorization") => Self::HopByHop,
             (13, b'x') if is(name, b"x-lbproxy-hop") => Self::Hop,
-            (11.., b'x') if folds(&name[..10], b"x-lbproxy-") => Self::Own,
+            (11.., b'x') if folds(&name[..10], b"x-lbproxy-") => Self::ProxyInternal,
             (13.., b'x') if folds(&name[..12], b"x-forwarded-") => match name.len() {
                 15 if folds(name, b"x-forwarded-for") => Self::ForwardedFor,
                 16 if folds(name, b"x-forwarded-host") => Self::ForwardedHost,
                 17 if folds(name, b"x-forwarded-proto") => Self::ForwardedProto,
                 _ => Self::OtherForwarding,
             }
-            .unless_odd(name),
+            .unless_lookalike(name),
             _ => match claim(name) {
                 None => Self::Other,
                 Some(Claim::Known) => Self::OtherForwarding,
-                Some(Claim::Odd) => Self::OddForwarding,
+                Some(Claim::Lookalike) => Self::ForwardingLookalike,
             },
         }
     }
 
     /// Itself if `name` is spelled with `-` alone.
-    fn unless_odd(self, name: &[u8]) -> Self {
+    fn unless_lookalike(self, name: &[u8]) -> Self {
         if name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
             self
         } else {
-            Self::OddForwarding
+            Self::ForwardingLookalike
         }
     }
 }
 
 /// What becomes of a trailer field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TrailerFate {
+pub(crate) enum TrailerAction {
     /// It goes on.
-    Kept,
+    Forward,
     /// It stays behind: authentication, request modifiers, response control, how to read the content, what speaks for
     /// one hop or claims to know the client (RFC 9110 6.5.1). A recipient might merge it into the head.
-    Dropped,
+    Drop,
     /// The message is refused: the field would frame it or route it.
-    Refused,
+    Refuse,
 }
 
 /// What becomes of the trailer field `name`.
-pub(crate) fn trailer_fate(name: &[u8]) -> TrailerFate {
+pub(crate) fn trailer_action(name: &[u8]) -> TrailerAction {
     const DROPPED: [&[u8]; 24] = [
         b"age",
         b"authorization",
@@ -143,12 +143,12 @@ pub(crate) fn trailer_fate(name: &[u8]) -> TrailerFate {
     match FieldName::of(name) {
         FieldName::ContentLength
         | FieldName::TransferEncoding
-        | FieldName::OddFraming
-        | FieldName::Host => TrailerFate::Refused,
+        | FieldName::FramingLookalike
+        | FieldName::Host => TrailerAction::Refuse,
         FieldName::Other if !DROPPED.iter().any(|dropped| folds(name, dropped)) => {
-            TrailerFate::Kept
+            TrailerAction::Forward
         }
-        _ => TrailerFate::Dropped,
+        _ => TrailerAction::Drop,
     }
 }
 
@@ -261,25 +261,25 @@ mod tests {
             ("Host", FieldName::Host),
             ("hOST", FieldName::Host),
             ("Transfer-Encoding", FieldName::TransferEncoding),
-            ("Transfer_Encoding", FieldName::OddFraming),
-            ("content.length", FieldName::OddFraming),
-            ("X-LBProxy-Canary", FieldName::Own),
-            ("x_lbproxy.a", FieldName::Own),
+            ("Transfer_Encoding", FieldName::FramingLookalike),
+            ("content.length", FieldName::FramingLookalike),
+            ("X-LBProxy-Canary", FieldName::ProxyInternal),
+            ("x_lbproxy.a", FieldName::ProxyInternal),
             ("X-LBProxy-Hop", FieldName::Hop),
-            ("x-lbproxy_hop", FieldName::Own),
+            ("x-lbproxy_hop", FieldName::ProxyInternal),
             ("x-lbproxy-", FieldName::Other),
-            ("X.Forwarded~For", FieldName::OddForwarding),
+            ("X.Forwarded~For", FieldName::ForwardingLookalike),
             ("X-Forwarded-For", FieldName::ForwardedFor),
-            ("X_Forwarded_For", FieldName::OddForwarding),
+            ("X_Forwarded_For", FieldName::ForwardingLookalike),
             ("x-forwarded-port", FieldName::OtherForwarding),
-            ("x_forwarded-x", FieldName::OddForwarding),
-            ("x-forwarded-a_b", FieldName::OddForwarding),
+            ("x_forwarded-x", FieldName::ForwardingLookalike),
+            ("x-forwarded-a_b", FieldName::ForwardingLookalike),
             ("x-forwarded-", FieldName::Other),
             ("X-Real-IP", FieldName::OtherForwarding),
-            ("X-Real_IP", FieldName::OddForwarding),
-            ("x-request.id", FieldName::OddForwarding),
+            ("X-Real_IP", FieldName::ForwardingLookalike),
+            ("x-request.id", FieldName::ForwardingLookalike),
             ("X-Original-URL", FieldName::OtherForwarding),
-            ("X_Original_URL", FieldName::OddForwarding),
+            ("X_Original_URL", FieldName::ForwardingLookalike),
             ("x-client-cert-subject", FieldName::OtherForwarding),
             ("SSL_CLIENT_CERT", FieldName::OtherForwarding),
             ("Proxy", FieldName::HopByHop),

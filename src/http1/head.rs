@@ -27,7 +27,7 @@ pub struct Field {
     /// What the name is.
     pub name: FieldName,
     /// A Connection field of the same message names it: it speaks for one hop.
-    pub nominated: bool,
+    pub hop_by_hop: bool,
     start: u32,
     name_len: u32,
     value_start: u32,
@@ -48,16 +48,16 @@ impl Field {
 
 /// Field lines that go on, copied into a head: neighbours that stand in their buffer just as they would be written, and
 /// most do, in one piece.
-pub(crate) struct Copying<'b> {
+pub(crate) struct FieldCopier<'b> {
     buffer: &'b [u8],
     /// The piece that is still to be copied.
     start: usize,
     end: usize,
 }
 
-impl<'b> Copying<'b> {
+impl<'b> FieldCopier<'b> {
     /// Nothing yet of the fields in `buffer`.
-    pub(crate) fn of(buffer: &'b [u8]) -> Self {
+    pub(crate) fn new(buffer: &'b [u8]) -> Self {
         Self {
             buffer,
             start: 0,
@@ -99,19 +99,19 @@ impl<'b> Copying<'b> {
 }
 
 /// A line without its CRLF, and where the next one begins.
-pub(super) struct Line {
+pub(super) struct LineBounds {
     pub(super) end: usize,
     pub(super) next: usize,
 }
 
 /// The first line from `start`; `None` while it is not whole.
-pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<Line>, Refusal> {
+pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<LineBounds>, Refusal> {
     let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[start..]) else {
         return Ok(None);
     };
     let end = start + found;
     match (buffer[end], buffer.get(end + 1)) {
-        (b'\r', Some(b'\n')) => Ok(Some(Line { end, next: end + 2 })),
+        (b'\r', Some(b'\n')) => Ok(Some(LineBounds { end, next: end + 2 })),
         (b'\r', None) => Ok(None),
         _ => Err(Refusal::BareLineEnd),
     }
@@ -119,7 +119,11 @@ pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<Line>, Refusal>
 
 /// What comes of a byte at `at` that cannot stand there: `refusal`, unless it is a CR or an LF alone. `None` while that
 /// cannot be told.
-pub(super) fn stray<T>(buffer: &[u8], at: usize, refusal: Refusal) -> Result<Option<T>, Refusal> {
+pub(super) fn invalid_byte<T>(
+    buffer: &[u8],
+    at: usize,
+    refusal: Refusal,
+) -> Result<Option<T>, Refusal> {
     match (buffer.get(at), buffer.get(at + 1)) {
         (None, _) | (Some(b'\r'), None) => Ok(None),
         (Some(b'\r'), Some(b'\n')) => Err(refusal),
@@ -139,20 +143,20 @@ pub(super) enum SpaceBeforeColon {
 
 /// Reads the field lines from `start` to the empty line; `fields` is filled from scratch. Returns the place after the
 /// empty line, or `None` while the section is not whole.
-pub(super) fn fields(
+pub(super) fn parse_fields(
     buffer: &[u8],
     start: usize,
-    most: usize,
+    limit: usize,
     space: SpaceBeforeColon,
     fields: &mut Vec<Field>,
 ) -> Result<Option<usize>, Refusal> {
     fields.clear();
     let mut at = start;
     while !buffer[at..].starts_with(b"\r\n") {
-        let Some((field, next)) = field(buffer, at, space)? else {
+        let Some((field, next)) = parse_field(buffer, at, space)? else {
             return Ok(None);
         };
-        if fields.len() == most {
+        if fields.len() == limit {
             return Err(Refusal::TooManyFields);
         }
         fields.push(field);
@@ -162,7 +166,7 @@ pub(super) fn fields(
 }
 
 /// Reads one field line; `None` while it is not whole.
-fn field(
+fn parse_field(
     buffer: &[u8],
     start: usize,
     space: SpaceBeforeColon,
@@ -176,19 +180,19 @@ fn field(
         at += blanks(&buffer[at..]);
     }
     if name_len == 0 || buffer.get(at) != Some(&b':') {
-        return stray(buffer, at, Refusal::FieldSyntax);
+        return invalid_byte(buffer, at, Refusal::FieldSyntax);
     }
     at += 1;
     at += blanks(&buffer[at..]);
     let value_start = at;
     at += value_run(&buffer[at..]);
     if !buffer[at..].starts_with(b"\r\n") {
-        return stray(buffer, at, Refusal::FieldSyntax);
+        return invalid_byte(buffer, at, Refusal::FieldSyntax);
     }
     let value = trim(&buffer[value_start..at]);
     let field = Field {
         name: FieldName::of(&buffer[start..start + name_len]),
-        nominated: false,
+        hop_by_hop: false,
         start: start as u32,
         name_len: name_len as u32,
         value_start: value_start as u32,
@@ -220,7 +224,7 @@ pub struct HeadEnd {
 
 impl HeadEnd {
     /// Of a head whose beginning was parsed already.
-    pub fn behind(beginning: &[u8]) -> Self {
+    pub fn after(beginning: &[u8]) -> Self {
         let before = empty_lines(beginning);
         Self {
             scanned: beginning.len() as u32,
@@ -277,7 +281,7 @@ mod tests {
         text: &str,
     ) -> Result<Option<Vec<(String, String)>>, Refusal> {
         let mut found = Vec::new();
-        let end = fields(text.as_bytes(), 0, 10, space, &mut found)?;
+        let end = parse_fields(text.as_bytes(), 0, 10, space, &mut found)?;
         Ok(end.map(|_| {
             let text_of = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
             found
@@ -309,11 +313,13 @@ mod tests {
             "A: b", "C: d", "e: f", "G: h", "I: j", "K: l", "M: ", "N: o", "P: q",
         ];
         let mut found = Vec::new();
-        fields(text, 0, 10, Removed, &mut found).unwrap().unwrap();
+        parse_fields(text, 0, 10, Removed, &mut found)
+            .unwrap()
+            .unwrap();
         // Every choice of fields that go on.
         for chosen in 0_u32..1 << found.len() {
             let goes_on = |place: usize| chosen & (1 << place) != 0;
-            let (mut out, mut copying) = (Vec::new(), Copying::of(text));
+            let (mut out, mut copying) = (Vec::new(), FieldCopier::new(text));
             for (place, field) in found.iter().enumerate() {
                 if goes_on(place) {
                     copying.push(&mut out, field);
@@ -395,7 +401,7 @@ mod tests {
         assert_eq!(due(b"HTTP/1.1 200\r\n\r\n"), [14, 16]);
         let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for cut in 0..whole.len() {
-            let mut end = HeadEnd::behind(&whole[..cut]);
+            let mut end = HeadEnd::after(&whole[..cut]);
             assert!(!end.is_due(&whole[..cut], 100), "{cut}");
             assert!(end.is_due(whole, 100), "{cut}");
         }

@@ -88,7 +88,7 @@
 //! |---|---|---|---|
 //! | Connection, what it names, Keep-Alive, Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE, Transfer-Encoding, Upgrade | stay behind; what is true of the next connection is written instead | RFC 9110 7.6.1, 10.1.4, 11.7 | requests/connection-options, responses/hop-by-hop |
 //! | a Connection option that is not a token | refused: `FieldSyntax` | RFC 9110 7.6.1 | requests/connection-options |
-//! | more than [`connection::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | | requests/connection-options |
+//! | more than [`connection_options::CONNECTION_OPTIONS`] of them | refused: `TooManyFields` | | requests/connection-options |
 //! | Connection options that name Host, framing, Expect or a forwarding field | have no effect | RFC 9110 7.6.1 | requests/connection-options |
 //! | `close` | ends the connection after the answer, nothing behind that request is looked at; our own `close` is followed by the end of our side and a while of reading | RFC 9112 9.6 | http_basics, lifecycle |
 //! | HTTP/1.0 | kept only where both sides say so: the rule against it (9.3) is one for proxies, and a gateway is to its clients what a server is | RFC 9112 9.3 | requests/versions, responses/versions |
@@ -96,7 +96,7 @@
 //! | pipelined requests | answered in order, one at a time; none are pipelined to backends | RFC 9110 7.5, RFC 9112 9.3.2 | requests/pipelining |
 //! | a request whose backend has failed | sent again only if it is idempotent or never left, and whole | RFC 9110 9.2.2, RFC 9112 9.3.1 | failover |
 //! | kept connections to backends | watched for their end, and looked at before use | RFC 9112 9.5 | limits |
-//! | Upgrade without `Connection: upgrade`, in HTTP/1.0, of more than [`connection::UPGRADE_PROTOCOLS`], of what is not a protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 | requests/upgrade |
+//! | Upgrade without `Connection: upgrade`, in HTTP/1.0, of more than [`connection_options::UPGRADE_PROTOCOLS`], of what is not a protocol, or of `h2…` or `HTTP…` | dropped, the request served | RFC 9110 7.8, RFC 9113 3.1 | requests/upgrade |
 //! | Upgrade with a body | the offer goes on, and the protocol changes when all of the body has been sent | RFC 9110 7.8 | requests/upgrade, upgrade |
 //! | Via | with `via = true` ours is put behind those that are there, in the version that the message came in; off by default, since nginx then does not compress | RFC 9110 7.6.3 | http_fields |
 //! | a request that has passed this process before | refused with 508, by X-Lbproxy-Hop | RFC 9110 7.6 | limits |
@@ -105,13 +105,13 @@
 //! | 204, 205, 304 of our own | have no content | RFC 9110 15.3.5, 15.3.6, 15.4.5 | http_answers |
 //!
 //! [`head`] finds lines and fields, [`request`] and [`response`] give them meaning, [`body`] and [`chunked`] follow
-//! a body, [`connection`] what a message says of its connection, [`field`] knows the names that matter to a proxy, and
-//! `claims` those by which a stranger could pass for somebody else.
+//! a body, [`connection_options`] what a message says of its connection, [`field`] knows the names that matter to a proxy,
+//! and `claims` those by which a stranger could pass for somebody else.
 
 pub(crate) mod body;
 pub(crate) mod chunked;
 mod claims;
-pub(crate) mod connection;
+pub(crate) mod connection_options;
 pub(crate) mod field;
 pub(crate) mod head;
 pub mod request;

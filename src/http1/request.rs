@@ -1,9 +1,9 @@
 //! Request heads (RFC 9112 3): request line, Host, framing, connection options.
 
-use super::connection::{ConnectionOptions, Offers, mark_nominated};
+use super::connection_options::{ConnectionOptions, UpgradeOffers, mark_hop_by_hop};
 use super::field::{FieldName, TARGET, TOKEN, trim};
 use super::head::{
-    EMPTY_LINES, Field, HeadLimits, SpaceBeforeColon, empty_lines, fields, line, stray,
+    EMPTY_LINES, Field, HeadLimits, SpaceBeforeColon, empty_lines, invalid_byte, line, parse_fields,
 };
 use super::{Framing, Refusal, Version};
 
@@ -26,7 +26,7 @@ pub struct RequestHead<'b> {
     /// Body framing; never [`Framing::UntilClose`].
     pub framing: Framing,
     /// Trailers of its body may go on: Connection names no field that could be among them.
-    pub keeps_trailers: bool,
+    pub forwards_trailers: bool,
     /// Whether the client wants the connection kept.
     pub keep_alive: bool,
     /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
@@ -74,13 +74,14 @@ pub fn parse<'b>(
         return too_large(buffer, limits);
     };
     let space = SpaceBeforeColon::Refused;
-    let Some(len) = fields(buffer, request_line.next, limits.fields, space, field_lines)? else {
+    let Some(len) = parse_fields(buffer, request_line.next, limits.fields, space, field_lines)?
+    else {
         return too_large(buffer, limits);
     };
     if len > limits.bytes {
         return Err(Refusal::HeadTooLarge);
     }
-    understand(buffer, &request_line, field_lines, len).map(Some)
+    interpret(buffer, &request_line, field_lines, len).map(Some)
 }
 
 /// Whether a request that may be half, or not understood, asks for a head alone: an answer to it has no body.
@@ -124,7 +125,7 @@ fn request_line<'b>(
     match buffer.get(at) {
         _ if method.len() > METHOD_BYTES => return Err(Refusal::MethodTooLong),
         Some(b' ') if !method.is_empty() => {}
-        _ => return stray(buffer, at, Refusal::Malformed),
+        _ => return invalid_byte(buffer, at, Refusal::Malformed),
     }
     let target_start = at + 1;
     at = target_start;
@@ -137,7 +138,7 @@ fn request_line<'b>(
     }
     match buffer.get(at) {
         Some(b' ') if !target.is_empty() => {}
-        _ => return stray(buffer, at, Refusal::BadTarget),
+        _ => return invalid_byte(buffer, at, Refusal::BadTarget),
     }
     let Some(end) = line(buffer, at + 1)? else {
         return if buffer.len() - at > 16 {
@@ -171,27 +172,27 @@ pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
 
 /// What the fields say, gathered in one pass.
 #[derive(Default)]
-struct Said<'b> {
+struct RequestFields<'b> {
     host: Option<&'b [u8]>,
     content_length: Option<u64>,
     transfer_encoding: Option<Coding>,
     connection: ConnectionOptions,
-    upgrade: Offers,
+    upgrade: UpgradeOffers,
     expect: bool,
 }
 
-fn understand<'b>(
+fn interpret<'b>(
     buffer: &'b [u8],
     line: &RequestLine<'b>,
     field_lines: &mut [Field],
     len: usize,
 ) -> Result<RequestHead<'b>, Refusal> {
-    let said = gather(buffer, field_lines)?;
+    let summary = collect_fields(buffer, field_lines)?;
     let v11 = line.version == Version::V11;
-    if said.transfer_encoding.is_some() && (said.content_length.is_some() || !v11) {
+    if summary.transfer_encoding.is_some() && (summary.content_length.is_some() || !v11) {
         return Err(Refusal::AmbiguousFraming);
     }
-    if said.transfer_encoding == Some(Coding::Other) {
+    if summary.transfer_encoding == Some(Coding::Other) {
         return Err(Refusal::TransferCoding);
     }
     // Methods have a case (RFC 9110 9.1), but not all that read them know, and on HEAD the framing depends.
@@ -200,33 +201,33 @@ fn understand<'b>(
         return Err(Refusal::Method);
     }
     let (authority, target) = target(line)?;
-    if said.host.is_none() && v11 {
+    if summary.host.is_none() && v11 {
         return Err(Refusal::BadHost);
     }
-    if let Some(host) = said.host {
+    if let Some(host) = summary.host {
         check_host(host)?;
     }
-    let framing = match (said.transfer_encoding, said.content_length) {
+    let framing = match (summary.transfer_encoding, summary.content_length) {
         (Some(_), _) => Framing::Chunked,
         (None, Some(length)) if length > 0 => Framing::Length(length),
         _ => Framing::None,
     };
     let has_body = framing != Framing::None;
-    let connection = said.connection;
-    if connection.nominates {
-        mark_nominated(buffer, field_lines);
+    let connection = summary.connection;
+    if connection.names_fields {
+        mark_hop_by_hop(buffer, field_lines);
     }
     Ok(RequestHead {
         len,
         method: line.method,
         target,
         version: line.version,
-        host: authority.or(said.host),
+        host: authority.or(summary.host),
         framing,
-        keeps_trailers: !connection.may_nominate_trailers,
+        forwards_trailers: !connection.may_name_trailers,
         keep_alive: !connection.close && (v11 || connection.keep_alive),
-        expects_continue: said.expect && v11 && has_body,
-        wants_upgrade: said.upgrade.may_be_taken() && connection.upgrade && v11,
+        expects_continue: summary.expect && v11 && has_body,
+        wants_upgrade: summary.upgrade.is_acceptable() && connection.upgrade && v11,
         max_forwards: match line.method {
             b"OPTIONS" => max_forwards(buffer, field_lines)?,
             _ => None,
@@ -234,14 +235,19 @@ fn understand<'b>(
     })
 }
 
-fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refusal> {
-    let mut said = Said::default();
+fn collect_fields<'b>(
+    buffer: &'b [u8],
+    field_lines: &[Field],
+) -> Result<RequestFields<'b>, Refusal> {
+    let mut summary = RequestFields::default();
     for field in field_lines {
         let value = field.value_in(buffer);
         match field.name {
-            FieldName::Host if said.host.replace(value).is_some() => return Err(Refusal::BadHost),
+            FieldName::Host if summary.host.replace(value).is_some() => {
+                return Err(Refusal::BadHost);
+            }
             FieldName::ContentLength
-                if said
+                if summary
                     .content_length
                     .replace(content_length(value)?)
                     .is_some() =>
@@ -249,23 +255,23 @@ fn gather<'b>(buffer: &'b [u8], field_lines: &[Field]) -> Result<Said<'b>, Refus
                 return Err(Refusal::BadContentLength);
             }
             FieldName::TransferEncoding
-                if said.transfer_encoding.replace(coding(value)?).is_some() =>
+                if summary.transfer_encoding.replace(coding(value)?).is_some() =>
             {
                 return Err(Refusal::BadTransferEncoding);
             }
-            FieldName::OddFraming => return Err(Refusal::AmbiguousFraming),
-            FieldName::Connection => said.connection.add(value)?,
+            FieldName::FramingLookalike => return Err(Refusal::AmbiguousFraming),
+            FieldName::Connection => summary.connection.add(value)?,
             FieldName::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") || said.expect {
+                if !value.eq_ignore_ascii_case(b"100-continue") || summary.expect {
                     return Err(Refusal::Expectation);
                 }
-                said.expect = true;
+                summary.expect = true;
             }
-            FieldName::Upgrade => said.upgrade.add(value),
+            FieldName::Upgrade => summary.upgrade.add(value),
             _ => {}
         }
     }
-    Ok(said)
+    Ok(summary)
 }
 
 /// Whether it is Max-Forwards.

@@ -1,8 +1,8 @@
 //! Response heads (RFC 9112 4): status line, framing, connection options. Backends are not trusted either.
 
-use super::connection::{ConnectionOptions, mark_nominated};
+use super::connection_options::{ConnectionOptions, mark_hop_by_hop};
 use super::field::{FieldName, VALUE, list, trim};
-use super::head::{Field, HeadLimits, SpaceBeforeColon, fields, line};
+use super::head::{Field, HeadLimits, SpaceBeforeColon, line, parse_fields};
 use super::request::{content_length, version};
 use super::{Framing, Refusal, Version};
 
@@ -33,7 +33,7 @@ pub struct ResponseHead<'b> {
     /// Body framing.
     pub framing: Framing,
     /// Trailers of its body may go on: Connection names no field that could be among them.
-    pub keeps_trailers: bool,
+    pub forwards_trailers: bool,
     /// Content-Length as the field gave it: what HEAD and 304 describe, though no body comes.
     pub content_length: Option<u64>,
     /// Whether the backend keeps the connection.
@@ -52,28 +52,35 @@ pub fn parse<'b>(
     to_head: bool,
     field_lines: &mut Vec<Field>,
 ) -> Result<Option<ResponseHead<'b>>, Refusal> {
-    let parsed = status_line(buffer)?;
-    let section = match &parsed {
-        Some((_, _, _, next)) => {
-            let space = SpaceBeforeColon::Removed;
-            fields(buffer, *next, LIMITS.fields, space, field_lines)?
-        }
-        None => None,
+    let Some(status_line) = status_line(buffer)? else {
+        return too_large(buffer);
     };
-    let (Some((version, status, reason, _)), Some(len)) = (parsed, section) else {
-        return if buffer.len() > LIMITS.bytes {
-            Err(Refusal::HeadTooLarge)
-        } else {
-            Ok(None)
-        };
+    let space = SpaceBeforeColon::Removed;
+    let Some(len) = parse_fields(buffer, status_line.next, LIMITS.fields, space, field_lines)?
+    else {
+        return too_large(buffer);
     };
     if len > LIMITS.bytes {
         return Err(Refusal::HeadTooLarge);
     }
-    understand(buffer, version, status, reason, field_lines, len, to_head).map(Some)
+    interpret(buffer, &status_line, field_lines, len, to_head).map(Some)
 }
 
-type StatusLine<'b> = (Version, u16, &'b [u8], usize);
+fn too_large<'b>(buffer: &[u8]) -> Result<Option<ResponseHead<'b>>, Refusal> {
+    if buffer.len() > LIMITS.bytes {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        Ok(None)
+    }
+}
+
+struct StatusLine<'b> {
+    version: Version,
+    status: u16,
+    reason: &'b [u8],
+    /// Where the field lines begin.
+    next: usize,
+}
 
 fn status_line(buffer: &[u8]) -> Result<Option<StatusLine<'_>>, Refusal> {
     let expected = b"HTTP/1.";
@@ -105,72 +112,100 @@ fn status_line(buffer: &[u8]) -> Result<Option<StatusLine<'_>>, Refusal> {
     if !(100..=599).contains(&status) || !reason.iter().all(|b| VALUE[usize::from(*b)]) {
         return Err(Refusal::Malformed);
     }
-    Ok(Some((version, status, reason, end.next)))
+    Ok(Some(StatusLine {
+        version,
+        status,
+        reason,
+        next: end.next,
+    }))
 }
 
-fn understand<'b>(
+/// What the fields of a head say, collected in one pass.
+#[derive(Default)]
+struct ResponseFields {
+    content_length: Option<u64>,
+    chunked: bool,
+    connection: ConnectionOptions,
+    keep_alive_timeout: Option<u32>,
+}
+
+impl ResponseFields {
+    /// Whether the fields announce a body that is not empty.
+    fn promises_body(&self) -> bool {
+        self.chunked || self.content_length.is_some_and(|length| length > 0)
+    }
+}
+
+fn interpret<'b>(
     buffer: &'b [u8],
-    version: Version,
-    status: u16,
-    reason: &'b [u8],
+    line: &StatusLine<'b>,
     field_lines: &mut [Field],
     len: usize,
     to_head: bool,
 ) -> Result<ResponseHead<'b>, Refusal> {
-    let mut length = None;
-    let mut chunked = false;
-    let mut connection = ConnectionOptions::default();
-    let mut keep_alive_timeout = None;
-    for field in &*field_lines {
-        let value = field.value_in(buffer);
-        match field.name {
-            FieldName::ContentLength if length.replace(content_length(value)?).is_some() => {
-                return Err(Refusal::BadContentLength);
-            }
-            FieldName::TransferEncoding => {
-                if !value.eq_ignore_ascii_case(b"chunked") || chunked {
-                    return Err(Refusal::TransferCoding);
-                }
-                chunked = true;
-            }
-            FieldName::OddFraming => return Err(Refusal::AmbiguousFraming),
-            FieldName::Connection => connection.add(value)?,
-            FieldName::KeepAlive => keep_alive_timeout = timeout_of(value).or(keep_alive_timeout),
-            _ => {}
-        }
-    }
-    if chunked && (length.is_some() || version == Version::V10) {
+    let summary = collect_fields(buffer, field_lines)?;
+    let v11 = line.version == Version::V11;
+    if summary.chunked && (summary.content_length.is_some() || !v11) {
         return Err(Refusal::AmbiguousFraming);
     }
-    let promises_body = chunked || length.is_some_and(|length| length > 0);
-    if status < 200 && promises_body {
+    if line.status < 200 && summary.promises_body() {
         return Err(Refusal::AmbiguousFraming);
     }
-    let framing = if to_head || status < 200 || status == 204 || status == 304 {
+    let length = summary.content_length;
+    let framing = if to_head || line.status < 200 || matches!(line.status, 204 | 304) {
         Framing::None
-    } else if chunked {
+    } else if summary.chunked {
         Framing::Chunked
     } else {
         length.map_or(Framing::UntilClose, Framing::Length)
     };
-    if connection.nominates {
-        mark_nominated(buffer, field_lines);
+    let connection = summary.connection;
+    if connection.names_fields {
+        mark_hop_by_hop(buffer, field_lines);
     }
     Ok(ResponseHead {
         len,
-        status,
-        reason,
-        version,
+        status: line.status,
+        reason: line.reason,
+        version: line.version,
         framing,
-        keeps_trailers: !connection.may_nominate_trailers,
+        forwards_trailers: !connection.may_name_trailers,
         content_length: length,
         keep_alive: !connection.close
             && framing != Framing::UntilClose
-            && !(framing == Framing::None && promises_body)
-            && (length == Some(0) || !(to_head || matches!(status, 204 | 304)))
-            && (version == Version::V11 || connection.keep_alive),
-        keep_alive_timeout,
+            && !(framing == Framing::None && summary.promises_body())
+            && (length == Some(0) || !(to_head || matches!(line.status, 204 | 304)))
+            && (v11 || connection.keep_alive),
+        keep_alive_timeout: summary.keep_alive_timeout,
     })
+}
+
+fn collect_fields(buffer: &[u8], field_lines: &[Field]) -> Result<ResponseFields, Refusal> {
+    let mut summary = ResponseFields::default();
+    for field in field_lines {
+        let value = field.value_in(buffer);
+        match field.name {
+            FieldName::ContentLength => {
+                let length = content_length(value)?;
+                if summary.content_length.replace(length).is_some() {
+                    return Err(Refusal::BadContentLength);
+                }
+            }
+            FieldName::TransferEncoding => {
+                if !value.eq_ignore_ascii_case(b"chunked") || summary.chunked {
+                    return Err(Refusal::TransferCoding);
+                }
+                summary.chunked = true;
+            }
+            FieldName::FramingLookalike => return Err(Refusal::AmbiguousFraming),
+            FieldName::Connection => summary.connection.add(value)?,
+            FieldName::KeepAlive => {
+                summary.keep_alive_timeout = timeout_of(value).or(summary.keep_alive_timeout);
+            }
+            _ => {}
+        }
+    }
+    Ok(summary)
 }
 
 /// `timeout=N` of a Keep-Alive field.

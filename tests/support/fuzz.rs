@@ -198,7 +198,7 @@ fn script(part: &[u8]) -> Script {
 
 /// A head that is whole at `len` is worth parsing there, and not before.
 fn assert_due_at(bytes: &[u8], len: usize) {
-    let mut end = HeadEnd::behind(&bytes[..len - 1]);
+    let mut end = HeadEnd::after(&bytes[..len - 1]);
     assert!(!end.is_due(&bytes[..len - 1], len), "too early");
     assert!(end.is_due(&bytes[..len], len), "too late");
 }

@@ -71,10 +71,10 @@ async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
             Err(refusal) => return Err(Failed::Refused(refusal)),
         };
         let ResponseHead { status, len, .. } = head;
-        let body = BodyReader::of_response(
+        let body = BodyReader::for_response(
             head.framing,
             ListenerLimits::default().trailer_bytes,
-            head.keeps_trailers,
+            head.forwards_trailers,
         );
         wire.take(len);
         match status {
@@ -87,7 +87,7 @@ async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
 
 /// Reads until another look at the head is worth the while.
 async fn more_of_a_head(wire: &mut Wire) -> Result<(), Failed> {
-    let mut end = HeadEnd::behind(&wire.buffer);
+    let mut end = HeadEnd::after(&wire.buffer);
     loop {
         if !wire.read().await? {
             return Err(Failed::Ended("an answer"));

@@ -1,4 +1,4 @@
-use super::super::connection::CONNECTION_OPTIONS;
+use super::super::connection_options::CONNECTION_OPTIONS;
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -314,7 +314,7 @@ fn what_connection_names_is_marked() {
     parse(text.as_bytes(), &LIMITS, &mut fields)
         .unwrap()
         .unwrap();
-    let marks: Vec<bool> = fields.iter().map(|field| field.nominated).collect();
+    let marks: Vec<bool> = fields.iter().map(|field| field.hop_by_hop).collect();
     assert_eq!(marks, [false, false, false, true, true, false, true]);
 }
 

@@ -249,7 +249,11 @@ impl Exchange {
             trailer_limit: listener.limits.trailer_bytes,
             ..Facts::default()
         };
-        self.body = BodyReader::new(head.framing, self.facts.trailer_limit, head.keeps_trailers);
+        self.body = BodyReader::new(
+            head.framing,
+            self.facts.trailer_limit,
+            head.forwards_trailers,
+        );
         self.times.request_body = millis(listener.timeouts.request_body);
         self.times.write = millis(listener.timeouts.write);
         self.times.total_at = None;

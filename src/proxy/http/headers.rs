@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use super::hops::{Passed, ProcessId};
 use super::seen::Seen;
-use crate::http1::connection::UPGRADE_PROTOCOLS;
+use crate::http1::connection_options::UPGRADE_PROTOCOLS;
 use crate::http1::field::{FieldName, list};
-use crate::http1::head::{Copying, Field};
+use crate::http1::head::{Field, FieldCopier};
 use crate::http1::request::is_max_forwards;
 use crate::http1::response::ResponseHead;
 use crate::http1::{Framing, Version};
@@ -63,14 +63,14 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
     let mut chain: &[u8] = b"";
     let mut proto: &[u8] = b"http";
     let mut host = head.host.unwrap_or(b"");
-    let mut copying = Copying::of(buffer);
+    let mut copying = FieldCopier::new(buffer);
     let mut passed = Passed::default();
     for (place, field) in fields.iter().enumerate() {
         let value = field.value_in(buffer);
         match field.name {
             FieldName::Other
                 if head.max_forwards.is_some() && is_max_forwards(field.name_in(buffer)) => {}
-            FieldName::Other if !field.nominated => copying.push(out, field),
+            FieldName::Other if !field.hop_by_hop => copying.push(out, field),
             FieldName::Hop => written.loops |= passed.add(field, buffer, process).is_err(),
             FieldName::Upgrade if head.wants_upgrade => {
                 copying.flush(out);
@@ -96,7 +96,7 @@ pub fn write_request(out: &mut Vec<u8>, seen: &Seen<'_>, said: &Said<'_>) -> Wri
             | FieldName::ForwardedHost
             | FieldName::RequestId
             | FieldName::OtherForwarding
-            | FieldName::OddForwarding => {
+            | FieldName::ForwardingLookalike => {
                 written.removed.get_or_insert(place);
             }
             _ => {}
@@ -290,7 +290,7 @@ pub fn write_response(
         ],
     );
     let mut has_date = false;
-    let mut copying = Copying::of(buffer);
+    let mut copying = FieldCopier::new(buffer);
     for field in fields {
         let goes_on = match field.name {
             FieldName::Connection
@@ -300,7 +300,7 @@ pub fn write_response(
             | FieldName::TransferEncoding => false,
             FieldName::Upgrade => told.persistence == Persistence::Upgrade,
             FieldName::RequestId if !told.id.is_empty() => false,
-            _ => !field.nominated,
+            _ => !field.hop_by_hop,
         };
         if goes_on {
             has_date |= is_date(field.name_in(buffer));

@@ -59,7 +59,7 @@ impl Intake {
         let (taken, used) = take(bytes);
         self.kept.extend_from_slice(&bytes[used..]);
         if taken.is_none() {
-            self.scan = HeadEnd::behind(&self.kept);
+            self.scan = HeadEnd::after(&self.kept);
         }
         taken
     }

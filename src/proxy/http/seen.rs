@@ -40,7 +40,7 @@ impl<'b> Seen<'b> {
     /// Whether the backend gets the field, or what we write in its place.
     fn goes_on(&self, field: &Field) -> bool {
         match field.name {
-            FieldName::Other => !field.nominated,
+            FieldName::Other => !field.hop_by_hop,
             FieldName::ContentLength | FieldName::TransferEncoding => true,
             FieldName::Expect => self.head.expects_continue,
             FieldName::Upgrade => self.head.wants_upgrade,
@@ -54,10 +54,10 @@ impl<'b> Seen<'b> {
             | FieldName::Connection
             | FieldName::KeepAlive
             | FieldName::HopByHop
-            | FieldName::OddFraming
-            | FieldName::OddForwarding
+            | FieldName::FramingLookalike
+            | FieldName::ForwardingLookalike
             | FieldName::Hop
-            | FieldName::Own => false,
+            | FieldName::ProxyInternal => false,
         }
     }
 

@@ -156,7 +156,7 @@ impl Exchange {
                 Ok(Some(head)) => head,
                 Ok(None) => {
                     self.response.partial = bytes[at..].to_vec();
-                    self.response.head_end = HeadEnd::behind(&self.response.partial);
+                    self.response.head_end = HeadEnd::after(&self.response.partial);
                     return None;
                 }
                 Err(refusal) => return Some(self.refuse(refusal)),
@@ -221,10 +221,10 @@ impl Exchange {
         response.keep_alive_timeout = head.keep_alive_timeout;
         response.is_chunked = framing == Framing::Chunked;
         response.until_close = framing == Framing::UntilClose;
-        response.reader = Some(BodyReader::of_response(
+        response.reader = Some(BodyReader::for_response(
             head.framing,
             self.facts.trailer_limit,
-            head.keeps_trailers,
+            head.forwards_trailers,
         ));
         // What is left of a body that the backend answers before it has it may never come, or belong to nobody.
         response.close_client =
@@ -420,7 +420,7 @@ mod tests {
                 was_reset,
                 ..Exchange::default()
             };
-            exchange.response.reader = Some(BodyReader::of_response(Framing::UntilClose, 0, true));
+            exchange.response.reader = Some(BodyReader::for_response(Framing::UntilClose, 0, true));
             exchange.response.is_chunked = is_chunked;
             let (mut client, _other) = tokio::io::duplex(64);
             let mut cx = Context::from_waker(Waker::noop());

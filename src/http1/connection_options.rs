@@ -13,14 +13,14 @@ pub(crate) const UPGRADE_PROTOCOLS: usize = 8;
 
 /// What the Upgrade fields of a request offer (RFC 9110 7.8).
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Offers {
+pub(super) struct UpgradeOffers {
     count: usize,
     /// One of them is no protocol, or HTTP itself, which must not be spoken behind our back (RFC 9113 3.1 has withdrawn
     /// `h2c`): then none is taken.
     bad: bool,
 }
 
-impl Offers {
+impl UpgradeOffers {
     /// Adds what one more field offers.
     pub(super) fn add(&mut self, value: &[u8]) {
         for protocol in list(value) {
@@ -33,7 +33,7 @@ impl Offers {
     }
 
     /// Whether they may be taken.
-    pub(super) fn may_be_taken(self) -> bool {
+    pub(super) fn is_acceptable(self) -> bool {
         (1..=UPGRADE_PROTOCOLS).contains(&self.count) && !self.bad
     }
 }
@@ -51,9 +51,9 @@ pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
-    pub(super) nominates: bool,
+    pub(super) names_fields: bool,
     /// One of the names is no field that stays behind anyway, so it may be that of a trailer.
-    pub(super) may_nominate_trailers: bool,
+    pub(super) may_name_trailers: bool,
     count: usize,
 }
 
@@ -75,8 +75,8 @@ impl ConnectionOptions {
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
             } else if !option.is_empty() {
-                self.nominates = true;
-                self.may_nominate_trailers |= FieldName::of(option) == FieldName::Other;
+                self.names_fields = true;
+                self.may_name_trailers |= FieldName::of(option) == FieldName::Other;
             }
         }
         Ok(())
@@ -85,14 +85,14 @@ impl ConnectionOptions {
 
 /// Marks the fields that the Connection fields of the message name. At most [`CONNECTION_OPTIONS`] times the number of
 /// fields are compared.
-pub(super) fn mark_nominated(buffer: &[u8], field_lines: &mut [Field]) {
+pub(super) fn mark_hop_by_hop(buffer: &[u8], field_lines: &mut [Field]) {
     for place in 0..field_lines.len() {
         if field_lines[place].name != FieldName::Connection {
             continue;
         }
         for option in list(field_lines[place].value_in(buffer)) {
             for field in &mut *field_lines {
-                field.nominated |= field.name_in(buffer).eq_ignore_ascii_case(option);
+                field.hop_by_hop |= field.name_in(buffer).eq_ignore_ascii_case(option);
             }
         }
     }
