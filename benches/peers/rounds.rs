@@ -59,7 +59,12 @@ pub(crate) struct Stage<'a> {
 
 impl Stage<'_> {
     /// All rounds of a scenario. `rate` is that of an open loop.
-    pub(crate) fn run(&self, scenario: &Scenario, subjects: &[Subject], rate: Option<f64>) -> Vec<Series> {
+    pub(crate) fn run(
+        &self,
+        scenario: &Scenario,
+        subjects: &[Subject],
+        rate: Option<f64>,
+    ) -> Vec<Series> {
         let mut all: Vec<Series> = subjects
             .iter()
             .map(|subject| Series {

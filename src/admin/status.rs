@@ -159,7 +159,7 @@ fn listener(listener: &Listener) -> ListenerStatus<'_> {
 fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
     ClusterStatus {
         name: &cluster.name,
-        policy: cluster.policy.as_str(),
+        policy: cluster.settings.policy.as_str(),
         panic: cluster.in_panic(),
         standby: cluster.state.on_standby(),
         backends: cluster.endpoints.iter().map(backend).collect(),

@@ -195,11 +195,14 @@ backends = [\"127.0.0.1:3000\"]
         let all = "--from [::1]:8080 --to a:1,b:2 --to [::1]:3 --policy power_of_two --protocol tcp --check tcp --admin unix:/a.sock";
         let (text, config) = made(&all.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(config.clusters[0].backends.len(), 3, "{text}");
-        assert_eq!(config.clusters[0].policy, settings::Policy::PowerOfTwo);
+        assert_eq!(
+            config.clusters[0].settings.policy,
+            settings::Policy::PowerOfTwo
+        );
         assert_eq!(config.listeners[0].protocol, settings::Protocol::Tcp);
-        assert!(config.admin.is_some() && config.clusters[0].check.is_some());
+        assert!(config.admin.is_some() && config.clusters[0].settings.check.is_some());
         let (_, config) = made(&["--from", ":1", "--to", "a:1", "--check", "/a?b=\"c\\"]).unwrap();
-        let check = config.clusters[0].check.as_ref().unwrap();
+        let check = config.clusters[0].settings.check.as_ref().unwrap();
         let path = "/a?b=\"c\\";
         assert!(matches!(&check.kind, CheckKind::Http { path: p, .. } if p == path));
     }

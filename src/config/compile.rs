@@ -11,9 +11,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::schema::{
-    BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteAction as Deed, RouteConfig,
-};
+use super::schema::{BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteConfig};
 use crate::balance::{Balancer, Member};
 use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::backend::{CHECK_DOWN, JOINING, UNRESOLVED};
@@ -22,7 +20,7 @@ use crate::route::rule::Rule;
 use crate::route::table::Table;
 use crate::snapshot::registry::{Place, Registry};
 use crate::snapshot::{
-    Cluster, Departing, Endpoint, Listener, ListenerState, RouteAction, RouteTarget, Snapshot,
+    Cluster, ClusterIndex, Departing, Endpoint, Listener, ListenerState, RouteTarget, Snapshot,
 };
 use crate::transport::listen::BoundSockets;
 
@@ -54,11 +52,11 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
         .iter()
         .map(|cluster| build_or_share(cluster, registry, names, before))
         .collect();
-    let places: HashMap<&str, usize> = config
+    let indices: HashMap<&str, ClusterIndex> = config
         .clusters
         .iter()
         .enumerate()
-        .map(|(place, cluster)| (cluster.name.as_str(), place))
+        .map(|(position, cluster)| (cluster.name.as_str(), ClusterIndex::new(position)))
         .collect();
     let states = listener_states(config, sockets, before.map(|(_, snapshot)| snapshot));
     let listeners = config
@@ -69,7 +67,7 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
             let state = states.get(listener.name.as_str()).cloned();
             let state = state.unwrap_or_default();
             Arc::new(build_listener(
-                config, listener, sockets, &places, registry, state,
+                config, listener, sockets, &indices, registry, state,
             ))
         })
         .collect();
@@ -109,7 +107,7 @@ fn build_listener(
     config: &Config,
     listener: &ListenerConfig,
     sockets: &Arc<BoundSockets>,
-    places: &HashMap<&str, usize>,
+    indices: &HashMap<&str, ClusterIndex>,
     registry: &mut Registry,
     state: Arc<ListenerState>,
 ) -> Listener {
@@ -124,7 +122,7 @@ fn build_listener(
         .routes
         .iter()
         .filter(takes)
-        .map(|route| build_rule(route, places, registry))
+        .map(|route| build_rule(route, indices, registry))
         .collect();
     Listener {
         name: listener.name.as_str().into(),
@@ -140,11 +138,11 @@ fn build_listener(
         cluster: listener
             .cluster
             .as_deref()
-            .and_then(|name| places.get(name).copied()),
+            .map(|name| index_of(name, indices)),
         answer: listener
             .answer
             .clone()
-            .map(|deed| build_action(deed, places)),
+            .map(|action| action.map(|name| index_of(&name, indices))),
         errors: listener.errors.clone(),
         state,
         metrics: registry.listener(&listener.name),
@@ -153,7 +151,7 @@ fn build_listener(
 
 fn build_rule(
     route: &RouteConfig,
-    places: &HashMap<&str, usize>,
+    indices: &HashMap<&str, ClusterIndex>,
     registry: &mut Registry,
 ) -> Rule<RouteTarget> {
     let Rule {
@@ -168,7 +166,7 @@ fn build_rule(
     let target = RouteTarget {
         name: route.name.as_str().into(),
         metrics: route.named.then(|| registry.route(&route.name)),
-        action: build_action(target, places),
+        action: target.map(|name| index_of(&name, indices)),
         timeout: route.timeout,
         body_bytes: route.body_bytes,
         errors: route.errors.clone(),
@@ -185,23 +183,9 @@ fn build_rule(
     }
 }
 
-fn build_action(deed: Deed, places: &HashMap<&str, usize>) -> RouteAction {
-    match deed {
-        // The loader has checked that the cluster exists.
-        Deed::Cluster(name) => {
-            RouteAction::Cluster(places.get(name.as_str()).copied().unwrap_or(usize::MAX))
-        }
-        Deed::Redirect { to, status } => RouteAction::Redirect { to, status },
-        Deed::Respond {
-            status,
-            fields,
-            page,
-        } => RouteAction::Respond {
-            status,
-            fields: fields.into(),
-            page,
-        },
-    }
+fn index_of(name: &str, indices: &HashMap<&str, ClusterIndex>) -> ClusterIndex {
+    let index = indices.get(name).copied();
+    index.expect("the loader has checked that every cluster that is named exists")
 }
 
 fn build_or_share(
@@ -247,22 +231,13 @@ fn build_or_share(
             address,
         });
     }
+    let settings = &config.settings;
     Arc::new(Cluster {
         name: config.name.as_str().into(),
-        policy: config.policy,
-        hash_key: config.hash_key.clone(),
-        hash_seed: config.hash_seed,
-        timeouts: config.timeouts.clone(),
-        retry: config.retry.clone(),
-        idle_connections: config.idle_connections,
-        panic_threshold: config.panic_threshold,
-        on_down: config.on_down,
-        on_up: config.on_up,
-        check: config.check.clone(),
-        resolve: config.resolve,
+        settings: settings.clone(),
         endpoints,
-        balancer: Balancer::new(config.policy, config.hash_seed, members)
-            .strict(config.panic_threshold.is_none()),
+        balancer: Balancer::new(settings.policy, settings.hash_seed, members)
+            .strict(settings.panic_threshold.is_none()),
         state,
         metrics,
     })
@@ -275,7 +250,7 @@ fn joins(
     place: &Place,
     registry: &Registry,
 ) -> bool {
-    cluster.check.is_some()
+    cluster.settings.check.is_some()
         && backend.origin == Origin::Gossip
         && registry
             .known_backend(&cluster.name, place)
@@ -318,7 +293,7 @@ fn places<'c>(
             BackendAddress::Unix(address) => (vec![SocketAddress::Unix(address.clone())], false),
             BackendAddress::Name { .. } => {
                 let addresses = names.get(name).map_or(&[][..], |found| found);
-                if config.resolve.one {
+                if config.settings.resolve.one {
                     let chosen = registry.chosen(&config.name, name, addresses);
                     (chosen.into_iter().map(SocketAddress::Ip).collect(), true)
                 } else {

@@ -8,7 +8,6 @@ use super::diagnostics::findings::{Finding, quoted};
 use super::diagnostics::suggest::one_of;
 use super::reader::draft::Draft;
 use super::reader::{Place, Reader};
-use super::schema::RouteAction;
 use crate::model::address::{BackendAddress, BindAddress, UnixAddress};
 use crate::model::settings::Protocol;
 
@@ -257,9 +256,9 @@ fn clusters(r: &mut Reader<'_>, draft: &Draft) -> bool {
     let of_listeners = of_listeners
         .filter_map(|(listener, places)| listener.cluster.as_deref().zip(places.cluster.as_ref()));
     let of_routes = draft.config.routes.iter().zip(&draft.routes);
-    let of_routes = of_routes.filter_map(|(route, places)| match &route.rule.target {
-        RouteAction::Cluster(name) => Some(name.as_str()).zip(places.cluster.as_ref()),
-        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
+    let of_routes = of_routes.filter_map(|(route, places)| {
+        let name = route.rule.target.cluster()?.as_str();
+        Some(name).zip(places.cluster.as_ref())
     });
     let mut all_known = true;
     for (name, place) in of_listeners.chain(of_routes) {

@@ -3,17 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, BindAddress};
-use crate::model::page::{ErrorPages, Page};
+use crate::model::page::ErrorPages;
+use crate::model::route_action::RouteAction;
 pub(crate) use crate::model::settings::{AccessLog, LogFormat, LogLevel};
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry, TrustedProxies,
+    Check, ClusterSettings, ListenerLimits, ListenerTimeouts, Protocol, TrustedProxies,
 };
 use crate::route::rule::Rule;
 
@@ -153,7 +152,7 @@ pub struct ListenerConfig {
     /// Cluster that takes what no route takes.
     pub cluster: Option<String>,
     /// What is answered instead to what no route takes: a redirect or a fixed answer.
-    pub answer: Option<RouteAction>,
+    pub answer: Option<RouteAction<String>>,
     /// Pages in the place of the proxy's own errors.
     pub errors: ErrorPages,
     /// Networks whose X-Forwarded-* are believed.
@@ -178,7 +177,7 @@ pub struct RouteConfig {
     /// Names of http listeners; `None`: all of them.
     pub listeners: Option<Vec<String>>,
     /// What it matches, and what it does.
-    pub rule: Rule<RouteAction>,
+    pub rule: Rule<RouteAction<String>>,
     /// Limit of the whole request.
     pub timeout: Option<Duration>,
     /// Request body; absent: the listener's limit.
@@ -189,60 +188,17 @@ pub struct RouteConfig {
     pub log: bool,
 }
 
-/// What a route does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RouteAction {
-    /// Send to this cluster.
-    Cluster(String),
-    /// Answer with a redirect.
-    Redirect {
-        /// Template of Location: `{host}`, `{uri}`, `{path}`, `{query}`.
-        to: String,
-        /// 301, 302, 303, 307 or 308; by default 308.
-        status: u16,
-    },
-    /// Answer.
-    Respond {
-        /// 200 to 599; by default 200.
-        status: u16,
-        /// Whole lines of further fields.
-        fields: String,
-        /// Body; absent: none is given, and an error has the page of `errors`.
-        page: Option<Arc<Page>>,
-    },
-}
-
 /// `[cluster.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterConfig {
     /// Name.
     pub name: String,
-    /// Policy.
-    pub policy: Policy,
-    /// What `consistent_hash` hashes.
-    pub hash_key: HashKey,
-    /// Seed of the hash.
-    pub hash_seed: u64,
     /// Backends in order.
     pub backends: Vec<BackendConfig>,
     /// Name under which agents of the peer set announce more backends: `discover = { gossip = "web" }`.
     pub discover: Option<String>,
-    /// How often names are resolved again (by default 10 s), and how many of their addresses are used (all).
-    pub resolve: Resolve,
-    /// Active check.
-    pub check: Option<Check>,
-    /// Timeouts.
-    pub timeouts: ClusterTimeouts,
-    /// When a request is tried again.
-    pub retry: Retry,
-    /// `limits.idle_connections`: kept per worker and backend; by default 256.
-    pub idle_connections: usize,
-    /// Share of healthy backends under which all are used; by default 0.0; `None` (false): never are.
-    pub panic_threshold: Option<f64>,
-    /// What becomes of the sessions of a backend that goes down.
-    pub on_down: OnDown,
-    /// What happens when a primary is up again.
-    pub on_up: OnUp,
+    /// Everything else.
+    pub settings: ClusterSettings,
 }
 
 /// A backend.

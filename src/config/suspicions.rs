@@ -9,7 +9,7 @@ use super::diagnostics::findings::{Finding, quoted};
 use super::reader::Reader;
 use super::reader::draft::Draft;
 use super::relations::AllKnown;
-use super::schema::{Config, RouteAction};
+use super::schema::Config;
 use super::shadow;
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::settings::Protocol;
@@ -43,14 +43,13 @@ fn unused_clusters(r: &mut Reader<'_>, draft: &Draft) {
     let Config {
         listeners, routes, ..
     } = &draft.config;
-    let of_routes = routes.iter().filter_map(|route| match &route.rule.target {
-        RouteAction::Cluster(name) => Some(name.as_str()),
-        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
-    });
+    let of_routes = routes
+        .iter()
+        .filter_map(|route| route.rule.target.cluster());
     let of_listeners = listeners
         .iter()
         .filter_map(|listener| listener.cluster.as_deref());
-    let used: HashSet<&str> = of_routes.chain(of_listeners).collect();
+    let used: HashSet<&str> = of_routes.map(String::as_str).chain(of_listeners).collect();
     for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
         if !used.contains(cluster.name.as_str()) {
             let message = format!("nothing uses cluster {}", quoted(&cluster.name));
@@ -71,11 +70,12 @@ fn tcp_clusters(r: &mut Reader<'_>, draft: &Draft) {
         let those = listeners.iter().filter(move |l| l.protocol == protocol);
         those.filter_map(|listener| listener.cluster.as_deref())
     };
-    let of_routes = routes.iter().filter_map(|route| match &route.rule.target {
-        RouteAction::Cluster(name) => Some(name.as_str()),
-        RouteAction::Redirect { .. } | RouteAction::Respond { .. } => None,
-    });
-    let http: HashSet<&str> = of(Protocol::Http).chain(of_routes).collect();
+    let of_routes = routes
+        .iter()
+        .filter_map(|route| route.rule.target.cluster());
+    let http: HashSet<&str> = of(Protocol::Http)
+        .chain(of_routes.map(String::as_str))
+        .collect();
     let tcp: HashSet<&str> = of(Protocol::Tcp).collect();
     for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
         let name = cluster.name.as_str();

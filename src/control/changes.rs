@@ -102,8 +102,8 @@ impl Changes {
                 continue;
             };
             let what = format!("cluster {}:", cut(&name));
-            if before.policy != after.policy {
-                self.add(|| format!("{what} policy {}", after.policy.as_str()));
+            if before.settings.policy != after.settings.policy {
+                self.add(|| format!("{what} policy {}", after.settings.policy.as_str()));
             }
             let address = |backend: &BackendConfig| Cow::Owned(backend.address.to_string());
             for (backend, before, after) in pairs(&before.backends, &after.backends, address) {
@@ -116,7 +116,7 @@ impl Changes {
                 );
             }
             let mut rest = before.clone();
-            rest.policy = after.policy;
+            rest.settings.policy = after.settings.policy;
             rest.backends.clone_from(&after.backends);
             if rest != *after {
                 self.add(|| format!("{what} settings changed"));

@@ -22,8 +22,8 @@ pub(super) fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
             if matches!(backend.address, BackendAddress::Name { .. }) {
                 let interval = names
                     .entry(backend.address.clone())
-                    .or_insert(cluster.resolve.every);
-                *interval = (*interval).min(cluster.resolve.every);
+                    .or_insert(cluster.settings.resolve.every);
+                *interval = (*interval).min(cluster.settings.resolve.every);
             }
         }
     }
@@ -47,7 +47,7 @@ impl Moves {
         self.0
             .retain(|(_, name), _| names.get(name).is_some_and(|known| known.len() > 1));
         let mut moved = false;
-        for cluster in config.clusters.iter().filter(|c| c.resolve.one) {
+        for cluster in config.clusters.iter().filter(|c| c.settings.resolve.one) {
             for backend in &cluster.backends {
                 let name = &backend.address;
                 let Some(addresses) = names.get(name).filter(|known| known.len() > 1) else {
@@ -55,7 +55,7 @@ impl Moves {
                 };
                 let key = (cluster.name.clone(), name.clone());
                 let last = self.0.get(&key);
-                if last.is_some_and(|last| now < *last + cluster.resolve.every) {
+                if last.is_some_and(|last| now < *last + cluster.settings.resolve.every) {
                     continue;
                 }
                 if let Some((from, to)) = next_of(&cluster.name, name, addresses, registry) {

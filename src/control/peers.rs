@@ -244,7 +244,7 @@ impl Peers {
                 continue;
             }
             let named = named_by_file(cluster);
-            let checked = cluster.check.is_some();
+            let checked = cluster.settings.check.is_some();
             for candidate in doubts.filter(|c| !named.contains(&c.address)) {
                 let place = Place::of(candidate.address);
                 if let Some(backend) = registry.known_backend(&cluster.name, &place) {
@@ -309,7 +309,7 @@ fn wishes(config: &Config) -> Vec<Wish<'_>> {
             Some(Wish {
                 cluster: &cluster.name,
                 gossip: cluster.discover.as_deref()?,
-                checked: cluster.check.is_some(),
+                checked: cluster.settings.check.is_some(),
             })
         })
         .collect()

@@ -77,7 +77,7 @@ impl Member {
     /// The check, if it has one and there is something to connect to.
     pub(super) fn check(&self) -> Option<&Check> {
         let has_address = self.endpoint().address.is_some();
-        self.cluster.check.as_ref().filter(|_| has_address)
+        self.cluster.settings.check.as_ref().filter(|_| has_address)
     }
 
     /// When a trial needs care.
@@ -93,7 +93,7 @@ impl Member {
         let before = std::mem::replace(&mut self.cluster, cluster.clone());
         let was_resolved = before.endpoints[self.place].address.is_some();
         self.place = place;
-        let mut changed = before.check != cluster.check;
+        let mut changed = before.settings.check != cluster.settings.check;
         if changed {
             self.stop_probe();
             self.begin_care();
@@ -122,7 +122,7 @@ impl Member {
     /// Begins with the care that the cluster asks for now; the health so far is kept where it still has a meaning.
     fn begin_care(&mut self) {
         let backend = self.backend().clone();
-        if self.cluster.check.is_some() {
+        if self.cluster.settings.check.is_some() {
             if let Care::Checked(state) = &mut self.care {
                 state.restart();
                 return;
@@ -208,7 +208,7 @@ impl Member {
         }
         let cluster = self.cluster.clone();
         let backend = &cluster.endpoints[self.place].backend;
-        let (Care::Checked(state), Some(check)) = (&mut self.care, &cluster.check) else {
+        let (Care::Checked(state), Some(check)) = (&mut self.care, &cluster.settings.check) else {
             return;
         };
         let was_down = state.is_down();

@@ -191,7 +191,7 @@ impl Rounds {
             }
             member.look(now);
             self.flips.extend(member.settle().map(|up| (id, up)));
-            if member.cluster().check.is_none() {
+            if member.cluster().settings.check.is_none() {
                 plan_trial(&mut self.agenda, id, member);
             }
         }
@@ -254,7 +254,7 @@ impl Rounds {
         let (cluster, place) = (member.cluster().clone(), member.place());
         let handle = self.probes.spawn(async move {
             let endpoint = &cluster.endpoints[place];
-            match &cluster.check {
+            match &cluster.settings.check {
                 Some(check) => {
                     probe(check, endpoint.address.as_slice(), endpoint.backend.host()).await
                 }
@@ -323,11 +323,11 @@ impl Rounds {
             followed.had_primaries |= healthy.primaries_in_all > 0 && !awaited;
             let without = followed.had_primaries && !awaited && healthy.primaries == 0;
             settle_standby(cluster, without, &healthy);
-            if cluster.on_up == OnUp::CloseBackups && healthy.primaries > 0 {
+            if cluster.settings.on_up == OnUp::CloseBackups && healthy.primaries > 0 {
                 close_backups(cluster, &self.orders);
             }
             let on_standby = cluster.state.on_standby();
-            let threshold = cluster.panic_threshold;
+            let threshold = cluster.settings.panic_threshold;
             let under = !on_standby && threshold.is_some_and(|share| healthy.is_under(share));
             cluster.state.set_panic(under);
             let panic = under || healthy.is_none();
@@ -342,7 +342,7 @@ impl Rounds {
 /// What becomes of the sessions of a member that went up or down.
 fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<SessionOrder> {
     let backend = member.backend();
-    let after = match (member.cluster().on_down, up) {
+    let after = match (member.cluster().settings.on_down, up) {
         (OnDown::Keep, _) | (OnDown::Close, true) => return None,
         (OnDown::Close, false) => Some(Duration::ZERO),
         (OnDown::Drain, false) => Some(drain_timeout),
@@ -362,13 +362,13 @@ fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<S
 fn settle_standby(cluster: &Cluster, without: bool, healthy: &Healthy) {
     let before = cluster.state.on_standby();
     let stays = before || without;
-    let standby = cluster.on_up == OnUp::Stay && stays && healthy.backups > 0;
+    let standby = cluster.settings.on_up == OnUp::Stay && stays && healthy.backups > 0;
     if standby == before {
         return;
     }
     cluster.state.set_standby(standby);
     let name = &cluster.name;
-    match (standby, cluster.on_up) {
+    match (standby, cluster.settings.on_up) {
         (true, _) => {
             warn!(cluster = %name, "the backups stand in, and keep all until none is healthy");
         }
@@ -394,7 +394,7 @@ fn close_backups(cluster: &Cluster, orders: &Orders) {
 
 fn tell_of_panic(cluster: &Cluster, healthy: &Healthy, panic: bool, under: bool) {
     let (name, up, of) = (&cluster.name, healthy.primaries, healthy.primaries_in_all);
-    match (cluster.panic_threshold, panic) {
+    match (cluster.settings.panic_threshold, panic) {
         (None, true) => warn!(
             cluster = %name, of, "no backend is healthy: requests get 503, connections are closed"
         ),

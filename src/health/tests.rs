@@ -470,7 +470,7 @@ async fn transitions_and_panics_are_logged_once() {
         .collect();
     let backends: Vec<_> = endpoints.iter().map(|e| e.backend.clone()).collect();
     let mut c = cluster("web", endpoints);
-    c.panic_threshold = Some(0.5);
+    c.settings.panic_threshold = Some(0.5);
     let c = Arc::new(c);
     let task = Task::start(vec![c.clone()]);
 
@@ -481,7 +481,7 @@ async fn transitions_and_panics_are_logged_once() {
     eventually("panic", || c.state.in_panic()).await;
     // A new generation is no new panic.
     let mut next = rechecked(&c, None);
-    next.panic_threshold = Some(0.5);
+    next.settings.panic_threshold = Some(0.5);
     let next = Arc::new(next);
     task.publish(vec![next.clone()]);
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -560,7 +560,7 @@ async fn a_refusal_ends_sessions_as_on_down_says() {
         );
         let b = e.backend.clone();
         let mut c = cluster("web", vec![e, other]);
-        c.on_down = on_down;
+        c.settings.on_down = on_down;
         let task = Task::start(vec![Arc::new(c)]);
         task.refuse(&b);
         eventually("is seen", || {
@@ -589,7 +589,7 @@ async fn backups_stand_in_and_stay_or_are_closed() {
         spare.backup = true;
         let (a, b) = (first.backend.clone(), spare.backend.clone());
         let mut c = cluster("web", vec![first, spare]);
-        c.on_up = on_up;
+        c.settings.on_up = on_up;
         let c = Arc::new(c);
         let task = Task::start(vec![c.clone()]);
         task.refuse(&a);
@@ -622,7 +622,7 @@ fn unresolved_with_standby() -> Cluster {
     );
     spare.backup = true;
     let mut c = cluster("web", vec![primary, spare]);
-    c.on_up = OnUp::Stay;
+    c.settings.on_up = OnUp::Stay;
     c
 }
 
@@ -655,8 +655,8 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     spare.backup = true;
     let b = spare.backend.clone();
     let mut alone = cluster("web", vec![spare]);
-    alone.on_up = OnUp::Stay;
-    alone.check = Some(check(CheckKind::Tcp, HARDLY_EVER));
+    alone.settings.on_up = OnUp::Stay;
+    alone.settings.check = Some(check(CheckKind::Tcp, HARDLY_EVER));
     let alone = Arc::new(alone);
     let task = Task::start(vec![alone.clone()]);
     eventually("passes", || reason(&b).starts_with("check passed")).await;
@@ -665,7 +665,7 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     let joins = endpoint("web", "db.internal:5432");
     let a = joins.backend.clone();
     a.set_health(CHECK_DOWN | JOINING);
-    let mut next = rechecked(&alone, alone.check.clone());
+    let mut next = rechecked(&alone, alone.settings.check.clone());
     next.endpoints.push(joins);
     let next = Arc::new(next);
     task.publish(vec![next.clone()]);
@@ -698,11 +698,11 @@ async fn a_refusal_is_settled_before_the_member_is_let_go_of() {
         );
         let b = e.backend.clone();
         let mut c = cluster("web", vec![e]);
-        c.on_down = on_down;
+        c.settings.on_down = on_down;
         let task = Task::start(vec![Arc::new(c)]);
         eventually("up", || reason(&b) == "up").await;
         let mut moved = cluster("web", vec![next]);
-        moved.on_down = on_down;
+        moved.settings.on_down = on_down;
         // Both before the health task runs again, as when control moves on to the next address of a name.
         b.report_refused();
         task.publish(vec![Arc::new(moved)]);

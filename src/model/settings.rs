@@ -319,6 +319,51 @@ impl TrustedProxies {
     }
 }
 
+/// The settings of a cluster, without its name and its backends. The configuration reads them, a snapshot holds them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSettings {
+    /// Policy.
+    pub policy: Policy,
+    /// What `consistent_hash` hashes.
+    pub hash_key: HashKey,
+    /// Seed of the hash.
+    pub hash_seed: u64,
+    /// How often names are resolved again, and how many of their addresses are used.
+    pub resolve: Resolve,
+    /// Active check.
+    pub check: Option<Check>,
+    /// Timeouts.
+    pub timeouts: ClusterTimeouts,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// `limits.idle_connections`: unused connections that each worker keeps for each backend.
+    pub idle_connections: usize,
+    /// All backends are used if the share of healthy ones is below this; `None` (`false`): never.
+    pub panic_threshold: Option<f64>,
+    /// What becomes of the sessions of a backend that goes down.
+    pub on_down: OnDown,
+    /// What happens when a primary is up again.
+    pub on_up: OnUp,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            hash_key: HashKey::default(),
+            hash_seed: 0,
+            resolve: Resolve::default(),
+            check: None,
+            timeouts: ClusterTimeouts::default(),
+            retry: Retry::default(),
+            idle_connections: 256,
+            panic_threshold: Some(0.0),
+            on_down: OnDown::default(),
+            on_up: OnUp::default(),
+        }
+    }
+}
+
 /// Least level of events that are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {

@@ -63,7 +63,7 @@ pub(crate) async fn connect(
     if until <= now {
         return Err(ConnectError::TotalTimeout);
     }
-    let patience = picked.cluster().timeouts.connect.as_millis() as u64;
+    let patience = picked.cluster().settings.timeouts.connect.as_millis() as u64;
     session.set_deadline_at(until.min(now.saturating_add(patience)));
     let passage = depth.and_then(|depth| note_passage(worker, picked, address, depth + 1));
     let (socket, passage) = passage.unzip();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::model::backend::Backend;
-use crate::snapshot::{Cluster, Endpoint, Snapshot};
+use crate::snapshot::{Cluster, ClusterIndex, Endpoint, Snapshot};
 
 /// A generation as a worker hands it to its requests: counted within the worker, so that a request pays no
 /// contended atomic.
@@ -14,16 +14,16 @@ pub type Held = Rc<Arc<Snapshot>>;
 #[derive(Debug)]
 pub(crate) struct Picked {
     held: Held,
-    cluster: u32,
+    cluster: ClusterIndex,
     endpoint: u32,
 }
 
 impl Picked {
     /// Counts one request or session on the endpoint.
-    pub(crate) fn new(held: &Held, cluster: usize, endpoint: usize) -> Self {
+    pub(crate) fn new(held: &Held, cluster: ClusterIndex, endpoint: usize) -> Self {
         let picked = Self {
             held: Rc::clone(held),
-            cluster: cluster as u32,
+            cluster,
             endpoint: endpoint as u32,
         };
         picked.endpoint().backend.start();
@@ -37,7 +37,7 @@ impl Picked {
 
     /// The cluster.
     pub(crate) fn cluster(&self) -> &Cluster {
-        &self.held.clusters[self.cluster as usize]
+        self.held.cluster(self.cluster)
     }
 
     /// The endpoint.

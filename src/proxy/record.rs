@@ -153,7 +153,7 @@ fn names_of(exchange: &Exchange) -> Option<Names<'_>> {
         cluster: exchange
             .facts
             .cluster
-            .map(|index| &held.clusters[index].name),
+            .map(|index| &held.cluster(index).name),
         access_log: held.access_log && route.is_none_or(|rule| rule.target.log),
     })
 }

@@ -73,13 +73,13 @@ async fn reach(
         return Err(Reason::Loop);
     }
     let index = held.listeners[place].cluster.ok_or(Reason::NoRoute)?;
-    let cluster = &held.clusters[index];
+    let cluster = held.cluster(index);
     // Bytes have no path and no fields, whatever `hash_key` says; what they have is where they come from.
     let key = client_key(cluster, client.peer.map(|peer| peer.ip()));
     outcome.cluster = Some(cluster.name.clone());
     let mut tried = Vec::new();
     let mut reason = Reason::NoBackend;
-    for attempt in 1..=cluster.retry.attempts {
+    for attempt in 1..=cluster.settings.retry.attempts {
         let pick = Pick {
             key,
             state: &cluster.state,
@@ -108,7 +108,7 @@ async fn reach(
                 reason = Reason::BackendConnect
             }
         }
-        if !cluster.retry.on_connect {
+        if !cluster.settings.retry.on_connect {
             break;
         }
         tried.push(endpoint as u32);
@@ -119,9 +119,9 @@ async fn reach(
 /// Hash of a client's address; that of nothing for a client that has none.
 pub(super) fn client_key(cluster: &Cluster, client: Option<IpAddr>) -> u64 {
     match client {
-        Some(IpAddr::V4(ip)) => hash_key(cluster.hash_seed, &ip.octets()),
-        Some(IpAddr::V6(ip)) => hash_key(cluster.hash_seed, &ip.octets()),
-        None => hash_key(cluster.hash_seed, &[]),
+        Some(IpAddr::V4(ip)) => hash_key(cluster.settings.hash_seed, &ip.octets()),
+        Some(IpAddr::V6(ip)) => hash_key(cluster.settings.hash_seed, &ip.octets()),
+        None => hash_key(cluster.settings.hash_seed, &[]),
     }
 }
 

@@ -59,7 +59,8 @@ impl Cluster {
     /// Whether all members are used, healthy or not: fewer are healthy than `panic_threshold` asks, or none at all,
     /// backups included; never where the cluster forbids it. O(members).
     pub fn in_panic(&self) -> bool {
-        self.panic_threshold.is_some() && (self.state.in_panic() || self.healthy().is_none())
+        self.settings.panic_threshold.is_some()
+            && (self.state.in_panic() || self.healthy().is_none())
     }
 }
 

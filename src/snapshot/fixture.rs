@@ -10,8 +10,7 @@ use crate::model::address::SocketAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry, TrustedProxies,
+    Check, ClusterSettings, ListenerLimits, ListenerTimeouts, Policy, Protocol, TrustedProxies,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -43,17 +42,7 @@ pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
     });
     Cluster {
         name: name.into(),
-        policy: Policy::RoundRobin,
-        hash_key: HashKey::ClientIp,
-        hash_seed: 0,
-        timeouts: ClusterTimeouts::default(),
-        retry: Retry::default(),
-        idle_connections: 256,
-        panic_threshold: Some(0.0),
-        on_down: OnDown::default(),
-        on_up: OnUp::default(),
-        check: None,
-        resolve: Resolve::default(),
+        settings: ClusterSettings::default(),
         balancer: Balancer::new(Policy::RoundRobin, 0, members.collect()),
         endpoints,
         state: Arc::new(ClusterState::new(WORKERS)),
@@ -66,9 +55,10 @@ pub(crate) fn rechecked(cluster: &Cluster, check: Option<Check>) -> Cluster {
     let mut next = self::cluster(&cluster.name, cluster.endpoints.clone());
     next.state = cluster.state.clone();
     next.metrics = cluster.metrics.clone();
-    next.panic_threshold = cluster.panic_threshold;
-    (next.on_down, next.on_up) = (cluster.on_down, cluster.on_up);
-    next.check = check;
+    next.settings = ClusterSettings {
+        check,
+        ..cluster.settings.clone()
+    };
     next
 }
 

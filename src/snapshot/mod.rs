@@ -24,10 +24,10 @@ use crate::balance::Balancer;
 use crate::model::address::{BindAddress, SocketAddress};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
-use crate::model::page::{ErrorPages, Page};
+use crate::model::page::ErrorPages;
+use crate::model::route_action::RouteAction;
 use crate::model::settings::{
-    Check, ClusterTimeouts, HashKey, ListenerLimits, ListenerTimeouts, OnDown, OnUp, Policy,
-    Protocol, Resolve, Retry, TrustedProxies,
+    ClusterSettings, ListenerLimits, ListenerTimeouts, Protocol, TrustedProxies,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// Listeners in the order of the file.
     pub listeners: Vec<Arc<Listener>>,
-    /// Clusters in the order of the file; routes name them by index.
+    /// Clusters in the order of the file; routes name them by [`ClusterIndex`].
     pub clusters: Vec<Arc<Cluster>>,
     /// What is no longer configured but still drains.
     pub departing: Departing,
@@ -52,6 +52,25 @@ pub struct Snapshot {
     pub access_log: bool,
     /// Whether it shows what follows `?` in targets and referers.
     pub access_query: bool,
+}
+
+/// The position of a cluster in [`Snapshot::clusters`]: means something in its own generation only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterIndex(u32);
+
+impl ClusterIndex {
+    /// The cluster at `position` of the configuration.
+    pub fn new(position: usize) -> Self {
+        // A configuration is at most 16 MiB, so there are not as many clusters.
+        Self(u32::try_from(position).unwrap_or(u32::MAX))
+    }
+}
+
+impl Snapshot {
+    /// The cluster with this index, which must be of this generation.
+    pub fn cluster(&self, index: ClusterIndex) -> &Arc<Cluster> {
+        &self.clusters[index.0 as usize]
+    }
 }
 
 /// Removed listeners and backends whose drain has not ended: their series are still shown.
@@ -86,10 +105,10 @@ pub struct Listener {
     pub expose_request_id: bool,
     /// Rules of http listeners.
     pub routes: Table<RouteTarget>,
-    /// Index of the cluster that takes what no route takes.
-    pub cluster: Option<usize>,
+    /// The cluster that takes what no route takes.
+    pub cluster: Option<ClusterIndex>,
     /// What is answered instead to what no route takes.
-    pub answer: Option<RouteAction>,
+    pub answer: Option<RouteAction<ClusterIndex>>,
     /// Pages in the place of the proxy's own errors.
     pub errors: ErrorPages,
     /// Live state.
@@ -120,8 +139,8 @@ pub struct RouteTarget {
     pub name: Arc<str>,
     /// Counters, if the file names the route.
     pub metrics: Option<Arc<RouteMetrics>>,
-    /// The deed.
-    pub action: RouteAction,
+    /// What is done with a request that matches.
+    pub action: RouteAction<ClusterIndex>,
     /// Limit of the whole request.
     pub timeout: Option<Duration>,
     /// Request body; absent: the listener's limit.
@@ -132,56 +151,13 @@ pub struct RouteTarget {
     pub log: bool,
 }
 
-/// The deed of a route.
-#[derive(Debug)]
-pub enum RouteAction {
-    /// Send the request to the cluster with this index.
-    Cluster(usize),
-    /// Answer with a redirect; `to` may hold `{host}`, `{uri}`, `{path}` and `{query}`.
-    Redirect {
-        /// Template of Location.
-        to: String,
-        /// 301, 302, 303, 307 or 308.
-        status: u16,
-    },
-    /// Answer.
-    Respond {
-        /// 200 to 599.
-        status: u16,
-        /// Whole lines of further fields.
-        fields: Arc<str>,
-        /// Body; absent: none is given.
-        page: Option<Arc<Page>>,
-    },
-}
-
 /// A named set of backends under one policy.
 #[derive(Debug)]
 pub struct Cluster {
     /// Name.
     pub name: Arc<str>,
-    /// Policy.
-    pub policy: Policy,
-    /// What `consistent_hash` hashes.
-    pub hash_key: HashKey,
-    /// Seed of the hash.
-    pub hash_seed: u64,
-    /// Timeouts.
-    pub timeouts: ClusterTimeouts,
-    /// When a request is tried again.
-    pub retry: Retry,
-    /// Unused connections kept by each worker for each backend.
-    pub idle_connections: usize,
-    /// Share of healthy backends under which all are used; `None`: never are.
-    pub panic_threshold: Option<f64>,
-    /// What becomes of the sessions of a backend that goes down.
-    pub on_down: OnDown,
-    /// What happens when a primary is up again.
-    pub on_up: OnUp,
-    /// Active check.
-    pub check: Option<Check>,
-    /// How names are resolved.
-    pub resolve: Resolve,
+    /// What the configuration says of it.
+    pub settings: ClusterSettings,
     /// Backends, in the order of the balancer's members.
     pub endpoints: Vec<Endpoint>,
     /// The picker.

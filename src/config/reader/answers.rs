@@ -9,8 +9,8 @@ use super::patterns;
 use super::{Reader, Slot, Table};
 use crate::config::diagnostics::findings::quoted;
 use crate::config::keys;
-use crate::config::schema::RouteAction;
 use crate::model::page::{ErrorPages, Page};
+use crate::model::route_action::RouteAction;
 
 /// An answer of the proxy is a word to a person or a probe, not a site.
 const MAX_BODY: usize = 64 << 10;
@@ -73,7 +73,7 @@ pub(super) fn only_one(r: &mut Reader<'_>, table: &Table<'_>) -> bool {
 }
 
 /// `"https://{host}{uri}"` or `{ to = "https://{host}{uri}", status = 308 }`.
-pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
+pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction<String>> {
     let expected = "a URL such as \"https://{host}{uri}\"";
     let slot = slot?;
     if let DeValue::String(_) = slot.value.get_ref() {
@@ -98,7 +98,7 @@ pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rou
 }
 
 /// `{ status = 200, body = "ok" }`, also with `file`, `content_type` and `headers`.
-pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction> {
+pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction<String>> {
     let table = r.table(slot, &keys::RESPOND)?;
     let status = r
         .integer(table.get("status"), 200..=599)
@@ -139,7 +139,7 @@ pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rout
     };
     Some(RouteAction::Respond {
         status,
-        fields: fields(r, table.get("headers")),
+        fields: fields(r, table.get("headers")).into(),
         page: page.map(Arc::new),
     })
 }

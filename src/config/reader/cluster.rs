@@ -18,7 +18,9 @@ use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
 use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
 use crate::model::address::BackendAddress;
-use crate::model::settings::{ClusterTimeouts, HashKey, OnDown, OnUp, Policy, Resolve, Retry};
+use crate::model::settings::{
+    ClusterSettings, ClusterTimeouts, HashKey, OnDown, OnUp, Policy, Resolve, Retry,
+};
 
 /// A cluster and its places.
 pub(super) type Read = (ClusterConfig, ClusterPlaces);
@@ -79,21 +81,23 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
     http_version(r, table.get("http_version"));
     let config = ClusterConfig {
         name: name.get_ref().to_string(),
-        policy: policy.unwrap_or_default(),
-        hash_key: hash_key(r, table.get("hash_key")).unwrap_or_default(),
-        hash_seed: r
-            .integer(table.get("hash_seed"), 0..=MAX_SEED)
-            .unwrap_or_default(),
         backends: backends(r, table.get("backends")),
         discover: discover(r, table.get("discover")),
-        resolve: resolve(r, table.get("resolve")),
-        check: check(r, table.get("check")),
-        timeouts: timeouts(r, table.get("timeouts")),
-        retry: retry(r, table.get("retry")),
-        idle_connections: idle_connections(r, table.get("limits")),
-        panic_threshold: panic_threshold(r, table.get("panic_threshold")),
-        on_down: word(r, table.get("on_down"), &ON_DOWN),
-        on_up: word(r, table.get("on_up"), &ON_UP),
+        settings: ClusterSettings {
+            policy: policy.unwrap_or_default(),
+            hash_key: hash_key(r, table.get("hash_key")).unwrap_or_default(),
+            hash_seed: r
+                .integer(table.get("hash_seed"), 0..=MAX_SEED)
+                .unwrap_or_default(),
+            resolve: resolve(r, table.get("resolve")),
+            check: check(r, table.get("check")),
+            timeouts: timeouts(r, table.get("timeouts")),
+            retry: retry(r, table.get("retry")),
+            idle_connections: idle_connections(r, table.get("limits")),
+            panic_threshold: panic_threshold(r, table.get("panic_threshold")),
+            on_down: word(r, table.get("on_down"), &ON_DOWN),
+            on_up: word(r, table.get("on_up"), &ON_UP),
+        },
     };
     warn_of_no_backup(r, table.get("on_up"), &config);
     warn_of_port(r, table.get("check"), &config);
@@ -134,7 +138,7 @@ fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> 
         }
     }
     found.extend(http_retries(table));
-    let by_request = config.hash_key != HashKey::ClientIp;
+    let by_request = config.settings.hash_key != HashKey::ClientIp;
     let hash_key = table.get("hash_key").filter(|_| by_request);
     found.extend(hash_key.map(|slot| ("hash_key".to_owned(), slot.place())));
     found
@@ -182,7 +186,7 @@ fn panic_threshold(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<f64> {
 
 fn warn_of_no_backup(r: &mut Reader<'_>, slot: Option<Slot<'_>>, config: &ClusterConfig) {
     let Some(slot) = slot else { return };
-    if config.on_up == OnUp::Keep || config.backends.iter().any(|backend| backend.backup) {
+    if config.settings.on_up == OnUp::Keep || config.backends.iter().any(|backend| backend.backup) {
         return;
     }
     r.warning(

@@ -13,7 +13,8 @@ use super::values::TIMEOUT;
 use super::{Place, Reader, Slot, Table};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::keys;
-use crate::config::schema::{RouteAction, RouteConfig};
+use crate::config::schema::RouteConfig;
+use crate::model::route_action::RouteAction;
 use crate::route::rule::{HostPattern, PathPattern, Rule, ValuePattern};
 
 /// Pairs of a host and a path that one route may have.
@@ -260,7 +261,7 @@ fn value_pattern(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<ValuePattern> {
 }
 
 /// Exactly one of `cluster`, `redirect` and `respond`.
-fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction {
+fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction<String> {
     if !only_one(r, table) && r.whole {
         r.error(
             table.place.clone(),
@@ -275,7 +276,7 @@ fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction {
     // Stands in where an error was reported; it names no cluster.
     let none = RouteAction::Respond {
         status: 200,
-        fields: String::new(),
+        fields: "".into(),
         page: None,
     };
     to_cluster.or(redirect).or(respond).unwrap_or(none)

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::{config, said, shown};
 use crate::config::diagnostics::render_set;
 use crate::config::load::{Loaded, load_sources, load_with};
-use crate::config::schema::{Config, RouteAction};
+use crate::config::schema::Config;
 use crate::config::sources::Sources;
 use crate::config::world::World;
+use crate::model::route_action::RouteAction;
 
 /// A few variables, and the files of the machine.
 struct Env;
@@ -331,10 +332,14 @@ fn defaults_are_what_is_not_said() {
     let [a, b, c] = &config.clusters[..] else {
         panic!()
     };
-    assert_eq!(format!("{:?}", a.hash_key), "Cookie(\"c\")");
-    assert_eq!(format!("{:?}", b.hash_key), "Header(\"h\")");
-    assert_eq!((b.timeouts.connect, b.timeouts.body), (secs(5), secs(6)));
-    let check = |cluster: &crate::config::schema::ClusterConfig| cluster.check.clone().unwrap();
+    assert_eq!(format!("{:?}", a.settings.hash_key), "Cookie(\"c\")");
+    assert_eq!(format!("{:?}", b.settings.hash_key), "Header(\"h\")");
+    assert_eq!(
+        (b.settings.timeouts.connect, b.settings.timeouts.body),
+        (secs(5), secs(6))
+    );
+    let check =
+        |cluster: &crate::config::schema::ClusterConfig| cluster.settings.check.clone().unwrap();
     assert_eq!(check(b).interval, secs(3));
     assert!(
         format!("{:?}", check(b).kind).starts_with("Tcp"),
@@ -440,7 +445,7 @@ fn answers_of_listeners_and_routes() {
         panic!()
     };
     let page = page.as_ref().unwrap();
-    assert_eq!(fields, "X-A: b\r\nc: \r\n");
+    assert_eq!(&**fields, "X-A: b\r\nc: \r\n");
     assert_eq!(
         (page.content_type.as_str(), &page.body[..]),
         ("image/png", &b"png"[..])

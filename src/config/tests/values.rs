@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{REST, config};
-use crate::config::schema::{AccessLog, LogFormat, LogLevel, RouteAction};
+use crate::config::schema::{AccessLog, LogFormat, LogLevel};
 use crate::model::page::Page;
+use crate::model::route_action::RouteAction;
 use crate::model::settings::TrustedProxies;
 use crate::model::settings::{
     Check, CheckKind, ClusterTimeouts, CountOrShare, HashKey, ListenerLimits, ListenerTimeouts,
@@ -33,18 +34,22 @@ fn defaults() {
     assert_eq!(listener.limits, ListenerLimits::default());
     assert_eq!(listener.trusted_proxies, TrustedProxies::default());
     let cluster = &config.clusters[0];
-    assert_eq!(cluster.policy, Policy::RoundRobin);
+    let settings = &cluster.settings;
+    assert_eq!(settings.policy, Policy::RoundRobin);
     assert_eq!(
-        (&cluster.hash_key, cluster.hash_seed),
+        (&settings.hash_key, settings.hash_seed),
         (&HashKey::ClientIp, 0)
     );
-    assert_eq!(cluster.resolve, Resolve::default());
-    assert_eq!(cluster.check, None);
-    assert_eq!(cluster.timeouts, ClusterTimeouts::default());
-    assert_eq!(cluster.retry, Retry::default());
-    assert_eq!(cluster.idle_connections, 256);
-    assert_eq!(cluster.panic_threshold, Some(0.0));
-    assert_eq!((cluster.on_down, cluster.on_up), (OnDown::Keep, OnUp::Keep));
+    assert_eq!(settings.resolve, Resolve::default());
+    assert_eq!(settings.check, None);
+    assert_eq!(settings.timeouts, ClusterTimeouts::default());
+    assert_eq!(settings.retry, Retry::default());
+    assert_eq!(settings.idle_connections, 256);
+    assert_eq!(settings.panic_threshold, Some(0.0));
+    assert_eq!(
+        (settings.on_down, settings.on_up),
+        (OnDown::Keep, OnUp::Keep)
+    );
     assert_eq!(
         (cluster.backends[0].weight, cluster.backends[0].backup),
         (1, false)
@@ -93,10 +98,10 @@ fn the_full_sample_says_what_the_defaults_are() {
         "in the order of the file"
     );
     let cluster = &full.clusters[0];
-    assert_eq!(cluster.timeouts, ClusterTimeouts::default());
-    assert_eq!(cluster.retry, Retry::default());
+    assert_eq!(cluster.settings.timeouts, ClusterTimeouts::default());
+    assert_eq!(cluster.settings.retry, Retry::default());
     assert_eq!(
-        (&cluster.resolve, cluster.idle_connections),
+        (&cluster.settings.resolve, cluster.settings.idle_connections),
         (&Resolve::default(), 256)
     );
     let backends: Vec<(String, u32, bool)> = cluster
@@ -114,7 +119,7 @@ fn the_full_sample_says_what_the_defaults_are() {
         ]
     );
     assert_eq!(
-        full.clusters[1].hash_key,
+        full.clusters[1].settings.hash_key,
         HashKey::Header("x-user".to_owned())
     );
 }
@@ -155,7 +160,7 @@ fn routes_of_the_full_sample() {
     assert_eq!(third.rule.target, redirect);
     let respond = RouteAction::Respond {
         status: 200,
-        fields: "Cache-Control: no-store\r\n".to_owned(),
+        fields: "Cache-Control: no-store\r\n".into(),
         page: Some(Arc::new(Page {
             content_type: "text/plain; charset=utf-8".to_owned(),
             body: b"pong"[..].into(),
@@ -224,7 +229,7 @@ fn defaults_of_what_a_route_answers() {
         "[[route]]\npath = '/'\nrespond = {{}}\n[[route]]\nmethod = ['GET']\nredirect = {{ to = '/' }}\n{REST}"
     ));
     let (empty, default) = (&config.routes[0].rule.target, &config.routes[1].rule.target);
-    let status = |action: &RouteAction| match action {
+    let status = |action: &RouteAction<String>| match action {
         RouteAction::Respond {
             status, page: None, ..
         } => *status,
@@ -238,6 +243,7 @@ fn defaults_of_what_a_route_answers() {
 fn a_check_that_is_given_in_part_has_the_other_defaults() {
     let check = |check: &str| {
         config(&format!("{REST}check = {check}")).clusters[0]
+            .settings
             .check
             .clone()
     };
@@ -309,7 +315,10 @@ fn policies_and_hash_keys() {
         ("random", Policy::Random),
         ("power_of_two", Policy::PowerOfTwo),
     ] {
-        assert_eq!(cluster(&format!("policy = '{word}'")).policy, policy);
+        assert_eq!(
+            cluster(&format!("policy = '{word}'")).settings.policy,
+            policy
+        );
     }
     for (text, key) in [
         ("'client_ip'", HashKey::ClientIp),
@@ -327,7 +336,7 @@ fn policies_and_hash_keys() {
         );
         let cluster = cluster(&lines);
         assert_eq!(
-            (cluster.hash_key, cluster.hash_seed),
+            (cluster.settings.hash_key, cluster.settings.hash_seed),
             (key, i64::MAX as u64)
         );
     }
@@ -336,7 +345,9 @@ fn policies_and_hash_keys() {
 #[test]
 fn retries_ratios_and_small_heads() {
     let cluster = |lines: &str| config(&format!("{REST}{lines}")).clusters.remove(0);
-    let retry = cluster("retry = { on = ['timeout'], attempts = 3 }").retry;
+    let retry = cluster("retry = { on = ['timeout'], attempts = 3 }")
+        .settings
+        .retry;
     let expected = Retry {
         attempts: 3,
         on_connect: false,
@@ -344,11 +355,20 @@ fn retries_ratios_and_small_heads() {
         on_timeout: true,
     };
     assert_eq!(retry, expected);
-    assert_eq!(cluster("panic_threshold = 0.5").panic_threshold, Some(0.5));
-    assert_eq!(cluster("panic_threshold = false").panic_threshold, None);
-    assert_eq!(cluster("on_down = 'drain'").on_down, OnDown::Drain);
-    assert_eq!(cluster("on_up = 'stay'").on_up, OnUp::Stay);
-    assert_eq!(cluster("panic_threshold = 1").panic_threshold, Some(1.0));
+    assert_eq!(
+        cluster("panic_threshold = 0.5").settings.panic_threshold,
+        Some(0.5)
+    );
+    assert_eq!(
+        cluster("panic_threshold = false").settings.panic_threshold,
+        None
+    );
+    assert_eq!(cluster("on_down = 'drain'").settings.on_down, OnDown::Drain);
+    assert_eq!(cluster("on_up = 'stay'").settings.on_up, OnUp::Stay);
+    assert_eq!(
+        cluster("panic_threshold = 1").settings.panic_threshold,
+        Some(1.0)
+    );
     let small = config(
         "[[listener]]\naddress = ':1'\ncluster = 'a'\nlimits.header_bytes = '4KiB'\n[cluster.a]\nbackends = ['a:1']",
     );
@@ -372,7 +392,7 @@ fn forms_of_a_share() {
         ("false", None),
     ] {
         let config = config(&format!("{REST}panic_threshold = {form}\n"));
-        assert_eq!(config.clusters[0].panic_threshold, share, "{form}");
+        assert_eq!(config.clusters[0].settings.panic_threshold, share, "{form}");
     }
 }
 

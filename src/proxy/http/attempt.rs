@@ -54,7 +54,7 @@ pub(super) async fn attempt(
     let Some(index) = exchange.facts.cluster else {
         return Verdict::Fail(Reason::NoRoute);
     };
-    let cluster = &held.clusters[index];
+    let cluster = held.cluster(index);
     let mut failure = Reason::NoBackend;
     let mut retry: Option<RetryReason> = None;
     loop {
@@ -81,14 +81,14 @@ pub(super) async fn attempt(
             Tried::Again(failed) => failed,
         };
         let (allowed, reason) = match failed {
-            RetryReason::Connect => (cluster.retry.on_connect, Reason::BackendConnect),
-            RetryReason::Timeout => (cluster.retry.on_timeout, Reason::BackendTimeout),
+            RetryReason::Connect => (cluster.settings.retry.on_connect, Reason::BackendConnect),
+            RetryReason::Timeout => (cluster.settings.retry.on_timeout, Reason::BackendTimeout),
             RetryReason::Reset | RetryReason::Stale => {
-                (cluster.retry.on_reset, Reason::BackendReset)
+                (cluster.settings.retry.on_reset, Reason::BackendReset)
             }
         };
         failure = reason;
-        if !allowed || exchange.facts.attempts >= cluster.retry.attempts {
+        if !allowed || exchange.facts.attempts >= cluster.settings.retry.attempts {
             return Verdict::Fail(failure);
         }
         exchange.tried.push(endpoint as u32);
@@ -154,7 +154,7 @@ async fn try_backend(
             },
         };
         exchange.begin_attempt(
-            &picked.cluster().timeouts,
+            &picked.cluster().settings.timeouts,
             picked.endpoint().backend.host(),
             worker.sessions.now(),
         );
@@ -350,15 +350,19 @@ fn keep(
     let idle = match exchange.response.keep_alive_timeout {
         // A backend that closes at N seconds must not be asked at N: a second is for the way.
         Some(seconds) => cluster
+            .settings
             .timeouts
             .idle
             .min(Duration::from_secs(u64::from(seconds).saturating_sub(1))),
-        None => cluster.timeouts.idle,
+        None => cluster.settings.timeouts.idle,
     };
     let now = worker.sessions.now();
     let until = now.saturating_add(idle.as_millis() as u64);
-    worker
-        .pool
-        .borrow_mut()
-        .put(backend.id(), upstream, now, until, cluster.idle_connections)
+    worker.pool.borrow_mut().put(
+        backend.id(),
+        upstream,
+        now,
+        until,
+        cluster.settings.idle_connections,
+    )
 }

@@ -30,7 +30,7 @@ use crate::model::settings::ClusterTimeouts;
 use crate::proxy::flow::{Backlog, Pending, ReadSize, SMALL_READ, Stream};
 use crate::proxy::load::Held;
 use crate::proxy::record::{Capture, KeptNames};
-use crate::snapshot::Listener;
+use crate::snapshot::{ClusterIndex, Listener};
 use crate::telemetry::outcome::{BackendError, Reason};
 
 /// Bytes of further requests that are taken while one is being answered.
@@ -72,7 +72,7 @@ pub struct Facts {
     /// Hash key.
     pub key: u64,
     /// Cluster, by index.
-    pub cluster: Option<usize>,
+    pub cluster: Option<ClusterIndex>,
     /// Route, by index.
     pub route: Option<usize>,
     /// The client address.

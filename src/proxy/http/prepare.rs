@@ -20,12 +20,13 @@ use crate::balance::Random;
 use crate::http1::field::FieldName;
 use crate::http1::head::{Field, HeadLimits};
 use crate::http1::request::{self, RequestHead, split_host};
+use crate::model::route_action::RouteAction;
 use crate::proxy::accept::ClientGuard;
 use crate::proxy::load::Held;
 use crate::proxy::worker::Worker;
 use crate::route::RequestView;
 use crate::route::host::{HOST_BYTES, canonical};
-use crate::snapshot::{Listener, RouteAction};
+use crate::snapshot::{ClusterIndex, Listener};
 use crate::telemetry::outcome::Reason;
 
 /// Where a worker parses and writes heads.
@@ -145,7 +146,7 @@ pub fn understand(
         _ if head.max_forwards == Some(0) => Some(Reply::options()),
         Routed::Cluster(index) => {
             exchange.facts.cluster = Some(index);
-            exchange.facts.key = seen.key(&held.clusters[index], client.nearest);
+            exchange.facts.key = seen.key(held.cluster(index), client.nearest);
             if write_out(arrival, &seen, exchange) {
                 None
             } else {
@@ -207,7 +208,7 @@ fn take_body(
 }
 
 enum Routed {
-    Cluster(usize),
+    Cluster(ClusterIndex),
     Answer(Reply),
 }
 
@@ -246,7 +247,7 @@ fn route(
     }
 }
 
-fn follow(action: &RouteAction, head: &RequestHead<'_>, host: &[u8]) -> Routed {
+fn follow(action: &RouteAction<ClusterIndex>, head: &RequestHead<'_>, host: &[u8]) -> Routed {
     match action {
         RouteAction::Cluster(index) => Routed::Cluster(*index),
         // Without its host a Location would lead elsewhere (RFC 9110 10.2.2), and one without scheme and host perhaps

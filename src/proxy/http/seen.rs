@@ -63,7 +63,7 @@ impl<'b> Seen<'b> {
 
     /// Hash of what the cluster's `hash_key` names; of the client address if the request lacks it.
     pub fn key(&self, cluster: &Cluster, client: Option<IpAddr>) -> u64 {
-        let found = match &cluster.hash_key {
+        let found = match &cluster.settings.hash_key {
             HashKey::ClientIp => None,
             HashKey::Path => Some(self.head.path()),
             HashKey::Uri => Some(self.head.target),
@@ -75,7 +75,7 @@ impl<'b> Seen<'b> {
                 .and_then(|query| parameter(query, name.as_bytes())),
         };
         match found {
-            Some(bytes) => hash_key(cluster.hash_seed, bytes),
+            Some(bytes) => hash_key(cluster.settings.hash_seed, bytes),
             None => crate::proxy::tcp::client_key(cluster, client),
         }
     }
