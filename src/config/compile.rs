@@ -47,10 +47,11 @@ pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
         before,
         departing,
     } = world;
+    let previous = before.map(|(config, snapshot)| Previous::new(config, snapshot));
     let clusters: Vec<Arc<Cluster>> = config
         .clusters
         .iter()
-        .map(|cluster| build_or_share(cluster, registry, names, before))
+        .map(|cluster| build_or_share(cluster, registry, names, previous.as_ref()))
         .collect();
     let indices: HashMap<&str, ClusterIndex> = config
         .clusters
@@ -192,19 +193,17 @@ fn build_or_share(
     config: &ClusterConfig,
     registry: &mut Registry,
     names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
-    before: Option<(&Config, &Snapshot)>,
+    previous: Option<&Previous<'_>>,
 ) -> Arc<Cluster> {
     let places = places(config, registry, names);
-    if let Some(cluster) =
-        before.and_then(|(known, snapshot)| unchanged(config, known, snapshot, &places))
-    {
-        return cluster;
+    if let Some(cluster) = previous.and_then(|previous| previous.unchanged(config, &places)) {
+        return Arc::clone(cluster);
     }
     let (state, metrics) = registry.cluster(&config.name);
     let mut endpoints = Vec::with_capacity(places.len());
     let mut members = Vec::with_capacity(places.len());
     for (backend_config, place) in places {
-        let joins = before.is_some() && joins(config, backend_config, &place, registry);
+        let joins = previous.is_some() && joins(config, backend_config, &place, registry);
         let (backend, metrics) = registry.backend(&config.name, &place);
         let address = place.at;
         backend.set_departed(false);
@@ -257,25 +256,35 @@ fn joins(
             .is_none_or(|known| known.has_departed())
 }
 
-/// The cluster of the generation before, if nothing about it changed.
-fn unchanged(
-    config: &ClusterConfig,
-    known: &Config,
-    snapshot: &Snapshot,
-    places: &[(&BackendConfig, Place)],
-) -> Option<Arc<Cluster>> {
-    let place = known
-        .clusters
-        .iter()
-        .position(|cluster| cluster.name == config.name)?;
-    let cluster = &snapshot.clusters[place];
-    let is_at = |(endpoint, (_, place)): (&Endpoint, &(_, Place))| {
-        *endpoint.backend.address() == place.written && endpoint.address == place.at
-    };
-    let same = known.clusters[place] == *config
-        && cluster.endpoints.len() == places.len()
-        && cluster.endpoints.iter().zip(places).all(is_at);
-    same.then(|| Arc::clone(cluster))
+/// The clusters of the previous generation by name, as they were configured and as they were built.
+struct Previous<'a>(HashMap<&'a str, (&'a ClusterConfig, &'a Arc<Cluster>)>);
+
+impl<'a> Previous<'a> {
+    /// `snapshot` was built of `config`, so their clusters are in the same order.
+    fn new(config: &'a Config, snapshot: &'a Snapshot) -> Self {
+        let clusters = config.clusters.iter().zip(&snapshot.clusters);
+        Self(
+            clusters
+                .map(|(config, cluster)| (config.name.as_str(), (config, cluster)))
+                .collect(),
+        )
+    }
+
+    /// The previous cluster, if neither its configuration nor its addresses have changed.
+    fn unchanged(
+        &self,
+        config: &ClusterConfig,
+        places: &[(&BackendConfig, Place)],
+    ) -> Option<&'a Arc<Cluster>> {
+        let (known, cluster) = *self.0.get(config.name.as_str())?;
+        let is_at = |(endpoint, (_, place)): (&Endpoint, &(_, Place))| {
+            *endpoint.backend.address() == place.written && endpoint.address == place.at
+        };
+        let same = known == config
+            && cluster.endpoints.len() == places.len()
+            && cluster.endpoints.iter().zip(places).all(is_at);
+        same.then_some(cluster)
+    }
 }
 
 /// Where the backends of a cluster are, in the order of the file: each address of a name is one, in the order of the
