@@ -1,5 +1,5 @@
-//! A worker's random numbers: wyrand (Wang Yi, wyhash final version 4.2), 64 bits of state, one multiplication a
-//! number. It belongs to one worker and is passed down to whoever draws. Not for secrets.
+//! A worker's random numbers, passed down to whatever draws: fastrand's wyrand (64 bits of state, one multiplication a
+//! number) in a cell, since pickers share it. Not for secrets: its state can be worked out from its numbers.
 
 use std::cell::Cell;
 
@@ -8,23 +8,24 @@ use std::cell::Cell;
 pub struct Random(Cell<u64>);
 
 impl Random {
-    /// From a seed; any seed is a good one, and neighbouring seeds give unrelated numbers.
+    /// Any seed is a good one, and neighbouring seeds give unrelated numbers.
     pub fn new(seed: u64) -> Self {
         Self(Cell::new(seed))
     }
 
     /// 64 random bits.
     pub fn next_u64(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0x2d35_8dcc_aa6c_78a5);
-        self.0.set(state);
-        let product = u128::from(state) * u128::from(state ^ 0x8bb8_4b93_962e_acc9);
-        (product >> 64) as u64 ^ product as u64
+        // The whole state of a fastrand generator is its seed.
+        let mut generator = fastrand::Rng::with_seed(self.0.get());
+        let number = generator.u64(..);
+        self.0.set(generator.get_seed());
+        number
     }
 
     /// A number from 0 to `n - 1`; 0 if `n` is 0.
     ///
-    /// By multiplication and shift (Lemire, "Fast random integer generation in an interval", 2019) without the
-    /// rejection step: the bias is below `n / 2^64`.
+    /// Multiplies and shifts (Lemire, "Fast random integer generation in an interval", 2019) without the rejection
+    /// step that fastrand adds: the bias is below `n / 2^64`.
     pub fn below(&self, n: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
