@@ -10,7 +10,6 @@
 //!
 //! Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (arXiv 1707.00788).
 
-mod agenda;
 pub mod codec;
 pub(crate) mod exchange;
 pub(crate) mod identity;

@@ -17,7 +17,6 @@
 //! [`UNRESOLVED`]: crate::model::backend::UNRESOLVED
 //! [`REFUSED`]: crate::model::backend::REFUSED
 
-mod agenda;
 mod member;
 pub(crate) mod probe;
 mod rounds;

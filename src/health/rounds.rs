@@ -8,11 +8,11 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
 use super::Orders;
-use super::agenda::Agenda;
 use super::member::Member;
 use super::probe::{Failed, Passed, probe};
 use crate::model::backend::{CHECK_DOWN, REFUSED};
 use crate::model::settings::{OnDown, OnUp};
+use crate::model::timer_queue::KeyedTimerQueue;
 use crate::snapshot::publish::SessionOrder;
 use crate::snapshot::{Cluster, Healthy, Snapshot};
 use crate::telemetry::outcome::Reason;
@@ -45,7 +45,7 @@ pub(super) struct Rounds {
     clusters: HashMap<Arc<str>, Followed>,
     /// By the id of the backend.
     members: HashMap<u64, Member>,
-    agenda: Agenda,
+    timers: KeyedTimerQueue<Instant, u64>,
     probes: JoinSet<Probed>,
     probing: HashMap<Id, u64>,
     finished: Vec<Result<(Id, Probed), JoinError>>,
@@ -71,7 +71,7 @@ impl Rounds {
         Self {
             clusters: HashMap::new(),
             members: HashMap::new(),
-            agenda: Agenda::default(),
+            timers: KeyedTimerQueue::default(),
             probes: JoinSet::new(),
             probing: HashMap::new(),
             finished: Vec::new(),
@@ -142,7 +142,7 @@ impl Rounds {
     /// next address at the word of a worker: then its sessions end as those of any that goes down.
     fn forget(&mut self, ids: impl Iterator<Item = u64>, now: Instant) {
         for id in ids {
-            self.agenda.cancel(id);
+            self.timers.cancel(id);
             let Some(mut member) = self.members.remove(&id) else {
                 continue;
             };
@@ -170,15 +170,15 @@ impl Rounds {
                     FIRST_WITHIN
                 };
                 let within = interval.min(most);
-                self.agenda.set(id, now + within.mul_f64(fastrand::f64()));
+                self.timers.set(id, now + within.mul_f64(fastrand::f64()));
             }
-            None => plan_trial(&mut self.agenda, id, member),
+            None => plan_trial(&mut self.timers, id, member),
         }
     }
 
     /// When something is due next.
     pub(super) fn next_due(&mut self) -> Option<Instant> {
-        self.agenda.next()
+        self.timers.next_due()
     }
 
     /// Looks at every member for what workers reported, and for doubts of the peer set: a few atomic loads each.
@@ -187,12 +187,12 @@ impl Rounds {
             if member.backend().take_doubt() && member.check().is_some() {
                 // What runs began before the doubt, so it answers nothing.
                 member.stop_probe();
-                self.agenda.set(id, now);
+                self.timers.set(id, now);
             }
             member.look(now);
             self.flips.extend(member.settle().map(|up| (id, up)));
             if member.cluster().settings.check.is_none() {
-                plan_trial(&mut self.agenda, id, member);
+                plan_trial(&mut self.timers, id, member);
             }
         }
         for followed in self.clusters.values_mut() {
@@ -216,7 +216,7 @@ impl Rounds {
         for finished in std::mem::take(&mut self.finished) {
             self.judge(finished, now);
         }
-        while let Some((id, at)) = self.agenda.pop(now) {
+        while let Some((id, at)) = self.timers.pop_due(now) {
             let Some(member) = self.members.get_mut(&id) else {
                 continue;
             };
@@ -226,7 +226,7 @@ impl Rounds {
                 }
             } else {
                 member.look(now);
-                plan_trial(&mut self.agenda, id, member);
+                plan_trial(&mut self.timers, id, member);
                 changed(&mut self.clusters, &mut self.flips, id, member);
             }
         }
@@ -302,7 +302,7 @@ impl Rounds {
                 check.interval
             };
             let next = began + every.mul_f64(spread);
-            self.agenda.set(id, next.max(now));
+            self.timers.set(id, next.max(now));
         }
     }
 
@@ -416,10 +416,10 @@ fn tell_of_panic(cluster: &Cluster, healthy: &Healthy, panic: bool, under: bool)
     }
 }
 
-fn plan_trial(agenda: &mut Agenda, id: u64, member: &Member) {
+fn plan_trial(timers: &mut KeyedTimerQueue<Instant, u64>, id: u64, member: &Member) {
     match member.trial_due() {
-        Some(due) => agenda.set(id, due),
-        None => agenda.cancel(id),
+        Some(due) => timers.set(id, due),
+        None => timers.cancel(id),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What stands here is either a plain value from the file ([`settings`], [`page`], [`address`], [`units`]) or the
 //! live state that belongs to an identity and outlives every generation of the configuration
-//! ([`backend::Backend`], [`cluster::ClusterState`]).
+//! ([`backend::Backend`], [`cluster::ClusterState`]). [`timer_queue`] is what every pure room with timers keeps them in.
 
 pub(crate) mod address;
 pub(crate) mod backend;
@@ -11,4 +11,5 @@ pub(crate) mod page;
 pub(crate) mod route_action;
 pub(crate) mod settings;
 pub(crate) mod signal;
+pub(crate) mod timer_queue;
 pub(crate) mod units;

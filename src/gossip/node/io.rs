@@ -10,13 +10,13 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::super::Time;
-use super::super::agenda::Agenda;
 use super::super::codec::{self, Kind, Prefix};
 use super::super::identity::Identity;
 use super::super::keyring::{Keyring, Refusal};
 use super::super::records::RecordRefusal;
 use super::super::token::TokenError;
 use super::DATAGRAM;
+use crate::model::timer_queue::TimerQueue;
 
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +239,7 @@ pub(super) struct Io {
     /// This member has said that it leaves.
     pub leaving: bool,
     sequence: u64,
-    timers: Agenda<Due>,
+    timers: TimerQueue<Time, Due>,
     /// Members that went down in the last hour and when that has passed, the longest first.
     pub gone: VecDeque<(Time, Identity)>,
     /// Members that have been down for longer and when they are forgotten, the longest first.
@@ -261,7 +261,7 @@ impl Io {
             suspecting: false,
             leaving: false,
             sequence: 0,
-            timers: Agenda::default(),
+            timers: TimerQueue::default(),
             gone: VecDeque::new(),
             lost: VecDeque::new(),
             body: Vec::new(),
@@ -269,11 +269,11 @@ impl Io {
     }
 
     pub(super) fn after(&mut self, delay: Duration, due: Due) {
-        self.timers.plan(self.now + delay, due);
+        self.timers.add(self.now + delay, due);
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.timers.next()
+        self.timers.next_due()
     }
 
     /// How many timers wait, those of members that are to be forgotten included.
@@ -284,7 +284,7 @@ impl Io {
 
     /// The next timer that is due, and how late it is.
     pub(super) fn pop_due(&mut self) -> Option<(Due, Duration)> {
-        let (at, due) = self.timers.pop(self.now)?;
+        let (at, due) = self.timers.pop_due(self.now)?;
         Some((due, self.now - at))
     }
 

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::Time;
-use super::agenda::Agenda;
+use crate::model::timer_queue::TimerQueue;
 use super::identity::{Identity, Role};
 use super::keyring::{Keyring, SecretKey};
 use super::node::{Limits, Node, Settings};
@@ -70,7 +70,7 @@ struct Slot {
 /// See the module.
 pub struct Simulation {
     now: Time,
-    events: Agenda<Event>,
+    events: TimerQueue<Time, Event>,
     slots: Vec<Slot>,
     by_address: HashMap<SocketAddr, Vec<NodeId>>,
     streams: HashMap<u64, Stream>,
@@ -99,7 +99,7 @@ impl Simulation {
         let keyring = Keyring::new(&[secret_key(&mut rng)], LABEL, false);
         Self {
             now: Duration::ZERO,
-            events: Agenda::default(),
+            events: TimerQueue::default(),
             slots: Vec::new(),
             by_address: HashMap::new(),
             streams: HashMap::new(),
@@ -306,7 +306,7 @@ impl Simulation {
 
     /// Lets time pass until `end`.
     pub fn run_until(&mut self, end: Time) {
-        while let Some((at, event)) = self.events.pop(end) {
+        while let Some((at, event)) = self.events.pop_due(end) {
             self.now = at;
             self.happen(event);
         }
@@ -333,7 +333,7 @@ impl Simulation {
     }
 
     fn schedule(&mut self, delay: Duration, event: Event) {
-        self.events.plan(self.now + delay, event);
+        self.events.add(self.now + delay, event);
     }
 
     fn happen(&mut self, event: Event) {
