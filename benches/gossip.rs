@@ -1,21 +1,27 @@
 //! The figures of a simulated peer set beside the demands on one of its size.
 //!
 //! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]`: the product's own state machine in virtual
-//! time, see `lbproxy::internals::gossip::simulator`. Memory grows with the square of the nodes and time with more: each node looks
+//! time, see ../tests/support/simulator. Memory grows with the square of the nodes and time with more: each node looks
 //! through its whole list of members for each one that it is told of. What tells every node of every other one (a
 //! partition that heals, all that start at once) is left out above 3,000 nodes unless `--long` is given: it takes hours.
 //! So is rest after the first contacts there: what a node sends just after the start is the bound of it.
+
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "some of it is for the tests alone"
+)]
+#[path = "../tests/support/simulator/mod.rs"]
+mod simulator;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lbproxy::internals::gossip::simulator::scenarios::faults::partition;
-use lbproxy::internals::gossip::simulator::scenarios::life::{Life, idle, life};
-use lbproxy::internals::gossip::simulator::scenarios::report::{
-    Row, demands_for, quantile, rows, table,
-};
-use lbproxy::internals::gossip::simulator::scenarios::starts::mass_join;
+use simulator::scenarios::faults::partition;
+use simulator::scenarios::life::{Life, idle, life};
+use simulator::scenarios::report::{Row, demands_for, quantile, rows, table};
+use simulator::scenarios::starts::mass_join;
 
 /// Nodes up to which every scenario runs unasked.
 const QUICK: usize = 3_000;

@@ -20,30 +20,17 @@ pub mod config {
     }
 }
 pub mod gossip {
-    pub use crate::gossip::{codec, simulator};
-    pub mod exchange {
-        pub use crate::gossip::exchange::{Exchange, Progress};
-    }
-    pub mod identity {
-        pub use crate::gossip::identity::{Identity, Role};
-    }
-    pub mod keyring {
-        pub use crate::gossip::keyring::{Keyring, SecretKey};
-    }
-    pub mod node {
-        pub use crate::gossip::node::{DATAGRAM, Limits, Node, Settings};
-    }
-    pub mod record {
-        pub use crate::gossip::record::{Announcement, Record, ServiceState};
-    }
-    pub mod token {
-        pub use crate::gossip::token::{
-            AgentCredential, Authority, OperatorKey, OperatorPublic, Token, mint,
-        };
-    }
-    pub mod tuning {
-        pub use crate::gossip::tuning::MAX_DATAGRAM;
-    }
+    pub use crate::gossip::codec;
+    pub use crate::gossip::exchange::{Exchange, MAX_FRAME, Progress};
+    pub use crate::gossip::identity::{Identity, Role, pack_address};
+    pub use crate::gossip::keyring::{Keyring, Refusal, SecretKey};
+    pub use crate::gossip::node::{Counters, DATAGRAM, Dropped, Limits, Node, Settings};
+    pub use crate::gossip::record::{Announcement, Record, ServiceState};
+    pub use crate::gossip::records::{RecordKey, cluster_hash};
+    pub use crate::gossip::token::{
+        AgentCredential, Authority, OperatorKey, OperatorPublic, Token, mint,
+    };
+    pub use crate::gossip::tuning::MAX_DATAGRAM;
 }
 pub mod http1 {
     pub use crate::http1::{Framing, Version, request, response};
@@ -70,6 +57,7 @@ pub mod model {
     pub mod settings {
         pub use crate::model::settings::{ClusterTimeouts, Policy};
     }
+    pub use crate::model::timer_queue::TimerQueue;
 }
 pub mod proxy {
     pub mod flow {

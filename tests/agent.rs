@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lbproxy::internals::gossip::token::{OperatorKey, mint};
+use lbproxy::internals::gossip::{OperatorKey, mint};
 use rustix::process::Signal;
 use support::agent::Agent;
 use support::port::Port;

@@ -11,22 +11,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "some of it is for the benchmark alone"
+)]
+#[path = "support/simulator/mod.rs"]
+mod simulator;
+
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lbproxy::internals::gossip::simulator::scenarios::faults::{
-    self, frozen, one_way, partition, seed_loss,
-};
-use lbproxy::internals::gossip::simulator::scenarios::hostile::{
-    invented, junk, replay, streams, usurped,
-};
-use lbproxy::internals::gossip::simulator::scenarios::life::{Life, idle, life};
-use lbproxy::internals::gossip::simulator::scenarios::report::{
-    Demands, FALSE_DOWNS, Row, demands_for, quantile, rows, table,
-};
-use lbproxy::internals::gossip::simulator::scenarios::runs::{clocks, conflict, restarts};
-use lbproxy::internals::gossip::simulator::scenarios::starts::{
+use simulator::scenarios::faults::{self, frozen, one_way, partition, seed_loss};
+use simulator::scenarios::hostile::{invented, junk, replay, streams, usurped};
+use simulator::scenarios::life::{Life, idle, life};
+use simulator::scenarios::report::{Demands, FALSE_DOWNS, Row, demands_for, quantile, rows, table};
+use simulator::scenarios::runs::{clocks, conflict, restarts};
+use simulator::scenarios::starts::{
     Deploy, deploy, mass_join, mass_restart, proxies_only, proxy_last, rotation, two_sets,
 };
 
@@ -355,5 +357,42 @@ fn two_sets_do_not_mix() {
     for other_key in [true, false] {
         let runs = all(&[(10, 10)], |nodes, seed| two_sets(nodes, seed, other_key));
         check("two sets", &runs, |_, run| run.apart && run.refused > 0);
+    }
+}
+
+#[test]
+fn quantiles_are_samples() {
+    let samples = [5.0, 1.0, 4.0, 2.0, 3.0];
+    for (share, value) in [(0.5, 3.0), (0.99, 5.0), (1.0, 5.0), (0.2, 1.0), (0.0, 1.0)] {
+        assert_eq!(quantile(&samples, share), value, "{share}");
+    }
+    assert_eq!(quantile(&[], 0.5), 0.0);
+}
+
+#[test]
+fn a_table_says_what_is_missed() {
+    let never = Row::timed("c", None, Some(100.0));
+    let rows = [
+        Row::new("a", 1.0, 1.0),
+        Row::new("b", 1.01, 1.0),
+        never,
+        Row::told("d", 7.0),
+    ];
+    assert_eq!(rows.each_ref().map(Row::is_met), [true, false, false, true]);
+    let text = table("t", &rows);
+    assert_eq!(text.matches("MISSED").count(), 2, "{text}");
+    assert!(text.contains("never"), "{text}");
+}
+
+#[test]
+fn demands_by_size() {
+    for (nodes, size) in [
+        (3, 10),
+        (10, 10),
+        (99, 10),
+        (5_000, 1_000),
+        (20_000, 10_000),
+    ] {
+        assert_eq!(demands_for(nodes).nodes, size, "{nodes}");
     }
 }

@@ -8,8 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
-use lbproxy::internals::gossip::keyring::SecretKey;
-use lbproxy::internals::gossip::token::{AgentCredential, Authority, OperatorPublic};
+use lbproxy::internals::gossip::{AgentCredential, Authority, OperatorPublic, SecretKey};
 use support::process::{Proxy, Reload, run};
 use support::wait::{PATIENCE, wait_until};
 

@@ -34,7 +34,7 @@ use super::node::{Node, ON_THE_WAY, put_record, take_record};
 use super::records::{Edition, RecordKey};
 
 /// Largest frame, bytes, its length (4) not counted.
-pub(crate) const MAX_FRAME: usize = 32 * 1024;
+pub const MAX_FRAME: usize = 32 * 1024;
 /// Most bytes that one side takes in one exchange: a set of 10,000 with all announcements takes 6 MB.
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 

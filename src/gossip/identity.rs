@@ -175,7 +175,7 @@ pub(crate) fn is_possible(address: SocketAddr) -> bool {
 }
 
 /// `ip (16, IPv4 mapped) · port (2)`.
-pub(crate) fn pack_address(address: SocketAddr) -> [u8; 18] {
+pub fn pack_address(address: SocketAddr) -> [u8; 18] {
     let ip = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,

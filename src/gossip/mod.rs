@@ -12,6 +12,8 @@
 
 pub mod codec;
 pub(crate) mod exchange;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod identity;
 pub(crate) mod keyring;
 pub(crate) mod node;
@@ -22,7 +24,6 @@ pub(crate) mod records;
 pub(crate) mod refusals;
 pub(crate) mod replay;
 mod rumours;
-pub mod simulator;
 pub(crate) mod text;
 pub(crate) mod token;
 pub(crate) mod tuning;

@@ -13,6 +13,7 @@ mod io;
 mod observe;
 mod proving;
 mod receive;
+mod simulated;
 mod upkeep;
 mod words;
 
@@ -44,7 +45,8 @@ use observe::Observer;
 use words::Words;
 
 pub(super) use announcing::{ON_THE_WAY, put_record, take_record};
-pub(crate) use io::{Counters, Dropped, Packet};
+pub(crate) use io::Packet;
+pub use io::{Counters, Dropped};
 
 /// Kind of a sealed packet: a datagram.
 pub const DATAGRAM: u8 = 1;
@@ -459,18 +461,6 @@ impl Node {
         Arc::clone(&self.io.keyring)
     }
 
-    /// Does as if it had joined long ago, and had been spoken to.
-    pub(super) fn assume_joined(&mut self) {
-        (self.joined, self.heard) = (true, true);
-        self.churn = 0;
-        self.retune();
-    }
-
-    /// Does as if this run had been challenged and nothing of it had been seen since.
-    pub(super) fn assume_contact(&mut self, run: &Identity) {
-        self.contacts.assume(run, self.io.now);
-    }
-
     pub(super) fn set_now(&mut self, now: Time) {
         self.io.now = now;
     }
@@ -479,7 +469,8 @@ impl Node {
         self.io.now
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = &foca::Member<Identity>> {
+    /// Members as foca knows them, those that are down included, in no order; this one may be among them.
+    pub fn members(&self) -> impl Iterator<Item = &foca::Member<Identity>> {
         self.swim.iter_membership_state()
     }
 

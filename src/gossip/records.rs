@@ -471,7 +471,7 @@ fn permitted(
 }
 
 /// Hash of a cluster's name, the same on every member.
-pub(crate) fn cluster_hash(name: &str) -> u64 {
+pub fn cluster_hash(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
 }
 

@@ -137,9 +137,9 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::fixture::{address_of, record};
     use crate::gossip::identity::pack_address;
     use crate::gossip::record::ServiceState;
-    use crate::gossip::simulator::{address_of, record};
     use crate::gossip::token::TokenError;
 
     const EXPIRED: RecordRefusal = RecordRefusal::Token(TokenError::Expired);

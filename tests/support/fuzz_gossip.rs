@@ -5,13 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbproxy::internals::gossip::codec::{self, CHALLENGE_LEN, Kind, PREFIX_LEN, Prefix};
-use lbproxy::internals::gossip::exchange::{Exchange, Progress};
-use lbproxy::internals::gossip::identity::{Identity, Role};
-use lbproxy::internals::gossip::keyring::Keyring;
-use lbproxy::internals::gossip::node::{DATAGRAM, Limits, Node, Settings};
-use lbproxy::internals::gossip::record::{Announcement, Record, ServiceState};
-use lbproxy::internals::gossip::token::Token;
-use lbproxy::internals::gossip::tuning::MAX_DATAGRAM;
+use lbproxy::internals::gossip::{
+    Announcement, DATAGRAM, Exchange, Identity, Keyring, Limits, MAX_DATAGRAM, Node, Progress,
+    Record, Role, ServiceState, Settings, Token,
+};
 
 const LIMITS: Limits = Limits {
     members: 20,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::gossip::fixture::{address_of, record};
 use crate::gossip::keyring::{Keyring, SecretKey};
 use crate::gossip::node::{Limits, Settings};
 use crate::gossip::record::ServiceState;
 use crate::gossip::records::RecordRefusal;
-use crate::gossip::simulator::{address_of, record};
 
 const NOW: Time = Duration::from_secs(100);
 

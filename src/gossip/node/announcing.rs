@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// Takes an announcement that was told; news is told on if `tell` says so.
-    pub(in crate::gossip) fn take_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
+    pub fn take_record(&mut self, bytes: &[u8], age: Duration, tell: bool) {
         if !self.quarantine.take_up(bytes) {
             return self.io.counters.drop(Dropped::Quarantined);
         }

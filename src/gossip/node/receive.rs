@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// Tells a run that its address is known in another one, or in this very run as down.
-    pub(in crate::gossip) fn tell_newer(&mut self, run: &Identity, known: u64) {
+    pub fn tell_newer(&mut self, run: &Identity, known: u64) {
         let rest: [&[u8]; 2] = [&run.epoch().to_be_bytes(), &known.to_be_bytes()];
         self.io.send(run.address(), Kind::Newer, &rest);
     }
@@ -302,12 +302,7 @@ impl Node {
     /// where it says (`believed`); else a datagram's challenge must show that, so it is called there. What is down there
     /// and active here is suspect, and is told, so that it comes back in another run if it lives; but if it has left,
     /// that was its own word.
-    pub(in crate::gossip) fn take_members(
-        &mut self,
-        peer: &Identity,
-        believed: bool,
-        told: Vec<Member<Identity>>,
-    ) {
+    pub fn take_members(&mut self, peer: &Identity, believed: bool, told: Vec<Member<Identity>>) {
         let joining = !self.joined;
         let known: std::collections::HashMap<[u8; 18], (u64, u16, State)> = self
             .swim

@@ -4,8 +4,8 @@ mod bounds;
 mod credential;
 
 use super::super::exchange::{Exchange, ExchangeError};
+use super::super::fixture::{address_of, record};
 use super::super::keyring::{Refusal, SecretKey};
-use super::super::simulator::{address_of, record};
 use super::super::token::OperatorKey;
 use super::*;
 use foca::{Member, State};

@@ -97,7 +97,7 @@ fn agent(ip: &str, zone: &str, reached: bool, proxy: &Proxy) -> RunningMember {
     let member = prepared.start(Windows::default()).unwrap();
     drop(member.announce(Record {
         zone: zone.to_owned(),
-        ..crate::gossip::simulator::record(address, 1, ServiceState::Ready)
+        ..crate::gossip::fixture::record(address, 1, ServiceState::Ready)
     }));
     member
 }

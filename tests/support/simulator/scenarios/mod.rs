@@ -13,11 +13,11 @@ pub mod starts;
 use std::time::Duration;
 
 use foca::State;
+use lbproxy::internals::gossip::{
+    Counters, Node, RecordKey, Role, ServiceState, cluster_hash, pack_address,
+};
 
 use super::{NodeId, Simulation};
-use crate::gossip::identity::{Role, pack_address};
-use crate::gossip::record::ServiceState;
-use crate::gossip::records::{RecordKey, cluster_hash};
 
 /// Nodes that are asked what they see, at the most.
 const OBSERVERS: usize = 100;
@@ -60,7 +60,7 @@ pub fn downs(simulation: &Simulation) -> u64 {
 }
 
 /// The sum of a counter over all running nodes.
-fn counted(simulation: &Simulation, of: impl Fn(&crate::gossip::node::Counters) -> u64) -> u64 {
+fn counted(simulation: &Simulation, of: impl Fn(&Counters) -> u64) -> u64 {
     let nodes = simulation.running().into_iter();
     nodes
         .filter_map(|id| simulation.node(id))
@@ -88,13 +88,13 @@ fn all_agree(simulation: &Simulation, among: &[NodeId]) -> bool {
     }
     let mut runs: Vec<_> = nodes().map(|node| node.identity()).collect();
     runs.sort_unstable();
-    let knows_all = |node: &super::Node| {
+    let knows_all = |node: &Node| {
         let own = node.identity();
         node.members()
             .filter(|member| member.state() != State::Down && *member.id() != own)
             .all(|member| runs.binary_search(member.id()).is_ok())
     };
-    let has_records = |node: &super::Node| {
+    let has_records = |node: &Node| {
         let mut agents = runs.iter().filter(|run| run.role() == Role::Agent);
         node.identity().role() == Role::Agent
             || agents.all(|run| {

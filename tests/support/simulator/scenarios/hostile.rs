@@ -4,19 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foca::{Member, State};
+use lbproxy::internals::gossip::{
+    AgentCredential, Authority, DATAGRAM, Dropped, Exchange, Identity, Keyring, Limits,
+    MAX_DATAGRAM, MAX_FRAME, Node, OperatorKey, Role, ServiceState, mint,
+};
 
+use super::super::{LABEL, record};
 use super::{
     NodeId, Simulation, agents, agrees, any_agent, counted, downs, known_by, populate, proxies_of,
     record_key, settled, state_at, until_agreed, with_role,
 };
-use crate::gossip::exchange::{Exchange, MAX_FRAME};
-use crate::gossip::identity::{Identity, Role};
-use crate::gossip::keyring::Keyring;
-use crate::gossip::node::{DATAGRAM, Dropped, Limits};
-use crate::gossip::record::ServiceState;
-use crate::gossip::simulator::{LABEL, record};
-use crate::gossip::token::{AgentCredential, Authority, OperatorKey, mint};
-use crate::gossip::tuning::MAX_DATAGRAM;
 
 /// Somebody without the key.
 #[derive(Debug)]
@@ -173,7 +170,7 @@ pub fn replay(nodes: usize, seed: u64, restarted: bool) -> Replay {
 fn active_views(simulation: &Simulation, gone: &[std::net::SocketAddr]) -> usize {
     let running = simulation.running();
     let nodes = running.iter().filter_map(|&id| simulation.node(id));
-    let active = |node: &super::super::Node, address| {
+    let active = |node: &Node, address| {
         let state = node.state_of(address);
         state.is_some_and(|(_, state)| state != State::Down)
     };
@@ -280,7 +277,7 @@ fn change(simulation: &mut Simulation, honest: &[NodeId]) -> Option<f64> {
 }
 
 /// Puts 20,000 members that there are not into a node, and what they announce.
-fn invent(node: &mut super::super::Node) {
+fn invent(node: &mut Node) {
     let ghosts = (0..20_000u32).map(|i| {
         let ip = std::net::Ipv4Addr::from(0x0b00_0001 + i);
         Identity::new((ip, 7946).into(), u64::from(i) + 1, Role::Agent)

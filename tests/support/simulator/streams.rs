@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lbproxy::internals::gossip::{Exchange, Progress};
+
 use super::{Event, NodeId, Simulation};
-use crate::gossip::exchange::{Exchange, Progress};
 
 /// A connection that nobody answers is given up after.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use foca::State;
 
+use super::super::Simulation;
 use super::{NodeId, agents, agrees, any_agent, counted, downs, settled, until_agreed};
-use crate::gossip::simulator::Simulation;
 
 /// How long after a fault a set is watched.
 const WATCHED: Duration = Duration::from_secs(300);

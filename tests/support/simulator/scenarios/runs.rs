@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use lbproxy::internals::gossip::Role;
+
+use super::super::address_of;
 use super::{
-    Simulation, agents, agrees, any_agent, counted, downs, known_by, role_of, sent, settled,
-    until_agreed,
+    NodeId, Simulation, agents, agrees, any_agent, counted, downs, known_by, role_of, sent,
+    settled, until_agreed,
 };
-use crate::gossip::identity::Role;
-use crate::gossip::simulator::{NodeId, address_of};
 
 const DAY: u64 = 24 * 3_600 * 1_000;
 const AGREED_WITHIN: Duration = Duration::from_secs(300);

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use foca::State;
+use lbproxy::internals::gossip::{Role, ServiceState};
 
+use super::super::{NodeId, Simulation, record};
 use super::{agents, any_agent, downs, observers, sent, settled, state_at, times, with_role};
-use crate::gossip::identity::Role;
-use crate::gossip::record::ServiceState;
-use crate::gossip::simulator::{NodeId, Simulation, record};
 
 /// What has not been told by then is missed: after the longest interval of repair.
 const MISSED_AFTER: Duration = Duration::from_secs(35);

@@ -14,17 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foca::{Member, State};
+use lbproxy::internals::gossip::{
+    AgentCredential, Authority, Identity, Keyring, Limits, MAX_DATAGRAM, Node, Record, Role,
+    SecretKey, ServiceState, Settings,
+};
+use lbproxy::internals::model::TimerQueue;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-
-use super::Time;
-use crate::model::timer_queue::TimerQueue;
-use super::identity::{Identity, Role};
-use super::keyring::{Keyring, SecretKey};
-use super::node::{Limits, Node, Settings};
-use super::record::{Record, ServiceState};
-use super::token::{AgentCredential, Authority};
-use super::tuning::MAX_DATAGRAM;
 
 pub use network::{Network, Traffic};
 use streams::Stream;
@@ -37,6 +33,9 @@ pub const LABEL: &str = "simulation";
 const WORLD: u64 = 1_790_000_000_000;
 /// IP and UDP headers of a datagram.
 const DATAGRAM_HEADERS: u64 = 28;
+
+/// A moment, as the time since the start of the simulation.
+pub type Time = Duration;
 
 /// A node by its place; places are never given away.
 pub type NodeId = usize;
@@ -239,9 +238,7 @@ impl Simulation {
                 let (all, records) = (&all, &records);
                 scope.spawn(move || {
                     for node in slots.iter_mut().filter_map(|slot| slot.node.as_mut()) {
-                        node.set_now(now);
-                        introduce(node, all, records, contacts);
-                        node.assume_joined();
+                        node.acquaint(all, records, contacts, now);
                     }
                 });
             }
@@ -437,19 +434,6 @@ impl Simulation {
             0
         };
         Some(all[place])
-    }
-}
-
-fn introduce(node: &mut Node, all: &[Member<Identity>], records: &[Arc<[u8]>], contacts: bool) {
-    let nobody = Identity::new(([192, 0, 2, 1], 9).into(), 0, Role::Agent);
-    node.take_members(&nobody, false, all.to_vec());
-    if contacts {
-        all.iter().for_each(|other| node.assume_contact(other.id()));
-    }
-    if node.identity().role() == Role::Proxy {
-        for bytes in records {
-            node.take_record(bytes, Duration::ZERO, false);
-        }
     }
 }
 

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lbproxy::internals::gossip::{Dropped, Keyring, Refusal, Role, SecretKey};
+
+use super::super::LABEL;
 use super::{
     NodeId, Simulation, agents, all_agree, counted, downs, populate, role_of, settled,
     until_agreed, with_role,
 };
-use crate::gossip::identity::Role;
-use crate::gossip::keyring::{Keyring, Refusal, SecretKey};
-use crate::gossip::node::Dropped;
-use crate::gossip::simulator::LABEL;
 
 const AGREED_WITHIN: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(50);
