@@ -1,69 +1,69 @@
-//! How keys and tokens are written for people: one line, `<kind>-<version>.<base64url>`, and the 32 secret bytes that
+//! How keys and tokens are written for people: one line, `<kind>-<version>.<base64url>`; and the 32 secret bytes that
 //! most of them hold.
 //!
-//! The prefix says what a line is, so that a key in the place of a token is told from rubbish, and a scanner for
-//! leaked secrets can find it. Base64 is RFC 4648 section 5 without padding, and strict: each value has one text.
-//! Errors never show any part of what was read.
+//! The prefix says what a line is: it tells a key in the place of a token from rubbish, and lets a scanner find leaked
+//! secrets. Base64 is RFC 4648 section 5 without padding, and strict: each value has exactly one text. It is decoded and
+//! encoded in constant time. Errors never show any part of what was read.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
 
-/// Length of the keys and seeds, bytes.
+/// Length of a key and of a seed, bytes.
 pub(crate) const SECRET_LEN: usize = 32;
-/// What the text of a gossip key begins with.
+/// Prefix of a gossip key.
 pub(super) const KEY: &str = "lbproxy-key-1.";
-/// Of an operator's private key.
+/// Prefix of an operator's private key.
 pub(super) const OPERATOR: &str = "lbproxy-operator-1.";
-/// Of an operator's public key, which is no secret.
+/// Prefix of an operator's public key, which is not a secret.
 pub(super) const OPERATOR_PUBLIC: &str = "lbproxy-operator-public-1.";
-/// Of an agent's credential.
+/// Prefix of an agent's credential.
 pub(super) const TOKEN: &str = "lbproxy-token-1.";
 
-/// The kinds that nobody may see.
+/// Prefixes of what nobody may see.
 const SECRETS: [&str; 3] = [KEY, OPERATOR, TOKEN];
-/// What is shown for what a secret's prefix is followed by.
+/// Shown in place of a secret, after its prefix.
 pub(crate) const REDACTED: char = '…';
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Why a text is not the key or token that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TextError {
-    /// Nothing, or white space.
+    /// It holds nothing but white space.
     #[error("it is empty; expected one line that begins with `{0}`")]
     Empty(&'static str),
-    /// More than one line with something in it.
+    /// More than one line holds something.
     #[error("it has more than one line; expected one that begins with `{0}`")]
     Lines(&'static str),
-    /// Something else, or a later version of the same.
+    /// It is something else, or a later version of the same.
     #[error("it does not begin with `{0}`")]
     Prefix(&'static str),
-    /// A character that base64url has not, padding, or an end in the middle of a byte.
+    /// It holds a character that base64url does not have, or padding, or ends in the middle of a byte.
     #[error("what follows `{0}` is not base64url without padding")]
     Base64(&'static str),
-    /// Too short or too long.
+    /// It is too short or too long.
     #[error("what follows `{prefix}` is {found} bytes long, not {expected}")]
     Length {
         /// What it begins with.
         prefix: &'static str,
         /// Bytes after decoding.
         found: usize,
-        /// Bytes of a whole one.
+        /// Bytes that it should have.
         expected: usize,
     },
 }
 
-/// Whether a secret stands in this text, such as a key that was given in the place of its file's path. Nothing that
-/// holds one may be shown.
+/// Whether a text holds a secret, for example a key that was given in place of the path of its file. Such a text must
+/// not be shown.
 pub(crate) fn holds_secret(text: &str) -> bool {
     SECRETS.iter().any(|kind| text.contains(kind))
 }
 
-/// Where the secret parts of a text are: what follows the prefix of a kind, to the end of the word. A word ends at
-/// white space, a quotation mark, a comma or a closing bracket, so that a key with a slip in it is still one.
+/// Finds the secret parts of a text: what follows a prefix, to the end of the word. A word ends at white space, a
+/// quotation mark, a comma or a closing bracket, so a mistyped key still counts as one.
 pub(crate) fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -81,7 +81,7 @@ pub(crate) fn secrets(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The text as it may be shown: of a secret only its kind is left, `lbproxy-key-1.…`.
+/// The text as it may be shown: only the prefix of a secret is left, as in `lbproxy-key-1.…`.
 pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut at = 0;
@@ -96,8 +96,8 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The bytes behind the prefix in a text of one line; white space around it is nothing.
-pub(super) fn read(text: &str, prefix: &'static str) -> Result<Vec<u8>, TextError> {
+/// Decodes what follows the prefix in a text of one line; white space around the line is ignored.
+pub(super) fn read(text: &str, prefix: &'static str) -> Result<Zeroizing<Vec<u8>>, TextError> {
     let line = text.trim();
     if line.is_empty() {
         return Err(TextError::Empty(prefix));
@@ -106,10 +106,13 @@ pub(super) fn read(text: &str, prefix: &'static str) -> Result<Vec<u8>, TextErro
         return Err(TextError::Lines(prefix));
     }
     let encoded = line.strip_prefix(prefix).ok_or(TextError::Prefix(prefix))?;
-    decode(encoded).ok_or(TextError::Base64(prefix))
+    let decoded = Base64UrlUnpadded::decode_vec(encoded);
+    decoded
+        .map(Zeroizing::new)
+        .map_err(|_| TextError::Base64(prefix))
 }
 
-/// The same for exactly 32 bytes.
+/// As [`read`], for exactly 32 bytes.
 pub(super) fn read_32(text: &str, prefix: &'static str) -> Result<[u8; SECRET_LEN], TextError> {
     let bytes = read(text, prefix)?;
     bytes.as_slice().try_into().map_err(|_| TextError::Length {
@@ -119,52 +122,19 @@ pub(super) fn read_32(text: &str, prefix: &'static str) -> Result<[u8; SECRET_LE
     })
 }
 
-/// The opposite of [`read`], without a line end.
+/// The reverse of [`read`], without a line end.
 pub(super) fn write(prefix: &str, bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(prefix.len() + bytes.len().div_ceil(3) * 4);
-    text.push_str(prefix);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 3];
-        group[..chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        for at in 0..=chunk.len() {
-            let six = bits >> (18 - 6 * at) & 63;
-            text.push(char::from(ALPHABET[six as usize]));
-        }
-    }
-    text
+    prefix.to_owned() + &Base64UrlUnpadded::encode_string(bytes)
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    for chunk in text.as_bytes().chunks(4) {
-        let mut bits = 0;
-        for byte in chunk {
-            let six = ALPHABET.iter().position(|letter| letter == byte)?;
-            bits = bits << 6 | u32::try_from(six).ok()?;
-        }
-        bits <<= 6 * (4 - chunk.len());
-        let [_, group @ ..] = bits.to_be_bytes();
-        // Two letters are one byte, three are two; one is none, and what is left over must be zero.
-        let whole = chunk.len() - 1;
-        if whole == 0 || group[whole..].iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        bytes.extend_from_slice(&group[..whole]);
-    }
-    Some(bytes)
-}
-
-/// 32 bytes that nobody else may know: shown by no `Debug`, and overwritten when they go (as well as safe code can:
-/// copies that the compiler or a buffer of the reader made are out of reach).
+/// 32 bytes that nobody else may know: not shown by `Debug`, and zeroed when dropped. Copies that the compiler made, or
+/// the buffer of the reader, are out of reach.
 #[derive(Clone)]
 pub(super) struct Secret(pub(super) [u8; SECRET_LEN]);
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.fill(0);
-        // Without a reader the optimiser would drop the writing too.
-        std::hint::black_box(&self.0);
+        self.0.zeroize();
     }
 }
 
@@ -182,6 +152,12 @@ mod tests {
 
     const PREFIX: &str = "thing-1.";
 
+    fn decoded(text: &str) -> Option<Vec<u8>> {
+        read(&format!("{PREFIX}{text}"), PREFIX)
+            .ok()
+            .map(|bytes| bytes.to_vec())
+    }
+
     #[test]
     fn the_vectors_of_rfc_4648() {
         for (bytes, text) in [
@@ -194,7 +170,7 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
         ] {
             assert_eq!(write(PREFIX, bytes.as_bytes()), format!("{PREFIX}{text}"));
-            assert_eq!(decode(text), Some(bytes.into()), "{text}");
+            assert_eq!(decoded(text), Some(bytes.into()), "{text}");
         }
         assert_eq!(write("", &[0xfb, 0xff, 0xfe]), "-__-");
     }
@@ -204,12 +180,12 @@ mod tests {
         for text in [
             "Z", "Zg==", "Zg=", "Zh", "Zm9", "Zm9vZ", "Z g", "Zm+v", "Zm/v", "Zmé", "Zm9v\0",
         ] {
-            assert_eq!(decode(text), None, "{text:?}");
+            assert_eq!(decoded(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn texts_that_are_no_line_of_this_kind() {
+    fn texts_that_are_not_a_line_of_this_kind() {
         for (text, error) in [
             ("", TextError::Empty(PREFIX)),
             (" \r\n\t", TextError::Empty(PREFIX)),
@@ -221,9 +197,10 @@ mod tests {
             ("thing-1.Zg==", TextError::Base64(PREFIX)),
             ("thing-1. Zg", TextError::Base64(PREFIX)),
         ] {
-            assert_eq!(read(text, PREFIX), Err(error), "{text:?}");
+            assert_eq!(read(text, PREFIX).unwrap_err(), error, "{text:?}");
         }
-        assert_eq!(read("\n thing-1.Zg\r\n", PREFIX), Ok(b"f".to_vec()));
+        let read_back = read("\n thing-1.Zg\r\n", PREFIX).unwrap();
+        assert_eq!(*read_back, b"f");
         let length = |found| TextError::Length {
             prefix: PREFIX,
             found,
@@ -277,12 +254,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            prop_assert_eq!(read(&write(PREFIX, &bytes), PREFIX), Ok(bytes));
+            prop_assert_eq!(&*read(&write(PREFIX, &bytes), PREFIX).unwrap(), &bytes);
         }
 
         #[test]
         fn what_is_read_would_be_written_so(text in "[A-Za-z0-9_-]{0,12}") {
-            if let Some(bytes) = decode(&text) {
+            if let Some(bytes) = decoded(&text) {
                 prop_assert_eq!(write("", &bytes), text);
             }
         }
