@@ -22,7 +22,7 @@ use crate::control::{
     Control, First, Membership, OnApplied, Peers, first_snapshot, read_config, resolve_path,
     socket_files,
 };
-use crate::discovery::gossip::member::Windows;
+use crate::discovery::gossip::publisher::MemberPublisher;
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::model::units::show_duration;
@@ -104,7 +104,7 @@ async fn serve(
     let workers = config.workers.unwrap_or_else(cores);
     let descriptors = Arc::new(Descriptors::raise());
     let reports = Arc::new(Notify::new());
-    let windows = Windows::default();
+    let windows = MemberPublisher::default();
     let mut membership = Membership::new(&first.path, windows.clone());
     let member = membership.prepare(config.gossip.as_ref())?;
     let set = Some(windows.set.subscribe());

@@ -21,10 +21,11 @@ pub mod config {
 }
 pub mod gossip {
     pub use crate::gossip::codec;
-    pub use crate::gossip::exchange::{Exchange, MAX_FRAME, Progress};
+    pub use crate::gossip::counters::{Dropped, GossipCounters};
     pub use crate::gossip::identity::{Identity, Role, pack_address};
-    pub use crate::gossip::keyring::{Keyring, Refusal, SecretKey};
-    pub use crate::gossip::node::{Counters, DATAGRAM, Dropped, Limits, Node, Settings};
+    pub use crate::gossip::keyring::{Keyring, OpenError, SecretKey};
+    pub use crate::gossip::node::{DATAGRAM, Limits, Node, NodeSettings};
+    pub use crate::gossip::push_pull::{MAX_FRAME, PushPull, PushPullProgress};
     pub use crate::gossip::record::{Announcement, Record, ServiceState};
     pub use crate::gossip::records::{RecordKey, cluster_hash};
     pub use crate::gossip::token::{

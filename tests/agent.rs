@@ -101,7 +101,7 @@ fn what_a_token_does_not_permit_is_not_announced() {
     fs::write(&token, run(&mint).stdout).unwrap();
     let (code, stderr) = refused(&format!("--weight 6 --token-file {token}"));
     let said =
-        "error: the token does not permit this service: the weight is above the token's largest";
+        "error: the token does not permit this service: the weight is larger than the token allows";
     assert_eq!((code, stderr.trim_end()), (Some(1), said));
     // Nor what stands elsewhere than its backend.
     let elsewhere = format!("--advertise 10.9.8.7:7946 --token-file {token}");
@@ -129,7 +129,7 @@ fn a_token_that_has_expired_is_warned_of() {
         ),
         &[],
     );
-    agent.wait_log("WARN the token has expired: proxies that ask for one will refuse this service");
+    agent.wait_log("WARN the token has expired; proxies that require one will refuse this service");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_token_that_will_expire_is_warned_of() {
         ),
         &[],
     );
-    agent.wait_log("WARN the token expires soon: mint another one and put it in its file");
+    agent.wait_log("WARN the token expires soon; mint another one and put it into its file");
     assert!(!agent.log().contains("has expired"), "{}", agent.log());
 }
 
@@ -203,9 +203,7 @@ fn an_agent_without_seeds_says_that_it_waits() {
         "--cluster web --backend 127.0.0.1:80 --address 127.77.7.1:7946",
         &[],
     );
-    agent.wait_log(
-        "WARN asks no other member, having no seeds or none whose name resolves: waits to be found",
-    );
+    agent.wait_log("WARN no reachable seeds; waiting to be contacted");
 }
 
 #[test]
@@ -286,7 +284,7 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     key(&new);
     fs::set_permissions(&new, Permissions::from_mode(0o664)).unwrap();
     fs::rename(&new, &path).unwrap();
-    agent.wait_log("INFO the files of keys and token have changed and are used");
+    agent.wait_log("INFO the key and token files have changed; using their new contents");
     let said = "gossip.key has mode 0664, so everybody on this machine can read it, and others than its owner can \
                 change it: chmod 600 ";
     agent.wait_log(said);
@@ -316,11 +314,11 @@ fn nobody_answers_to_another_key_until_it_is_the_same() {
     second.wait_log("WARN no member answers yet");
     assert!(!second.log().contains(JOINED), "{}", second.log());
     // What is no key changes nothing; the other's is followed without a restart.
-    let broken = "WARN the files of keys and token have changed and are not used";
+    let broken = "WARN the key and token files have changed, but cannot be used";
     fs::write(&b, "junk").unwrap();
     second.wait_log(broken);
     fs::copy(&a, &b).unwrap();
-    second.wait_log("INFO the files of keys and token have changed and are used");
+    second.wait_log("INFO the key and token files have changed; using their new contents");
     second.wait_log(JOINED);
     first.wait_log(JOINED);
     assert_eq!(second.log().matches(broken).count(), 1, "{}", second.log());

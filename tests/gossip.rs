@@ -484,11 +484,11 @@ fn with_an_operator_only_who_has_a_token_for_it_is_used() {
     for (agent, said) in [
         (
             member(2, &elsewhere),
-            "the address is in no network of the token",
+            "the address is in none of the token's networks",
         ),
         (
             member(3, &format!("{right} --weight 6")),
-            "the weight is above the token's largest",
+            "the weight is larger than the token allows",
         ),
     ] {
         assert_eq!(agent.agent.wait_exit().code(), Some(1));

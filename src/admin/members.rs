@@ -11,9 +11,10 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::gossip::Time;
+use crate::gossip::counters::Dropped;
 use crate::gossip::identity::Role;
-use crate::gossip::node::Dropped;
-use crate::gossip::view::{self, Liveness, Report, Revocation};
+use crate::gossip::record::{Announced, Revocation};
+use crate::gossip::view::{self, Liveness, Report};
 
 /// Where it is found.
 pub(crate) const PATH: &str = "/api/v1/members";
@@ -128,7 +129,7 @@ fn member<'a>(member: &'a view::Member, report: &Report) -> Member<'a> {
     }
 }
 
-fn record(announced: &view::Announced, at: Time) -> Record<'_> {
+fn record(announced: &Announced, at: Time) -> Record<'_> {
     let record = &announced.record;
     Record {
         cluster: Cow::from(&record.cluster),
@@ -201,12 +202,12 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::gossip::keyring::Refusal;
-    use crate::gossip::node::Counters;
+    use crate::gossip::counters::GossipCounters;
+    use crate::gossip::keyring::OpenError;
     use crate::gossip::record::{self, ServiceState};
     use crate::gossip::records::RecordRefusal;
 
-    fn announced(cluster: &str, backend: &str, state: ServiceState) -> view::Announced {
+    fn announced(cluster: &str, backend: &str, state: ServiceState) -> Announced {
         let record = record::Record {
             name: "host-7".to_owned(),
             cluster: cluster.to_owned(),
@@ -216,7 +217,7 @@ pub(crate) mod tests {
             state,
             build: "1.2".to_owned(),
         };
-        view::Announced {
+        Announced {
             record: Arc::new(record),
             epoch: 70,
             version: 4,
@@ -247,7 +248,7 @@ pub(crate) mod tests {
             member("10.0.0.8:7946", Role::Agent, Liveness::Suspect, two),
             member("[fd00::9]:7946", Role::Agent, Liveness::Down, Vec::new()),
         ];
-        let mut counters = Counters {
+        let mut counters = GossipCounters {
             packets_out: 10,
             bytes_out: 1_000,
             packets_in: 20,
@@ -256,14 +257,14 @@ pub(crate) mod tests {
             suspicions: 6,
             refutations: 7,
             rejoins: 8,
-            exchanges: 9,
-            exchanges_failed: 1,
+            push_pulls: 9,
+            push_pulls_failed: 1,
             news: 4,
             news_age: Duration::from_millis(1_250),
-            ..Counters::default()
+            ..GossipCounters::default()
         };
         counters.drop(Dropped::Replayed);
-        counters.drop(Dropped::Seal(Refusal::Forged));
+        counters.drop(Dropped::Seal(OpenError::Forged));
         Report {
             set: Arc::new(view::PeerSet {
                 version: 1,
@@ -276,7 +277,7 @@ pub(crate) mod tests {
             key_ids: vec!["0badcafe".to_owned()],
             counters,
             lag: Duration::from_millis(3),
-            patience: 2,
+            health_multiplier: 2,
             joined: true,
             conflict: false,
             refused: vec![("[fd00::9]:7946".parse().unwrap(), RecordRefusal::NoToken)],
@@ -373,7 +374,7 @@ pub(crate) mod tests {
         (longest.name, longest.cluster) = ("\"".repeat(64), "\"".repeat(64));
         (longest.zone, longest.build) = ("\"".repeat(32), "\"".repeat(32));
         longest.check().unwrap();
-        let announced = view::Announced {
+        let announced = Announced {
             record: Arc::new(longest),
             epoch: u64::MAX,
             version: u64::MAX,

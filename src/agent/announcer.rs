@@ -1,10 +1,10 @@
 //! Announces a service as a member of the peer set.
 //!
-//! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Beside the announcements this follows
-//! the files of its keys and its token ([`Announcer::tend`]), so that a rotation needs no restart of what the agent
-//! supervises: what cannot be read is logged once, and what was read before stays. Another configuration
-//! ([`Announcer::change`]) takes the same way: all is read and judged before anything changes. And it tells of the company it is in
-//! ([`company`]) and of a token that expires.
+//! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Besides announcing, this follows the files
+//! of keys and token ([`Announcer::tend`]), so that a rotation needs no restart of the supervised process: a file that cannot
+//! be read is logged once, and what was read before stays in use. Another configuration ([`Announcer::change`]) is handled
+//! the same way: everything is read and judged before anything changes. It also logs whether the member has company
+//! ([`join_reporter`]) and when the token expires.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -22,151 +22,164 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Announcer;
 use crate::config::schema::AgentConfig;
 use crate::config::watch::{Targets, read_settled, watch_all};
-use crate::discovery::gossip::company;
-use crate::discovery::gossip::member::{
-    MemberError, MemberSettings, Prepared, RunningMember, Windows,
-};
+use crate::discovery::gossip::join_reporter;
+use crate::discovery::gossip::member::{PreparedMember, RunningMember};
+use crate::discovery::gossip::publisher::MemberPublisher;
 use crate::discovery::gossip::secrets::{self, SecretError};
+use crate::discovery::gossip::settings::{MemberError, MemberSettings};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{MAX_NAME, Record, ServiceState};
 use crate::gossip::token::{GRACE, TokenError};
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::units::show_duration;
 
-/// Longest time between two looks at the wall clock, which may be set.
-const CLOCK_LOOK: Duration = Duration::from_secs(60);
-/// At the most so many seconds before a token expires the first word is said of it.
+/// Longest time between two looks at the wall clock, which may be set at any time.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+/// The first warning comes at most this many seconds before a token expires.
 const EARLY: u64 = 86_400;
 
 /// Why a service cannot be announced.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// There is no member to announce it.
+pub(crate) enum AnnouncerError {
+    /// The member that would announce it cannot be started.
     #[error(transparent)]
     Member(#[from] MemberError),
-    /// Its token cannot be had.
+    /// Its token cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// Every proxy that asks for a token would refuse it.
+    /// Every proxy that requires a token would refuse it.
     #[error("the token does not permit this service: {0}")]
     Token(TokenError),
-    /// The same, since the agent stands elsewhere.
+    /// Every proxy that requires a token would refuse it, because of the agent's own address.
     #[error("the token does not permit the agent's own address {0}, where others reach it: {1}")]
-    Place(IpAddr, TokenError),
-    /// It is no record.
+    Address(IpAddr, TokenError),
+    /// It exceeds the limits of a record.
     #[error("the service cannot be announced: {0}")]
     Record(String),
-    /// The member could not even begin; the log has the reason.
+    /// The member could not even start; the log has the reason.
     #[error("the gossip thread has ended")]
     Ended,
 }
 
-/// See the module.
+/// Announces a service as a member of the peer set; see the module.
 #[derive(Debug)]
 pub(crate) struct PeerAnnouncer {
-    member: RefCell<RunningMember>,
-    windows: Windows,
-    /// What the member was made of.
-    config: RefCell<AgentConfig>,
-    record: RefCell<Record>,
-    /// One change at a time.
+    current: RefCell<Current>,
+    publisher: MemberPublisher,
+    /// Only one change at a time.
     changing: Mutex<()>,
-    /// The files of keys and token, as they are followed.
+    /// The files of keys and token that are followed.
     files: Sender<Targets>,
-    /// What they held before they were read.
-    held: RefCell<Vec<Option<u64>>>,
-    /// Of the token that is used.
-    lease: Sender<Option<Lease>>,
+    /// The token that is in use.
+    lease: Sender<Option<TokenLease>>,
 }
 
-/// All that a configuration asks for, read and judged.
-struct Ready {
-    prepared: Prepared,
+/// What the announcer uses now.
+#[derive(Debug)]
+struct Current {
+    member: RunningMember,
+    /// What the member was made of.
+    config: AgentConfig,
     record: Record,
-    lease: Option<Lease>,
-    files: Vec<PathBuf>,
-    held: Vec<Option<u64>>,
+    /// Hashes of the files of keys and token, from before they were read.
+    fingerprints: Vec<Option<u64>>,
 }
 
-impl Ready {
-    /// Reads the files with secrets, and binds the address unless it is the one that is `bound`. Blocks.
-    fn new(config: &AgentConfig, bound: Option<SocketAddr>) -> Result<Self, StartError> {
+/// What a configuration asks for, read and judged.
+struct PreparedAnnouncer {
+    member: PreparedMember,
+    record: Record,
+    lease: Option<TokenLease>,
+    files: Vec<PathBuf>,
+    fingerprints: Vec<Option<u64>>,
+}
+
+impl PreparedAnnouncer {
+    /// Reads the files with secrets, and binds the address unless the running member has `bound` it. Blocks.
+    fn new(config: &AgentConfig, bound: Option<SocketAddr>) -> Result<Self, AnnouncerError> {
         let settings = member_settings(config);
         let record = record(config);
         let files: Vec<PathBuf> = settings.files().cloned().collect();
-        let held = fingerprints(&files);
-        let lease = permits(&settings, &record)?;
+        let fingerprints = fingerprints(&files);
+        let lease = lease(&settings, &record)?;
         settings.warn_of_exposed();
         Ok(Self {
-            prepared: Prepared::new(settings, bound)?,
+            member: PreparedMember::new(settings, bound)?,
             record,
             lease,
             files,
-            held,
+            fingerprints,
         })
     }
 }
 
 impl PeerAnnouncer {
-    /// Starts the member and announces the service as starting. Reads files and waits for the member, so not within a
-    /// runtime.
+    /// Starts the member and announces the service as starting. Reads files and waits for the member, so it must not be
+    /// called within a runtime.
     ///
     /// # Errors
     /// Why the service cannot be announced as it is.
-    pub(crate) fn start(config: &AgentConfig) -> Result<Self, StartError> {
-        let ready = Ready::new(config, None)?;
-        let windows = Windows::default();
+    pub(crate) fn start(config: &AgentConfig) -> Result<Self, AnnouncerError> {
+        let prepared = PreparedAnnouncer::new(config, None)?;
+        let publisher = MemberPublisher::default();
+        let member = prepared.member.start(publisher.clone())?;
+        let announced = member.announce(prepared.record.clone());
         let announcer = Self {
-            member: RefCell::new(ready.prepared.start(windows.clone())?),
-            windows,
-            config: RefCell::new(config.clone()),
-            record: RefCell::new(ready.record),
+            current: RefCell::new(Current {
+                member,
+                config: config.clone(),
+                record: prepared.record,
+                fingerprints: prepared.fingerprints,
+            }),
+            publisher,
             changing: Mutex::default(),
-            files: Sender::new(targets(ready.files)),
-            held: RefCell::new(ready.held),
-            lease: Sender::new(ready.lease),
+            files: Sender::new(targets(prepared.files)),
+            lease: Sender::new(prepared.lease),
         };
-        let record = announcer.record.borrow().clone();
-        let taken = announcer.member.borrow().announce(record);
-        match taken.blocking_recv() {
+        match announced.blocking_recv() {
             Ok(Ok(())) => Ok(announcer),
-            Ok(Err(error)) => Err(StartError::Record(error)),
-            Err(_) => Err(StartError::Ended),
+            Ok(Err(error)) => Err(AnnouncerError::Record(error)),
+            Err(_) => Err(AnnouncerError::Ended),
         }
     }
 
-    /// Goes on by `config`, or by the one it has, and by what its files with secrets hold now.
-    async fn go_on_by(&self, config: Option<AgentConfig>) -> Result<(), String> {
+    /// Continues with `config`, or with the current one, and with what its files of keys and token hold now.
+    async fn continue_with(&self, config: Option<AgentConfig>) -> Result<(), String> {
         let _one = self.changing.lock().await;
-        let config = config.unwrap_or_else(|| self.config.borrow().clone());
-        let bound = self.member.borrow().address();
-        let ready = spawn_blocking(move || Ready::new(&config, Some(bound)).map(|r| (r, config)));
-        let (ready, config) = ready
+        let (config, bound) = {
+            let current = self.current.borrow();
+            let config = config.unwrap_or_else(|| current.config.clone());
+            (config, current.member.address())
+        };
+        let prepare =
+            move || PreparedAnnouncer::new(&config, Some(bound)).map(|ready| (ready, config));
+        let (prepared, config) = spawn_blocking(prepare)
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
+        let mut current = self.current.borrow_mut();
         let record = Record {
-            state: self.record.borrow().state,
-            ..ready.record
+            state: current.record.state,
+            ..prepared.record
         };
-        let mut member = self.member.borrow_mut();
-        member.apply(ready.prepared, Some(record.clone()));
-        self.record.replace(record);
-        self.config.replace(config);
-        self.held.replace(ready.held);
-        self.files.send_replace(targets(ready.files));
-        self.lease.send_if_modified(|current| {
-            // The same token, beside another key: what was said of it stands.
-            let expires = |lease: &Option<Lease>| lease.map(|lease| lease.expires);
-            let other = expires(current) != expires(&ready.lease);
+        current.member.apply(prepared.member, Some(record.clone()));
+        current.record = record;
+        current.config = config;
+        current.fingerprints = prepared.fingerprints;
+        self.files.send_replace(targets(prepared.files));
+        self.lease.send_if_modified(|lease| {
+            // If only a key has changed, what was logged about the token still holds.
+            let expires = |lease: &Option<TokenLease>| lease.map(|lease| lease.expires);
+            let other = expires(lease) != expires(&prepared.lease);
             if other {
-                *current = ready.lease;
+                *lease = prepared.lease;
             }
             other
         });
         Ok(())
     }
 
-    /// Goes on by other keys and another token when their files change.
+    /// Continues with other keys and another token when their files change.
     async fn follow_files(&self) -> Infallible {
         let changed = Arc::new(Notify::new());
         let mut watches = JoinSet::new();
@@ -178,30 +191,31 @@ impl PeerAnnouncer {
             for file in &files {
                 now.push(read_settled(file).await.ok().map(|text| xxh3_64(&text)));
             }
-            if files != self.files.borrow().files || now == *self.held.borrow() {
+            let is_known = now == self.current.borrow().fingerprints;
+            if files != self.files.borrow().files || is_known {
                 continue;
             }
-            match self.go_on_by(None).await {
-                Ok(()) => info!("the files of keys and token have changed and are used"),
+            match self.continue_with(None).await {
+                Ok(()) => info!("the key and token files have changed; using their new contents"),
                 Err(error) => {
-                    warn!(%error, "the files of keys and token have changed and are not used: what they held before is");
-                    self.held.replace(now);
+                    warn!(%error, "the key and token files have changed, but cannot be used; keeping what was read before");
+                    self.current.borrow_mut().fingerprints = now;
                 }
             }
         }
     }
 
-    /// Warns of each token before it expires, and when it has. More is not for the agent to do: its clock may be wrong,
-    /// and it is the proxies' that counts.
-    async fn tell_of_expiry(&self) -> Infallible {
+    /// Logs a warning before each token expires, and when it has. The agent does no more, since its clock may be wrong and
+    /// only those of the proxies count.
+    async fn warn_of_expiry(&self) -> Infallible {
         loop {
-            match next_word(&self.lease, unix_now).await {
-                Word::Soon { left } => warn!(
+            match next_warning(&self.lease, unix_now).await {
+                TokenWarning::Soon { left } => warn!(
                     expires_in = show_duration(Duration::from_secs(left)),
-                    "the token expires soon: mint another one and put it in its file, which is read again"
+                    "the token expires soon; mint another one and put it into its file, which is read again"
                 ),
-                Word::Expired => warn!(
-                    "the token has expired: proxies that ask for one will refuse this service"
+                TokenWarning::Expired => warn!(
+                    "the token has expired; proxies that require one will refuse this service"
                 ),
             }
         }
@@ -210,42 +224,45 @@ impl PeerAnnouncer {
 
 impl Announcer for PeerAnnouncer {
     fn announce(&self, state: ServiceState) {
-        let mut record = self.record.borrow_mut();
-        record.state = state;
-        // It was taken at the start, and no limit depends on the state.
-        drop(self.member.borrow().announce(record.clone()));
+        let mut current = self.current.borrow_mut();
+        current.record.state = state;
+        // It was accepted at the start, and no limit depends on the state.
+        drop(current.member.announce(current.record.clone()));
     }
 
     async fn sent(&self) {
-        let told = self.member.borrow().told();
-        told.await;
+        let announced = self.current.borrow().member.announced();
+        announced.await;
     }
 
     async fn change(&self, config: AgentConfig) -> Result<(), String> {
-        self.go_on_by(Some(config)).await
+        self.continue_with(Some(config)).await
     }
 
     async fn tend(&self) -> Infallible {
+        let reports = self.publisher.report.subscribe();
         tokio::select! {
             never = self.follow_files() => never,
-            never = company::follow(self.windows.report.subscribe(), Role::Agent) => never,
-            never = self.tell_of_expiry() => never,
+            never = join_reporter::follow(reports, Role::Agent) => never,
+            never = self.warn_of_expiry() => never,
         }
     }
 
     async fn leave(self) {
-        self.member.into_inner().leave().await;
+        self.current.into_inner().member.leave().await;
     }
 }
 
 fn member_settings(config: &AgentConfig) -> MemberSettings {
     MemberSettings {
-        address: config.address,
-        advertise: config.advertise,
-        seeds: config.seeds.clone(),
-        label: config.label.clone(),
-        key_files: config.key_files.clone(),
-        accept_plaintext: config.insecure_plaintext,
+        peer_set: PeerSetSettings {
+            address: config.address,
+            advertise: config.advertise,
+            seeds: config.seeds.clone(),
+            label: config.label.clone(),
+            key_files: config.key_files.clone(),
+            insecure_plaintext: config.insecure_plaintext,
+        },
         token_keys: Vec::new(),
         revoked: Vec::new(),
         token_file: config.token_file.clone(),
@@ -260,7 +277,7 @@ fn targets(files: Vec<PathBuf>) -> Targets {
     }
 }
 
-/// Of what the files hold; `None` for one that cannot be read.
+/// Hashes of what the files hold; `None` for one that cannot be read.
 fn fingerprints(files: &[PathBuf]) -> Vec<Option<u64>> {
     let read = |file: &PathBuf| secrets::read(file).ok();
     let texts = files.iter().map(read);
@@ -269,97 +286,101 @@ fn fingerprints(files: &[PathBuf]) -> Vec<Option<u64>> {
         .collect()
 }
 
-/// Whether the token, if there is one, is for this service and this agent, as proxies ask; and its lease from now on.
-fn permits(settings: &MemberSettings, record: &Record) -> Result<Option<Lease>, StartError> {
+/// Checks that the token, if there is one, permits this service and this agent, as proxies do; returns its lease.
+fn lease(settings: &MemberSettings, record: &Record) -> Result<Option<TokenLease>, AnnouncerError> {
     let Some(file) = &settings.token_file else {
         return Ok(None);
     };
     let credential = secrets::credential(file)?;
     let token = credential.token();
-    let permitted = token.permits(&record.cluster, record.backend.ip(), record.weight);
-    permitted.map_err(StartError::Token)?;
-    let labelled = token.permits_label(&settings.label);
-    labelled.map_err(StartError::Token)?;
-    let own = settings.advertise.ip();
-    let placed = token.permits_agent(own);
-    placed.map_err(|error| StartError::Place(own, error))?;
-    Ok(Some(Lease {
+    token
+        .permits(&record.cluster, record.backend.ip(), record.weight)
+        .map_err(AnnouncerError::Token)?;
+    token
+        .permits_label(&settings.peer_set.label)
+        .map_err(AnnouncerError::Token)?;
+    let own = settings.peer_set.advertise.ip();
+    token
+        .permits_agent(own)
+        .map_err(|error| AnnouncerError::Address(own, error))?;
+    Ok(Some(TokenLease {
         expires: token.expires(),
         taken: unix_now(),
-        said: None,
+        logged: None,
     }))
 }
 
 /// A token in use. Times are Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lease {
+struct TokenLease {
     expires: u64,
     /// When it was taken into use.
     taken: u64,
-    /// What was said of it.
-    said: Option<Word>,
+    /// The last warning about it.
+    logged: Option<TokenWarning>,
 }
 
-/// What there is to say of a token.
+/// A warning about a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// So many seconds are left.
+enum TokenWarning {
+    /// It expires in so many seconds.
     Soon { left: u64 },
-    /// It is of no use to anybody any more.
+    /// No proxy accepts it any more.
     Expired,
 }
 
-impl Lease {
-    /// The next word on the token, and in how many seconds it is due; `None` when all is said. The first is due when a
-    /// fifth of the life that it had when it was taken is left, or a day; the other when the grace of those who judge it
-    /// is over too.
-    fn next(&self, now: u64) -> Option<(Word, u64)> {
+impl TokenLease {
+    /// The next warning, and in how many seconds it is due; `None` if there is none left. The first is due when a fifth of
+    /// the token's life from when it was taken is left, or a day; the second when the grace of the proxies is over too.
+    fn next_warning(&self, now: u64) -> Option<(TokenWarning, u64)> {
         let over = self.expires.saturating_add(GRACE).saturating_add(1);
-        if now >= over && self.said != Some(Word::Expired) {
-            return Some((Word::Expired, 0));
+        if now >= over && self.logged != Some(TokenWarning::Expired) {
+            return Some((TokenWarning::Expired, 0));
         }
-        match self.said {
+        match self.logged {
             None => {
                 let life = self.expires.saturating_sub(self.taken);
                 let soon = self.expires - EARLY.min(life / 5);
                 let left = self.expires.saturating_sub(now.max(soon));
-                Some((Word::Soon { left }, soon.saturating_sub(now)))
+                Some((TokenWarning::Soon { left }, soon.saturating_sub(now)))
             }
-            Some(Word::Soon { .. }) => Some((Word::Expired, over - now)),
-            Some(Word::Expired) => None,
+            Some(TokenWarning::Soon { .. }) => Some((TokenWarning::Expired, over - now)),
+            Some(TokenWarning::Expired) => None,
         }
     }
 }
 
-/// Waits until there is something to say of the token, or of one that takes its place in the meantime, by the clock
-/// `now`; notes that it is said.
-async fn next_word(lease: &Sender<Option<Lease>>, now: impl Fn() -> u64) -> Word {
+/// Waits until there is a warning about the token, or about one that takes its place meanwhile, by the clock `now`; notes
+/// that it is logged.
+async fn next_warning(lease: &Sender<Option<TokenLease>>, now: impl Fn() -> u64) -> TokenWarning {
     let mut changes = lease.subscribe();
     loop {
         let current = *changes.borrow_and_update();
-        let due = current.and_then(|lease| lease.next(now()));
-        let look = match due {
-            Some((word, 0)) => {
+        let due = current.and_then(|lease| lease.next_warning(now()));
+        let wait = match due {
+            Some((warning, 0)) => {
                 lease.send_if_modified(|lease| {
-                    // Another token that came this moment has a word of its own to wait for.
+                    // A token that came this very moment has its own warnings.
                     if *lease == current {
-                        lease.iter_mut().for_each(|lease| lease.said = Some(word));
+                        lease
+                            .iter_mut()
+                            .for_each(|lease| lease.logged = Some(warning));
                     }
                     false
                 });
-                return word;
+                return warning;
             }
-            Some((_, seconds)) => Some(CLOCK_LOOK.min(Duration::from_secs(seconds))),
+            Some((_, seconds)) => Some(CLOCK_CHECK.min(Duration::from_secs(seconds))),
             None => None,
         };
         tokio::select! {
             _ = changes.changed() => {}
-            () = sleep(look.unwrap_or_default()), if look.is_some() => {}
+            () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
         }
     }
 }
 
-/// Seconds since 1970; 0 before.
+/// Unix seconds; 0 before 1970.
 fn unix_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
@@ -381,7 +402,7 @@ fn host_name() -> String {
     as_name(&rustix::system::uname().nodename().to_string_lossy())
 }
 
-/// What a record can hold of a name.
+/// The part of a text that a record can hold as a name.
 fn as_name(text: &str) -> String {
     let mut name: String = text.chars().filter(|c| !c.is_control()).collect();
     name.truncate(name.floor_char_boundary(MAX_NAME));
@@ -394,21 +415,21 @@ mod tests {
 
     use super::*;
 
-    fn lease(taken: u64, expires: u64) -> Lease {
-        Lease {
+    fn lease(taken: u64, expires: u64) -> TokenLease {
+        TokenLease {
             expires,
             taken,
-            said: None,
+            logged: None,
         }
     }
 
     #[test]
     fn when_to_warn_next() {
         const DAY: u64 = 86_400;
-        let soon = |left| Some(Word::Soon { left });
-        let over = Some(Word::Expired);
-        for (expires, said, now, next) in [
-            // A life of 1000 s from 1000 on: a fifth of it.
+        let soon = |left| Some(TokenWarning::Soon { left });
+        let over = Some(TokenWarning::Expired);
+        for (expires, logged, now, next) in [
+            // A fifth of a life of 1000 s, from 1000 on.
             (2000, None, 1000, Some((soon(200), 800))),
             (2000, None, 1799, Some((soon(200), 1))),
             (2000, None, 1800, Some((soon(200), 0))),
@@ -420,7 +441,7 @@ mod tests {
             // The clock went back meanwhile.
             (2000, over, 1000, None),
             (2000, soon(200), 1000, Some((over, 1001 + GRACE))),
-            // Of a long one a day.
+            // A day for a long one.
             (1000 + 30 * DAY, None, 1000, Some((soon(DAY), 29 * DAY))),
             (1000 + 5 * DAY, None, 1000, Some((soon(DAY), 4 * DAY))),
             (
@@ -429,7 +450,7 @@ mod tests {
                 1000,
                 Some((soon(DAY * 4 / 5), DAY * 16 / 5)),
             ),
-            // One that is within the grace, and one that is not, when it is taken.
+            // A token that is within the grace when it is taken, and one that is not.
             (990, None, 1000, Some((soon(0), 0))),
             (5, None, 1000, Some((over, 0))),
             (0, None, 0, Some((soon(0), 0))),
@@ -440,17 +461,17 @@ mod tests {
                 Some((soon(DAY), u64::MAX - DAY - 1000)),
             ),
         ] {
-            let lease = Lease {
-                said,
+            let lease = TokenLease {
+                logged,
                 ..lease(1000.min(now), expires)
             };
-            let next = next.map(|(word, due)| (word.unwrap(), due));
-            assert_eq!(lease.next(now), next, "{lease:?} at {now}");
+            let next = next.map(|(warning, due)| (warning.unwrap(), due));
+            assert_eq!(lease.next_warning(now), next, "{lease:?} at {now}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_is_told_of_by_the_clock_unless_it_is_replaced() {
+    async fn warnings_follow_the_clock_unless_the_token_is_replaced() {
         let began = Instant::now();
         let now = || 1000 + began.elapsed().as_secs();
         let token = Sender::new(Some(lease(1000, 2000)));
@@ -458,24 +479,24 @@ mod tests {
             sleep(Duration::from_secs(700)).await;
             token.send_replace(Some(lease(1700, 3200)));
         };
-        let (word, ()) = tokio::join!(next_word(&token, now), replaced);
-        assert_eq!((word, now()), (Word::Soon { left: 300 }, 2900));
-        assert_eq!(next_word(&token, now).await, Word::Expired);
+        let (warning, ()) = tokio::join!(next_warning(&token, now), replaced);
+        assert_eq!((warning, now()), (TokenWarning::Soon { left: 300 }, 2900));
+        assert_eq!(next_warning(&token, now).await, TokenWarning::Expired);
         assert_eq!(now(), 3200 + GRACE + 1);
-        // All is said, until there is another, which has expired already.
+        // There is nothing left to log, until there is another token, which has expired already.
         let at = now();
         let replaced = async {
             sleep(Duration::from_secs(10_000)).await;
             token.send_replace(Some(lease(now(), 5)));
         };
-        let (word, ()) = tokio::join!(next_word(&token, now), replaced);
-        assert_eq!((word, now()), (Word::Expired, at + 10_000));
+        let (warning, ()) = tokio::join!(next_warning(&token, now), replaced);
+        assert_eq!((warning, now()), (TokenWarning::Expired, at + 10_000));
         // The clock is set.
         token.send_replace(Some(lease(now(), now() + 1_000_000)));
         let at = now();
         let set = || now() + 1_000_000 * u64::from(now() > at + 5000);
-        assert_eq!(next_word(&token, set).await, Word::Expired);
-        assert!(now() <= at + 5001 + CLOCK_LOOK.as_secs(), "{}", now() - at);
+        assert_eq!(next_warning(&token, set).await, TokenWarning::Expired);
+        assert!(now() <= at + 5001 + CLOCK_CHECK.as_secs(), "{}", now() - at);
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::config::schema::{Config, GossipConfig};
 use crate::control::{
     Control, First, Membership, Peers, Signals, Tried, first_snapshot, read_config,
 };
-use crate::discovery::gossip::member::Windows;
+use crate::discovery::gossip::publisher::MemberPublisher;
 use crate::gossip::identity::Role;
-use crate::gossip::record::{Record, ServiceState};
-use crate::gossip::view::{Announced, Liveness, Member, PeerSet};
+use crate::gossip::record::{Announced, Record, ServiceState};
+use crate::gossip::view::{Liveness, Member, PeerSet};
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::model::settings::AccessLog;
@@ -161,7 +161,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         reopen: Arc::default(),
     };
     let (stop, stopped) = watch::channel(false);
-    let membership = Membership::new(&path, Windows::default());
+    let membership = Membership::new(&path, MemberPublisher::default());
     let control = Control::new(
         first,
         registry,

@@ -14,19 +14,20 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::schema::GossipConfig;
 use crate::config::watch::watch;
-use crate::discovery::gossip::company;
-use crate::discovery::gossip::member::{
-    MemberError, MemberSettings, Prepared, RunningMember, Windows,
-};
+use crate::discovery::gossip::join_reporter;
+use crate::discovery::gossip::member::{PreparedMember, RunningMember};
+use crate::discovery::gossip::publisher::MemberPublisher;
 use crate::discovery::gossip::secrets;
+use crate::discovery::gossip::settings::{MemberError, MemberSettings};
 use crate::gossip::identity::Role;
+use crate::model::peer_set::PeerSetSettings;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Membership {
     /// Of the configuration.
     path: PathBuf,
-    windows: Windows,
+    windows: MemberPublisher,
     running: Option<RunningMember>,
     /// Tells of the company it is in.
     company: Option<AbortHandle>,
@@ -43,12 +44,12 @@ pub(crate) enum Next {
     /// There is none.
     None,
     /// It starts, or goes on by other settings.
-    Member(Box<Prepared>),
+    Member(Box<PreparedMember>),
 }
 
 impl Membership {
     /// None yet; what it will see is shown in `windows`. `path` is that of the configuration.
-    pub(crate) fn new(path: &Path, windows: Windows) -> Self {
+    pub(crate) fn new(path: &Path, windows: MemberPublisher) -> Self {
         Self {
             path: path.to_owned(),
             windows,
@@ -69,7 +70,8 @@ impl Membership {
             return Ok(Next::None);
         };
         let settings = settings(&self.path, gossip);
-        let prepared = Prepared::new(settings, self.running.as_ref().map(RunningMember::address))?;
+        let prepared =
+            PreparedMember::new(settings, self.running.as_ref().map(RunningMember::address))?;
         Ok(Next::Member(Box::new(prepared)))
     }
 
@@ -89,7 +91,7 @@ impl Membership {
                 let reports = self.windows.report.subscribe();
                 *running = Some(prepared.start(self.windows.clone())?);
                 self.company =
-                    Some(tokio::spawn(company::follow(reports, Role::Proxy)).abort_handle());
+                    Some(tokio::spawn(join_reporter::follow(reports, Role::Proxy)).abort_handle());
             }
         }
         self.follow_files();
@@ -110,7 +112,7 @@ impl Membership {
         if fingerprints == self.fingerprints {
             return;
         }
-        match Prepared::new(running.settings().clone(), Some(running.address())) {
+        match PreparedMember::new(running.settings().clone(), Some(running.address())) {
             Ok(prepared) => {
                 running.apply(prepared, None);
                 running.settings().warn_of_exposed();
@@ -159,12 +161,14 @@ fn fingerprints(settings: &MemberSettings) -> Vec<u64> {
 fn settings(path: &Path, gossip: &GossipConfig) -> MemberSettings {
     let directory = path.parent().unwrap_or(Path::new(""));
     MemberSettings {
-        address: gossip.address,
-        advertise: gossip.advertise,
-        seeds: gossip.seeds.clone(),
-        label: gossip.label.clone(),
-        key_files: gossip.key_files.iter().map(|f| directory.join(f)).collect(),
-        accept_plaintext: gossip.insecure_plaintext,
+        peer_set: PeerSetSettings {
+            address: gossip.address,
+            advertise: gossip.advertise,
+            seeds: gossip.seeds.clone(),
+            label: gossip.label.clone(),
+            key_files: gossip.key_files.iter().map(|f| directory.join(f)).collect(),
+            insecure_plaintext: gossip.insecure_plaintext,
+        },
         token_keys: gossip
             .token_keys
             .iter()
@@ -198,7 +202,7 @@ mod tests {
             insecure_plaintext: true,
             members_file: None,
         };
-        let mut membership = Membership::new(Path::new("lb.toml"), Windows::default());
+        let mut membership = Membership::new(Path::new("lb.toml"), MemberPublisher::default());
         let next = membership.prepare(Some(&gossip)).unwrap();
         membership.switch(next).unwrap();
         membership

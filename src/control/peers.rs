@@ -21,7 +21,7 @@ use super::state::{state_dir, usual_state_dir};
 use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
 use crate::discovery::gossip::candidates::{Candidates, LastGood};
 use crate::discovery::gossip::members_file::{self, Wanted};
-use crate::discovery::gossip::{Opinion, Refusal, Rules, Wish, log};
+use crate::discovery::gossip::{CandidatePolicy, CandidateRefusal, LocalHealth, Subscription, log};
 use crate::gossip::view::PeerSet;
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
@@ -39,7 +39,7 @@ const DOUBT_LOOK: Duration = Duration::from_millis(100);
 struct Doubted {
     backend: Arc<Backend>,
     checked: bool,
-    opinion: Opinion,
+    opinion: LocalHealth,
 }
 
 /// See the module.
@@ -154,11 +154,11 @@ impl Peers {
             self.set = Arc::clone(&source.borrow_and_update());
         }
         let gossip = config.gossip.as_ref();
-        let wishes: Vec<Wish<'_>> = gossip.map_or_else(Vec::new, |_| wishes(config));
+        let wishes: Vec<Subscription<'_>> = gossip.map_or_else(Vec::new, |_| wishes(config));
         let listeners = listening(config, sockets);
         let advertised = gossip.map(|gossip| gossip.advertise.ip().to_canonical());
-        let rules = Rules {
-            wishes: &wishes,
+        let rules = CandidatePolicy {
+            subscriptions: &wishes,
             allow_cidrs: gossip.map_or(&[], |gossip| &gossip.allow_cidrs),
             is_own: &|address| self.local.is_own(&listeners, advertised, address),
         };
@@ -166,7 +166,7 @@ impl Peers {
         let opinion = |cluster: &str, address: SocketAddr| {
             registry
                 .known_backend(cluster, &Place::of(address))
-                .map_or(Opinion::Unknown, |backend| {
+                .map_or(LocalHealth::Unknown, |backend| {
                     opinion_of(backend, checked.get(cluster) == Some(&true))
                 })
         };
@@ -275,38 +275,40 @@ impl Peers {
         shown
             .stale
             .store(self.candidates.is_stale(), Ordering::Relaxed);
-        let reasons = Refusal::ALL.into_iter().map(Refusal::as_str);
+        let reasons = CandidateRefusal::ALL
+            .into_iter()
+            .map(CandidateRefusal::as_str);
         shown.set_refused(reasons.zip(self.candidates.refusals().iter().copied()));
     }
 }
 
 /// What the proxy thinks of a backend. A verdict from before a doubt is none.
-fn opinion_of(backend: &Backend, checked: bool) -> Opinion {
+fn opinion_of(backend: &Backend, checked: bool) -> LocalHealth {
     let bits = backend.health();
     if !checked {
         return if bits & REFUSED != 0 {
-            Opinion::Failing
+            LocalHealth::Failing
         } else {
-            Opinion::Unknown
+            LocalHealth::Unknown
         };
     }
     if bits & JOINING != 0 {
-        return Opinion::Unknown;
+        return LocalHealth::Unknown;
     }
     if bits & (CHECK_DOWN | REFUSED) != 0 {
-        return Opinion::Failing;
+        return LocalHealth::Failing;
     }
     match backend.doubt() {
-        Doubt::Raised | Doubt::Probing => Opinion::Unknown,
-        Doubt::None | Doubt::Answered => Opinion::Healthy,
+        Doubt::Raised | Doubt::Probing => LocalHealth::Unknown,
+        Doubt::None | Doubt::Answered => LocalHealth::Healthy,
     }
 }
 
-fn wishes(config: &Config) -> Vec<Wish<'_>> {
+fn wishes(config: &Config) -> Vec<Subscription<'_>> {
     let clusters = config.clusters.iter();
     clusters
         .filter_map(|cluster| {
-            Some(Wish {
+            Some(Subscription {
                 cluster: &cluster.name,
                 gossip: cluster.discover.as_deref()?,
                 checked: cluster.settings.check.is_some(),

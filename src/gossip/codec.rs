@@ -1,20 +1,22 @@
-//! The bytes of what members say to each other, before sealing. Fixed layouts, numbers big-endian; every length is
-//! checked, and what is no possible value is refused.
+//! The bytes that members exchange, before sealing. Layouts are fixed and numbers big-endian; every length is checked,
+//! and an impossible value is refused.
 //!
-//! A datagram's body: `kind (1) · sequence (8) · sender (27)` and then by kind:
+//! A datagram's body is `kind (1) · sequence (8) · sender (27)`, and then depends on the kind:
 //!
 //! | kind | rest |
 //! |---|---|
 //! | 1 SWIM | what foca wrote: `incarnation (2) · receiver (27) · message`, then `count (2)` and members |
-//! | 2 challenge | `whom (27) · challenge (16)`: prove that you are this run, now |
+//! | 2 challenge | `whom (27) · challenge (16)`: prove that you are this run and live |
 //! | 3 echo | `challenge (16)` |
-//! | 4 newer | `about (8) · epoch (8)`: in place of your run `about` your address is known in `epoch`; if both are one, as down |
-//! | 5 records | `age ms (4) · length (2) · announcement`, one after the other |
-//! | 6 prove | `whom (27) · challenge (16)`: prove, if you are this run, by which agent key you announce |
+//! | 4 newer | `about (8) · epoch (8)`: your run is `about`, but your address is known in `epoch`; if both are equal, as down |
+//! | 5 records | `age ms (4) · length (2) · announcement`, repeated |
+//! | 6 prove | `whom (27) · challenge (16)`: if you are this run, prove which agent key you announce with |
 //! | 7 proof | `challenge (16) · agent key (32) · signature (64)` over label, run and challenge |
 //!
-//! A member is `identity (27) · incarnation (2) · state (1)`. One that is down in the greatest incarnation has left by
-//! its own word: nobody gets there by contradicting, and what others find down keeps the incarnation that it had.
+//! A member is `identity (27) · incarnation (2) · state (1)`. One that is down in the greatest incarnation has itself
+//! said that it left: refuting never gets that far, and a member that others find down keeps its incarnation.
+
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use foca::{Header, Member, Message, State};
@@ -23,7 +25,7 @@ use super::identity::{IDENTITY_LEN, Identity};
 
 /// Length of an encoded member, bytes.
 pub const MEMBER_LEN: usize = IDENTITY_LEN + 3;
-/// Length of a datagram's body before its rest.
+/// Length of a datagram's body up to the part that depends on its kind.
 pub const PREFIX_LEN: usize = 1 + 8 + IDENTITY_LEN;
 /// Length of a challenge.
 pub const CHALLENGE_LEN: usize = 16;
@@ -35,74 +37,74 @@ pub const SUSPECT: u8 = 1;
 
 /// State of a member that is down, its last byte.
 const DOWN: u8 = 2;
-/// Incarnation in which a member is down that has left in order.
+/// Incarnation of a member that is down because it left.
 const LEFT: u16 = u16::MAX;
 
-/// Why bytes are no message.
+/// Why bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// They end too early, or there is no room for them.
+    /// They end too early, or there is no room to write them.
     #[error("the bytes end too early")]
     Truncated,
-    /// There are more of them than the message has.
-    #[error("there are bytes behind the end")]
+    /// They continue after the end of the message.
+    #[error("there are bytes after the end")]
     Trailing,
-    /// A field holds what it cannot.
+    /// A field has a value that it cannot have.
     #[error("a field holds an impossible value")]
     Value,
 }
 
 /// What a datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// foca's.
+pub enum DatagramKind {
+    /// A message of foca.
     Swim = 1,
     /// A question that only the live run can answer.
     Challenge = 2,
-    /// The answer.
+    /// The answer to a challenge.
     Echo = 3,
-    /// A word to a run that is not the newest.
+    /// Tells a run that it is not the newest at its address.
     Newer = 4,
     /// Announcements, to proxies.
     Records = 5,
-    /// A question for the agent key of a run.
+    /// Asks a run for its agent key.
     Prove = 6,
-    /// The answer.
+    /// The answer to that.
     Proof = 7,
 }
 
 /// A datagram's first fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
+pub struct DatagramPrefix {
     /// What follows.
-    pub kind: Kind,
-    /// Grows with each datagram of a run.
+    pub kind: DatagramKind,
+    /// Counts the datagrams of the sender's run.
     pub sequence: u64,
     /// Who sent it.
     pub sender: Identity,
 }
 
-impl Prefix {
-    /// The first two fields; the sender follows.
-    pub fn write_start(kind: Kind, sequence: u64, out: &mut Vec<u8>) {
+impl DatagramPrefix {
+    /// Writes the first two fields; the sender follows.
+    pub fn write_start(kind: DatagramKind, sequence: u64, out: &mut Vec<u8>) {
         out.push(kind as u8);
         out.extend_from_slice(&sequence.to_be_bytes());
     }
 
-    /// The prefix of a body, which it leaves whole for foca, whose header begins with the sender.
+    /// Reads the prefix of a body. The body stays whole, since foca's own header begins with the sender.
     ///
     /// # Errors
-    /// If it is none.
+    /// The body has no valid prefix.
     pub fn read(body: &[u8]) -> Result<Self, CodecError> {
         let mut rest = body;
         let kind = match take_u8(&mut rest)? {
-            1 => Kind::Swim,
-            2 => Kind::Challenge,
-            3 => Kind::Echo,
-            4 => Kind::Newer,
-            5 => Kind::Records,
-            6 => Kind::Prove,
-            7 => Kind::Proof,
+            1 => DatagramKind::Swim,
+            2 => DatagramKind::Challenge,
+            3 => DatagramKind::Echo,
+            4 => DatagramKind::Newer,
+            5 => DatagramKind::Records,
+            6 => DatagramKind::Prove,
+            7 => DatagramKind::Proof,
             _ => return Err(CodecError::Value),
         };
         Ok(Self {
@@ -113,7 +115,7 @@ impl Prefix {
     }
 }
 
-/// Takes the first bytes off `bytes`.
+/// Takes the first `count` bytes.
 pub fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], CodecError> {
     let (first, rest) = bytes.split_at_checked(count).ok_or(CodecError::Truncated)?;
     *bytes = rest;
@@ -131,17 +133,17 @@ pub fn take_u8(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     Ok(take_array::<1>(bytes)?[0])
 }
 
-/// Takes a number of two bytes.
+/// Takes two bytes as a number.
 pub fn take_u16(bytes: &mut &[u8]) -> Result<u16, CodecError> {
     take_array(bytes).map(u16::from_be_bytes)
 }
 
-/// Takes a number of four bytes.
+/// Takes four bytes as a number.
 pub fn take_u32(bytes: &mut &[u8]) -> Result<u32, CodecError> {
     take_array(bytes).map(u32::from_be_bytes)
 }
 
-/// Takes a number of eight bytes.
+/// Takes eight bytes as a number.
 pub fn take_u64(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     take_array(bytes).map(u64::from_be_bytes)
 }
@@ -164,6 +166,32 @@ pub fn take_member(bytes: &mut &[u8]) -> Result<Member<Identity>, CodecError> {
     Ok(Member::new(identity, incarnation, state))
 }
 
+/// Reads all of `bytes`, which must be `N` bytes.
+pub fn exactly<const N: usize>(mut bytes: &[u8]) -> Result<[u8; N], CodecError> {
+    let taken = take_array(&mut bytes)?;
+    if bytes.is_empty() {
+        Ok(taken)
+    } else {
+        Err(CodecError::Trailing)
+    }
+}
+
+/// Writes an announcement with its age.
+pub fn put_record(bytes: &[u8], age: Duration, out: &mut Vec<u8>) {
+    let age = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&age.to_be_bytes());
+    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Takes an announcement with its age.
+pub fn take_record<'a>(bytes: &mut &'a [u8]) -> Result<(Duration, &'a [u8]), CodecError> {
+    let age = Duration::from_millis(u64::from(take_u32(bytes)?));
+    let length = take_u16(bytes)?;
+    let record = take(bytes, usize::from(length))?;
+    Ok((age, record))
+}
+
 /// Writes a member.
 pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
     out.put_slice(member.id().as_bytes());
@@ -175,12 +203,12 @@ pub fn put_member(member: &Member<Identity>, out: &mut impl BufMut) {
     });
 }
 
-/// Whether a member is down because it has left in order.
+/// Whether a member is down because it left.
 pub fn has_left(member: &Member<Identity>) -> bool {
     member.state() == State::Down && member.incarnation() == LEFT
 }
 
-/// Says of `whom`, where a SWIM message calls it down, that it has left.
+/// Marks `whom` as having left wherever a SWIM message reports it as down.
 pub fn mark_left(data: &mut [u8], whom: &Identity) {
     let Ok(Some((start, _))) = members_of(data) else {
         return;
@@ -192,8 +220,8 @@ pub fn mark_left(data: &mut [u8], whom: &Identity) {
     }
 }
 
-/// Writes what follows the sender in a ping that tells its receiver how it is known. The sender's incarnation is the
-/// least, which says nothing; the answer to the number is that of no probe.
+/// Writes what follows the sender in a ping that tells its receiver how it is known here. The sender's incarnation is
+/// the lowest, which carries no news; the probe number belongs to no probe, so the answer counts for none.
 pub fn put_ping(receiver: &Member<Identity>, out: &mut Vec<u8>) {
     out.put_u16(0);
     out.put_slice(receiver.id().as_bytes());
@@ -203,11 +231,11 @@ pub fn put_ping(receiver: &Member<Identity>, out: &mut Vec<u8>) {
     put_member(receiver, out);
 }
 
-/// Where the members of a SWIM message stand in what foca wrote: behind its header and their count. `None` if the
-/// message carries none.
+/// Finds the members in a SWIM message: where they start, after foca's header and their count, and how many they are.
+/// `None` if the message carries none.
 ///
 /// # Errors
-/// If it is no message.
+/// It is not a SWIM message.
 pub fn members_of(data: &[u8]) -> Result<Option<(usize, u16)>, CodecError> {
     let mut rest = data;
     let header = read_header(&mut rest)?;
@@ -288,12 +316,12 @@ fn header_parts(message: &Message<Identity>) -> (u8, Option<u8>, Option<&Identit
         Message::Feed => (7, None, None),
         Message::Gossip => (8, None, None),
         Message::TurnUndead => (9, None, None),
-        // Announcements have a datagram of their own.
+        // Announcements travel in a datagram kind of their own.
         Message::Broadcast => (10, None, None),
     }
 }
 
-/// What foca reads and writes by.
+/// Encodes and decodes foca's messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WireCodec;
 
@@ -327,7 +355,7 @@ impl foca::Codec<Identity> for WireCodec {
     }
 
     fn decode_header(&mut self, mut bytes: impl Buf) -> Result<Header<Identity>, CodecError> {
-        // foca hands in slices: one chunk holds all.
+        // foca passes slices: one chunk holds everything.
         let mut rest = bytes.chunk();
         let before = rest.len();
         let header = read_header(&mut rest)?;

@@ -1,8 +1,8 @@
-//! Who a member is: its advertised address, and the epoch of its run.
+//! Identifies a member: its advertised address, and the epoch of its run.
 //!
-//! The address is the name: two runs at one address are the same member, and the higher epoch is the later run. It
-//! starts at the wall clock's milliseconds, only so that a restart is higher without asking anybody; a member that is
-//! shown a higher epoch for its address (a clock that was set back) takes the next one.
+//! The address is the name. Two runs at one address are the same member, and the one with the higher epoch is the later
+//! run. An epoch starts at the wall clock's milliseconds, so that a restart gets a higher one without asking anybody; a
+//! member that learns of a higher epoch for its own address (its clock was set back) continues in one above that.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,22 +10,25 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// Length of an encoded [`Identity`], bytes.
 pub(crate) const IDENTITY_LEN: usize = 27;
 
-/// Largest epoch: in the year 2248, if it is a time. A member whose clock tells the time refuses earlier ones too, see
+/// Largest epoch; as a time it lies in the year 2248. A member whose clock is set refuses much earlier ones too, see
 /// [`Horizon`].
 pub(crate) const MAX_EPOCH: u64 = 1 << 43;
 
-/// An epoch may be ahead of the wall clock by a year, since clocks differ.
+/// How far an epoch may be ahead of the wall clock, milliseconds: a year, since clocks differ.
 const AHEAD: u64 = 366 * 86_400 * 1_000;
-/// Unix seconds of the year 2026: a clock that shows less has not been set.
+/// Start of the year 2026 in Unix seconds: a clock that shows less has not been set.
 const CLOCK_IS_SET: u64 = 1_767_225_600;
 
-/// The last epoch that a member believes in. Without a bound one false word would use all of them up; one that moves
-/// on with the clock leaves room above whatever was believed before.
+/// A member's address as on the wire, which tells members apart: `ip (16, IPv4 mapped) · port (2)`.
+pub(crate) type MemberKey = [u8; 18];
+
+/// The last epoch that a member accepts. Without a bound one false message would use up all epochs; a bound that moves
+/// with the clock always leaves room above those accepted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Horizon(u64);
 
 impl Horizon {
-    /// At this time of the world, unix seconds; without a clock that is set, [`MAX_EPOCH`].
+    /// The horizon at this wall-clock time, Unix seconds; [`MAX_EPOCH`] if the clock is not set.
     pub(crate) fn at(unix: u64) -> Self {
         let known = unix >= CLOCK_IS_SET;
         let last = unix.saturating_mul(1_000).saturating_add(AHEAD);
@@ -36,7 +39,7 @@ impl Horizon {
         })
     }
 
-    /// Whether an epoch lies behind it.
+    /// Whether an epoch lies beyond it.
     pub(crate) fn excludes(self, epoch: u64) -> bool {
         epoch > self.0
     }
@@ -48,17 +51,17 @@ impl Default for Horizon {
     }
 }
 
-/// What a member does; on the wire a byte of bits, of which 0 is known.
+/// What a member does. On the wire this is a byte of flags, of which only bit 0 is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Announces a service, keeps nobody else's record.
+    /// Announces a service, and stores no other member's record.
     Agent,
-    /// Keeps every record.
+    /// Stores every record.
     Proxy,
 }
 
 impl Role {
-    /// Word of status, log and metrics.
+    /// Name in status, log and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -67,7 +70,7 @@ impl Role {
     }
 }
 
-/// A member's run. 27 bytes without padding, as on the wire, since a member keeps one for each other.
+/// A member's run, as on the wire: 27 bytes without padding, since a member stores one for each other member.
 ///
 /// `ip (16, IPv4 mapped) · port (2) · epoch (8) · role (1)`, numbers big-endian.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +86,8 @@ impl Identity {
         Self(bytes)
     }
 
-    /// The identity in these bytes; `None` if they hold no possible one (port 0, unspecified or multicast address,
-    /// epoch above [`MAX_EPOCH`], unknown role).
+    /// Decodes an identity; `None` if no member can have it (port 0, unspecified or multicast address, epoch above
+    /// [`MAX_EPOCH`], unknown role).
     pub fn from_bytes(bytes: &[u8; IDENTITY_LEN]) -> Option<Self> {
         let identity = Self(*bytes);
         let address = identity.address();
@@ -92,19 +95,18 @@ impl Identity {
         possible.then_some(identity)
     }
 
-    /// As on the wire.
+    /// The bytes on the wire.
     pub fn as_bytes(&self) -> &[u8; IDENTITY_LEN] {
         &self.0
     }
 
-    /// Where it is reached; unmapped.
+    /// Where the member is reached; a mapped address is returned as IPv4.
     pub fn address(&self) -> SocketAddr {
-        let packed: [u8; 18] = std::array::from_fn(|i| self.0[i]);
-        unpack_address(&packed)
+        unpack_address(&self.key())
     }
 
-    /// The address as on the wire: what tells members apart.
-    pub fn key(&self) -> [u8; 18] {
+    /// The address as on the wire.
+    pub fn key(&self) -> MemberKey {
         std::array::from_fn(|i| self.0[i])
     }
 
@@ -113,7 +115,7 @@ impl Identity {
         u64::from_be_bytes(std::array::from_fn(|i| self.0[18 + i]))
     }
 
-    /// What it does.
+    /// What the member does.
     pub fn role(&self) -> Role {
         if self.0[26] == 1 {
             Role::Proxy
@@ -142,7 +144,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What foca tells members apart by, in a form that is quick to compare: it looks through whole lists.
+/// What foca tells members apart by, in a form that compares fast: foca searches whole lists of members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address(u128, u16);
 
@@ -150,7 +152,7 @@ impl foca::Identity for Identity {
     type Addr = Address;
 
     fn renew(&self) -> Option<Self> {
-        // Above the largest one nobody would listen.
+        // Nobody accepts an epoch above the largest.
         let next = self.epoch().checked_add(1).filter(|e| *e <= MAX_EPOCH)?;
         Some(self.with_epoch(next))
     }
@@ -167,15 +169,15 @@ impl foca::Identity for Identity {
     }
 }
 
-/// Whether a packet can be sent there: a port, and an address that is neither unspecified nor multicast nor broadcast.
+/// Whether a packet can be sent to an address: it has a port and is neither unspecified nor multicast nor broadcast.
 pub(crate) fn is_possible(address: SocketAddr) -> bool {
     let ip = address.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// `ip (16, IPv4 mapped) · port (2)`.
-pub fn pack_address(address: SocketAddr) -> [u8; 18] {
+/// Encodes an address as a [`MemberKey`].
+pub fn pack_address(address: SocketAddr) -> MemberKey {
     let ip = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
@@ -186,8 +188,8 @@ pub fn pack_address(address: SocketAddr) -> [u8; 18] {
     bytes
 }
 
-/// The opposite of [`pack_address`]; a mapped address comes out as IPv4.
-pub(crate) fn unpack_address(bytes: &[u8; 18]) -> SocketAddr {
+/// The reverse of [`pack_address`]; a mapped address is returned as IPv4.
+pub(crate) fn unpack_address(bytes: &MemberKey) -> SocketAddr {
     let octets: [u8; 16] = std::array::from_fn(|i| bytes[i]);
     let ip = Ipv6Addr::from(octets).to_canonical();
     SocketAddr::new(ip, u16::from_be_bytes([bytes[16], bytes[17]]))

@@ -1,18 +1,18 @@
-//! What seals a packet: a ring of keys, of which the first seals and all open, so that a new key can be handed round
-//! before it is used. A ring does not change; a rotation is a new ring in its place.
+//! Seals packets with a ring of keys. The first key seals and all of them open, so that a new key can be handed out
+//! before it is used. A ring never changes; a rotation puts a new ring in its place.
 //!
 //! ```text
 //! sealed: version 1 · kind 1 · key id 4 · nonce 12 · ciphertext · tag 16
 //! plain:  version 1 · kind 1 · 0 4 · label tag 4 · body
 //! ```
 //!
-//! AES-256-GCM-SIV (RFC 8452), since one key is shared by all: with random 96-bit nonces and plain GCM a thousand
-//! members would use up what a key can bear in days, while SIV tolerates repeats. Authenticated with the body are
-//! version, kind, key id, the label, and a context that both sides know and the packet does not carry.
+//! The cipher is AES-256-GCM-SIV (RFC 8452), since all members share one key: with random 96-bit nonces under plain GCM
+//! a thousand members would exhaust a key in days, while SIV tolerates a repeated nonce. Version, kind, key id, label,
+//! and a context that both sides know but the packet does not carry are authenticated with the body.
 //!
-//! The key id is drawn from key and label together: packets of another key or another set are told before anything
-//! is decrypted. It is no secret, and no two keys of one ring share it (but once in 2³² rings, where the second would
-//! not open).
+//! The key id is derived from key and label together, so packets under another key or of another set are recognised
+//! before anything is decrypted. It is not a secret, and no two keys of a ring share it (except in one of 2³² rings,
+//! where the second key would not open anything).
 
 use std::fmt;
 
@@ -22,21 +22,21 @@ use thiserror::Error;
 
 use super::text::{self, SECRET_LEN, Secret, TextError};
 
-/// What a sealed packet is longer than its body, bytes. A plain one takes less.
+/// By how much a sealed packet is longer than its body, bytes. A plain one adds less.
 pub(crate) const OVERHEAD: usize = SEALED_HEAD + TAG_LEN;
 /// Longest context, bytes.
 pub(crate) const MAX_CONTEXT: usize = 128;
 
 /// First byte of every packet.
 const VERSION: u8 = 1;
-/// Version, kind and key id.
+/// Length of version, kind and key id.
 const COMMON_HEAD: usize = 6;
 const PLAIN_HEAD: usize = COMMON_HEAD + 4;
 const SEALED_HEAD: usize = COMMON_HEAD + NONCE_LEN;
 const TAG_LEN: usize = 16;
-/// In the place of a key id: not sealed.
+/// Stands in place of a key id in a packet that is not sealed.
 const PLAIN: KeyId = [0; 4];
-/// [`COMMON_HEAD`], the label's digest and the context.
+/// Longest associated data: common head, digest of the label, context.
 const MAX_AAD: usize = COMMON_HEAD + digest::SHA256_OUTPUT_LEN + MAX_CONTEXT;
 
 const ID_DOMAIN: &[u8] = b"lbproxy-gossip-key-id-1\0";
@@ -44,33 +44,33 @@ const LABEL_DOMAIN: &[u8] = b"lbproxy-gossip-label-1\0";
 
 type KeyId = [u8; 4];
 
-/// Why a packet is not opened.
+/// Why a packet cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
-pub enum Refusal {
-    /// Shorter than any packet.
+pub enum OpenError {
+    /// It is shorter than any packet.
     #[error("the packet is too short")]
     Truncated,
-    /// Of another version of the format.
+    /// It has another version of the format.
     #[error("the packet has an unknown version")]
     Version,
-    /// Of another kind than the one that is expected here.
+    /// It is of another kind than the one that is expected here.
     #[error("the packet is of another kind")]
     Kind,
-    /// Sealed with a key that is not in the ring, or for another label.
+    /// It is sealed with a key that is not in the ring, or for another label.
     #[error("the packet is sealed with an unknown key, or for another label")]
     UnknownKey,
-    /// Not sealed, where it must be.
+    /// It is not sealed, but must be.
     #[error("the packet is not sealed")]
     Unsealed,
-    /// Not sealed, and for another label.
+    /// It is not sealed, and for another label.
     #[error("the packet is for another label")]
     WrongLabel,
-    /// Changed on its way, or sealed for another context.
+    /// It was changed on its way, or sealed for another context.
     #[error("the packet is forged")]
     Forged,
 }
 
-impl Refusal {
+impl OpenError {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Truncated,
@@ -82,7 +82,7 @@ impl Refusal {
         Self::Forged,
     ];
 
-    /// Word of log and metrics.
+    /// Name in log and metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",
@@ -96,28 +96,28 @@ impl Refusal {
     }
 }
 
-/// A key of the peer set: who has it, speaks.
+/// A key of the peer set. Whoever has it is believed to be a member.
 #[derive(Debug, Clone)]
 pub struct SecretKey(Secret);
 
 impl SecretKey {
-    /// The key of these random bytes.
+    /// Makes a key from random bytes.
     pub fn generate(random: &[u8; SECRET_LEN]) -> Self {
         Self(Secret(*random))
     }
 
-    /// The key in the text of a key file.
+    /// Reads the text of a key file.
     pub fn parse(text: &str) -> Result<Self, TextError> {
         text::read_32(text, text::KEY).map(|bytes| Self(Secret(bytes)))
     }
 
-    /// As in a key file, without the line end.
+    /// The text of a key file, without the line end.
     pub fn to_text(&self) -> String {
         text::write(text::KEY, &self.0.0)
     }
 }
 
-/// The keys of a peer set and its label. Compare [`Keyring::key_ids`] to see whether two are the same.
+/// The keys of a peer set and its label. Two rings with the same [`Keyring::key_ids`] hold the same keys.
 pub struct Keyring {
     keys: Vec<(KeyId, LessSafeKey)>,
     label: [u8; digest::SHA256_OUTPUT_LEN],
@@ -125,8 +125,8 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The first key seals, all open. Without a key nothing is sealed; with `accept_plaintext`, what is not sealed is
-    /// still read beside what is.
+    /// The first key seals, all of them open. Without a key nothing is sealed. With `accept_plaintext` packets that are
+    /// not sealed are accepted too.
     pub fn new(keys: &[SecretKey], label: &str, accept_plaintext: bool) -> Self {
         let keys: Vec<_> = keys.iter().map(|key| bind(key, label)).collect();
         let mut hash = digest::Context::new(&digest::SHA256);
@@ -139,8 +139,8 @@ impl Keyring {
         }
     }
 
-    /// Appends the packet that carries `body`; allocates only what `out` lacks ([`Keyring::overhead`] more than the
-    /// body). The nonce should not repeat under a key; where it does, it tells which packets are equal and no more.
+    /// Appends the packet that carries `body`; allocates only if `out` lacks room ([`Keyring::overhead`] more than the
+    /// body). The nonce should not repeat under a key; if it does, it reveals only which packets are equal.
     ///
     /// # Panics
     /// If the context is longer than [`MAX_CONTEXT`].
@@ -172,8 +172,8 @@ impl Keyring {
         out.extend_from_slice(tag.as_ref());
     }
 
-    /// The body of a packet of this kind and context, decrypted in place. After a refusal the packet's bytes are of
-    /// no more use.
+    /// Opens a packet of this kind and context in place and returns its body. After an error the packet's bytes are
+    /// useless.
     ///
     /// # Panics
     /// If the context is longer than [`MAX_CONTEXT`].
@@ -182,38 +182,38 @@ impl Keyring {
         kind: u8,
         context: &[u8],
         packet: &'a mut [u8],
-    ) -> Result<&'a [u8], Refusal> {
+    ) -> Result<&'a [u8], OpenError> {
         let Some(([version, of_kind, id @ ..], rest)) = packet.split_first_chunk::<COMMON_HEAD>()
         else {
-            return Err(Refusal::Truncated);
+            return Err(OpenError::Truncated);
         };
         let id: KeyId = *id;
         if *version != VERSION {
-            return Err(Refusal::Version);
+            return Err(OpenError::Version);
         }
         if *of_kind != kind {
-            return Err(Refusal::Kind);
+            return Err(OpenError::Kind);
         }
         if id == PLAIN {
             return self.open_plain(rest.len(), packet);
         }
         let key = self.keys.iter().find(|(of_key, _)| *of_key == id);
-        let (_, key) = key.ok_or(Refusal::UnknownKey)?;
+        let (_, key) = key.ok_or(OpenError::UnknownKey)?;
         let (_, rest) = packet.split_at_mut(COMMON_HEAD);
         let (nonce, rest) = rest
             .split_first_chunk_mut::<NONCE_LEN>()
-            .ok_or(Refusal::Truncated)?;
+            .ok_or(OpenError::Truncated)?;
         let (body, tag) = rest
             .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(Refusal::Truncated)?;
+            .ok_or(OpenError::Truncated)?;
         let aad = self.associated(kind, id, context);
         let nonce = Nonce::assume_unique_for_key(*nonce);
         key.open_in_place_separate_tag(nonce, Aad::from(&aad), tag, body)
             .map(|body| &*body)
-            .map_err(|_| Refusal::Forged)
+            .map_err(|_| OpenError::Forged)
     }
 
-    /// What a packet of this ring is longer than its body, bytes; at most [`OVERHEAD`].
+    /// By how much a packet of this ring is longer than its body, bytes; at most [`OVERHEAD`].
     pub fn overhead(&self) -> usize {
         if self.keys.is_empty() {
             PLAIN_HEAD
@@ -222,32 +222,32 @@ impl Keyring {
         }
     }
 
-    /// Ids of the keys in hexadecimal digits, the one that seals first.
+    /// Ids of the keys in hexadecimal digits, beginning with the key that seals.
     pub fn key_ids(&self) -> Vec<String> {
         let hex = |(id, _): &(KeyId, _)| format!("{:08x}", u32::from_be_bytes(*id));
         self.keys.iter().map(hex).collect()
     }
 
-    fn open_plain<'a>(&self, behind: usize, packet: &'a [u8]) -> Result<&'a [u8], Refusal> {
+    fn open_plain<'a>(&self, rest: usize, packet: &'a [u8]) -> Result<&'a [u8], OpenError> {
         if !self.accept_plaintext {
-            return Err(Refusal::Unsealed);
+            return Err(OpenError::Unsealed);
         }
-        if behind < PLAIN_HEAD - COMMON_HEAD {
-            return Err(Refusal::Truncated);
+        if rest < PLAIN_HEAD - COMMON_HEAD {
+            return Err(OpenError::Truncated);
         }
         let (head, body) = packet.split_at(PLAIN_HEAD);
         if &head[COMMON_HEAD..] != self.label_tag() {
-            return Err(Refusal::WrongLabel);
+            return Err(OpenError::WrongLabel);
         }
         Ok(body)
     }
 
-    /// Of a packet that is not sealed.
+    /// Stands in a packet that is not sealed, so that sets with other labels are told apart.
     fn label_tag(&self) -> &[u8] {
         &self.label[..PLAIN_HEAD - COMMON_HEAD]
     }
 
-    /// What is authenticated beside the body: all parts but the last have a fixed length.
+    /// The data that is authenticated with the body: every part but the last has a fixed length.
     fn associated(&self, kind: u8, id: KeyId, context: &[u8]) -> Associated {
         assert!(context.len() <= MAX_CONTEXT, "a context is short");
         let mut aad = Associated {
@@ -271,7 +271,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// Bytes on the stack, so that sealing allocates nothing.
+/// Associated data on the stack, so that sealing allocates nothing.
 struct Associated {
     bytes: [u8; MAX_AAD],
     len: usize,
@@ -283,7 +283,7 @@ impl AsRef<[u8]> for Associated {
     }
 }
 
-/// The key as it seals and opens, and its id under this label.
+/// A key ready for use, with its id under this label.
 fn bind(key: &SecretKey, label: &str) -> (KeyId, LessSafeKey) {
     let bytes = &key.0.0;
     let mut hash = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, bytes));
@@ -291,7 +291,7 @@ fn bind(key: &SecretKey, label: &str) -> (KeyId, LessSafeKey) {
     hash.update(label.as_bytes());
     let tag = hash.sign();
     let words = tag.as_ref().chunks_exact(4).map(first);
-    // Eight words of zero do not happen.
+    // Eight words of zeros do not occur.
     let id = words.into_iter().find(|word| *word != PLAIN);
     let unbound = UnboundKey::new(&AES_256_GCM_SIV, bytes).expect("a key has 32 bytes");
     (id.unwrap_or([0xff; 4]), LessSafeKey::new(unbound))

@@ -1,105 +1,109 @@
-//! Announcements that wait until their member has proved that it announces by their agent key.
+//! Announcements that wait until their member has proved that it announces with their agent key.
 //!
-//! Whoever holds a token for a cluster can sign in the name of every member that lives in its networks. So the member
-//! is asked at its own address, with a challenge that nobody else gets to see, and its answer is signed by the key that
-//! it has. It is asked again each second, and after three what waits is in conflict with what it announces itself.
+//! The holder of a token for a cluster can sign in the name of every member that lives in its networks. So the member is
+//! asked at its own address, with a challenge that nobody else sees, and signs its answer with the key that it has. It
+//! is asked again every second. After three seconds without proof, what waits counts as a conflict with what the member
+//! itself announces.
 
 use std::time::Duration;
 
 use super::Time;
 use super::codec::CHALLENGE_LEN;
+use super::ed25519::PublicKey;
 use super::identity::Identity;
-use super::token::PUBLIC_LEN;
 
-/// Announcements that wait, at the most.
-const MOST: usize = 256;
-/// Between two questions for the same.
+/// Most announcements that may wait.
+const CAPACITY: usize = 256;
+/// Time between two requests to the same run.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long an answer is waited for.
-const WITHIN: Duration = Duration::from_secs(3);
+/// How long a run has to prove its key.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An announcement, as it came.
+/// An announcement as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    /// Whom to ask.
+pub(super) struct UnprovenRecord {
+    /// The run to ask.
     pub run: Identity,
-    /// The key that it is signed by.
-    pub agent: [u8; PUBLIC_LEN],
+    /// The key that it is signed with.
+    pub agent: PublicKey,
     pub bytes: Vec<u8>,
     pub age: Duration,
-    pub tell: bool,
+    /// Whether it is gossiped if it is accepted.
+    pub gossip: bool,
 }
 
-/// What to send, and to whom.
-pub(super) type Question = (Identity, [u8; CHALLENGE_LEN]);
+/// A run to ask, and the challenge to send.
+pub(super) type ProofRequest = (Identity, [u8; CHALLENGE_LEN]);
 
 #[derive(Debug)]
-struct Waiting {
-    held: Held,
+struct PendingProof {
+    record: UnprovenRecord,
     challenge: [u8; CHALLENGE_LEN],
     since: Time,
     asked: Time,
 }
 
-/// See the module.
+/// The announcements that wait; see the module.
 #[derive(Debug, Default)]
-pub(super) struct Proofs(Vec<Waiting>);
+pub(super) struct PendingProofs(Vec<PendingProof>);
 
-impl Proofs {
-    /// Keeps an announcement until its member has answered; the newest of a run and a key stays. What to ask, unless it
-    /// was asked a moment ago; `Err` if there is no place.
+impl PendingProofs {
+    /// Stores an announcement until its member has answered; a newer one of the same run and key replaces an older one.
+    /// Returns what to ask, or `None` if it was asked already; `Err` if there is no room.
     pub(super) fn wait_for(
         &mut self,
-        held: Held,
+        record: UnprovenRecord,
         challenge: [u8; CHALLENGE_LEN],
         now: Time,
-    ) -> Result<Option<Question>, ()> {
-        let same = |w: &&mut Waiting| w.held.run == held.run && w.held.agent == held.agent;
-        if let Some(waiting) = self.0.iter_mut().find(same) {
-            waiting.held = held;
+    ) -> Result<Option<ProofRequest>, ()> {
+        let same = |pending: &&mut PendingProof| {
+            pending.record.run == record.run && pending.record.agent == record.agent
+        };
+        if let Some(pending) = self.0.iter_mut().find(same) {
+            pending.record = record;
             return Ok(None);
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= CAPACITY {
             return Err(());
         }
-        let question = (held.run, challenge);
-        self.0.push(Waiting {
-            held,
+        let request = (record.run, challenge);
+        self.0.push(PendingProof {
+            record,
             challenge,
             since: now,
             asked: now,
         });
-        Ok(Some(question))
+        Ok(Some(request))
     }
 
-    /// What waited for the answer of a run to this challenge.
+    /// The announcement that waited for a run to answer this challenge.
     pub(super) fn answered(
         &mut self,
         run: &Identity,
         challenge: &[u8; CHALLENGE_LEN],
-    ) -> Option<&mut Held> {
-        let right = |w: &&mut Waiting| w.held.run == *run && w.challenge == *challenge;
-        self.0
-            .iter_mut()
-            .find(right)
-            .map(|waiting| &mut waiting.held)
+    ) -> Option<&mut UnprovenRecord> {
+        let right = |pending: &&mut PendingProof| {
+            pending.record.run == *run && pending.challenge == *challenge
+        };
+        let pending = self.0.iter_mut().find(right)?;
+        Some(&mut pending.record)
     }
 
-    /// Lets go of what waits for a run and a key.
-    pub(super) fn remove(&mut self, run: &Identity, agent: &[u8; PUBLIC_LEN]) {
+    /// Removes what waits for a run and a key.
+    pub(super) fn remove(&mut self, run: &Identity, agent: &PublicKey) {
         self.0
-            .retain(|w| w.held.run != *run || w.held.agent != *agent);
+            .retain(|pending| pending.record.run != *run || pending.record.agent != *agent);
     }
 
-    /// What is to be asked again, and what was asked in vain.
-    pub(super) fn look(&mut self, now: Time) -> (Vec<Question>, Vec<Held>) {
-        let is_over = |w: &Waiting| now.saturating_sub(w.since) >= WITHIN;
-        let over = self.0.extract_if(.., |waiting| is_over(waiting));
-        let over = over.map(|waiting| waiting.held).collect();
-        let due = |w: &&mut Waiting| now.saturating_sub(w.asked) >= ASK_AGAIN;
-        let again = self.0.iter_mut().filter(due).map(|waiting| {
-            waiting.asked = now;
-            (waiting.held.run, waiting.challenge)
+    /// Returns what to ask again, and takes what was never proved.
+    pub(super) fn poll(&mut self, now: Time) -> (Vec<ProofRequest>, Vec<UnprovenRecord>) {
+        let is_over = |pending: &PendingProof| now.saturating_sub(pending.since) >= PROOF_TIMEOUT;
+        let over = self.0.extract_if(.., |pending| is_over(pending));
+        let over = over.map(|pending| pending.record).collect();
+        let due = |pending: &&mut PendingProof| now.saturating_sub(pending.asked) >= ASK_AGAIN;
+        let again = self.0.iter_mut().filter(due).map(|pending| {
+            pending.asked = now;
+            (pending.record.run, pending.challenge)
         });
         (again.collect(), over)
     }
@@ -108,52 +112,53 @@ impl Proofs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::ed25519::PUBLIC_LEN;
     use crate::gossip::identity::Role;
 
     fn at(millis: u64) -> Time {
         Duration::from_millis(millis)
     }
 
-    fn held(place: u16, agent: u8) -> Held {
-        Held {
-            run: Identity::new(([10, 0, 0, 1], place).into(), 5, Role::Agent),
+    fn record(port: u16, agent: u8) -> UnprovenRecord {
+        UnprovenRecord {
+            run: Identity::new(([10, 0, 0, 1], port).into(), 5, Role::Agent),
             agent: [agent; PUBLIC_LEN],
             bytes: vec![agent],
             age: Duration::ZERO,
-            tell: true,
+            gossip: true,
         }
     }
 
     #[test]
-    fn a_member_is_asked_each_second_and_given_up_after_three() {
-        let mut proofs = Proofs::default();
-        let question = (held(1, 7).run, [1; 16]);
-        let asked = proofs.wait_for(held(1, 7), [1; 16], at(0));
-        assert_eq!(asked, Ok(Some(question)));
-        assert_eq!(proofs.wait_for(held(1, 7), [2; 16], at(10)), Ok(None));
+    fn a_member_is_asked_every_second_and_given_up_after_three() {
+        let mut proofs = PendingProofs::default();
+        let request = (record(1, 7).run, [1; 16]);
+        let asked = proofs.wait_for(record(1, 7), [1; 16], at(0));
+        assert_eq!(asked, Ok(Some(request)));
+        assert_eq!(proofs.wait_for(record(1, 7), [2; 16], at(10)), Ok(None));
         for (millis, again) in [(999, false), (1_000, true), (1_500, false), (2_000, true)] {
-            let expected = again.then_some(question);
-            let (asked, over) = proofs.look(at(millis));
+            let expected = again.then_some(request);
+            let (asked, over) = proofs.poll(at(millis));
             assert_eq!(asked, Vec::from_iter(expected), "{millis}");
             assert!(over.is_empty(), "{millis}");
         }
-        assert_eq!(proofs.look(at(3_000)), (vec![], vec![held(1, 7)]));
-        assert_eq!(proofs.look(at(9_000)), (vec![], vec![]));
+        assert_eq!(proofs.poll(at(3_000)), (vec![], vec![record(1, 7)]));
+        assert_eq!(proofs.poll(at(9_000)), (vec![], vec![]));
     }
 
     #[test]
     fn only_the_right_answer_is_one_and_what_waits_is_bounded() {
-        let mut proofs = Proofs::default();
-        for place in 1..=MOST as u16 {
-            assert!(proofs.wait_for(held(place, 7), [1; 16], at(0)).is_ok());
+        let mut proofs = PendingProofs::default();
+        for port in 1..=CAPACITY as u16 {
+            assert!(proofs.wait_for(record(port, 7), [1; 16], at(0)).is_ok());
         }
-        assert_eq!(proofs.wait_for(held(999, 7), [1; 16], at(0)), Err(()));
-        assert_eq!(proofs.answered(&held(1, 7).run, &[2; 16]), None);
-        assert_eq!(proofs.answered(&held(999, 7).run, &[1; 16]), None);
-        let waited = proofs.answered(&held(1, 7).run, &[1; 16]);
-        assert_eq!(waited.cloned(), Some(held(1, 7)));
-        proofs.remove(&held(1, 7).run, &[7; PUBLIC_LEN]);
-        assert_eq!(proofs.answered(&held(1, 7).run, &[1; 16]), None);
-        assert!(proofs.wait_for(held(999, 7), [1; 16], at(0)).is_ok());
+        assert_eq!(proofs.wait_for(record(999, 7), [1; 16], at(0)), Err(()));
+        assert_eq!(proofs.answered(&record(1, 7).run, &[2; 16]), None);
+        assert_eq!(proofs.answered(&record(999, 7).run, &[1; 16]), None);
+        let waited = proofs.answered(&record(1, 7).run, &[1; 16]);
+        assert_eq!(waited.cloned(), Some(record(1, 7)));
+        proofs.remove(&record(1, 7).run, &[7; PUBLIC_LEN]);
+        assert_eq!(proofs.answered(&record(1, 7).run, &[1; 16]), None);
+        assert!(proofs.wait_for(record(999, 7), [1; 16], at(0)).is_ok());
     }
 }

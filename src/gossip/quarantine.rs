@@ -1,13 +1,13 @@
-//! Announcements that have made a member fail, and the one that is in hand.
+//! Refuses announcements that have made a member panic, and notes the one that is being processed.
 //!
-//! A record that meets a bug would come back at the next exchange, on every proxy at once (Fly.io, 2024-09-01). So the
-//! one in hand is noted where a panic does not take it away: the note is shared with whoever catches the panic, who
-//! refuses it by its hash in the member that begins in place of the failed one. 64 are kept, the oldest goes; a new
-//! version of the same record is another one, and may cost another new start.
+//! A record that triggers a bug would come back with the next push-pull, on every proxy at once (Fly.io, 2024-09-01). So
+//! the hash of the record in progress is noted in a place that survives a panic: it is shared with the driver, which
+//! catches the panic and has the next member refuse that record. The last 64 are remembered. A new version of the same
+//! record is another record, and may cost another restart.
 //!
-//! Decided 2026-11: there is no command that freezes a cluster at its last good set. What was published stands while
-//! nothing better comes, the guard against mass removal holds who is lost at once, and checks decide; who distrusts
-//! the set takes `discover` out of the file.
+//! Decided 2026-11: there is no command that freezes a cluster at its last good set. What was published stands until
+//! something better comes, the guard against mass removals keeps backends that are lost all at once, and health checks
+//! decide. An operator who distrusts the set removes `discover` from the file.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,69 +17,71 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::unpack_address;
 
-/// Announcements that are refused.
-const MOST: usize = 64;
+/// Announcements that are remembered and refused.
+const CAPACITY: usize = 64;
 
-/// An announcement that is handled.
+/// The announcement that is being processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InHand {
-    /// Of its bytes.
+pub struct InProgress {
+    /// Hash of its bytes.
     pub hash: u64,
-    /// In whose name it is; `None` if it is too short for one.
+    /// The member in whose name it is; `None` if it is too short to tell.
     pub member: Option<SocketAddr>,
 }
 
-/// See the module. Clones share what is in hand, and not what is refused.
+/// See the module. Clones share what is in progress, but not what is refused.
 #[derive(Debug, Clone, Default)]
 pub struct Quarantine {
-    in_hand: Arc<Mutex<Option<InHand>>>,
+    in_progress: Arc<Mutex<Option<InProgress>>>,
     refused: VecDeque<u64>,
 }
 
 impl Quarantine {
-    /// Notes that an announcement is handled from now on; false if it is not to be. While one lies there that was not
-    /// put down the member has failed, and takes up no other.
-    pub(super) fn take_up(&self, bytes: &[u8]) -> bool {
+    /// Notes that processing an announcement begins; false if it must not. If the previous announcement never
+    /// completed, the member has panicked, and nothing else is accepted.
+    pub(super) fn begin(&self, bytes: &[u8]) -> bool {
         let hash = xxh3_64(bytes);
-        let mut in_hand = self.in_hand();
-        if in_hand.is_some() || self.refused.contains(&hash) {
+        let mut in_progress = self.in_progress();
+        if in_progress.is_some() || self.refused.contains(&hash) {
             return false;
         }
-        // Behind the format; the rest is not looked at here, since that is what may fail.
+        // After the format byte. Nothing else is read here, since parsing may be what fails.
         let member = bytes.get(1..).and_then(<[u8]>::first_chunk);
         let member = member.map(unpack_address);
-        *in_hand = Some(InHand { hash, member });
+        *in_progress = Some(InProgress { hash, member });
         true
     }
 
-    /// Notes that it has been handled.
-    pub(super) fn put_down(&self) {
-        *self.in_hand() = None;
+    /// Notes that processing has ended.
+    pub(super) fn end(&self) {
+        *self.in_progress() = None;
     }
 
-    /// After a failure: refuses what was in hand from now on, and says what it was.
-    pub fn convict(&mut self) -> Option<InHand> {
-        let convicted = self.in_hand().take()?;
-        if self.refused.len() >= MOST {
+    /// After a panic: refuses what was in progress from now on, and returns it.
+    pub fn condemn(&mut self) -> Option<InProgress> {
+        let condemned = self.in_progress().take()?;
+        if self.refused.len() >= CAPACITY {
             self.refused.pop_front();
         }
-        self.refused.push_back(convicted.hash);
-        Some(convicted)
+        self.refused.push_back(condemned.hash);
+        Some(condemned)
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, Option<InHand>> {
-        // Nothing fails while it is held.
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_progress(&self) -> MutexGuard<'_, Option<InProgress>> {
+        // Nothing panics while it is locked.
+        self.in_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Text in an announcement that fails a proxy which handles it.
+/// A text that makes a proxy panic when it processes an announcement with it.
 #[cfg(test)]
 pub(crate) const BUG: &str = "fails the tests' proxies";
 
-/// Fails of an announcement with [`BUG`] in it.
+/// Panics if an announcement contains [`BUG`].
 #[cfg(test)]
-pub(super) fn meet_bug(bytes: &[u8]) {
+pub(super) fn trigger_bug(bytes: &[u8]) {
     let mut parts = bytes.windows(BUG.len());
     assert!(!parts.any(|part| part == BUG.as_bytes()), "told to fail");
 }
@@ -89,22 +91,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_in_hand_is_refused_and_the_oldest_is_forgotten() {
-        let mut seat = Quarantine::default();
-        assert_eq!(seat.convict(), None);
-        for i in 0..=MOST as u8 {
-            let node = seat.clone();
-            assert!(node.take_up(b"good"));
-            node.put_down();
-            assert!(node.take_up(&[i]));
-            assert!(!node.take_up(b"good"), "it has failed");
-            let convicted = seat.convict().unwrap();
-            assert_eq!((convicted.hash, convicted.member), (xxh3_64(&[i]), None));
-            assert!(!seat.clone().take_up(&[i]));
+    fn what_was_in_progress_is_refused_and_the_oldest_is_forgotten() {
+        let mut quarantine = Quarantine::default();
+        assert_eq!(quarantine.condemn(), None);
+        for i in 0..=CAPACITY as u8 {
+            let node = quarantine.clone();
+            assert!(node.begin(b"good"));
+            node.end();
+            assert!(node.begin(&[i]));
+            assert!(!node.begin(b"good"), "it has failed");
+            let condemned = quarantine.condemn().unwrap();
+            assert_eq!((condemned.hash, condemned.member), (xxh3_64(&[i]), None));
+            assert!(!quarantine.clone().begin(&[i]));
         }
-        assert_eq!(seat.refused.len(), MOST);
-        assert!(seat.take_up(&[0]), "the oldest");
-        seat.put_down();
-        assert!(!seat.take_up(&[1]));
+        assert_eq!(quarantine.refused.len(), CAPACITY);
+        assert!(quarantine.begin(&[0]), "the oldest");
+        quarantine.end();
+        assert!(!quarantine.begin(&[1]));
     }
 }

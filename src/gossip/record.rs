@@ -1,14 +1,16 @@
-//! What an agent announces of its service, in at most [`MAX_RECORD`] bytes; the newest version wins.
+//! What an agent announces about its service, in at most [`MAX_RECORD`] bytes. The newest version wins.
 //!
-//! Decided 2026-11: it carries neither a coarse load nor tags. Proxies count what they have in flight and measure what
-//! answers take, which is newer than a word that goes round, and each change of it would be told to all; no route and no
-//! policy asks for tags, and zone and build have fields of their own.
+//! Decided 2026-11: a record carries neither a coarse load nor tags. Proxies count the requests in flight and measure
+//! response times, which is fresher than anything that is gossiped, and each change of a load would go to everybody. No
+//! route and no policy asks for tags, and zone and build have fields of their own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::Time;
 use super::codec::{CodecError, take, take_array, take_u8, take_u16, take_u64};
-use super::identity::{MAX_EPOCH, is_possible, pack_address, unpack_address};
-use super::token::PUBLIC_LEN;
+use super::ed25519::{PublicKey, SIGNATURE_LEN};
+use super::identity::{MAX_EPOCH, MemberKey, is_possible, pack_address, unpack_address};
 
 /// Longest encoded announcement, bytes: record, token and signature together.
 pub(crate) const MAX_RECORD: usize = 512;
@@ -18,22 +20,22 @@ pub(crate) const MAX_NAME: usize = 64;
 pub(crate) const MAX_WORD: usize = 32;
 /// Largest weight.
 pub(crate) const MAX_WEIGHT: u16 = 1000;
-/// Largest version in a run: a change each second for twelve days. A member that has used them up begins another run, so
-/// that no false word uses them up for good.
+/// Largest version in a run: a change every second for twelve days. A member that has used them up begins another run,
+/// so a forged record can never use them up for good.
 pub(crate) const MAX_VERSION: u64 = 1 << 20;
 
-/// How a service is, by its own agent's word.
+/// The state of a service, as its own agent announces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServiceState {
-    /// Not checked yet.
+    /// It has not been checked yet.
     Starting,
     /// Its local check passes.
     Ready,
     /// Its local check fails.
     Failing,
-    /// Ends soon: nothing new.
+    /// It ends soon and takes no new requests.
     Draining,
-    /// Has ended in order.
+    /// It has ended in order.
     Left,
 }
 
@@ -51,7 +53,7 @@ impl ServiceState {
         self as u8
     }
 
-    /// Word of status, log and metrics.
+    /// Name in status, log and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -66,47 +68,46 @@ impl ServiceState {
 /// A service, as its agent announces it. Texts are printable UTF-8 without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Of the agent, for people; at most [`MAX_NAME`] bytes.
+    /// Name of the agent, for people; at most [`MAX_NAME`] bytes.
     pub name: String,
-    /// What proxies `discover`; 1 to [`MAX_NAME`] bytes.
+    /// Cluster that proxies `discover`; 1 to [`MAX_NAME`] bytes.
     pub cluster: String,
-    /// Where the service is reached.
+    /// Where proxies reach the service.
     pub backend: SocketAddr,
-    /// 0 to [`MAX_WEIGHT`].
+    /// Weight of the backend, 0 to [`MAX_WEIGHT`].
     pub weight: u16,
-    /// At most [`MAX_WORD`] bytes; empty: none.
+    /// Zone of the backend; at most [`MAX_WORD`] bytes, empty for none.
     pub zone: String,
-    /// How it is.
+    /// State of the service.
     pub state: ServiceState,
-    /// Version of the service; at most [`MAX_WORD`] bytes; empty: unknown.
+    /// Version of the service; at most [`MAX_WORD`] bytes, empty if unknown.
     pub build: String,
 }
 
-/// A record under the name of the run that announces it, as it travels.
+/// A record together with the run that announces it, as it travels.
 ///
 /// `format 1 (1) · member (18) · epoch (8) · version (8) · state (1) · weight (2) · backend (18) · name · cluster ·
-/// zone · build (length (1) and text each) · token (length (2) and bytes, length 0: none)`, and behind a token the
-/// agent's signature (64) over all before it.
+/// zone · build (length (1) and text each) · token (length (2) and bytes; length 0 for none)`, and after a token the
+/// agent's signature (64) over everything before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement<'a> {
-    /// The member, as its identity has it.
-    pub member: [u8; 18],
+    /// The member that announces.
+    pub member: MemberKey,
     /// Its run.
     pub epoch: u64,
     /// Grows with each change in a run.
     pub version: u64,
-    /// What it says.
+    /// What it announces.
     pub record: Record,
-    /// The operator's token, if it has one.
+    /// The operator's token; empty for none.
     pub token: &'a [u8],
-    /// What is signed.
+    /// The bytes that are signed.
     pub signed: &'a [u8],
-    /// By the key that the token names; empty without a token.
+    /// Signature by the key that the token names; empty without a token.
     pub signature: &'a [u8],
 }
 
 const FORMAT: u8 = 1;
-const SIGNATURE_LEN: usize = 64;
 
 /// Why a record cannot be announced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,27 +118,27 @@ pub enum RecordError {
     /// A text holds control characters.
     #[error("the {0} holds a control character")]
     Text(&'static str),
-    /// No cluster.
+    /// The cluster has no name.
     #[error("the cluster has no name")]
     NoCluster,
-    /// A weight that is too large.
+    /// The weight is too large.
     #[error("the weight is above {MAX_WEIGHT}")]
     Weight,
-    /// An address that is none.
+    /// Nothing can be reached at the address.
     #[error("the backend's address is not one that can be connected to")]
     Backend,
-    /// All together is too long.
+    /// The encoded record is too long.
     #[error(
-        "name, cluster, zone, build and token together make {0} bytes, {MAX_RECORD} are the most"
+        "name, cluster, zone, build and token together take {0} bytes, at most {MAX_RECORD} are allowed"
     )]
     Size(usize),
 }
 
 impl Record {
-    /// Whether it keeps to the limits.
+    /// Checks the limits.
     ///
     /// # Errors
-    /// The first that it does not keep to.
+    /// The first limit that is exceeded.
     pub fn check(&self) -> Result<(), RecordError> {
         let texts = [
             ("name", &self.name, MAX_NAME),
@@ -165,14 +166,14 @@ impl Record {
         Ok(())
     }
 
-    /// The announcement of it by run `epoch` of `member`, without its signature: what an agent with a token signs and
-    /// then appends its signature to.
+    /// Encodes the announcement by run `epoch` of `member`, without its signature. An agent with a token signs these
+    /// bytes and appends the signature.
     ///
     /// # Errors
-    /// If it breaks a limit, or is too long together with `token` and a signature.
+    /// The record exceeds a limit, or is too long together with `token` and a signature.
     pub fn encode(
         &self,
-        member: &[u8; 18],
+        member: &MemberKey,
         epoch: u64,
         version: u64,
         token: &[u8],
@@ -202,15 +203,15 @@ impl Record {
 }
 
 impl<'a> Announcement<'a> {
-    /// The agent key that its token names, which nothing vouches for yet; `None` without a token.
-    pub fn agent(&self) -> Option<[u8; PUBLIC_LEN]> {
+    /// The agent key that its token names, which is not verified yet; `None` without a token.
+    pub fn agent(&self) -> Option<PublicKey> {
         self.token.first_chunk().copied()
     }
 
-    /// The announcement in `bytes`, which must hold nothing else.
+    /// Decodes `bytes`, which must hold nothing else.
     ///
     /// # Errors
-    /// If it is none, or breaks a limit.
+    /// They are not an announcement, or exceed a limit.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, CodecError> {
         if bytes.len() > MAX_RECORD {
             return Err(CodecError::Trailing);
@@ -264,6 +265,52 @@ impl<'a> Announcement<'a> {
             signed,
             signature,
         })
+    }
+}
+
+/// A record that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The record.
+    pub record: Arc<Record>,
+    /// The run that announced it.
+    pub epoch: u64,
+    /// Its version in that run.
+    pub version: u64,
+    /// When it was accepted here.
+    pub accepted: Time,
+    /// When its token expires, Unix seconds; `None` if no token is required.
+    pub expires: Option<u64>,
+    /// Why it no longer counts; `None` while it does.
+    pub revoked: Option<Revocation>,
+}
+
+impl Announced {
+    /// State of the service.
+    pub fn state(&self) -> ServiceState {
+        self.record.state
+    }
+}
+
+/// Why a record that was accepted no longer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    /// Its token has expired.
+    Expired,
+    /// It has no token, and one is required now.
+    NoToken,
+    /// The operator's key changed and does not permit it, or its token was revoked or allows fewer backends.
+    NotPermitted,
+}
+
+impl Revocation {
+    /// Name in status and log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::NoToken => "no_token",
+            Self::NotPermitted => "not_permitted",
+        }
     }
 }
 
@@ -350,7 +397,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_is_another_announcement_or_none(at in 0usize..90, to in any::<u8>()) {
+        fn a_changed_byte_makes_another_announcement_or_none(at in 0usize..90, to in any::<u8>()) {
             let bytes = record().encode(&[1; 18], 5, 6, &[]).unwrap();
             let mut changed = bytes.clone();
             let at = at % bytes.len();

@@ -1,12 +1,11 @@
-//! The announcements that were accepted, by member and cluster.
+//! Stores the announcements that were accepted, by member and cluster.
 //!
-//! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, so that one token
-//! touches only entries of its own cluster. What is dropped and why is a closed set.
+//! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, and a token touches only
+//! entries of its own cluster. The reasons for a refusal are a closed set.
 //!
-//! Where tokens are asked for, a member is bound to the agent key that signed first. An announcement in its name by
-//! another key counts only once the member has proved, for the run in which it is now, that it announces by that key
-//! (see `proofs`): so an agent may restart with another token or take one up while it runs, and nobody
-//! else's token speaks for it.
+//! If tokens are required, a member is bound to the agent key that signed first. An announcement in its name by another
+//! key counts only once the member has proved, for its current run, that it announces with that key (see `proofs`). So
+//! an agent may restart with another token, or get one while it runs, and nobody else's token speaks for it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -16,26 +15,24 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Time;
-use super::identity::{Horizon, unpack_address};
-use super::record::{Announcement, ServiceState};
-use super::token::{Authority, GRACE, PUBLIC_LEN, Token, TokenError};
-use super::view::{Announced, Revocation};
+use super::ed25519::PublicKey;
+use super::identity::{Horizon, MemberKey, unpack_address};
+use super::record::{Announced, Announcement, Revocation, ServiceState};
+use super::token::{Authority, GRACE, Token, TokenError};
 
-type Agent = [u8; PUBLIC_LEN];
-
-/// Clusters that one member speaks for, at the most.
-const MOST_CLUSTERS: usize = 4;
-/// How long an announcement is kept whose member is not known, or goes on in another run. One that may not be announced
-/// any more has its place as before, so that it can be seen.
+/// Clusters that one member may speak for.
+const MAX_CLUSTERS: usize = 4;
+/// How long an announcement is stored whose member is unknown, or continues in another run. An announcement that was
+/// revoked keeps its entry, so that it can be seen.
 const ORPHAN: Duration = Duration::from_secs(60);
-/// Of all places, one cluster has half at the most, and members that are not known have a tenth.
+/// One cluster gets at most half of all entries, and unknown members together at most a tenth.
 const SHARES: (usize, usize) = (2, 10);
 
 /// A member's announcement for a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordKey {
     /// The member.
-    pub member: [u8; 18],
+    pub member: MemberKey,
     /// Hash of the cluster's name.
     pub cluster: u64,
 }
@@ -45,55 +42,55 @@ pub struct RecordKey {
 pub struct Edition {
     /// The run.
     pub epoch: u64,
-    /// The version in it.
+    /// The version in that run.
     pub version: u64,
 }
 
-/// Why an announcement is not taken.
+/// Why an announcement is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordRefusal {
-    /// The bytes are none, or break a limit.
+    /// The bytes are not an announcement, or exceed a limit.
     #[error("the announcement is malformed")]
     Malformed,
     /// It is of a later run than the one in which its member is known.
     #[error("the announcement is of a later run than its member's")]
     LaterRun,
-    /// There is no place for one more.
-    #[error("there is no place for one more announcement of this member, this cluster or in all")]
+    /// There is no room for one more.
+    #[error("there is no room for another announcement of this member, of this cluster or at all")]
     Full,
-    /// A token is asked for.
+    /// It carries no token, but one is required.
     #[error("the announcement carries no token")]
     NoToken,
-    /// The member has not proved that it announces by this agent key.
-    #[error("its member announces by another agent's key")]
+    /// The member has not proved that it announces with this agent key.
+    #[error("its member announces with another agent's key")]
     OtherAgent,
-    /// Its member says it, but in a version that is known already, and says something else.
+    /// Its member sent it, but what is known of this version, or of a later one, is something else.
     #[error(
-        "somebody else announces in its member's name, in later versions and by the same token if there is one"
+        "another process announces in its member's name, in later versions and with the same token if there is one"
     )]
     Outdone,
-    /// Its token is of no use, or does not permit it.
+    /// Its token is invalid, or does not permit it.
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
-/// What is known of an announcement.
+/// An announcement that was accepted.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// As it travels.
+    /// The bytes as they travel.
     pub bytes: Arc<[u8]>,
-    /// As it is read.
+    /// What they say.
     pub announced: Announced,
-    /// The key that signed it, as its token says.
-    agent: Option<Agent>,
+    /// The agent key that signed it, which its token names.
+    agent: Option<PublicKey>,
     /// How old it was when it was accepted.
     age: Duration,
-    /// Since when it is an orphan.
+    /// Since when it is an orphan, see [`ORPHAN`].
     orphan: Option<Time>,
 }
 
 impl Stored {
-    /// How old it is, as far as those who passed it on have counted.
+    /// Its age, as counted by the members that passed it on.
     pub fn age(&self, now: Time) -> Duration {
         self.age + now.saturating_sub(self.announced.accepted)
     }
@@ -107,46 +104,48 @@ impl Stored {
     }
 }
 
-/// Who may announce what, and at what time of the world this is asked.
+/// Who may announce what, and the wall-clock time at which that is judged.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
-    /// The operator; absent: every member may.
+pub struct RecordPolicy<'a> {
+    /// The operators whose tokens count; absent: every member may announce.
     pub authority: Option<&'a Authority>,
-    /// Of the set; signatures bind it.
+    /// Label of the set, which signatures cover.
     pub label: &'a str,
-    /// Unix seconds.
+    /// The time, Unix seconds.
     pub unix: u64,
 }
 
-/// See the module.
+/// The store; see the module.
 #[derive(Debug)]
 pub struct Records {
-    by_member: HashMap<[u8; 18], Vec<(u64, Stored)>>,
-    /// Runs that have proved by which key they announce; only of members that announce something.
-    proved: HashMap<[u8; 18], (u64, Agent)>,
+    by_member: HashMap<MemberKey, Vec<(u64, Stored)>>,
+    /// The key that a run has proved to announce with; only of members that announce something.
+    proved: HashMap<MemberKey, (u64, PublicKey)>,
     by_cluster: HashMap<u64, usize>,
     count: usize,
-    /// Of members that were not known when they came, or at the last sweep.
+    /// Announcements whose members were unknown on arrival, or at the last sweep.
     strangers: usize,
-    most: usize,
+    capacity: usize,
 }
 
 impl Records {
-    /// Empty, for at most `most`.
-    pub fn new(most: usize) -> Self {
+    /// An empty store for at most `capacity` announcements.
+    pub fn new(capacity: usize) -> Self {
         Self {
             by_member: HashMap::new(),
             proved: HashMap::new(),
             by_cluster: HashMap::new(),
             count: 0,
             strangers: 0,
-            most,
+            capacity,
         }
     }
 
-    /// Takes an announcement. Its key if it is news, `None` if it is known already. `run` tells in which run its member
-    /// is known: nobody announces for a later one, which would stand against all that the member itself says; `live`,
-    /// which members are not held for dead. That is asked only where a token's backends are used up.
+    /// Takes an announcement. Returns its key if it is news, `None` if it is known already.
+    ///
+    /// `run` tells the run in which its member is known: an announcement for a later one is refused, since it would
+    /// override everything that the member itself announces. `live` tells which members are not down; it is called only
+    /// when the number of backends of a token is used up.
     ///
     /// # Errors
     /// Why it is refused.
@@ -155,12 +154,12 @@ impl Records {
         bytes: &[u8],
         age: Duration,
         now: Time,
-        rules: &Rules<'_>,
-        run: impl FnOnce(&[u8; 18]) -> Option<u64>,
-        live: impl FnOnce() -> HashSet<[u8; 18]>,
+        policy: &RecordPolicy<'_>,
+        run: impl FnOnce(&MemberKey) -> Option<u64>,
+        live: impl FnOnce() -> HashSet<MemberKey>,
     ) -> Result<Option<RecordKey>, RecordRefusal> {
         let read = Announcement::decode(bytes).map_err(|_| RecordRefusal::Malformed)?;
-        if Horizon::at(rules.unix).excludes(read.epoch) {
+        if Horizon::at(policy.unix).excludes(read.epoch) {
             return Err(RecordRefusal::Malformed);
         }
         let key = RecordKey {
@@ -171,9 +170,9 @@ impl Records {
             epoch: read.epoch,
             version: read.version,
         };
-        let agent = read.agent().filter(|_| rules.authority.is_some());
+        let agent = read.agent().filter(|_| policy.authority.is_some());
         let known = self.get(&key).map(|known| (known.edition(), known.agent));
-        let is_known = |(known, by): (Edition, Option<Agent>)| {
+        let is_known = |(known, by): (Edition, Option<PublicKey>)| {
             by == agent && known.epoch == edition.epoch && known >= edition
         };
         if known.is_some_and(is_known) {
@@ -185,9 +184,9 @@ impl Records {
         }
         let newest = self.newest(&key.member);
         let newest = newest.map(|newest| (newest.announced.epoch, newest.agent));
-        // It was announced for a run that the member is not in: by nobody who knew.
+        // It was announced for a run that the member is not in, so not by the member itself.
         let void = newest.is_some_and(|(epoch, _)| run.is_some_and(|run| epoch > run));
-        // What another key says is held against what the member says, not against how new that is.
+        // An announcement by another key is not compared by version: its run decides, and then the proof.
         let (epoch, bound) = newest.filter(|_| !void).unzip();
         let other = agent.is_some() && bound.flatten().is_some_and(|bound| agent != Some(bound));
         let is_old = match other {
@@ -197,21 +196,21 @@ impl Records {
         if is_old {
             return Ok(None);
         }
-        let (expires, most) = permitted(&read, rules)?;
+        let (expires, max_backends) = permitted(&read, policy)?;
         if other {
             let proved = self.proved.get(&key.member).copied();
             if proved != agent.map(|agent| (edition.epoch, agent)) {
                 return Err(RecordRefusal::OtherAgent);
             }
         }
-        if let (Some(most), Some(agent)) = (most, agent)
+        if let (Some(max_backends), Some(agent)) = (max_backends, agent)
             && read.record.state != ServiceState::Left
-            && !self.has_room_under(&agent, &key, read.record.backend, most.into(), live)
+            && !self.has_room_under(&agent, &key, read.record.backend, max_backends.into(), live)
         {
             return Err(TokenError::TooManyBackends.into());
         }
         if other || void {
-            // What it has announced by the key before was somebody else's, or is said again.
+            // What was announced with the previous key was not the member's, or will be announced again.
             self.forget(&key.member);
         }
         let stored = Stored {
@@ -235,7 +234,7 @@ impl Records {
             .and_then(|list| list.iter().position(|(cluster, _)| *cluster == key.cluster));
         match (known, place) {
             (Some(list), Some(place)) => list[place].1 = stored,
-            (Some(list), None) if list.len() >= MOST_CLUSTERS => return Err(RecordRefusal::Full),
+            (Some(list), None) if list.len() >= MAX_CLUSTERS => return Err(RecordRefusal::Full),
             _ if full => return Err(RecordRefusal::Full),
             _ => {
                 self.by_member
@@ -250,22 +249,22 @@ impl Records {
         Ok(Some(key))
     }
 
-    /// Whether `agent` may announce this backend beside the others that it announces: at most `most` different ones that
-    /// stand. One that no live member announces makes room, and may not be announced any more. O(announcements).
+    /// Whether `agent` may announce this backend in addition to its others, of which at most `max_backends` different
+    /// ones may stand. A backend that no live member announces makes room, and is revoked. O(announcements).
     fn has_room_under(
         &mut self,
-        agent: &Agent,
+        agent: &PublicKey,
         key: &RecordKey,
         backend: SocketAddr,
-        most: usize,
-        live: impl FnOnce() -> HashSet<[u8; 18]>,
+        max_backends: usize,
+        live: impl FnOnce() -> HashSet<MemberKey>,
     ) -> bool {
         let others = || {
             let all = self.standing_under(agent).filter(|(of, _)| of != key);
             all.filter(|(_, other)| *other != backend)
         };
         let count = HashSet::<SocketAddr>::from_iter(others().map(|(_, other)| other)).len();
-        if count < most {
+        if count < max_backends {
             return true;
         }
         let live = live();
@@ -281,11 +280,11 @@ impl Records {
                 stored.announced.revoked = Some(Revocation::NotPermitted);
             }
         }
-        count <= most
+        count <= max_backends
     }
 
-    /// The backends that `agent` announces, which may be used and have not left.
-    fn standing_under(&self, agent: &Agent) -> impl Iterator<Item = (RecordKey, SocketAddr)> {
+    /// Backends that `agent` announces and that are neither revoked nor left.
+    fn standing_under(&self, agent: &PublicKey) -> impl Iterator<Item = (RecordKey, SocketAddr)> {
         let of_it = |stored: &Stored| {
             let announced = &stored.announced;
             stored.agent.as_ref() == Some(agent)
@@ -296,27 +295,27 @@ impl Records {
         all.map(|(key, stored)| (key, stored.announced.record.backend))
     }
 
-    /// The newest run in which a member announces, and the key by which it does; `None` while no key counts.
-    pub fn bound(&self, member: &[u8; 18]) -> Option<(u64, Agent)> {
+    /// The newest run in which a member announces, and the key that it is bound to; `None` if no tokens are required.
+    pub fn bound(&self, member: &MemberKey) -> Option<(u64, PublicKey)> {
         let newest = self.newest(member)?;
         newest.agent.map(|agent| (newest.announced.epoch, agent))
     }
 
-    fn newest(&self, member: &[u8; 18]) -> Option<&Stored> {
+    fn newest(&self, member: &MemberKey) -> Option<&Stored> {
         let list = self.by_member.get(member)?.iter();
         list.map(|(_, stored)| stored)
             .max_by_key(|stored| stored.edition())
     }
 
-    /// A run of a member has proved that it announces by a key. Kept only where that is about to be announced.
-    pub fn prove(&mut self, member: [u8; 18], epoch: u64, agent: Agent) {
+    /// Notes that a run has proved to announce with a key. Ignored for members that announce nothing.
+    pub fn prove(&mut self, member: MemberKey, epoch: u64, agent: PublicKey) {
         if self.by_member.contains_key(&member) {
             self.proved.insert(member, (epoch, agent));
         }
     }
 
-    /// Forgets what a member announces.
-    fn forget(&mut self, member: &[u8; 18]) {
+    /// Removes everything that a member announces.
+    fn forget(&mut self, member: &MemberKey) {
         for (cluster, _) in self.by_member.remove(member).unwrap_or_default() {
             self.count -= 1;
             if let Some(count) = self.by_cluster.get_mut(&cluster) {
@@ -325,16 +324,16 @@ impl Records {
         }
     }
 
-    /// Whether there is no place for one more of a cluster; less for members that are not known.
+    /// Whether there is no room for another announcement of a cluster. Unknown members get less room.
     fn is_full(&self, cluster: u64, stranger: bool) -> bool {
         let (of_cluster, of_strangers) = SHARES;
         let in_cluster = self.by_cluster.get(&cluster).copied().unwrap_or_default();
-        self.count >= self.most
-            || in_cluster >= self.most.div_ceil(of_cluster)
-            || (stranger && self.strangers >= self.most.div_ceil(of_strangers))
+        self.count >= self.capacity
+            || in_cluster >= self.capacity.div_ceil(of_cluster)
+            || (stranger && self.strangers >= self.capacity.div_ceil(of_strangers))
     }
 
-    /// An announcement.
+    /// The announcement with this key.
     pub fn get(&self, key: &RecordKey) -> Option<&Stored> {
         let list = self.by_member.get(&key.member)?;
         list.iter()
@@ -342,13 +341,13 @@ impl Records {
             .map(|(_, stored)| stored)
     }
 
-    /// How new what is known is.
+    /// Run and version of the announcement with this key.
     pub fn edition(&self, key: &RecordKey) -> Option<Edition> {
         self.get(key).map(Stored::edition)
     }
 
-    /// What a member announces.
-    pub fn of(&self, member: &[u8; 18]) -> impl Iterator<Item = (RecordKey, &Stored)> {
+    /// Everything that a member announces.
+    pub fn of(&self, member: &MemberKey) -> impl Iterator<Item = (RecordKey, &Stored)> {
         let member = *member;
         self.by_member
             .get(&member)
@@ -370,24 +369,24 @@ impl Records {
         })
     }
 
-    /// How many there are.
+    /// The number of announcements.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether there are no announcements.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Judges all of them by other rules: those that do not stand are revoked. That a token has expired is said only of
-    /// what the rules permit else.
-    pub fn judge_again(&mut self, rules: &Rules<'_>) {
-        let timeless = Rules { unix: 0, ..*rules };
+    /// Judges all announcements again by another policy, and revokes those that it does not permit. An announcement
+    /// counts as expired only if the policy permits it otherwise.
+    pub fn judge_again(&mut self, policy: &RecordPolicy<'_>) {
+        let timeless = RecordPolicy { unix: 0, ..*policy };
         for (_, stored) in self.by_member.values_mut().flatten() {
             let read = Announcement::decode(&stored.bytes);
-            // An agent key is bound from now on, or no longer.
-            stored.agent = match (&read, rules.authority) {
+            // Its member is bound to the key from now on, or no longer.
+            stored.agent = match (&read, policy.authority) {
                 (Ok(read), Some(_)) => read.agent(),
                 _ => None,
             };
@@ -395,7 +394,7 @@ impl Records {
             stored.announced.revoked = match judged {
                 Ok(Ok((expires, _))) => {
                     stored.announced.expires = expires;
-                    has_expired(expires, rules.unix).then_some(Revocation::Expired)
+                    has_expired(expires, policy.unix).then_some(Revocation::Expired)
                 }
                 Ok(Err(RecordRefusal::NoToken)) => Some(Revocation::NoToken),
                 Ok(Err(_)) | Err(_) => Some(Revocation::NotPermitted),
@@ -403,24 +402,24 @@ impl Records {
         }
     }
 
-    /// Revokes those whose token has expired, and drops those that have been orphans for long: of another run than the
-    /// one in which `run` knows their member. True if something has changed.
-    pub fn sweep(&mut self, now: Time, unix: u64, run: impl Fn(&[u8; 18]) -> Option<u64>) -> bool {
+    /// Revokes announcements whose token has expired, and drops those that have been orphans for long: `run` does not
+    /// know their member, or knows it in another run. Returns whether something changed.
+    pub fn sweep(&mut self, now: Time, unix: u64, run: impl Fn(&MemberKey) -> Option<u64>) -> bool {
         let mut changed = false;
         self.strangers = 0;
         self.by_cluster.clear();
         self.count = 0;
         self.by_member.retain(|member, list| {
             let run = run(member);
-            // What it says in the run that is there is all that it says; until then what it said before stands.
+            // Once it announces something in its current run, only that counts; until then the previous run's stands.
             let current = |(_, stored): &(u64, Stored)| run == Some(stored.announced.epoch);
-            let has_spoken = list.iter().any(current);
+            let announces_now = list.iter().any(current);
             list.retain_mut(|(cluster, stored)| {
                 let announced = &mut stored.announced;
                 if announced.revoked.is_none() && has_expired(announced.expires, unix) {
                     (announced.revoked, changed) = (Some(Revocation::Expired), true);
                 }
-                if run.is_some() && (!has_spoken || run == Some(announced.epoch)) {
+                if run.is_some() && (!announces_now || run == Some(announced.epoch)) {
                     stored.orphan = None;
                 } else {
                     let since = *stored.orphan.get_or_insert(now);
@@ -446,12 +445,12 @@ fn has_expired(expires: Option<u64>, unix: u64) -> bool {
     expires.is_some_and(|expires| unix > expires.saturating_add(GRACE))
 }
 
-/// When the permission ends, and for how many backends it is.
+/// Checks that an announcement is permitted; returns when that ends and how many backends are allowed.
 fn permitted(
     read: &Announcement<'_>,
-    rules: &Rules<'_>,
+    policy: &RecordPolicy<'_>,
 ) -> Result<(Option<u64>, Option<u16>), RecordRefusal> {
-    let Some(authority) = rules.authority else {
+    let Some(authority) = policy.authority else {
         return Ok((None, None));
     };
     if read.token.is_empty() {
@@ -460,17 +459,17 @@ fn permitted(
     let token = Token::decode(read.token)?;
     let signature = read.signature.try_into();
     let signature = signature.map_err(|_| TokenError::RecordForged)?;
-    authority.verify_token(&token, rules.unix)?;
-    authority.verify_record(&token, rules.label, read.signed, signature)?;
+    authority.verify_token(&token, policy.unix)?;
+    authority.verify_record(&token, policy.label, read.signed, signature)?;
     let record = &read.record;
     let member = unpack_address(&read.member);
     token.permits(&record.cluster, record.backend.ip(), record.weight)?;
     token.permits_agent(member.ip())?;
-    token.permits_label(rules.label)?;
+    token.permits_label(policy.label)?;
     Ok((Some(token.expires()), token.claims().max_backends))
 }
 
-/// Hash of a cluster's name, the same on every member.
+/// The hash of a cluster's name, which is the same on every member.
 pub fn cluster_hash(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
 }

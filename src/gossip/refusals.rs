@@ -1,56 +1,57 @@
-//! Which announcements were refused, for people: that an agent is not used must be found without counting.
+//! Remembers refused announcements for the log and the status, so that an operator sees that an agent is not used, and
+//! why, without comparing counters.
 //!
-//! Each member and reason is told once in ten minutes, and 256 of both are remembered at the most: while so many are,
-//! others are counted only ([`Counters::dropped`](super::node::Counters::dropped)), so that who invents members fills
-//! no log. Only what is known to be an announcement is told, since else nobody knows whose it is; one of a later run is
-//! not, since it comes again when that run is known.
+//! Each pair of member and reason is reported once in ten minutes. At most 256 pairs are remembered; while there are as
+//! many, further refusals are only counted, so that a peer that invents members cannot flood the log. Bytes that are not
+//! an announcement are not reported, since nobody knows whose they are; nor is an announcement of a later run, since it
+//! comes again once that run is known.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Time;
-use super::identity::unpack_address;
+use super::identity::{MemberKey, unpack_address};
 use super::record::Announcement;
 use super::records::RecordRefusal;
 
-/// Members and reasons that are remembered.
-const MOST: usize = 256;
-/// The same is told again after; what has not come for so long is forgotten.
-const TELL_AGAIN: Duration = Duration::from_secs(600);
+/// Pairs of member and reason that are remembered.
+const CAPACITY: usize = 256;
+/// A pair is reported again after this time; one that did not recur for as long is forgotten.
+const REPORT_AGAIN: Duration = Duration::from_secs(600);
 
 /// An announcement that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// In whose name it was.
+    /// The member in whose name it was.
     pub member: SocketAddr,
-    /// For which cluster: at most [`MAX_NAME`](super::record::MAX_NAME) bytes.
+    /// Its cluster, at most [`MAX_NAME`](super::record::MAX_NAME) bytes.
     pub cluster: String,
-    /// Why.
+    /// Why it was refused.
     pub why: RecordRefusal,
-    /// Of a conflict: ids of the agent key that its member announces by, and of the other one.
+    /// If two agents conflict: the id of the key that its member announces with, and that of the other key.
     pub agents: Option<(String, String)>,
 }
 
-/// See the module.
+/// Recent refusals; see the module.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    known: Vec<Known>,
-    untold: Vec<Refused>,
+    known: Vec<RefusalEntry>,
+    unreported: Vec<Refused>,
 }
 
 #[derive(Debug)]
-struct Known {
-    member: [u8; 18],
+struct RefusalEntry {
+    member: MemberKey,
     why: RecordRefusal,
-    told: Time,
+    reported: Time,
     last: Time,
-    /// The member has announced nothing since that was accepted.
+    /// Nothing of the member was accepted since.
     stands: bool,
 }
 
 impl Refusals {
-    /// An announcement was refused.
+    /// Notes that an announcement was refused.
     pub(super) fn note(
         &mut self,
         bytes: &[u8],
@@ -69,30 +70,30 @@ impl Refusals {
         let Ok(read) = Announcement::decode(bytes) else {
             return;
         };
-        let is_it = |known: &&mut Known| known.member == read.member && known.why == why;
+        let is_it = |known: &&mut RefusalEntry| known.member == read.member && known.why == why;
         if let Some(known) = self.known.iter_mut().find(is_it) {
             (known.last, known.stands) = (now, true);
-            if now.saturating_sub(known.told) < TELL_AGAIN {
+            if now.saturating_sub(known.reported) < REPORT_AGAIN {
                 return;
             }
-            known.told = now;
+            known.reported = now;
         } else {
-            if self.known.len() >= MOST {
+            if self.known.len() >= CAPACITY {
                 self.known.retain(|known| known.is_recent(now));
             }
-            if self.known.len() >= MOST {
+            if self.known.len() >= CAPACITY {
                 return;
             }
-            self.known.push(Known {
+            self.known.push(RefusalEntry {
                 member: read.member,
                 why,
-                told: now,
+                reported: now,
                 last: now,
                 stands: true,
             });
         }
-        if self.untold.len() < MOST {
-            self.untold.push(Refused {
+        if self.unreported.len() < CAPACITY {
+            self.unreported.push(Refused {
                 member: unpack_address(&read.member),
                 cluster: read.record.cluster,
                 why,
@@ -101,21 +102,21 @@ impl Refusals {
         }
     }
 
-    /// News of a member was accepted.
-    pub(super) fn settle(&mut self, member: &[u8; 18]) {
-        let of_it = |known: &&mut Known| known.member == *member;
+    /// Notes that news of a member was accepted.
+    pub(super) fn settle(&mut self, member: &MemberKey) {
+        let of_it = |known: &&mut RefusalEntry| known.member == *member;
         let all = self.known.iter_mut().filter(of_it);
         all.for_each(|known| known.stands = false);
     }
 
-    /// What is to be told.
+    /// Takes the refusals that are to be reported.
     pub(super) fn take(&mut self) -> Vec<Refused> {
-        std::mem::take(&mut self.untold)
+        std::mem::take(&mut self.unreported)
     }
 
     /// Members whose last announcement was refused, and why; sorted by address.
     pub(super) fn standing(&self, now: Time) -> Vec<(SocketAddr, RecordRefusal)> {
-        let standing = |known: &&Known| known.stands && known.is_recent(now);
+        let standing = |known: &&RefusalEntry| known.stands && known.is_recent(now);
         let known = self.known.iter().filter(standing);
         let mut all: Vec<(SocketAddr, Time, RecordRefusal)> = known
             .map(|known| (unpack_address(&known.member), known.last, known.why))
@@ -128,9 +129,9 @@ impl Refusals {
     }
 }
 
-impl Known {
+impl RefusalEntry {
     fn is_recent(&self, now: Time) -> bool {
-        now.saturating_sub(self.last) < TELL_AGAIN
+        now.saturating_sub(self.last) < REPORT_AGAIN
     }
 }
 
@@ -160,17 +161,17 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_told_of_once_in_ten_minutes_for_each_reason() {
+    fn a_member_is_reported_once_in_ten_minutes_for_each_reason() {
         let mut refusals = Refusals::default();
         refusals.note(&bytes(1), EXPIRED, None, at(0));
-        let told = Refused {
+        let reported = Refused {
             member: address_of(1),
             cluster: "web".to_owned(),
             why: EXPIRED,
             agents: None,
         };
-        assert_eq!(refusals.take(), [told]);
-        for (place, why, seconds, told) in [
+        assert_eq!(refusals.take(), [reported]);
+        for (place, why, seconds, reported) in [
             (1, EXPIRED, 0, 0),
             (1, EXPIRED, 599, 0),
             (1, RecordRefusal::NoToken, 599, 1),
@@ -181,22 +182,22 @@ mod tests {
             (3, RecordRefusal::Full, 601, 1),
         ] {
             let count = note(&mut refusals, place, why, at(seconds));
-            assert_eq!(count, told, "{place} {why} {seconds}");
+            assert_eq!(count, reported, "{place} {why} {seconds}");
         }
-        refusals.note(b"no announcement", EXPIRED, None, at(602));
+        refusals.note(b"not an announcement", EXPIRED, None, at(602));
         assert!(refusals.take().is_empty());
     }
 
     #[test]
-    fn who_invents_members_fills_neither_memory_nor_log() {
+    fn invented_members_fill_neither_memory_nor_log() {
         let mut refusals = Refusals::default();
         for place in 0..1_000 {
             refusals.note(&bytes(place), EXPIRED, None, at(0));
         }
         assert_eq!(
-            (refusals.known.len(), refusals.untold.len()),
-            (MOST, MOST),
-            "and what nobody takes stays as much"
+            (refusals.known.len(), refusals.unreported.len()),
+            (CAPACITY, CAPACITY),
+            "bounded even if nobody takes them"
         );
         refusals.take();
         assert_eq!(note(&mut refusals, 1_000, EXPIRED, at(599)), 0);
@@ -222,9 +223,13 @@ mod tests {
         assert_eq!(
             note(&mut refusals, 1, EXPIRED, at(3)),
             0,
-            "it is not told anew"
+            "it is not reported again"
         );
         assert_eq!(refusals.standing(at(3)), both);
-        assert_eq!(refusals.standing(at(602)), both[..1], "nor for ever");
+        assert_eq!(
+            refusals.standing(at(602)),
+            both[..1],
+            "and it does not stand for ever"
+        );
     }
 }

@@ -1,36 +1,34 @@
-//! Who has proved to be live, and which of their datagrams were seen.
+//! Protects against replayed datagrams: knows which runs have proved to be live, and which of their datagrams were seen.
 //!
-//! A datagram's sender says which run it is and how far it has counted. A run that is not known yet is asked to echo
-//! a challenge before anything of it is applied, so that no recorded datagram brings back who has gone; its first
-//! datagram waits for the echo. From then on a window of 64 tells which numbers were seen, as that of RFC 4303
-//! (section 3.4.3). No clock of the world is looked at.
+//! A datagram names its sender's run and carries a sequence number. A run that is not known yet must echo a challenge
+//! before anything of it is applied, so a recorded datagram cannot bring back a member that has gone; its first datagram
+//! waits for the echo. From then on a window of 64 sequence numbers tells which were seen, as in RFC 4303 (section
+//! 3.4.3). The wall clock plays no part.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Time;
 use super::codec::CHALLENGE_LEN;
-use super::identity::Identity;
+use super::identity::{Identity, MemberKey};
 
-/// Runs that wait for their echo, at the most; the longest waiting goes first.
-const MOST_WAITING: usize = 1024;
-/// How long an echo is waited for.
-const ECHO_WITHIN: Duration = Duration::from_secs(3);
-/// A run is asked again at the earliest after.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Most runs that may wait for their echo; the one that waits longest is dropped first.
+const MAX_PENDING: usize = 1024;
+/// How long a run has to send its echo.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
+/// Least time between two challenges of a run.
+const CHALLENGE_EVERY: Duration = Duration::from_millis(200);
 
-type Key = [u8; 18];
-
-/// What is to be done with a datagram.
+/// Whether a datagram is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It is new: apply it.
+pub(crate) enum Freshness {
+    /// It is new, and may be applied.
     Fresh,
-    /// It was seen, or is too old to tell.
+    /// It was seen before, or is too old to tell.
     Replayed,
-    /// A later run of the sender is known: this one.
+    /// The sender is known in a later run, which is given.
     Stale(u64),
-    /// The run has not proved to be live.
+    /// The sender's run has not proved to be live.
     Unknown,
 }
 
@@ -38,60 +36,60 @@ pub(crate) enum Verdict {
 struct Contact {
     epoch: u64,
     highest: u64,
-    /// Bit i: `highest - i` was seen.
+    /// Bit i is set if `highest - i` was seen.
     window: u64,
     seen: Time,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingContact {
     challenge: [u8; CHALLENGE_LEN],
     asked: Time,
     first: Time,
     body: Vec<u8>,
 }
 
-/// See the module.
+/// The runs that have proved to be live; see the module.
 #[derive(Debug)]
 pub(crate) struct Contacts {
-    known: HashMap<Key, Contact>,
-    /// Each run by itself, so that what a recorder plays of an old one does not take the place of the live one.
-    waiting: HashMap<Identity, Waiting>,
-    /// Keys of `waiting` by age; may hold some that are gone.
-    line: VecDeque<(Identity, Time)>,
-    most: usize,
+    known: HashMap<MemberKey, Contact>,
+    /// By run, so that a replayed datagram of an old run does not displace that of the live one.
+    pending: HashMap<Identity, PendingContact>,
+    /// Keys of `pending` by age; some may be gone already.
+    by_age: VecDeque<(Identity, Time)>,
+    capacity: usize,
 }
 
 impl Contacts {
-    /// Knows nobody, and at most `most` at a time.
-    pub(crate) fn new(most: usize) -> Self {
+    /// Knows nobody yet, and at most `capacity` members at a time.
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             known: HashMap::new(),
-            waiting: HashMap::new(),
-            line: VecDeque::new(),
-            most: most.max(1),
+            pending: HashMap::new(),
+            by_age: VecDeque::new(),
+            capacity: capacity.max(1),
         }
     }
 
-    /// Judges a datagram and marks its number as seen.
-    pub(crate) fn judge(&mut self, sender: &Identity, sequence: u64, now: Time) -> Verdict {
+    /// Judges a datagram, and marks its sequence number as seen.
+    pub(crate) fn judge(&mut self, sender: &Identity, sequence: u64, now: Time) -> Freshness {
         let Some(contact) = self.known.get_mut(&sender.key()) else {
-            return Verdict::Unknown;
+            return Freshness::Unknown;
         };
         match sender.epoch().cmp(&contact.epoch) {
-            std::cmp::Ordering::Less => Verdict::Stale(contact.epoch),
-            std::cmp::Ordering::Greater => Verdict::Unknown,
+            std::cmp::Ordering::Less => Freshness::Stale(contact.epoch),
+            std::cmp::Ordering::Greater => Freshness::Unknown,
             std::cmp::Ordering::Equal if contact.mark(sequence) => {
                 contact.seen = now;
-                Verdict::Fresh
+                Freshness::Fresh
             }
-            std::cmp::Ordering::Equal => Verdict::Replayed,
+            std::cmp::Ordering::Equal => Freshness::Replayed,
         }
     }
 
-    /// Keeps the body of an unknown run's datagram until it has echoed `challenge`. The challenge to send, unless the
-    /// run was asked a moment ago: the newest body waits in place of the one before.
-    pub(crate) fn wait_for(
+    /// Stores the body of an unknown run's datagram until that run has echoed `challenge`; a newer body replaces an
+    /// older one. Returns the challenge to send, or `None` if the run was challenged a moment ago.
+    pub(crate) fn hold_for_echo(
         &mut self,
         sender: Identity,
         body: &[u8],
@@ -99,36 +97,36 @@ impl Contacts {
         now: Time,
     ) -> Option<[u8; CHALLENGE_LEN]> {
         self.expire(now);
-        if let Some(waiting) = self.waiting.get_mut(&sender) {
-            waiting.body.clear();
-            waiting.body.extend_from_slice(body);
-            if now.saturating_sub(waiting.asked) < ASK_AGAIN {
+        if let Some(pending) = self.pending.get_mut(&sender) {
+            pending.body.clear();
+            pending.body.extend_from_slice(body);
+            if now.saturating_sub(pending.asked) < CHALLENGE_EVERY {
                 return None;
             }
-            waiting.asked = now;
-            return Some(waiting.challenge);
+            pending.asked = now;
+            return Some(pending.challenge);
         }
-        while self.line.len() >= MOST_WAITING {
-            match self.line.pop_front() {
-                Some((oldest, since)) => self.remove_waiting(&oldest, since),
+        while self.by_age.len() >= MAX_PENDING {
+            match self.by_age.pop_front() {
+                Some((oldest, since)) => self.remove_pending(&oldest, since),
                 None => break,
             }
         }
-        self.waiting.insert(
+        self.pending.insert(
             sender,
-            Waiting {
+            PendingContact {
                 challenge,
                 asked: now,
                 first: now,
                 body: body.to_vec(),
             },
         );
-        self.line.push_back((sender, now));
+        self.by_age.push_back((sender, now));
         Some(challenge)
     }
 
-    /// Takes an echo: the body that waited for it, if it is the right one. The echo's own number opens the window, behind
-    /// which nothing is new.
+    /// Takes an echo; returns the body that waited for it if it is the right one. The echo's own sequence number opens
+    /// the window, and nothing before it counts as new.
     pub(crate) fn confirm(
         &mut self,
         sender: &Identity,
@@ -138,19 +136,19 @@ impl Contacts {
     ) -> Option<Vec<u8>> {
         self.expire(now);
         let right = self
-            .waiting
+            .pending
             .get(sender)
             .is_some_and(|w| w.challenge == *challenge);
         if !right {
             return None;
         }
-        let waiting = self.waiting.remove(sender)?;
-        // What was numbered before may be a recorder's: only what comes after the echo is known to be new.
+        let pending = self.pending.remove(sender)?;
+        // Lower numbers may be replayed: only what comes after the echo is known to be new.
         self.admit(sender, sequence, u64::MAX, now);
-        Some(waiting.body)
+        Some(pending.body)
     }
 
-    /// Knows a run that nothing was heard of yet, for simulations that begin in the middle.
+    /// Makes a run known without a challenge, for simulations that begin in the middle.
     pub(super) fn assume(&mut self, run: &Identity, now: Time) {
         self.admit(run, 0, 1, now);
     }
@@ -169,41 +167,41 @@ impl Contacts {
     }
 
     /// The run in which a member has proved to be live.
-    pub(crate) fn run_of(&self, member: &Key) -> Option<u64> {
+    pub(crate) fn run_of(&self, member: &MemberKey) -> Option<u64> {
         self.known.get(member).map(|contact| contact.epoch)
     }
 
-    /// How many wait for their echo.
+    /// The number of runs that wait for their echo.
     #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
-    /// How many are known.
+    /// The number of members that are known.
     #[cfg(test)]
     pub(crate) fn known(&self) -> usize {
         self.known.len()
     }
 
     fn expire(&mut self, now: Time) {
-        while let Some(&(key, since)) = self.line.front() {
-            if now.saturating_sub(since) < ECHO_WITHIN {
+        while let Some(&(key, since)) = self.by_age.front() {
+            if now.saturating_sub(since) < ECHO_TIMEOUT {
                 break;
             }
-            self.line.pop_front();
-            self.remove_waiting(&key, since);
+            self.by_age.pop_front();
+            self.remove_pending(&key, since);
         }
     }
 
-    fn remove_waiting(&mut self, key: &Identity, since: Time) {
-        if self.waiting.get(key).is_some_and(|w| w.first == since) {
-            self.waiting.remove(key);
+    fn remove_pending(&mut self, key: &Identity, since: Time) {
+        if self.pending.get(key).is_some_and(|p| p.first == since) {
+            self.pending.remove(key);
         }
     }
 
-    /// Forgets the quarter that was silent longest when all places are taken: O(known), once in so many.
+    /// When the store is full, forgets the quarter of the members that were silent longest. O(known), amortised O(1).
     fn make_room(&mut self) {
-        if self.known.len() < self.most {
+        if self.known.len() < self.capacity {
             return;
         }
         let mut times: Vec<Time> = self.known.values().map(|contact| contact.seen).collect();
@@ -214,7 +212,7 @@ impl Contacts {
 }
 
 impl Contact {
-    /// Marks a number; false if it was seen or is too old.
+    /// Marks a sequence number; false if it was seen before or is too old.
     fn mark(&mut self, sequence: u64) -> bool {
         if sequence > self.highest {
             let ahead = sequence - self.highest;
@@ -245,7 +243,7 @@ mod tests {
 
     fn known(sequence: u64) -> Contacts {
         let mut contacts = Contacts::new(10);
-        contacts.wait_for(identity(1, 5), b"first", CHALLENGE, NOW);
+        contacts.hold_for_echo(identity(1, 5), b"first", CHALLENGE, NOW);
         let body = contacts.confirm(&identity(1, 5), sequence, &CHALLENGE, NOW);
         assert_eq!(body.as_deref(), Some(&b"first"[..]));
         contacts
@@ -254,35 +252,38 @@ mod tests {
     #[test]
     fn each_number_passes_once() {
         let mut contacts = known(100);
-        for (sequence, verdict) in [
-            (100, Verdict::Replayed),
-            (101, Verdict::Fresh),
-            (101, Verdict::Replayed),
-            (99, Verdict::Replayed),
-            (164, Verdict::Fresh),
-            (101, Verdict::Replayed),
-            (102, Verdict::Fresh),
-            (102, Verdict::Replayed),
-            (100, Verdict::Replayed),
-            (u64::MAX, Verdict::Fresh),
-            (164, Verdict::Replayed),
-            (u64::MAX - 63, Verdict::Fresh),
-            (u64::MAX - 64, Verdict::Replayed),
+        for (sequence, freshness) in [
+            (100, Freshness::Replayed),
+            (101, Freshness::Fresh),
+            (101, Freshness::Replayed),
+            (99, Freshness::Replayed),
+            (164, Freshness::Fresh),
+            (101, Freshness::Replayed),
+            (102, Freshness::Fresh),
+            (102, Freshness::Replayed),
+            (100, Freshness::Replayed),
+            (u64::MAX, Freshness::Fresh),
+            (164, Freshness::Replayed),
+            (u64::MAX - 63, Freshness::Fresh),
+            (u64::MAX - 64, Freshness::Replayed),
         ] {
             assert_eq!(
                 contacts.judge(&identity(1, 5), sequence, NOW),
-                verdict,
+                freshness,
                 "{sequence}"
             );
         }
     }
 
     #[test]
-    fn another_run_proves_itself_anew_and_an_old_one_cannot() {
+    fn another_run_must_prove_itself_again_and_an_old_one_cannot() {
         let mut contacts = known(1);
-        assert_eq!(contacts.judge(&identity(1, 4), 999, NOW), Verdict::Stale(5));
-        assert_eq!(contacts.judge(&identity(1, 6), 1, NOW), Verdict::Unknown);
-        assert_eq!(contacts.judge(&identity(2, 5), 1, NOW), Verdict::Unknown);
+        assert_eq!(
+            contacts.judge(&identity(1, 4), 999, NOW),
+            Freshness::Stale(5)
+        );
+        assert_eq!(contacts.judge(&identity(1, 6), 1, NOW), Freshness::Unknown);
+        assert_eq!(contacts.judge(&identity(2, 5), 1, NOW), Freshness::Unknown);
     }
 
     #[test]
@@ -290,46 +291,46 @@ mod tests {
         let mut contacts = Contacts::new(10);
         let run = identity(1, 5);
         assert_eq!(
-            contacts.wait_for(run, b"a", CHALLENGE, NOW),
+            contacts.hold_for_echo(run, b"a", CHALLENGE, NOW),
             Some(CHALLENGE)
         );
-        assert_eq!(contacts.wait_for(run, b"b", [9; 16], NOW), None);
+        assert_eq!(contacts.hold_for_echo(run, b"b", [9; 16], NOW), None);
         assert_eq!(contacts.confirm(&run, 1, &[9; 16], NOW), None);
         assert_eq!(contacts.confirm(&identity(1, 6), 1, &CHALLENGE, NOW), None);
         let later = NOW + Duration::from_millis(300);
         assert_eq!(
-            contacts.wait_for(run, b"c", [9; 16], later),
+            contacts.hold_for_echo(run, b"c", [9; 16], later),
             Some(CHALLENGE),
-            "asked again, by the same challenge"
+            "asked again, with the same challenge"
         );
         assert_eq!(
             contacts.confirm(&run, 1, &CHALLENGE, later).as_deref(),
             Some(&b"c"[..])
         );
         assert_eq!(contacts.confirm(&run, 2, &CHALLENGE, later), None, "once");
-        contacts.wait_for(identity(2, 5), b"a", CHALLENGE, NOW);
-        let late = NOW + ECHO_WITHIN;
+        contacts.hold_for_echo(identity(2, 5), b"a", CHALLENGE, NOW);
+        let late = NOW + ECHO_TIMEOUT;
         assert_eq!(contacts.confirm(&identity(2, 5), 1, &CHALLENGE, late), None);
     }
 
     #[test]
-    fn the_crowd_is_bounded() {
+    fn memory_is_bounded() {
         let mut contacts = Contacts::new(100);
         for port in 1..=20_000u16 {
             let now = NOW + Duration::from_micros(u64::from(port));
-            contacts.wait_for(identity(port, 1), b"x", CHALLENGE, now);
-            assert!(contacts.waiting() <= MOST_WAITING && contacts.line.len() <= MOST_WAITING);
+            contacts.hold_for_echo(identity(port, 1), b"x", CHALLENGE, now);
+            assert!(contacts.pending() <= MAX_PENDING && contacts.by_age.len() <= MAX_PENDING);
         }
         for port in 1..=20_000u16 {
             let now = NOW + Duration::from_micros(20_000 + u64::from(port));
-            contacts.wait_for(identity(port, 2), b"x", CHALLENGE, now);
+            contacts.hold_for_echo(identity(port, 2), b"x", CHALLENGE, now);
             contacts.confirm(&identity(port, 2), 1, &CHALLENGE, now);
-            assert!(contacts.known() <= 100 && contacts.line.len() <= MOST_WAITING);
+            assert!(contacts.known() <= 100 && contacts.by_age.len() <= MAX_PENDING);
         }
         let last = NOW + Duration::from_secs(1);
         assert_eq!(
             contacts.judge(&identity(20_000, 2), 2, last),
-            Verdict::Fresh,
+            Freshness::Fresh,
             "the newest stay"
         );
     }

@@ -1,21 +1,21 @@
-//! What an operator lets an agent announce: one cluster, some networks, a largest weight, up to a date; and, if it says so, in
-//! one peer set, from other networks than the backends', and so many backends at the most.
+//! A token says what an operator lets an agent announce: one cluster, some networks, a largest weight, until a date;
+//! and optionally only in one peer set, only from certain agent networks, and only so many backends.
 //!
-//! A token names the agent's public key and is signed by the operator ([`mint`]); an announcement carries both token
-//! and the agent's signature, so a stolen agent can speak for its cluster and networks only. The encoding is canonical:
-//! a token has one form, and nothing else is read as one.
+//! A token names the agent's public key and is signed by the operator ([`mint`]). An announcement carries the token and
+//! the agent's signature, so whoever steals an agent's key can speak for its cluster and networks only. The encoding is
+//! canonical: a token has exactly one form.
 //!
 //! ```text
 //! agent 32 · cluster length 1 · cluster · networks 1 · each: family and prefix 1, its whole bytes · weight 2 ·
 //! expires 8 · [claims 1 · label length 1 · label · backends 2 · networks 1 · each] · signature 64; numbers big-endian
 //! ```
 //!
-//! Which of the further claims are there is said by the bits of `claims`: 1 the label, 2 the number of backends, 4 the agents'
-//! networks. A token without any has not even that byte: it is good in every peer set whose proxies know the operator, for any
-//! number of backends, and its agents live in the backends' networks.
+//! The bits of `claims` say which of the optional claims are present: 1 the label, 2 the number of backends, 4 the
+//! agents' networks. A token without any has no such byte: it is valid in every peer set whose proxies know the operator,
+//! for any number of backends, and its agents live in the backends' networks.
 //!
-//! The first byte of a network is the prefix length for IPv4, and 33 more for IPv6. A token of one cluster `api` and
-//! one IPv4 /16 has 114 bytes, the largest has [`MAX_TOKEN`].
+//! The first byte of a network is the prefix length for IPv4, and the prefix length plus 33 for IPv6. A token for a
+//! cluster `api` and one IPv4 /16 takes 114 bytes; the largest takes [`MAX_TOKEN`].
 
 mod sign;
 
@@ -29,90 +29,87 @@ pub(crate) use sign::CredentialError;
 pub use sign::{AgentCredential, Authority, OperatorKey, OperatorPublic, mint};
 pub(crate) use sign::{agent_id, is_proved, mint_with};
 
+use super::ed25519::{PUBLIC_LEN, PublicKey, SIGNATURE_LEN, Signature};
 use super::record::{MAX_NAME, MAX_WEIGHT};
 
-/// Length of a public key, bytes.
-pub(crate) const PUBLIC_LEN: usize = 32;
-/// Length of a signature, bytes.
-pub(crate) const SIGNATURE_LEN: usize = 64;
 /// Most networks of a token.
 pub(crate) const MAX_CIDRS: usize = 8;
 /// Longest token, bytes.
 pub(crate) const MAX_TOKEN: usize =
     PUBLIC_LEN + 1 + MAX_NAME + 1 + MAX_CIDRS * (1 + 16) + 2 + 8 + SIGNATURE_LEN;
-/// Most backends that a token can speak of.
+/// Largest number of backends that a token can allow.
 pub(crate) const MAX_BACKENDS: u16 = 10_000;
 
-/// Bits of the further claims.
+/// Bits of the optional claims.
 const LABEL: u8 = 1;
 const BACKENDS: u8 = 2;
 const AGENTS: u8 = 4;
 
-/// How long a token is good after its end, seconds, since clocks differ.
+/// How long a token stays valid after its end, seconds, since clocks differ.
 pub(crate) const GRACE: u64 = 300;
 
-/// First byte of an IPv6 network of prefix 0.
+/// First byte of an IPv6 network with prefix 0.
 const IPV6: u8 = 33;
 
-/// Why a token, or what is announced under it, is not accepted.
+/// Why a token, or what is announced under it, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum TokenError {
-    /// Too few bytes, or too many.
-    #[error("the token has not the length that it says")]
+    /// It has too few bytes, or too many.
+    #[error("the token does not have the length that it states")]
     Length,
-    /// Of a cluster that cannot be.
+    /// No cluster can have the name.
     #[error("the cluster is not 1 to {MAX_NAME} bytes without control characters")]
     Cluster,
-    /// None, too many, or not as they are written.
+    /// There are no networks, too many, or they are not in canonical form.
     #[error(
-        "the networks are not 1 to {MAX_CIDRS} different ones in order, with no bits behind the prefix and \
+        "the networks are not 1 to {MAX_CIDRS} different ones in order, with no bits after the prefix and \
          no IPv4 in the form of IPv6"
     )]
     Networks,
-    /// Out of range.
+    /// The largest weight is out of range.
     #[error("the largest weight is not 1 to {MAX_WEIGHT}")]
     Weight,
-    /// Of a peer set that cannot be.
+    /// No peer set can have the label.
     #[error("the label is not 0 to {MAX_NAME} bytes without control characters")]
     Label,
-    /// Out of range.
+    /// The number of backends is out of range.
     #[error("the number of backends is not 1 to {MAX_BACKENDS}")]
     Backends,
-    /// More than an announcement has room for.
-    #[error("the claims make a token of more than {MAX_TOKEN} bytes")]
+    /// It is longer than an announcement has room for.
+    #[error("with these claims the token is longer than {MAX_TOKEN} bytes")]
     Long,
-    /// Claims that this version does not know, or none where some are said to be.
-    #[error("the token has claims that are not known")]
+    /// It has claims that this version does not know, or none although it says so.
+    #[error("the token has unknown claims")]
     Claims,
-    /// Not by this operator.
+    /// None of the operators signed it.
     #[error("the token is not signed by the operator")]
     Forged,
-    /// Too old.
+    /// It has expired.
     #[error("the token has expired")]
     Expired,
-    /// One of those in `revoked`.
+    /// Its id is in `revoked`.
     #[error("the token is revoked")]
     Revoked,
-    /// Not by the agent of the token.
+    /// The agent of the token did not sign the announcement.
     #[error("the announcement is not signed by the agent of its token")]
     RecordForged,
-    /// Announces for another cluster.
+    /// The announcement is for another cluster.
     #[error("the token is for another cluster")]
     OtherCluster,
-    /// Announces an address outside of the networks.
-    #[error("the address is in no network of the token")]
+    /// The backend's address is outside of the networks.
+    #[error("the address is in none of the token's networks")]
     OtherNetwork,
-    /// Announces more than the largest weight.
-    #[error("the weight is above the token's largest")]
+    /// The weight is larger than allowed.
+    #[error("the weight is larger than the token allows")]
     TooHeavy,
-    /// Announces in another peer set.
+    /// The token is for another peer set.
     #[error("the token is for a peer set with another label")]
     OtherLabel,
-    /// Lives outside of the agents' networks.
-    #[error("the agent's address is in no network of the token for agents")]
+    /// The agent's address is outside of the agents' networks.
+    #[error("the agent's address is in none of the token's networks for agents")]
     OtherAgentNetwork,
-    /// Announces more backends than it may.
-    #[error("the token announces as many backends as it may already")]
+    /// As many backends as the token allows are announced already.
+    #[error("as many backends as the token allows are announced already")]
     TooManyBackends,
 }
 
@@ -139,7 +136,7 @@ impl TokenError {
         Self::TooManyBackends,
     ];
 
-    /// Word of log and metrics.
+    /// Name in log and metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Length => "token_length",
@@ -164,36 +161,36 @@ impl TokenError {
     }
 }
 
-/// A permission; no secret. Its claims have legal values, and count only once its signature is verified.
+/// A permission; not a secret. Its claims have valid values, and count only once its signature is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    agent: [u8; PUBLIC_LEN],
+    agent: PublicKey,
     cluster: String,
     cidrs: Vec<IpNet>,
     max_weight: u16,
     expires: u64,
     claims: Claims,
-    signature: [u8; SIGNATURE_LEN],
+    signature: Signature,
 }
 
-/// What narrows a token further; by default nothing.
+/// Optional restrictions of a token; by default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// The only peer set in which it is good; absent: every one whose proxies know the operator.
+    /// Label of the only peer set in which it is valid; absent: every one whose proxies know the operator.
     pub label: Option<String>,
     /// How many backends may be announced under it at a time; absent: any number.
     pub max_backends: Option<u16>,
-    /// Where its agents live, in order; empty: where its backends may.
+    /// Where its agents may live, in order; empty: where its backends may.
     pub agent_cidrs: Vec<IpNet>,
 }
 
 impl Token {
     /// The agent's public key.
-    pub fn agent(&self) -> &[u8; PUBLIC_LEN] {
+    pub fn agent(&self) -> &PublicKey {
         &self.agent
     }
 
-    /// For which cluster it speaks.
+    /// The cluster that may be announced under it.
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
@@ -203,17 +200,17 @@ impl Token {
         &self.cidrs
     }
 
-    /// The most that a backend may weigh.
+    /// The largest weight of a backend.
     pub fn max_weight(&self) -> u16 {
         self.max_weight
     }
 
-    /// What narrows it further.
+    /// Its optional restrictions.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// Whether it is good in the peer set with this label.
+    /// Checks that it is valid in the peer set with this label.
     pub fn permits_label(&self, label: &str) -> Result<(), TokenError> {
         let mut wanted = self.claims.label.iter();
         match wanted.all(|wanted| wanted == label) {
@@ -222,7 +219,7 @@ impl Token {
         }
     }
 
-    /// Whether an agent at this address may announce under it.
+    /// Checks that an agent at this address may announce under it.
     pub fn permits_agent(&self, address: IpAddr) -> Result<(), TokenError> {
         let (networks, error) = match &self.claims.agent_cidrs[..] {
             [] => (&self.cidrs[..], TokenError::OtherNetwork),
@@ -233,12 +230,12 @@ impl Token {
         within.then_some(()).ok_or(error)
     }
 
-    /// Its end, Unix seconds.
+    /// When it expires, Unix seconds.
     pub fn expires(&self) -> u64 {
         self.expires
     }
 
-    /// Whether a backend may be announced under it. Signature and date are another question.
+    /// Checks that a backend may be announced under it. Signature and date are checked elsewhere.
     pub fn permits(&self, cluster: &str, address: IpAddr, weight: u16) -> Result<(), TokenError> {
         let address = address.to_canonical();
         if cluster != self.cluster {
@@ -259,7 +256,7 @@ impl Token {
         out.extend_from_slice(&self.signature);
     }
 
-    /// The token that is all of these bytes. No more than 8 networks and 64 bytes of name are allocated.
+    /// Decodes a token, which must take all of these bytes. It allocates at most 8 networks and 64 bytes of name.
     pub fn decode(bytes: &[u8]) -> Result<Self, TokenError> {
         let mut rest = bytes;
         let agent = *take(&mut rest)?;
@@ -298,7 +295,7 @@ impl Token {
         bytes.len()
     }
 
-    /// What the operator signs.
+    /// Appends what the operator signs.
     fn encode_claims(&self, out: &mut Vec<u8>) {
         let short = |length: usize| u8::try_from(length).expect("the claims are checked");
         out.extend_from_slice(&self.agent);
@@ -334,14 +331,14 @@ impl Token {
         }
     }
 
-    /// Whether the claims are such as a token can have.
+    /// Checks that a token can have these claims.
     fn check(&self) -> Result<(), TokenError> {
         let name = &self.cluster;
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(TokenError::Cluster);
         }
         let agents = &self.claims.agent_cidrs;
-        if self.cidrs.is_empty() || !are_written_so(&self.cidrs) || !are_written_so(agents) {
+        if self.cidrs.is_empty() || !are_canonical(&self.cidrs) || !are_canonical(agents) {
             return Err(TokenError::Networks);
         }
         let printable =
@@ -363,17 +360,17 @@ impl Token {
     }
 }
 
-/// Whether networks are few, in order, and as they are written.
-fn are_written_so(cidrs: &[IpNet]) -> bool {
-    let written_so = |cidr: &IpNet| {
+/// Whether networks are few, in order and in canonical form.
+fn are_canonical(cidrs: &[IpNet]) -> bool {
+    let canonical = |cidr: &IpNet| {
         let mapped = matches!(cidr.addr(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
         *cidr == cidr.trunc() && !mapped
     };
     let in_order = cidrs.is_sorted_by(|a, b| a < b);
-    cidrs.len() <= MAX_CIDRS && in_order && cidrs.iter().all(written_so)
+    cidrs.len() <= MAX_CIDRS && in_order && cidrs.iter().all(canonical)
 }
 
-/// The further claims, of which there must be one.
+/// Decodes the optional claims, of which there must be at least one.
 fn decode_claims(rest: &mut &[u8]) -> Result<Claims, TokenError> {
     let [bits] = *take(rest)?;
     if bits == 0 || bits & !(LABEL | BACKENDS | AGENTS) != 0 {
@@ -409,13 +406,13 @@ fn decode_networks(rest: &mut &[u8]) -> Result<Vec<IpNet>, TokenError> {
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], TokenError> {
-    let (taken, behind) = rest.split_first_chunk().ok_or(TokenError::Length)?;
-    *rest = behind;
+    let (taken, remaining) = rest.split_first_chunk().ok_or(TokenError::Length)?;
+    *rest = remaining;
     Ok(taken)
 }
 
-/// Bytes of an address that a prefix of this length touches.
-fn touched(prefix: u8) -> usize {
+/// Number of bytes of an address that a prefix of this length covers, wholly or in part.
+fn prefix_bytes(prefix: u8) -> usize {
     usize::from(prefix.div_ceil(8))
 }
 
@@ -424,11 +421,11 @@ fn encode_network(cidr: IpNet, out: &mut Vec<u8>) {
     match cidr.addr() {
         IpAddr::V4(v4) => {
             out.push(prefix);
-            out.extend_from_slice(&v4.octets()[..touched(prefix)]);
+            out.extend_from_slice(&v4.octets()[..prefix_bytes(prefix)]);
         }
         IpAddr::V6(v6) => {
             out.push(IPV6 + prefix);
-            out.extend_from_slice(&v6.octets()[..touched(prefix)]);
+            out.extend_from_slice(&v6.octets()[..prefix_bytes(prefix)]);
         }
     }
 }
@@ -437,7 +434,7 @@ fn decode_network(rest: &mut &[u8]) -> Result<IpNet, TokenError> {
     let [first] = *take(rest)?;
     let prefix = first.checked_sub(IPV6).unwrap_or(first);
     let kept = rest
-        .split_off(..touched(prefix))
+        .split_off(..prefix_bytes(prefix))
         .ok_or(TokenError::Length)?;
     let address = if first < IPV6 {
         IpAddr::V4(Ipv4Addr::from(padded(kept)?))

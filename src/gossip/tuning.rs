@@ -1,8 +1,9 @@
-//! What depends on the number of members, and on whether this one keeps up.
+//! Figures that depend on the number of members, and on whether this member keeps up.
 //!
-//! The figures are those of a LAN: a probe each second, half a second for a direct answer, suspicion of 3.2 s times the
-//! logarithm of the size. Under 75 members suspicion lasts 6 s, so that a member that was frozen for 5 s is in time to
-//! contradict. News is told on as often as memberlist does: four times for each digit of the size. A member whose own timers are late judges more slowly, up to eight times (after Lifeguard).
+//! They suit a LAN: one probe a second, half a second for a direct answer, suspicion for 3.2 s times the logarithm of the
+//! size. With fewer than 75 members suspicion lasts 6 s, so that a member that was frozen for 5 s can still refute.
+//! News is gossiped as often as memberlist does it: four times for each digit of the size. A member whose own timers are
+//! late waits up to eight times longer before it judges others (Lifeguard's local health).
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -11,33 +12,36 @@ use foca::{Config, PeriodicParams};
 
 use super::Time;
 
-/// Largest datagram, bytes: what IPv6's least MTU of 1,280 leaves behind the headers of IP and UDP (RFC 8200, section
-/// 5), so that none is ever fragmented.
+/// Largest datagram, bytes: IPv6's smallest MTU of 1,280 minus the headers of IP and UDP (RFC 8200, section 5), so that
+/// none is ever fragmented.
 pub const MAX_DATAGRAM: usize = 1232;
-/// How often news is told on.
-pub(crate) const SPREAD_EVERY: Duration = Duration::from_millis(200);
-/// How often the whole state is compared with another member's.
-pub(crate) const RECONCILE_EVERY: Duration = Duration::from_secs(30);
-/// How many members news is told to at a time.
+/// Time between two rounds of gossip.
+pub(crate) const GOSSIP_EVERY: Duration = Duration::from_millis(200);
+/// Time between two push-pulls.
+pub(crate) const PUSH_PULL_EVERY: Duration = Duration::from_secs(30);
+/// How long an announcement may still be on its way after a later one of the same member has arrived.
+pub(crate) const REORDERING: Duration = Duration::from_secs(1);
+/// How many members news is sent to in one round.
 pub(crate) const FANOUT: usize = 3;
-/// How long a member that is down counts as one that is missed, and one that has left in order is remembered.
+/// How long a member that is down counts as missing, and one that has left is remembered.
 pub(crate) const MISS_DOWN: Duration = Duration::from_secs(3600);
 /// How long a member that is down is remembered.
 pub(crate) const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
-/// Timers that are later than this say that this member does not keep up.
+/// A timer that is later than this shows that this member does not keep up.
 const LATE: Duration = Duration::from_millis(200);
-/// For how long after the last late timer.
+/// Without a late timer for this long, the multiplier is halved.
 const LATE_FOR: Duration = Duration::from_secs(10);
-const MOST_PATIENCE: u32 = 8;
+/// Largest health multiplier.
+const MAX_MULTIPLIER: u32 = 8;
 
-/// How often a piece of news is told on among `members`.
+/// How many times a piece of news is sent among `members`.
 pub(crate) fn transmissions(members: usize) -> NonZeroU8 {
     let digits = ((members + 1) as f64).log10().ceil();
     NonZeroU8::new((4.0 * digits) as u8).unwrap_or(NonZeroU8::MIN)
 }
 
-/// foca's configuration for a set of `members`, this one included.
-pub(crate) fn config(members: usize, patience: u32, packet: usize) -> Config {
+/// foca's configuration for a set of `members`, this one included; `multiplier` is that of [`Awareness`].
+pub(crate) fn foca_config(members: usize, multiplier: u32, packet: usize) -> Config {
     let log = (members.max(1) as f64).log10();
     let few = members <= 100;
     Config {
@@ -45,16 +49,16 @@ pub(crate) fn config(members: usize, patience: u32, packet: usize) -> Config {
         probe_rtt: Duration::from_millis(500),
         num_indirect_probes: NonZeroUsize::new(FANOUT).unwrap_or(NonZeroUsize::MIN),
         max_transmissions: transmissions(members),
-        suspect_to_down_after: Duration::from_secs_f64((3.2 * log).max(6.0)) * patience,
-        // Then the node itself looks which of them it goes on to remember.
+        suspect_to_down_after: Duration::from_secs_f64((3.2 * log).max(6.0)) * multiplier,
+        // The node itself decides which of them to remember for longer.
         remove_down_after: Some(MISS_DOWN),
         max_packet_size: NonZeroUsize::new(packet).unwrap_or(NonZeroUsize::MIN),
         notify_down_members: true,
-        // The state is compared as a whole instead.
+        // Push-pulls do that.
         periodic_announce: None,
         periodic_announce_to_down_members: every(if few { 15 } else { 30 }, 2),
         periodic_gossip: Some(PeriodicParams {
-            frequency: SPREAD_EVERY,
+            frequency: GOSSIP_EVERY,
             num_members: NonZeroUsize::new(FANOUT).unwrap_or(NonZeroUsize::MIN),
         }),
     }
@@ -67,40 +71,40 @@ fn every(seconds: u64, members: usize) -> Option<PeriodicParams> {
     })
 }
 
-/// Whether this member keeps up with its own timers.
+/// Whether this member keeps up with its own timers: Lifeguard's local health, memberlist's awareness.
 #[derive(Debug)]
-pub(crate) struct Punctuality {
-    patience: u32,
+pub(crate) struct Awareness {
+    multiplier: u32,
     last_late: Time,
 }
 
-impl Default for Punctuality {
+impl Default for Awareness {
     fn default() -> Self {
         Self {
-            patience: 1,
+            multiplier: 1,
             last_late: Duration::ZERO,
         }
     }
 }
 
-impl Punctuality {
-    /// By how much suspicions last longer: 1 to 8.
-    pub(crate) fn patience(&self) -> u32 {
-        self.patience
+impl Awareness {
+    /// How many times longer suspicions last: 1 to 8.
+    pub(crate) fn multiplier(&self) -> u32 {
+        self.multiplier
     }
 
-    /// A timer ran `late`.
-    pub(crate) fn note(&mut self, late: Duration, now: Time) {
+    /// Notes how late a timer ran.
+    pub(crate) fn note_lateness(&mut self, late: Duration, now: Time) {
         if late > LATE {
-            self.patience = (self.patience * 2).min(MOST_PATIENCE);
+            self.multiplier = (self.multiplier * 2).min(MAX_MULTIPLIER);
             self.last_late = now;
         }
     }
 
-    /// Looks whether it keeps up again.
-    pub(crate) fn look(&mut self, now: Time) {
-        if self.patience > 1 && now.saturating_sub(self.last_late) >= LATE_FOR {
-            self.patience /= 2;
+    /// Halves the multiplier if this member keeps up again.
+    pub(crate) fn recover(&mut self, now: Time) {
+        if self.multiplier > 1 && now.saturating_sub(self.last_late) >= LATE_FOR {
+            self.multiplier /= 2;
             self.last_late = now;
         }
     }
@@ -120,7 +124,7 @@ mod tests {
             (1_000, 16, 9.6),
             (10_000, 20, 12.8),
         ] {
-            let config = config(members, 1, 1000);
+            let config = foca_config(members, 1, 1000);
             assert_eq!(config.max_transmissions.get(), times, "{members}");
             assert_eq!(
                 config.suspect_to_down_after.as_secs_f64(),
@@ -131,22 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn who_is_late_judges_slowly_for_a_while() {
-        let mut punctuality = Punctuality::default();
+    fn a_member_that_is_late_judges_slowly_for_a_while() {
+        let mut awareness = Awareness::default();
         let at = Duration::from_secs;
-        punctuality.note(Duration::from_millis(100), at(1));
-        assert_eq!(punctuality.patience(), 1);
+        awareness.note_lateness(Duration::from_millis(100), at(1));
+        assert_eq!(awareness.multiplier(), 1);
         for _ in 0..9 {
-            punctuality.note(Duration::from_secs(1), at(1));
+            awareness.note_lateness(Duration::from_secs(1), at(1));
         }
-        assert_eq!(punctuality.patience(), 8);
-        punctuality.look(at(10));
-        assert_eq!(punctuality.patience(), 8);
-        punctuality.look(at(11));
-        assert_eq!(punctuality.patience(), 4);
-        punctuality.look(at(21));
-        punctuality.look(at(31));
-        punctuality.look(at(41));
-        assert_eq!(punctuality.patience(), 1);
+        assert_eq!(awareness.multiplier(), 8);
+        awareness.recover(at(10));
+        assert_eq!(awareness.multiplier(), 8);
+        awareness.recover(at(11));
+        assert_eq!(awareness.multiplier(), 4);
+        awareness.recover(at(21));
+        awareness.recover(at(31));
+        awareness.recover(at(41));
+        assert_eq!(awareness.multiplier(), 1);
     }
 }

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbproxy::internals::gossip::codec::{self, CHALLENGE_LEN, Kind, PREFIX_LEN, Prefix};
+use lbproxy::internals::gossip::codec::{
+    self, CHALLENGE_LEN, DatagramKind, DatagramPrefix, PREFIX_LEN,
+};
 use lbproxy::internals::gossip::{
-    Announcement, DATAGRAM, Exchange, Identity, Keyring, Limits, MAX_DATAGRAM, Node, Progress,
-    Record, Role, ServiceState, Settings, Token,
+    Announcement, DATAGRAM, Identity, Keyring, Limits, MAX_DATAGRAM, Node, NodeSettings, PushPull,
+    PushPullProgress, Record, Role, ServiceState, Token,
 };
 
 const LIMITS: Limits = Limits {
@@ -21,7 +23,7 @@ const FRAME: u8 = 3;
 
 /// The codecs: what is read of any bytes is written as the same bytes.
 pub fn gossip_codec(bytes: &[u8]) {
-    let _ = Prefix::read(bytes);
+    let _ = DatagramPrefix::read(bytes);
     let _ = codec::members_of(bytes);
     let mut rest = bytes;
     if let Ok(member) = codec::take_member(&mut rest) {
@@ -65,7 +67,7 @@ struct Play {
 
 /// An exchange that the bytes have asked for.
 struct Stream {
-    exchange: Exchange,
+    push_pull: PushPull,
     client: [u8; 32],
     server: Option<[u8; 32]>,
     sent: u32,
@@ -74,7 +76,7 @@ struct Stream {
 impl Play {
     fn new() -> Self {
         let keyring = Arc::new(Keyring::new(&[], "", true));
-        let settings = Settings {
+        let settings = NodeSettings {
             identity: Identity::new(address(0), 1_000, Role::Proxy),
             keyring: Arc::clone(&keyring),
             label: String::new(),
@@ -104,11 +106,11 @@ impl Play {
                 let (kind, whom, epoch) = (byte(rest), byte(rest), byte(rest));
                 let sender = member(whom, epoch);
                 let kind = [
-                    Kind::Swim,
-                    Kind::Records,
-                    Kind::Newer,
-                    Kind::Challenge,
-                    Kind::Echo,
+                    DatagramKind::Swim,
+                    DatagramKind::Records,
+                    DatagramKind::Newer,
+                    DatagramKind::Challenge,
+                    DatagramKind::Echo,
                 ][usize::from(kind % 5)];
                 let body = chunk(rest);
                 self.say(kind, sender, body);
@@ -126,7 +128,7 @@ impl Play {
             _ => match byte(rest) % 4 {
                 0 => self.node.leave(self.now),
                 1 => self.node.set_seeds(vec![address(1), address(2)], self.now),
-                2 => self.node.exchange_ended(true, self.now),
+                2 => self.node.push_pull_ended(true, self.now),
                 _ => {
                     let record = Record {
                         name: "n".to_owned(),
@@ -143,10 +145,10 @@ impl Play {
         }
     }
 
-    fn say(&mut self, kind: Kind, sender: Identity, body: &[u8]) {
+    fn say(&mut self, kind: DatagramKind, sender: Identity, body: &[u8]) {
         self.sequence += 1;
         let mut bytes = Vec::new();
-        Prefix::write_start(kind, self.sequence, &mut bytes);
+        DatagramPrefix::write_start(kind, self.sequence, &mut bytes);
         bytes.extend_from_slice(sender.as_bytes());
         bytes.extend_from_slice(body);
         let mut packet = Vec::new();
@@ -169,16 +171,16 @@ impl Play {
                     .open(DATAGRAM, &[], &mut packet.bytes)
                     .unwrap()
                     .to_vec();
-                let prefix = Prefix::read(&body).unwrap();
-                if prefix.kind == Kind::Challenge {
+                let prefix = DatagramPrefix::read(&body).unwrap();
+                if prefix.kind == DatagramKind::Challenge {
                     let mut rest = &body[PREFIX_LEN..];
                     let whom = codec::take_identity(&mut rest).unwrap();
                     assert_eq!(rest.len(), CHALLENGE_LEN);
-                    self.say(Kind::Echo, whom, rest);
+                    self.say(DatagramKind::Echo, whom, rest);
                 }
             }
         }
-        self.node.take_exchanges();
+        self.node.take_push_pulls();
         let view = self.node.view(self.now);
         // One place may be its own earlier run.
         assert!(
@@ -187,24 +189,24 @@ impl Play {
             view.members.len()
         );
         assert!(self.node.records().len() <= LIMITS.records);
-        assert!(self.node.rumours() <= LIMITS.records);
+        assert!(self.node.pending_broadcasts() <= LIMITS.records);
     }
 
     fn open_stream(&mut self, seed: u8) {
         let client = [seed; 32];
-        let mut exchange = Exchange::server();
+        let mut push_pull = PushPull::server();
         let mut body = client.to_vec();
         body.extend_from_slice(member(seed, seed).as_bytes());
         let mut frame = Vec::new();
         self.keyring.seal(HELLO, &[], [0; 12], &body, &mut frame);
         let mut out = Vec::new();
-        let taken = exchange.take(&mut self.node, &mut frame, &mut out, self.now);
+        let taken = push_pull.take(&mut self.node, &mut frame, &mut out, self.now);
         let server = taken.is_ok().then(|| {
             let welcome = self.keyring.open(HELLO, &client, &mut out[0]).unwrap();
             std::array::from_fn(|i| welcome[i])
         });
         self.stream = Some(Stream {
-            exchange,
+            push_pull,
             client,
             server,
             sent: 0,
@@ -226,9 +228,9 @@ impl Play {
             .seal(FRAME, &context, [0; 12], body, &mut frame);
         let mut out = Vec::new();
         let taken = stream
-            .exchange
+            .push_pull
             .take(&mut self.node, &mut frame, &mut out, self.now);
-        if taken != Ok(Progress::Going) {
+        if taken != Ok(PushPullProgress::Ongoing) {
             self.stream = None;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::admin::members::{by_state, first_expiry, is_sealed};
-use crate::gossip::node::Dropped;
+use crate::gossip::counters::Dropped;
 use crate::gossip::view::Report;
 use crate::telemetry::exposition::{Families, Series};
 use crate::telemetry::metrics::PeerSetMetrics;
@@ -68,8 +68,8 @@ fn write_at(
     f.counter("lbproxy_gossip_dropped", help, dropped)?;
     let help = "Comparisons of the whole state with another member.";
     let exchanges = shown(report, |s, r| {
-        s.put(&[("result", "ok")], r.counters.exchanges)?;
-        s.put(&[("result", "failed")], r.counters.exchanges_failed)
+        s.put(&[("result", "ok")], r.counters.push_pulls)?;
+        s.put(&[("result", "failed")], r.counters.push_pulls_failed)
     });
     f.counter("lbproxy_gossip_exchanges", help, exchanges)?;
 
@@ -129,7 +129,7 @@ fn write_at(
         (
             "lbproxy_gossip_patience",
             "How many times longer than usual suspicions last, since timers were late: 1 to 8.",
-            |r| u64::from(r.patience),
+            |r| u64::from(r.health_multiplier),
         ),
         (
             "lbproxy_gossip_joined",

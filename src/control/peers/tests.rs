@@ -6,8 +6,8 @@ use super::*;
 use crate::config::compile::{World, compile};
 use crate::config::load::load_bytes;
 use crate::gossip::identity::Role;
-use crate::gossip::record::{Record, ServiceState};
-use crate::gossip::view::{Announced, Liveness, Member};
+use crate::gossip::record::{Announced, Record, ServiceState};
+use crate::gossip::view::{Liveness, Member};
 use crate::snapshot::{Departing, Snapshot};
 
 const FILE: &str = r#"
@@ -211,7 +211,10 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
         "the file wins, and its own listener is no backend"
     );
     let refused = bench.peers.process.peer_set.refused();
-    assert_eq!(refused[Refusal::OwnListener.index()], ("own_listener", 1));
+    assert_eq!(
+        refused[CandidateRefusal::OwnListener.index()],
+        ("own_listener", 1)
+    );
     assert!(!bench.take(all).await, "the same again");
 
     // What passed its check keeps its health when the file changes.
@@ -470,7 +473,7 @@ async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
         bench.take(ready(&own)).await;
         let refused = bench.peers.process.peer_set.refused();
         assert_eq!(
-            refused[Refusal::OwnListener.index()],
+            refused[CandidateRefusal::OwnListener.index()],
             ("own_listener", 4),
             "{admin}"
         );

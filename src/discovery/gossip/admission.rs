@@ -1,4 +1,4 @@
-//! Pure: what the file asks of candidates.
+//! Pure: which announced backends the file allows.
 
 use std::net::SocketAddr;
 
@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use crate::gossip::identity::is_possible;
 
-/// A cluster that discovers.
+/// A cluster that discovers its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct Subscription<'a> {
     /// The cluster.
     pub cluster: &'a str,
     /// The name under which agents announce its backends.
@@ -17,34 +17,34 @@ pub(crate) struct Wish<'a> {
     pub checked: bool,
 }
 
-/// What the file says.
-pub(crate) struct Rules<'a> {
+/// What the file says about candidates.
+pub(crate) struct CandidatePolicy<'a> {
     /// At most one for each cluster.
-    pub wishes: &'a [Wish<'a>],
-    /// Where backends may live; loopback too only if it is in one of them.
+    pub subscriptions: &'a [Subscription<'a>],
+    /// Where backends may live. A loopback address is allowed only if it is in one of these networks.
     pub allow_cidrs: &'a [IpNet],
-    /// Whether this proxy itself listens there: traffic would go round for ever.
+    /// Whether this proxy itself listens at an address, so that traffic would go round in circles.
     pub is_own: &'a dyn Fn(SocketAddr) -> bool,
 }
 
-/// Why a record makes no candidate.
+/// Why a record does not make a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Refusal {
-    /// Nothing can be reached there: unspecified, broadcast, port 0.
+pub(crate) enum CandidateRefusal {
+    /// Nothing can be reached there: an unspecified or broadcast address, or port 0.
     Impossible,
-    /// A multicast address.
+    /// It is a multicast address.
     Multicast,
-    /// A loopback address that is not listed.
+    /// It is a loopback address that is not listed.
     Loopback,
-    /// In none of `allow_cidrs`.
+    /// It is in none of `allow_cidrs`.
     OutOfRange,
-    /// One of the proxy's own listeners.
+    /// It is one of the proxy's own listeners.
     OwnListener,
-    /// The cluster has [`super::MAX_CANDIDATES`].
+    /// The cluster has [`super::MAX_CANDIDATES`] already.
     ClusterFull,
 }
 
-impl Refusal {
+impl CandidateRefusal {
     /// All of them, by [`Self::index`].
     pub(crate) const ALL: [Self; 6] = [
         Self::Impossible,
@@ -55,7 +55,7 @@ impl Refusal {
         Self::ClusterFull,
     ];
 
-    /// Word of status, log and metrics.
+    /// Name in status, log and metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Impossible => "impossible",
@@ -67,30 +67,33 @@ impl Refusal {
         }
     }
 
-    /// Its place in [`Self::ALL`].
+    /// Index in [`Self::ALL`].
     pub(crate) fn index(self) -> usize {
         self as usize
     }
 }
 
-/// Whether a backend may live at `address` (unmapped).
-pub(super) fn admit(address: SocketAddr, rules: &Rules<'_>) -> Result<(), Refusal> {
+/// Checks that a backend may live at `address` (IPv4 addresses unmapped).
+pub(super) fn admit(
+    address: SocketAddr,
+    policy: &CandidatePolicy<'_>,
+) -> Result<(), CandidateRefusal> {
     let ip = address.ip();
     if ip.is_multicast() {
-        return Err(Refusal::Multicast);
+        return Err(CandidateRefusal::Multicast);
     }
     if !is_possible(address) {
-        return Err(Refusal::Impossible);
+        return Err(CandidateRefusal::Impossible);
     }
-    if !rules.allow_cidrs.iter().any(|net| net.contains(&ip)) {
+    if !policy.allow_cidrs.iter().any(|net| net.contains(&ip)) {
         return Err(if ip.is_loopback() {
-            Refusal::Loopback
+            CandidateRefusal::Loopback
         } else {
-            Refusal::OutOfRange
+            CandidateRefusal::OutOfRange
         });
     }
-    if (rules.is_own)(address) {
-        return Err(Refusal::OwnListener);
+    if (policy.is_own)(address) {
+        return Err(CandidateRefusal::OwnListener);
     }
     Ok(())
 }
@@ -101,14 +104,14 @@ mod tests {
 
     #[test]
     fn addresses_are_admitted_or_refused() {
-        use Refusal as R;
+        use CandidateRefusal as R;
         let own: SocketAddr = "10.0.0.9:8080".parse().unwrap();
         let allow: Vec<IpNet> = ["10.0.0.0/8", "127.0.1.0/24", "2001:db8::/32", "0.0.0.0/8"]
             .iter()
             .map(|net| net.parse().unwrap())
             .collect();
-        let rules = Rules {
-            wishes: &[],
+        let policy = CandidatePolicy {
+            subscriptions: &[],
             allow_cidrs: &allow,
             is_own: &|address| address == own,
         };
@@ -129,10 +132,10 @@ mod tests {
             ("10.0.0.9:8080", Err(R::OwnListener)),
             ("10.0.0.9:8081", Ok(())),
         ] {
-            assert_eq!(admit(text.parse().unwrap(), &rules), expected, "{text}");
+            assert_eq!(admit(text.parse().unwrap(), &policy), expected, "{text}");
         }
-        for (place, refusal) in R::ALL.into_iter().enumerate() {
-            assert_eq!(refusal.index(), place);
+        for (index, refusal) in R::ALL.into_iter().enumerate() {
+            assert_eq!(refusal.index(), index);
         }
     }
 }

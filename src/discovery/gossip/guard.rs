@@ -1,12 +1,12 @@
-//! Pure: the guard against a mass removal, of one cluster.
+//! Pure: the guard against mass removals in one cluster.
 //!
-//! The rule: within any [`WINDOW`], at most half of the candidates go because they are lost, that is down, missing,
-//! failing or expired by the set's word. If more are lost, it is rather the network or this proxy that is cut off: from
-//! then on nobody goes for that reason, until no candidate is lost any more or [`HOLD`] has passed; then those that are
-//! still due go. It holds for every size: one of one is more than half. Not only those that are due count, but all that
-//! are lost, since a check answers sooner here than there, and a proxy that is cut off finds its peers down one by one.
-//! Meanwhile balancing passes over the ones that fail their check. What agents order themselves (drain, leave) is no
-//! loss.
+//! Within any [`WINDOW`] at most half of the candidates are removed because they are lost: down, missing, failing or
+//! expired, as the set reports it. If more are lost, it is more likely that the network or this proxy is cut off. From
+//! then on none is removed for that reason, until no candidate is lost any more or [`HOLD`] has passed; then those that
+//! are still due are removed. The rule applies to every size: one of one is more than half. All lost candidates count,
+//! not only those that are due, since checks answer at different times, and a proxy that is cut off finds its peers down
+//! one by one. Meanwhile balancing skips those that fail their check. What agents order themselves (drain, leave) does
+//! not count as a loss.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,68 +14,74 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_secs(300);
 
-/// How the candidates of a cluster are.
+/// The state of a cluster's candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Losses {
-    /// All of them.
-    pub(super) members: usize,
-    /// Those that are lost.
+    /// How many there are.
+    pub(super) candidates: usize,
+    /// How many are lost.
     pub(super) lost: usize,
-    /// Those of them for which no check of ours speaks.
+    /// How many of the lost ones do not pass a check of ours.
     pub(super) unvouched: usize,
-    /// Those of them that would go now.
+    /// How many of the lost ones would be removed now.
     pub(super) due: usize,
     /// A hold does not end by time.
     pub(super) endless: bool,
 }
 
-/// What becomes of those that are due to go.
+/// What happens to those that are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// They go.
-    Go,
-    /// They stay, as of now.
+pub(super) enum RemovalDecision {
+    /// They are removed.
+    Remove,
+    /// They stay, from now on.
     HoldBegins,
-    /// They stay.
+    /// They still stay.
     Held,
-    /// Nobody is lost any more.
+    /// None is lost any more.
     HoldEnds,
 }
 
-/// See the module.
+/// The guard of one cluster; see the module.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(super) struct RemovalGuard {
     held_until: Option<Duration>,
-    /// How many went, and when; of the last [`WINDOW`].
-    gone: VecDeque<(Duration, usize)>,
+    /// How many were removed within the last [`WINDOW`], and when.
+    removed: VecDeque<(Duration, usize)>,
 }
 
-impl Guard {
-    /// Whether those that are due may go.
-    pub(super) fn judge(&mut self, now: Duration, losses: Losses) -> Verdict {
-        let Losses { members, due, .. } = losses;
-        while self.gone.front().is_some_and(|&(at, _)| at + WINDOW <= now) {
-            self.gone.pop_front();
+impl RemovalGuard {
+    /// Decides whether those that are due may be removed.
+    pub(super) fn decide(&mut self, now: Duration, losses: Losses) -> RemovalDecision {
+        let Losses {
+            candidates, due, ..
+        } = losses;
+        while self
+            .removed
+            .front()
+            .is_some_and(|&(at, _)| at + WINDOW <= now)
+        {
+            self.removed.pop_front();
         }
         match self.held_until {
             Some(_) if losses.lost == 0 => {
                 self.held_until = None;
-                return Verdict::HoldEnds;
+                return RemovalDecision::HoldEnds;
             }
-            Some(until) if now < until || losses.endless => return Verdict::Held,
+            Some(until) if now < until || losses.endless => return RemovalDecision::Held,
             Some(_) => self.held_until = None,
             None => {
-                let gone: usize = self.gone.iter().map(|(_, count)| count).sum();
-                if due > 0 && 2 * (losses.unvouched + gone) > members + gone {
+                let removed: usize = self.removed.iter().map(|(_, count)| count).sum();
+                if due > 0 && 2 * (losses.unvouched + removed) > candidates + removed {
                     self.held_until = Some(now + HOLD);
-                    return Verdict::HoldBegins;
+                    return RemovalDecision::HoldBegins;
                 }
             }
         }
         if due > 0 {
-            self.gone.push_back((now, due));
+            self.removed.push_back((now, due));
         }
-        Verdict::Go
+        RemovalDecision::Remove
     }
 
     /// When the hold ends at the latest, unless it is endless.
@@ -86,16 +92,16 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Go, Held, HoldBegins, HoldEnds};
+    use super::RemovalDecision::{Held, HoldBegins, HoldEnds, Remove};
     use super::*;
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    const fn losses(members: usize, lost: usize, due: usize) -> Losses {
+    const fn losses(candidates: usize, lost: usize, due: usize) -> Losses {
         Losses {
-            members,
+            candidates,
             lost,
             unvouched: lost,
             due,
@@ -104,42 +110,42 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_at_once_are_held() {
-        for (members, lost, due, expected) in [
-            (10, 5, 5, Go),
+    fn more_than_half_at_once_stay() {
+        for (candidates, lost, due, expected) in [
+            (10, 5, 5, Remove),
             (10, 6, 6, HoldBegins),
-            (4, 2, 2, Go),
+            (4, 2, 2, Remove),
             (4, 3, 3, HoldBegins),
             (1, 1, 1, HoldBegins),
-            (2, 1, 1, Go),
+            (2, 1, 1, Remove),
             (2, 2, 2, HoldBegins),
-            (3, 1, 1, Go),
+            (3, 1, 1, Remove),
             (3, 2, 2, HoldBegins),
             (3, 3, 3, HoldBegins),
-            // The others of them are due a moment later.
+            // The others become due a moment later.
             (2, 2, 1, HoldBegins),
             (3, 2, 1, HoldBegins),
-            (3, 3, 0, Go),
-            (1000, 500, 1, Go),
+            (3, 3, 0, Remove),
+            (1000, 500, 1, Remove),
             (1000, 501, 1, HoldBegins),
         ] {
-            let verdict = Guard::default().judge(s(100), losses(members, lost, due));
-            assert_eq!(verdict, expected, "{due} of {lost} of {members}");
+            let decision = RemovalGuard::default().decide(s(100), losses(candidates, lost, due));
+            assert_eq!(decision, expected, "{due} of {lost} of {candidates}");
         }
         let vouched = Losses {
             unvouched: 1,
             ..losses(3, 3, 1)
         };
-        assert_eq!(Guard::default().judge(s(100), vouched), Go);
+        assert_eq!(RemovalGuard::default().decide(s(100), vouched), Remove);
     }
 
     #[test]
-    fn those_that_went_within_ten_seconds_count() {
-        for (second, expected) in [(109, HoldBegins), (110, Go)] {
-            let mut guard = Guard::default();
-            assert_eq!(guard.judge(s(100), losses(10, 3, 3)), Go);
+    fn removals_within_ten_seconds_count() {
+        for (second, expected) in [(109, HoldBegins), (110, Remove)] {
+            let mut guard = RemovalGuard::default();
+            assert_eq!(guard.decide(s(100), losses(10, 3, 3)), Remove);
             assert_eq!(
-                guard.judge(s(second), losses(7, 3, 3)),
+                guard.decide(s(second), losses(7, 3, 3)),
                 expected,
                 "{second}"
             );
@@ -148,21 +154,21 @@ mod tests {
 
     #[test]
     fn a_hold_ends_with_the_loss_or_after_five_minutes() {
-        let mut guard = Guard::default();
-        assert_eq!(guard.judge(s(100), losses(4, 4, 3)), HoldBegins);
-        assert_eq!(guard.judge(s(399), losses(4, 4, 4)), Held);
-        assert_eq!(guard.judge(s(399), losses(4, 0, 0)), HoldEnds);
-        assert_eq!(guard.judge(s(399), losses(4, 1, 1)), Go);
+        let mut guard = RemovalGuard::default();
+        assert_eq!(guard.decide(s(100), losses(4, 4, 3)), HoldBegins);
+        assert_eq!(guard.decide(s(399), losses(4, 4, 4)), Held);
+        assert_eq!(guard.decide(s(399), losses(4, 0, 0)), HoldEnds);
+        assert_eq!(guard.decide(s(399), losses(4, 1, 1)), Remove);
 
-        let mut guard = Guard::default();
-        assert_eq!(guard.judge(s(100), losses(4, 4, 4)), HoldBegins);
+        let mut guard = RemovalGuard::default();
+        assert_eq!(guard.decide(s(100), losses(4, 4, 4)), HoldBegins);
         assert_eq!(guard.held_until(), Some(s(400)));
         let endless = Losses {
             endless: true,
             ..losses(4, 4, 4)
         };
-        assert_eq!(guard.judge(s(100_000), endless), Held);
-        assert_eq!(guard.judge(s(100_001), losses(4, 4, 4)), Go);
+        assert_eq!(guard.decide(s(100_000), endless), Held);
+        assert_eq!(guard.decide(s(100_001), losses(4, 4, 4)), Remove);
         assert_eq!(guard.held_until(), None);
     }
 }

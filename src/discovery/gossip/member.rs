@@ -1,242 +1,47 @@
-//! A running member of a peer set: its settings, the sockets it needs, and the handle to the thread that drives it.
+//! Starts a member, and holds the handle to the thread that drives it.
 //!
-//! What can fail (sockets, key files) is made before anything is applied ([`Prepared`]), so that a reload happens whole
-//! or not at all. A new label, address or role is another member; keys, seeds and the operator change while it runs.
+//! What can fail (sockets, key files) is done before anything is applied ([`PreparedMember`]), so a reload happens whole
+//! or not at all. A new address, label or role makes another member; keys, seeds and operators change while it runs.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use super::commands::{MemberCommand, MemberUpdate};
 use super::driver;
-use super::secrets::{self, SecretError};
-use crate::gossip::identity::Role;
-use crate::gossip::keyring::Keyring;
-use crate::gossip::node::Counters;
+use super::publisher::MemberPublisher;
+use super::settings::{MemberError, MemberSettings, Secrets};
+use super::sockets::Sockets;
+use crate::gossip::counters::GossipCounters;
 use crate::gossip::record::Record;
-use crate::gossip::token::{AgentCredential, Authority};
-use crate::gossip::view::{PeerSet, Report};
-use crate::model::address::BackendAddress;
+use crate::gossip::view::Report;
 
-/// Bytes of datagrams that the kernel may keep while the thread is busy; it may give less.
-const RECEIVE_BUFFER: usize = 4 << 20;
-/// Streams that wait to be accepted.
-const BACKLOG: i32 = 128;
-
-/// What a member is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MemberSettings {
-    /// UDP and TCP address that is bound.
-    pub address: SocketAddr,
-    /// Where others reach it.
-    pub advertise: SocketAddr,
-    /// Who is asked first.
-    pub seeds: Vec<BackendAddress>,
-    /// Of the set.
-    pub label: String,
-    /// The first seals, all open; none: nothing is sealed.
-    pub key_files: Vec<PathBuf>,
-    /// What is not sealed is taken too.
-    pub accept_plaintext: bool,
-    /// Operators' public keys: records need a token of one of them; none: they need none.
-    pub token_keys: Vec<PathBuf>,
-    /// What the ids of tokens that do not count any more begin with.
-    pub revoked: Vec<String>,
-    /// What an agent signs with.
-    pub token_file: Option<PathBuf>,
-    /// What it does.
-    pub role: Role,
-}
-
-/// Why a member cannot be started or changed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MemberError {
-    /// The address cannot be bound.
-    #[error("the gossip address {address} cannot be bound ({protocol}): {error}")]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// UDP or TCP.
-        protocol: &'static str,
-        /// Why.
-        error: io::Error,
-    },
-    /// A key or a token cannot be had.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The thread cannot be started.
-    #[error("the gossip thread cannot be started: {0}")]
-    Thread(io::Error),
-}
-
-/// The sockets of a member.
+/// Everything that a start or a change needs and that could fail.
 #[derive(Debug)]
-pub(crate) struct Sockets {
-    pub(super) datagrams: UdpSocket,
-    pub(super) streams: TcpListener,
-}
-
-/// What a member seals, signs and judges by.
-#[derive(Debug)]
-pub(crate) struct Secrets {
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) authority: Option<Authority>,
-    pub(super) credential: Option<AgentCredential>,
-}
-
-/// All that a start or a change needs and that could fail.
-#[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedMember {
     settings: MemberSettings,
     secrets: Secrets,
-    /// `None`: those of the running member stay.
+    /// `None`: the running member keeps its sockets.
     sockets: Option<Sockets>,
 }
 
-/// What a member goes on by.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub settings: MemberSettings,
-    pub secrets: Secrets,
-    /// `None`: those that it has.
-    pub sockets: Option<Sockets>,
-    /// What it announces; `None`: what it announced before.
-    pub record: Option<Record>,
-}
-
-/// What the thread is told.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Go on by these; with another name, label or role as another member.
-    Change(Box<Change>),
-    /// Announce this.
-    Announce(Record, oneshot::Sender<Result<(), String>>),
-    /// Say when what is announced has been told.
-    Told(oneshot::Sender<()>),
-    /// Say goodbye, and end.
-    Leave,
-    /// Panic.
-    #[cfg(test)]
-    Fail,
-}
-
-/// What the world sees of a member; kept while members come and go by reloads.
-#[derive(Debug, Clone)]
-pub(crate) struct Windows {
-    /// The set, on each change.
-    pub set: Arc<watch::Sender<Arc<PeerSet>>>,
-    /// Its figures, each second; `None` without a member. Until its thread has begun it has nobody in its set, not even
-    /// itself.
-    pub report: Arc<watch::Sender<Option<Arc<Report>>>>,
-    /// Which member looks out of them: the last that was started.
-    owner: Arc<AtomicU64>,
-}
-
-impl Windows {
-    /// They are a new member's from now on, and show `first`: whoever looks sees at once that there is a member. Who
-    /// owns them changes while the report is locked, so that the member before can neither overwrite nor clear it.
-    fn claim(&self, first: Report) -> u64 {
-        let mut claim = 0;
-        self.report.send_modify(|report| {
-            claim = self.owner.fetch_add(1, Ordering::Relaxed) + 1;
-            *report = Some(Arc::new(first));
-        });
-        claim
-    }
-
-    /// Shows a report, or that there is none, if they still are this member's.
-    pub(super) fn show(&self, claim: u64, next: Option<Report>) {
-        self.report.send_if_modified(|report| {
-            let own = self.are_of(claim);
-            if own {
-                *report = next.map(Arc::new);
-            }
-            own
-        });
-    }
-
-    /// Whether they still are.
-    pub(super) fn are_of(&self, claim: u64) -> bool {
-        self.owner.load(Ordering::Relaxed) == claim
-    }
-}
-
-impl Default for Windows {
-    fn default() -> Self {
-        Self {
-            set: Arc::new(watch::Sender::new(Arc::default())),
-            report: Arc::new(watch::Sender::new(None)),
-            owner: Arc::default(),
-        }
-    }
-}
-
-/// See the module. Dropped, it leaves in order.
-#[derive(Debug)]
-pub(crate) struct RunningMember {
-    settings: MemberSettings,
-    commands: mpsc::UnboundedSender<Command>,
-    ended: Option<oneshot::Receiver<()>>,
-}
-
-impl MemberSettings {
-    /// Reads the secrets.
+impl PreparedMember {
+    /// Reads the secrets, and binds the address unless the running member has `bound` it. Blocks.
     ///
     /// # Errors
-    /// The first file that is of no use.
-    pub(crate) fn secrets(&self) -> Result<Secrets, MemberError> {
-        let keyring = secrets::keyring(&self.key_files, &self.label, self.accept_plaintext)?;
-        let operators = self.token_keys.iter().map(|file| secrets::operator(file));
-        let operators = operators.collect::<Result<Vec<_>, _>>()?;
-        let authority = match operators.is_empty() {
-            true => None,
-            false => Some(Authority::of(operators, self.revoked.clone())),
-        };
-        let credential = self.token_file.as_deref().map(secrets::credential);
-        Ok(Secrets {
-            keyring: Arc::new(keyring),
-            authority,
-            credential: credential.transpose()?,
-        })
-    }
-
-    /// Warns of each file that others than those it is for can read or change.
-    pub(crate) fn warn_of_exposed(&self) {
-        let private = self.key_files.iter().chain(&self.token_file);
-        let files = private.map(|file| (file, false));
-        for (file, public) in files.chain(self.token_keys.iter().map(|file| (file, true))) {
-            if let Some(exposed) = secrets::exposed(file, public) {
-                warn!("{exposed}");
-            }
-        }
-    }
-
-    /// Files whose change asks for a look at them.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let others = self.token_keys.iter().chain(&self.token_file);
-        self.key_files.iter().chain(others)
-    }
-}
-
-impl Prepared {
-    /// Reads the secrets, and binds the address unless it is the one that is `bound` by the running member.
-    ///
-    /// # Errors
-    /// Why it cannot be done; nothing has changed then.
+    /// Why this is impossible; nothing has changed then.
     pub(crate) fn new(
         settings: MemberSettings,
         bound: Option<SocketAddr>,
     ) -> Result<Self, MemberError> {
         let secrets = settings.secrets()?;
-        let sockets = match bound == Some(settings.address) {
+        let address = settings.peer_set.address;
+        let sockets = match bound == Some(address) {
             true => None,
-            false => Some(Sockets::bind(settings.address)?),
+            false => Some(Sockets::bind(address)?),
         };
         Ok(Self {
             settings,
@@ -248,43 +53,29 @@ impl Prepared {
     /// Starts the member.
     ///
     /// # Errors
-    /// If there is no thread for it.
-    pub(crate) fn start(self, windows: Windows) -> Result<RunningMember, MemberError> {
+    /// The thread cannot be started.
+    pub(crate) fn start(self, publisher: MemberPublisher) -> Result<RunningMember, MemberError> {
         let (commands, received) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         let sockets = match self.sockets {
             Some(sockets) => sockets,
-            None => Sockets::bind(self.settings.address)?,
+            None => Sockets::bind(self.settings.peer_set.address)?,
         };
         let settings = self.settings.clone();
-        let starting = Report {
-            set: Arc::default(),
-            at: Duration::ZERO,
-            address: settings.advertise,
-            label: settings.label.clone(),
-            key_ids: self.secrets.keyring.key_ids(),
-            counters: Counters::default(),
-            lag: Duration::ZERO,
-            patience: 1,
-            joined: false,
-            conflict: false,
-            refused: Vec::new(),
+        let claim = publisher.claim(first_report(&settings, &self.secrets));
+        let state = driver::SurvivingState {
+            settings: self.settings,
+            publisher,
+            claim,
+            commands: received,
+            announced: None,
+            restarted: false,
         };
-        let (secrets, seat) = (
-            self.secrets,
-            driver::Seat {
-                settings: self.settings,
-                claim: windows.claim(starting),
-                windows,
-                commands: received,
-                announced: None,
-                failed: false,
-            },
-        );
+        let secrets = self.secrets;
         std::thread::Builder::new()
             .name("gossip".to_owned())
             .spawn(move || {
-                driver::run(seat, secrets, sockets);
+                driver::run(state, secrets, sockets);
                 let _ = end.send(());
             })
             .map_err(MemberError::Thread)?;
@@ -296,21 +87,46 @@ impl Prepared {
     }
 }
 
+/// The report of a member whose thread has not started yet.
+fn first_report(settings: &MemberSettings, secrets: &Secrets) -> Report {
+    Report {
+        set: Arc::default(),
+        at: Duration::ZERO,
+        address: settings.peer_set.advertise,
+        label: settings.peer_set.label.clone(),
+        key_ids: secrets.keyring.key_ids(),
+        counters: GossipCounters::default(),
+        lag: Duration::ZERO,
+        health_multiplier: 1,
+        joined: false,
+        conflict: false,
+        refused: Vec::new(),
+    }
+}
+
+/// The handle of a member. When it is dropped, the member leaves in order.
+#[derive(Debug)]
+pub(crate) struct RunningMember {
+    settings: MemberSettings,
+    commands: mpsc::UnboundedSender<MemberCommand>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
 impl RunningMember {
-    /// What it goes by.
+    /// Its current settings.
     pub(crate) fn settings(&self) -> &MemberSettings {
         &self.settings
     }
 
-    /// What it has bound.
+    /// The address that it has bound.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.settings.address
+        self.settings.peer_set.address
     }
 
-    /// Goes on by what was prepared, and announces `record` if there is another one.
-    pub(crate) fn apply(&mut self, prepared: Prepared, record: Option<Record>) {
+    /// Continues with what was prepared, and announces `record` if there is one.
+    pub(crate) fn apply(&mut self, prepared: PreparedMember, record: Option<Record>) {
         self.settings = prepared.settings.clone();
-        self.tell(Command::Change(Box::new(Change {
+        self.send(MemberCommand::Update(Box::new(MemberUpdate {
             settings: prepared.settings,
             secrets: prepared.secrets,
             sockets: prepared.sockets,
@@ -318,144 +134,79 @@ impl RunningMember {
         })));
     }
 
-    /// Announces a service from now on; in the order of the calls.
+    /// Announces a service from now on, in the order of the calls.
     pub(crate) fn announce(&self, record: Record) -> oneshot::Receiver<Result<(), String>> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Command::Announce(record, answer));
+        self.send(MemberCommand::Announce(record, answer));
         answered
     }
 
-    /// Resolves when what was announced has been told to the proxies that are known, or after a second without.
-    pub(crate) fn told(&self) -> impl Future<Output = ()> + use<> {
+    /// Resolves when the newest announcement was sent to the known proxies, or after a second if there are none.
+    pub(crate) fn announced(&self) -> impl Future<Output = ()> + use<> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Command::Told(answer));
+        self.send(MemberCommand::AwaitSent(answer));
         async {
             let _ = answered.await;
         }
     }
 
-    /// Says goodbye and waits until the others have been told: about a second.
+    /// Leaves the peer set, and waits until the others have been told: about a second.
     pub(crate) async fn leave(mut self) {
-        self.tell(Command::Leave);
+        self.send(MemberCommand::Leave);
         if let Some(ended) = self.ended.take() {
             let _ = ended.await;
         }
     }
 
-    fn tell(&self, command: Command) {
+    fn send(&self, command: MemberCommand) {
         if self.commands.send(command).is_err() {
-            warn!("the gossip thread has ended: the peer set is not followed any more");
+            warn!("gossip: the thread has ended; the peer set is no longer followed");
         }
     }
-}
-
-impl Sockets {
-    /// Binds UDP and TCP at `address`.
-    pub(super) fn bind(address: SocketAddr) -> Result<Self, MemberError> {
-        let failed = |protocol| {
-            move |error| MemberError::Bind {
-                address,
-                protocol,
-                error,
-            }
-        };
-        let datagrams = bind_datagrams(address).map_err(failed("UDP"))?;
-        let streams = bind_streams(address).map_err(failed("TCP"))?;
-        Ok(Self { datagrams, streams })
-    }
-}
-
-fn bind_datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // The kernel gives what its limit allows.
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn bind_streams(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restart need not wait for the connections of the run before.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::gossip::fixture::settings;
+    use crate::gossip::identity::Role;
     use crate::gossip::record::ServiceState;
+    use crate::gossip::view::PeerSet;
 
-    /// Of a proxy at a free port of this address.
-    fn settings(host: &str) -> MemberSettings {
-        let address = UdpSocket::bind((host, 0))
-            .and_then(|socket| socket.local_addr())
-            .unwrap();
-        MemberSettings {
-            address,
-            advertise: address,
-            seeds: Vec::new(),
-            label: "set".to_owned(),
-            key_files: Vec::new(),
-            accept_plaintext: false,
-            token_keys: Vec::new(),
-            revoked: Vec::new(),
-            token_file: None,
-            role: Role::Proxy,
-        }
-    }
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn there_is_a_report_from_the_first_moment_to_the_last() {
-        let windows = Windows::default();
-        let mut reports = windows.report.subscribe();
-        let begin = |settings| {
-            let member = Prepared::new(settings, None).unwrap();
-            let member = member.start(windows.clone()).unwrap();
-            assert!(windows.report.borrow().is_some());
+        let publisher = MemberPublisher::default();
+        let mut reports = publisher.report.subscribe();
+        let start = |ip| {
+            let mut settings = settings(ip, Role::Proxy, &[]);
+            settings.peer_set.label = "set".to_owned();
+            let member = PreparedMember::new(settings, None).unwrap();
+            let member = member.start(publisher.clone()).unwrap();
+            assert!(publisher.report.borrow().is_some());
             member
         };
-        let member = begin(settings("127.88.0.2"));
+        let member = start("127.88.0.2");
         let first = reports.borrow_and_update().clone().unwrap();
         assert_eq!((first.label.as_str(), first.joined), ("set", false));
-        // The first word of its thread has the member itself.
+        // The first report of its thread includes the member itself.
         let own = reports.wait_for(|r| r.as_ref().is_some_and(|r| !r.set.members.is_empty()));
-        tokio::time::timeout(Duration::from_secs(30), own)
-            .await
-            .unwrap()
-            .unwrap();
-        // One that ends clears nothing of another that has begun.
-        let next = begin(settings("127.88.0.3"));
+        tokio::time::timeout(PATIENCE, own).await.unwrap().unwrap();
+        // A member that ends does not clear the report of the next one.
+        let next = start("127.88.0.3");
         member.leave().await;
-        assert!(windows.report.borrow().is_some());
+        assert!(publisher.report.borrow().is_some());
         next.leave().await;
-        assert!(windows.report.borrow().is_none());
+        assert!(publisher.report.borrow().is_none());
     }
 
     #[tokio::test]
-    async fn a_member_that_fails_begins_anew_and_announces_the_same() {
-        let settings = settings("127.88.0.1");
-        let windows = Windows::default();
-        let member = Prepared::new(settings, None)
+    async fn a_member_that_panics_is_restarted_and_announces_the_same() {
+        let publisher = MemberPublisher::default();
+        let member = PreparedMember::new(settings("127.88.0.1", Role::Proxy, &[]), None)
             .unwrap()
-            .start(windows.clone())
+            .start(publisher.clone())
             .unwrap();
         let record = Record {
             name: String::new(),
@@ -467,16 +218,15 @@ mod tests {
             build: String::new(),
         };
         member.announce(record.clone()).await.unwrap().unwrap();
-        let mut sets = windows.set.subscribe();
+        let mut sets = publisher.set.subscribe();
         let own = |set: &Arc<PeerSet>| {
             let own = set.members.first().cloned();
             own.filter(|own| own.records.iter().any(|r| *r.record == record))
         };
-        let wait = Duration::from_secs(30);
-        let found = tokio::time::timeout(wait, sets.wait_for(|set| own(set).is_some())).await;
+        let found = tokio::time::timeout(PATIENCE, sets.wait_for(|set| own(set).is_some())).await;
         let first = own(&found.unwrap().unwrap()).unwrap();
-        member.tell(Command::Fail);
-        let found = tokio::time::timeout(wait, async {
+        member.send(MemberCommand::Fail);
+        let found = tokio::time::timeout(PATIENCE, async {
             let next = |set: &Arc<PeerSet>| own(set).is_some_and(|own| own.epoch > first.epoch);
             sets.wait_for(next).await.map(|set| own(&set))
         });

@@ -1,8 +1,10 @@
 //! The last good set on disk, for a start while no peer answers.
 //!
-//! JSON: `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`; no keys, no
-//! tokens. It is written whole beside the old one and renamed over it, so a reader sees one or the other; mode 0640.
-//! What is not good (`Candidates::to_last_good`) never comes here. It is only a hint: one that is absent, damaged, too large or of another version is a start without it.
+//! It is JSON, without keys or tokens:
+//! `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`.
+//! It is written whole beside the old file and renamed over it, so that a reader sees one or the other; mode 0640. A set
+//! that is not good (`Candidates::to_last_good`) is never written. The file is only a hint: if it is absent, damaged, too
+//! large or of another version, the proxy starts without it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -25,63 +27,63 @@ const VERSION: u32 = 1;
 const MAX_FILE: usize = 16 << 20;
 const MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
-/// Between two writes.
+/// Least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// From a write that failed to the next try, if no other set is to be written.
+/// Time from a failed write to the next try, unless another set is to be written.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct MembersDocument {
     version: u32,
     written: String,
-    /// Whether a token was asked for; absent: written by an earlier version.
+    /// Whether tokens were required; absent if an earlier version wrote the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokens: Option<bool>,
-    members: std::collections::BTreeMap<String, Vec<Entry>>,
+    members: std::collections::BTreeMap<String, Vec<StoredCandidate>>,
 }
 
-/// What every version has.
+/// What every version of the file has.
 #[derive(Deserialize)]
 struct AnyVersion {
     version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct StoredCandidate {
     address: SocketAddr,
     weight: u16,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     zone: String,
 }
 
-/// Why the file is not used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is of version {0}, and this program knows version {VERSION}")]
+    #[error("it has version {0}, but this program reads version {VERSION}")]
     Version(u32),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// The set in the file at `path`, if there is one; empty, with a warning, if it cannot be used. Blocks.
+/// Reads the set in the file at `path`, if there is one. A file that cannot be used is logged and counts as empty. Blocks.
 pub(crate) fn read(path: &Path) -> Option<LastGood> {
     match try_read(path) {
         Ok(members) => {
             let count: usize = members.values().map(Vec::len).sum();
-            info!(path = %path.display(), count, "the last known members were read");
+            info!(path = %path.display(), count, "read the last known members");
             Some(members)
         }
         Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            warn!(path = %path.display(), %error, "the file of the last known members is not used");
+            warn!(path = %path.display(), %error, "ignoring the file of the last known members");
             Some(LastGood::new())
         }
     }
 }
 
-/// Whether the file holds members that were announced to a proxy that asked for no token. Blocks.
+/// Whether the file holds members that were announced while no tokens were required. Blocks.
 pub(crate) fn were_free(path: &Path) -> bool {
     let document = document(path).ok();
     document.is_some_and(|document| {
@@ -103,7 +105,7 @@ fn try_read(path: &Path) -> Result<LastGood, Unusable> {
         .collect())
 }
 
-fn document(path: &Path) -> Result<Document, Unusable> {
+fn document(path: &Path) -> Result<MembersDocument, Unusable> {
     let text = files::read(path, MAX_FILE)?;
     let AnyVersion { version } = serde_json::from_slice(&text)?;
     if version != VERSION {
@@ -112,13 +114,13 @@ fn document(path: &Path) -> Result<Document, Unusable> {
     Ok(serde_json::from_slice(&text)?)
 }
 
-/// What the peer set could have announced.
-fn candidate(entry: Entry) -> Option<Candidate> {
-    let Entry {
+/// The candidate, if the peer set could have announced it.
+fn candidate(stored: StoredCandidate) -> Option<Candidate> {
+    let StoredCandidate {
         address,
         weight,
         zone,
-    } = entry;
+    } = stored;
     let possible =
         weight <= MAX_WEIGHT && zone.len() <= MAX_WORD && !zone.chars().any(char::is_control);
     possible.then(|| Candidate {
@@ -130,20 +132,20 @@ fn candidate(entry: Entry) -> Option<Candidate> {
     })
 }
 
-/// Writes `members` to `path`, whole or not at all; its directory is made if it is not there. Blocks.
+/// Writes `members` to `path`, whole or not at all, and creates its directory if necessary. Blocks.
 fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::Result<()> {
-    let entry = |candidate: &Candidate| Entry {
+    let stored = |candidate: &Candidate| StoredCandidate {
         address: candidate.address,
         weight: candidate.weight,
         zone: candidate.zone.clone(),
     };
-    let document = Document {
+    let document = MembersDocument {
         version: VERSION,
         written: humantime::format_rfc3339_seconds(now).to_string(),
         tokens: Some(tokens),
         members: members
             .iter()
-            .map(|(name, all)| (name.clone(), all.iter().map(entry).collect()))
+            .map(|(name, all)| (name.clone(), all.iter().map(stored).collect()))
             .collect(),
     };
     let text = serde_json::to_vec(&document).map_err(io::Error::other)?;
@@ -160,7 +162,7 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
         .mode(DIRECTORY_MODE)
         .create(directory)?;
     let temporary = directory.join(temporary);
-    // One that a crash left behind; a new file follows no link that somebody has put there.
+    // A crash may have left one behind. A new file does not follow a link that somebody has planted.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -177,16 +179,16 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
         File::open(directory)?.sync_all()
     };
     put().inspect_err(|_| {
-        // What is left over is removed by the next write at the latest.
+        // Whatever remains is removed by the next write at the latest.
         let _ = fs::remove_file(&temporary);
     })
 }
 
-/// A set, where it belongs, and whether tokens are asked for.
+/// The path, the set to store there, and whether tokens are required.
 pub(crate) type Wanted = Option<(PathBuf, LastGood, bool)>;
 
-/// Keeps what `wanted` says on disk, at most one write a second, until its sender is gone. A write that fails, or takes
-/// too long, is said once and tried again.
+/// Writes the newest set of `wanted` to disk, at most once a second, until its sender is gone. A write that fails or takes
+/// too long is logged once and tried again.
 pub(crate) async fn keep(mut wanted: watch::Receiver<Wanted>) {
     let mut failing = false;
     while is_due(&mut wanted, failing).await {
@@ -200,14 +202,14 @@ pub(crate) async fn keep(mut wanted: watch::Receiver<Wanted>) {
         if let Err(error) = &written
             && !failing
         {
-            warn!(path = %path.display(), %error, "the last known members cannot be written: a start without peers will not know them");
+            warn!(path = %path.display(), %error, "cannot write the last known members; a start without peers will not know them");
         }
         failing = written.is_err();
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Waits for another set, or for the next try; false if there will be none.
+/// Waits for another set, or for the next try; false if there will not be any.
 async fn is_due(wanted: &mut watch::Receiver<Wanted>, failing: bool) -> bool {
     match failing {
         true => {
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_and_left() {
+    fn an_unusable_file_is_logged_and_ignored() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("m.json");
         let lines = Capture::begin();
@@ -326,7 +328,7 @@ mod tests {
         for (i, (text, said)) in texts.into_iter().enumerate() {
             fs::write(&path, text).unwrap();
             assert_eq!(read(&path), Some(LastGood::new()), "{i}");
-            assert_eq!(lines.count("is not used"), i + 1);
+            assert_eq!(lines.count("ignoring the file"), i + 1);
             assert!(lines.count(said) > 0, "{i}: {said}");
         }
         File::create(&path)
@@ -340,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_peer_could_have_said_is_left_out() {
+    fn what_no_peer_could_have_announced_is_left_out() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("m.json");
         let text = r#"{"version":1,"written":"x","more":1,"members":{"web":[
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_set_is_kept_at_most_once_a_second() {
+    async fn the_newest_set_is_written_at_most_once_a_second() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("m.json");
         let (sender, receiver) = watch::channel(None);
@@ -389,7 +391,7 @@ mod tests {
         tokio::time::sleep(TRY_AGAIN).await;
         assert!(!path.exists());
         drop(release);
-        // Its directory is made, too.
+        // Its directory is created too.
         while read(&path) != Some(some()) {
             tokio::time::sleep(TRY_AGAIN).await;
         }

@@ -1,28 +1,36 @@
-//! The peer set over sockets ([`member`]: a thread that drives a member), and what it announces as candidates for
-//! clusters: [`candidates`] decides who is one, [`members_file`] keeps the last good set for a start without peers.
+//! The peer set over sockets, and what it announces as candidates for clusters. [`member`] starts a member, whose thread
+//! `driver` runs. [`candidates`] decides which backends are candidates, and [`members_file`] stores the last good set for
+//! a start without peers.
 //!
-//! Gossip proposes, health checks dispose: a word of the set adds a candidate, and drains or removes it when the agent
-//! itself says so; that somebody does not answer is a reason to look ([`Candidate::doubted`]), and only our own check
-//! takes such a one out.
+//! Gossip proposes, health checks decide. An announcement adds a candidate, and drains or removes it if its own agent says
+//! so. That a member does not answer is a reason to check its backend ([`Candidate::doubted`]); only our own check takes
+//! such a backend out.
 
 mod admission;
 pub(crate) mod candidates;
-pub(crate) mod company;
+mod commands;
 mod driver;
-mod event;
+mod events;
+#[cfg(test)]
+mod fixture;
 mod flaps;
 mod guard;
+pub(crate) mod join_reporter;
 pub(crate) mod member;
 pub(crate) mod members_file;
+pub(crate) mod publisher;
 pub(crate) mod secrets;
+pub(crate) mod settings;
+mod shared;
+mod sockets;
 mod streams;
 
 use std::net::SocketAddr;
 
-pub(crate) use admission::{Refusal, Rules, Wish};
-pub(crate) use event::{Event, log};
+pub(crate) use admission::{CandidatePolicy, CandidateRefusal, Subscription};
+pub(crate) use events::{CandidateEvent, log};
 
-/// Candidates of one cluster at the most.
+/// Most candidates of one cluster.
 pub(crate) const MAX_CANDIDATES: usize = 5_000;
 
 /// A backend that the peer set proposes and that was accepted.
@@ -32,21 +40,21 @@ pub(crate) struct Candidate {
     pub address: SocketAddr,
     /// 0 to [`crate::gossip::record::MAX_WEIGHT`].
     pub weight: u16,
-    /// Empty: none.
+    /// Its zone; empty for none.
     pub zone: String,
     /// Gossip address of the member that announces it; `None` while only the last good set knows it.
     pub member: Option<SocketAddr>,
-    /// To be checked at once, and at every turn until it is trusted again.
+    /// It is to be checked at once, and on every turn until it is trusted again.
     pub doubted: bool,
 }
 
-/// What the proxy itself thinks of a candidate.
+/// What the proxy itself knows of a candidate's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opinion {
+pub(crate) enum LocalHealth {
     /// Its check passes.
     Healthy,
     /// Its check fails, or live connections are refused.
     Failing,
-    /// No check, or none that has answered yet.
+    /// It has no check, or none that has answered yet.
     Unknown,
 }

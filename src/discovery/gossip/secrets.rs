@@ -1,7 +1,7 @@
-//! Files with a key or a token in them, read within bounds.
+//! Reads files that hold a key or a token, within bounds.
 //!
-//! A key may be given by mistake where the path of its file belongs, and an error that repeated it would carry it into
-//! a log: no error here shows a path that looks like one, and none shows what a file holds.
+//! A key may be given by mistake in place of the path of its file, and an error that repeated it would put it into a log.
+//! So no error here shows a path that looks like a key, and none shows what a file holds.
 
 use std::fmt;
 use std::fs::metadata;
@@ -13,34 +13,34 @@ use crate::gossip::keyring::{Keyring, SecretKey};
 use crate::gossip::text::holds_secret;
 use crate::gossip::token::{AgentCredential, OperatorPublic};
 
-/// Longest file that is read, bytes: much longer than any key or token.
+/// Largest file that is read, bytes; much larger than any key or token.
 const MAX_FILE: usize = 4096;
 
-/// Why a file with a secret is of no use.
+/// Why a file with a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     /// It cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
-        /// As it may be shown.
+        /// The path, as it may be shown.
         path: String,
         /// Why.
         error: std::io::Error,
     },
-    /// What it holds is something else.
+    /// It holds something else.
     #[error("{path}: {error}")]
     Content {
-        /// As it may be shown.
+        /// The path, as it may be shown.
         path: String,
-        /// Why, without what it holds.
+        /// Why, without showing what it holds.
         error: String,
     },
 }
 
-/// The text of a file.
+/// Reads the text of a file. Blocks.
 ///
 /// # Errors
-/// If it cannot be read, is not a regular file or not text, hangs, or is much too long.
+/// It cannot be read, is not a regular file or not text, hangs, or is much too large.
 pub(crate) fn read(path: &Path) -> Result<String, SecretError> {
     let bytes = files::read(path, MAX_FILE).map_err(|error| SecretError::Read {
         path: shown(path),
@@ -52,10 +52,10 @@ pub(crate) fn read(path: &Path) -> Result<String, SecretError> {
     })
 }
 
-/// The ring of these key files.
+/// Reads the ring of these key files.
 ///
 /// # Errors
-/// The first file that holds no key.
+/// The first file that does not hold a key.
 pub(crate) fn keyring(
     files: &[PathBuf],
     label: &str,
@@ -68,26 +68,26 @@ pub(crate) fn keyring(
     Ok(Keyring::new(&keys, label, accept_plaintext))
 }
 
-/// The key in a file.
+/// Reads the key in a file.
 ///
 /// # Errors
-/// If the file holds none.
+/// The file does not hold a key.
 pub(crate) fn key(file: &Path) -> Result<SecretKey, SecretError> {
     parsed(file, SecretKey::parse)
 }
 
-/// An operator whose tokens count.
+/// Reads an operator's public key.
 ///
 /// # Errors
-/// If the file holds no operator's public key.
+/// The file does not hold one.
 pub(crate) fn operator(file: &Path) -> Result<OperatorPublic, SecretError> {
     parsed(file, OperatorPublic::parse)
 }
 
-/// What an agent signs with.
+/// Reads the token that an agent signs with.
 ///
 /// # Errors
-/// If the file holds no token.
+/// The file does not hold one.
 pub(crate) fn credential(file: &Path) -> Result<AgentCredential, SecretError> {
     parsed(file, AgentCredential::parse)
 }
@@ -102,13 +102,13 @@ fn parsed<T, E: ToString>(
     })
 }
 
-/// A file that others than those it is for can read or change. A word of warning and no more: what mounts secrets, as
-/// Kubernetes does, often gives them mode 0644 where nobody else is.
+/// A file that users other than its intended ones can read or change. This is only worth a warning: systems that mount
+/// secrets, such as Kubernetes, often give them mode 0644 where there are no other users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exposed {
     /// Who can do what.
     pub what: String,
-    /// How to put it right.
+    /// How to fix it.
     pub remedy: String,
 }
 
@@ -118,7 +118,7 @@ impl fmt::Display for Exposed {
     }
 }
 
-/// Whether a file is exposed; `public` is one that anybody may read.
+/// Checks whether a file is exposed; anybody may read a `public` one.
 pub(crate) fn exposed(path: &Path, public: bool) -> Option<Exposed> {
     let looked_at = path.to_owned();
     let found = files::bounded(path, move || metadata(looked_at)).ok()?;
@@ -134,7 +134,7 @@ pub(crate) fn exposed(path: &Path, public: bool) -> Option<Exposed> {
     })
 }
 
-/// What a mode lets others do. A group that reads is one that was made for that.
+/// What a mode lets other users do. A group that may read is assumed to be made for that.
 fn exposes(mode: u32, public: bool) -> Option<&'static str> {
     match (mode & 0o004 != 0 && !public, mode & 0o022 != 0) {
         (false, false) => None,
@@ -146,7 +146,7 @@ fn exposes(mode: u32, public: bool) -> Option<&'static str> {
     }
 }
 
-/// The path as an error may show it.
+/// The path, as an error may show it.
 pub(crate) fn shown(path: &Path) -> String {
     let text = path.display().to_string();
     if holds_secret(&text) {

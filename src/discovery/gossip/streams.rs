@@ -1,9 +1,9 @@
 //! Push-pull over TCP: a frame is its length (4 bytes, big-endian) and its bytes.
 //!
-//! A stream that is asked for is a stranger until its second frame opens, within two seconds: the first may be
-//! somebody's who has recorded it, the second is sealed in the context of a number that was drawn for this stream. A
-//! stranger costs a few kilobytes; there are 128 at the most and 16 of one address, and the oldest gives way to the
-//! newest. Eight that are none exchange at a time. All of an exchange ends within ten seconds.
+//! An incoming stream is unverified until its second frame opens, within two seconds: the first frame may be a recorded
+//! one, but the second is sealed in the context of random bytes drawn for this stream. An unverified stream costs a few
+//! kilobytes; there are at most 128, and 16 from one address, and the newest displaces the oldest. At most eight verified
+//! streams run at a time. A push-pull ends within ten seconds.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,24 +19,26 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::driver::Shared;
-use crate::gossip::exchange::{Exchange, ExchangeError, MAX_FRAME, Progress};
+use super::shared::SharedNode;
+use crate::gossip::push_pull::{MAX_FRAME, PushPull, PushPullError, PushPullProgress};
 
-/// From the first byte to the last.
-const EXCHANGE_WITHIN: Duration = Duration::from_secs(10);
+/// Time for a whole push-pull.
+const PUSH_PULL_WITHIN: Duration = Duration::from_secs(10);
+/// Time to connect.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-const STRANGE_FOR: Duration = Duration::from_secs(2);
-/// Longest first frame, and longest second, bytes.
+/// Time for an incoming stream to be verified.
+const VERIFY_WITHIN: Duration = Duration::from_secs(2);
+/// Longest first frame and longest second frame of an incoming stream, bytes.
 const MAX_HELLO: usize = 256;
 const MAX_SUMMARY: usize = 5 * 1024;
-/// Streams that have not shown yet that they may speak; in all, and of one address.
-const MOST_STRANGERS: usize = 128;
-const MOST_OF_ONE: usize = 16;
-/// Streams that exchange.
-const MOST_EXCHANGES: usize = 8;
-/// Own exchanges that wait or run.
-const MOST_ASKED: usize = 4;
-/// After an accept that failed for want of descriptors.
+/// Most unverified streams: in all, and from one address.
+const MAX_UNVERIFIED: usize = 128;
+const MAX_FROM_ONE: usize = 16;
+/// Most verified incoming streams.
+const MAX_INCOMING: usize = 8;
+/// Most outgoing streams.
+const MAX_OUTGOING: usize = 4;
+/// Pause after an accept that failed for lack of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
@@ -44,184 +46,187 @@ enum StreamError {
     #[error("no connection: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Exchange(#[from] ExchangeError),
+    PushPull(#[from] PushPullError),
     #[error("it took too long")]
     Timeout(#[from] tokio::time::error::Elapsed),
     #[error("a frame is too long")]
     Long,
-    #[error("too many exchanges at once")]
+    #[error("too many push-pulls at once")]
     Busy,
 }
 
-/// The streams of a member; those that run end with it.
-pub(super) struct Streams {
-    shared: Rc<Shared>,
+/// The streams of a member. Dropping it stops accepting; push-pulls that run come to their end.
+pub(super) struct PushPullStreams {
+    shared: Rc<SharedNode>,
     accepting: AbortHandle,
-    asked: Rc<Semaphore>,
+    outgoing: Rc<Semaphore>,
 }
 
-impl Streams {
-    pub(super) fn start(shared: Rc<Shared>, listener: TcpListener) -> Self {
+impl PushPullStreams {
+    pub(super) fn start(shared: Rc<SharedNode>, listener: TcpListener) -> Self {
         let accepting = spawn_local(accept(Rc::clone(&shared), listener)).abort_handle();
         Self {
             shared,
             accepting,
-            asked: Rc::new(Semaphore::new(MOST_ASKED)),
+            outgoing: Rc::new(Semaphore::new(MAX_OUTGOING)),
         }
     }
 
-    /// Begins an exchange with a member and tells the node how it ended.
-    pub(super) fn ask(&self, member: SocketAddr) {
-        let (shared, asked) = (Rc::clone(&self.shared), Rc::clone(&self.asked));
+    /// Starts a push-pull with a member, and tells the node how it ended.
+    pub(super) fn push_pull(&self, member: SocketAddr) {
+        let (shared, outgoing) = (Rc::clone(&self.shared), Rc::clone(&self.outgoing));
         spawn_local(async move {
-            let _watch = Watch(Rc::clone(&shared));
-            let ended = match asked.try_acquire() {
-                Ok(_place) => ask(&shared, member).await,
+            let _watch = PanicWatch(Rc::clone(&shared));
+            let ended = match outgoing.try_acquire() {
+                Ok(_permit) => ask(&shared, member).await,
                 Err(_) => Err(StreamError::Busy),
             };
             if let Err(error) = &ended {
-                debug!(%member, %error, "gossip: no exchange");
+                debug!(%member, %error, "gossip: push-pull failed");
             }
             let now = shared.now();
-            shared.node.borrow_mut().exchange_ended(ended.is_ok(), now);
-            shared.poke.notify_one();
+            shared.node.borrow_mut().push_pull_ended(ended.is_ok(), now);
+            shared.wake.notify_one();
         });
     }
 }
 
-/// Tells the driver of a panic in a task, which would end the task alone and leave the node as it was left.
-struct Watch(Rc<Shared>);
+/// Tells the driver about a panic in a task, which would otherwise end only the task and leave the node half changed.
+struct PanicWatch(Rc<SharedNode>);
 
-impl Drop for Watch {
+impl Drop for PanicWatch {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.failed.set(true);
-            self.0.poke.notify_one();
+            self.0.panicked.set(true);
+            self.0.wake.notify_one();
         }
     }
 }
 
-impl Drop for Streams {
+impl Drop for PushPullStreams {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-async fn ask(shared: &Shared, member: SocketAddr) -> Result<(), StreamError> {
-    timeout(EXCHANGE_WITHIN, async {
+async fn ask(shared: &SharedNode, member: SocketAddr) -> Result<(), StreamError> {
+    timeout(PUSH_PULL_WITHIN, async {
         let mut stream = timeout(CONNECT_WITHIN, TcpStream::connect(member)).await??;
         stream.set_nodelay(true)?;
         let now = shared.now();
-        let (exchange, hello) = Exchange::client(&mut shared.node.borrow_mut(), member, now);
+        let (push_pull, hello) = PushPull::client(&mut shared.node.borrow_mut(), member, now);
         write(&mut stream, &[hello]).await?;
-        go_on(shared, &mut stream, exchange, MAX_FRAME).await
+        finish(shared, &mut stream, push_pull).await
     })
     .await?
 }
 
-/// Takes frames and sends answers until the exchange is over.
-async fn go_on(
-    shared: &Shared,
+/// Takes frames and sends answers until the push-pull is over.
+async fn finish(
+    shared: &SharedNode,
     stream: &mut TcpStream,
-    mut exchange: Exchange,
-    most: usize,
+    mut push_pull: PushPull,
 ) -> Result<(), StreamError> {
     loop {
-        let mut frame = read(stream, most).await?;
+        let mut frame = read(stream, MAX_FRAME).await?;
         let mut out = Vec::new();
         let now = shared.now();
-        let progress = exchange.take(&mut shared.node.borrow_mut(), &mut frame, &mut out, now);
-        shared.poke.notify_one();
+        let progress = push_pull.take(&mut shared.node.borrow_mut(), &mut frame, &mut out, now);
+        shared.wake.notify_one();
         let progress = progress?;
         write(stream, &out).await?;
-        if progress == Progress::Done {
+        if progress == PushPullProgress::Done {
             return Ok(());
         }
     }
 }
 
-async fn accept(shared: Rc<Shared>, listener: TcpListener) {
-    let exchanges = Rc::new(Semaphore::new(MOST_EXCHANGES));
-    let strangers = Rc::new(RefCell::new(Strangers::default()));
+async fn accept(shared: Rc<SharedNode>, listener: TcpListener) {
+    let permits = Rc::new(Semaphore::new(MAX_INCOMING));
+    let unverified = Rc::new(RefCell::new(Unverified::default()));
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                debug!(%error, "gossip: no stream accepted");
+                debug!(%error, "gossip: cannot accept a stream");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        let (shared, exchanges) = (Rc::clone(&shared), Rc::clone(&exchanges));
+        let (shared, permits) = (Rc::clone(&shared), Rc::clone(&permits));
         let ip = from.ip();
-        let Some(place) = strangers.borrow_mut().enter(ip) else {
-            shared.node.borrow_mut().count_failed_exchange();
+        let Some(number) = unverified.borrow_mut().add(ip) else {
+            shared.node.borrow_mut().count_failed_push_pull();
             continue;
         };
-        let known = Rc::clone(&strangers);
+        let list = Rc::clone(&unverified);
         let task = spawn_local(async move {
-            let _watch = Watch(Rc::clone(&shared));
-            let leave = || known.borrow_mut().leave(place);
-            let answered = answer(&shared, stream, &exchanges, leave).await;
-            known.borrow_mut().leave(place);
+            let _watch = PanicWatch(Rc::clone(&shared));
+            let verified = || list.borrow_mut().remove(number);
+            let answered = answer(&shared, stream, &permits, verified).await;
+            list.borrow_mut().remove(number);
             if let Err(error) = answered {
-                shared.node.borrow_mut().count_failed_exchange();
-                debug!(%from, %error, "gossip: an exchange that was asked for ended early");
+                shared.node.borrow_mut().count_failed_push_pull();
+                debug!(%from, %error, "gossip: incoming push-pull ended early");
             }
         });
-        strangers.borrow_mut().give(place, task.abort_handle());
+        let task = task.abort_handle();
+        unverified.borrow_mut().set_task(number, task);
     }
 }
 
-/// Streams that have not shown yet that they may speak, the oldest first.
+/// Unverified streams, the oldest first: number, address, task.
 #[derive(Default)]
-struct Strangers {
-    next: u64,
-    here: VecDeque<(u64, IpAddr, Option<AbortHandle>)>,
+struct Unverified {
+    last: u64,
+    streams: VecDeque<(u64, IpAddr, Option<AbortHandle>)>,
 }
 
-impl Strangers {
-    /// A place for one more from `ip`, unless there are many from there; the oldest of all gives way if need be.
-    fn enter(&mut self, ip: IpAddr) -> Option<u64> {
-        if self.here.iter().filter(|(_, of, _)| *of == ip).count() >= MOST_OF_ONE {
+impl Unverified {
+    /// Adds a stream from `ip`, and returns its number; `None` if there are too many from there. The oldest of all streams
+    /// is ended if there is no room.
+    fn add(&mut self, ip: IpAddr) -> Option<u64> {
+        let from_there = self.streams.iter().filter(|(_, from, _)| *from == ip);
+        if from_there.count() >= MAX_FROM_ONE {
             return None;
         }
-        if self.here.len() >= MOST_STRANGERS
-            && let Some((_, _, Some(oldest))) = self.here.pop_front()
+        if self.streams.len() >= MAX_UNVERIFIED
+            && let Some((_, _, Some(oldest))) = self.streams.pop_front()
         {
             oldest.abort();
         }
-        self.next += 1;
-        self.here.push_back((self.next, ip, None));
-        Some(self.next)
+        self.last += 1;
+        self.streams.push_back((self.last, ip, None));
+        Some(self.last)
     }
 
-    fn give(&mut self, place: u64, task: AbortHandle) {
-        if let Some(entry) = self.here.iter_mut().find(|(of, _, _)| *of == place) {
+    fn set_task(&mut self, number: u64, task: AbortHandle) {
+        let entry = self.streams.iter_mut().find(|(of, _, _)| *of == number);
+        if let Some(entry) = entry {
             entry.2 = Some(task);
         }
     }
 
-    /// It has shown that it may speak, or has gone.
-    fn leave(&mut self, place: u64) {
-        self.here.retain(|(of, _, _)| *of != place);
+    /// The stream is verified, or has ended.
+    fn remove(&mut self, number: u64) {
+        self.streams.retain(|(of, _, _)| *of != number);
     }
 }
 
 async fn answer(
-    shared: &Shared,
+    shared: &SharedNode,
     mut stream: TcpStream,
-    exchanges: &Semaphore,
-    no_stranger: impl FnOnce(),
+    permits: &Semaphore,
+    verified: impl FnOnce(),
 ) -> Result<(), StreamError> {
-    let mut exchange = Exchange::server();
-    let out = timeout(STRANGE_FOR, async {
+    let mut push_pull = PushPull::server();
+    let out = timeout(VERIFY_WITHIN, async {
         stream.set_nodelay(true)?;
         for most in [MAX_HELLO, MAX_SUMMARY] {
             let mut frame = read(&mut stream, most).await?;
             let mut out = Vec::new();
             let now = shared.now();
-            exchange.take(&mut shared.node.borrow_mut(), &mut frame, &mut out, now)?;
+            push_pull.take(&mut shared.node.borrow_mut(), &mut frame, &mut out, now)?;
             if most == MAX_SUMMARY {
                 return Ok::<_, StreamError>(out);
             }
@@ -230,13 +235,13 @@ async fn answer(
         Ok(Vec::new())
     })
     .await??;
-    no_stranger();
-    let Ok(_place) = exchanges.try_acquire() else {
+    verified();
+    let Ok(_permit) = permits.try_acquire() else {
         return Err(StreamError::Busy);
     };
-    timeout(EXCHANGE_WITHIN, async {
+    timeout(PUSH_PULL_WITHIN, async {
         write(&mut stream, &out).await?;
-        go_on(shared, &mut stream, exchange, MAX_FRAME).await
+        finish(shared, &mut stream, push_pull).await
     })
     .await?
 }

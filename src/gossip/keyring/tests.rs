@@ -24,7 +24,7 @@ fn sealed(ring: &Keyring, kind: u8, context: &[u8]) -> Vec<u8> {
 }
 
 /// What becomes of a copy of the packet.
-fn opened(ring: &Keyring, kind: u8, context: &[u8], packet: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn opened(ring: &Keyring, kind: u8, context: &[u8], packet: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut packet = packet.to_vec();
     ring.open(kind, context, &mut packet).map(<[u8]>::to_vec)
 }
@@ -80,10 +80,10 @@ fn every_flipped_bit_and_every_cut_is_refused() {
             let mut damaged = packet.clone();
             damaged[at] ^= 1 << bit;
             let expected = match at {
-                0 => Refusal::Version,
-                1 => Refusal::Kind,
-                2..COMMON_HEAD => Refusal::UnknownKey,
-                _ => Refusal::Forged,
+                0 => OpenError::Version,
+                1 => OpenError::Kind,
+                2..COMMON_HEAD => OpenError::UnknownKey,
+                _ => OpenError::Forged,
             };
             let found = opened(&ring, DATAGRAM, b"context", &damaged);
             assert_eq!(found, Err(expected), "bit {bit} of byte {at}");
@@ -91,16 +91,16 @@ fn every_flipped_bit_and_every_cut_is_refused() {
     }
     for end in 0..packet.len() {
         let expected = if end < OVERHEAD {
-            Refusal::Truncated
+            OpenError::Truncated
         } else {
-            Refusal::Forged
+            OpenError::Forged
         };
         let found = opened(&ring, DATAGRAM, b"context", &packet[..end]);
         assert_eq!(found, Err(expected), "cut at {end}");
     }
     let longer = [&packet[..], b"x"].concat();
     let found = opened(&ring, DATAGRAM, b"context", &longer);
-    assert_eq!(found, Err(Refusal::Forged));
+    assert_eq!(found, Err(OpenError::Forged));
 }
 
 #[test]
@@ -112,57 +112,57 @@ fn what_was_sealed_for_others_is_refused() {
             ring(&[3], "prod"),
             DATAGRAM,
             &b"c"[..],
-            Refusal::UnknownKey,
+            OpenError::UnknownKey,
         ),
         (
             "label",
             ring(&[1], "test"),
             DATAGRAM,
             b"c",
-            Refusal::UnknownKey,
+            OpenError::UnknownKey,
         ),
         (
             "no label",
             ring(&[1], ""),
             DATAGRAM,
             b"c",
-            Refusal::UnknownKey,
+            OpenError::UnknownKey,
         ),
-        ("kind", ring(&[1], "prod"), FRAME, b"c", Refusal::Kind),
+        ("kind", ring(&[1], "prod"), FRAME, b"c", OpenError::Kind),
         (
             "context",
             ring(&[1], "prod"),
             DATAGRAM,
             b"d",
-            Refusal::Forged,
+            OpenError::Forged,
         ),
         (
             "longer context",
             ring(&[1], "prod"),
             DATAGRAM,
             b"c\0",
-            Refusal::Forged,
+            OpenError::Forged,
         ),
         (
             "no context",
             ring(&[1], "prod"),
             DATAGRAM,
             b"",
-            Refusal::Forged,
+            OpenError::Forged,
         ),
         (
             "plain",
             ring(&[], "prod"),
             DATAGRAM,
             b"c",
-            Refusal::Unsealed,
+            OpenError::Unsealed,
         ),
         (
             "plain, label",
             ring(&[], "test"),
             DATAGRAM,
             b"c",
-            Refusal::Unsealed,
+            OpenError::Unsealed,
         ),
     ] {
         let packet = sealed(&theirs, kind, context);
@@ -174,13 +174,13 @@ fn what_was_sealed_for_others_is_refused() {
     rewritten[1] = DATAGRAM;
     assert_eq!(
         opened(&ours, DATAGRAM, b"c", &rewritten),
-        Err(Refusal::Forged)
+        Err(OpenError::Forged)
     );
     let mut rewritten = sealed(&ring(&[1], "test"), DATAGRAM, b"c");
     rewritten[2..6].copy_from_slice(&ours.keys[0].0);
     assert_eq!(
         opened(&ours, DATAGRAM, b"c", &rewritten),
-        Err(Refusal::Forged)
+        Err(OpenError::Forged)
     );
 }
 
@@ -200,7 +200,7 @@ fn a_rotation_loses_nothing() {
     }
     let late = sealed(&steps[0], DATAGRAM, b"");
     let found = opened(&steps[3], DATAGRAM, b"", &late);
-    assert_eq!(found, Err(Refusal::UnknownKey));
+    assert_eq!(found, Err(OpenError::UnknownKey));
     assert_eq!(steps[1].key_ids()[0], steps[0].key_ids()[0]);
     assert_eq!(steps[2].key_ids()[0], steps[3].key_ids()[0]);
 }
@@ -215,19 +215,24 @@ fn without_keys_and_on_the_way_to_them() {
         ("plain to lenient", &plain, &lenient, Ok(BODY)),
         ("lenient to strict", &lenient, &strict, Ok(BODY)),
         ("strict to lenient", &strict, &lenient, Ok(BODY)),
-        ("plain to strict", &plain, &strict, Err(Refusal::Unsealed)),
-        ("strict to plain", &strict, &plain, Err(Refusal::UnknownKey)),
+        ("plain to strict", &plain, &strict, Err(OpenError::Unsealed)),
+        (
+            "strict to plain",
+            &strict,
+            &plain,
+            Err(OpenError::UnknownKey),
+        ),
         (
             "another label",
             &ring(&[], "test"),
             &plain,
-            Err(Refusal::WrongLabel),
+            Err(OpenError::WrongLabel),
         ),
         (
             "another label, lenient",
             &ring(&[], ""),
             &lenient,
-            Err(Refusal::WrongLabel),
+            Err(OpenError::WrongLabel),
         ),
     ] {
         let packet = sealed(from, DATAGRAM, b"");
@@ -241,9 +246,9 @@ fn without_keys_and_on_the_way_to_them() {
     let packet = sealed(&plain, DATAGRAM, b"");
     for end in 0..PLAIN_HEAD {
         let found = opened(&plain, DATAGRAM, b"", &packet[..end]);
-        assert_eq!(found, Err(Refusal::Truncated), "cut at {end}");
+        assert_eq!(found, Err(OpenError::Truncated), "cut at {end}");
     }
-    assert_eq!(opened(&plain, FRAME, b"", &packet), Err(Refusal::Kind));
+    assert_eq!(opened(&plain, FRAME, b"", &packet), Err(OpenError::Kind));
     assert!(plain.key_ids().is_empty());
 }
 
@@ -258,8 +263,8 @@ fn sealing_into_a_buffer_with_room_does_not_move_it() {
 
 #[test]
 fn every_refusal_has_its_own_word() {
-    for (i, refusal) in Refusal::ALL.iter().enumerate() {
-        let first = Refusal::ALL
+    for (i, refusal) in OpenError::ALL.iter().enumerate() {
+        let first = OpenError::ALL
             .iter()
             .position(|r| r.reason() == refusal.reason());
         assert_eq!(first, Some(i), "{refusal}");

@@ -1,4 +1,4 @@
-//! What only the simulator asks of a member: to begin in the middle.
+//! Lets a simulation begin in the middle. Only the simulator calls this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,19 +21,19 @@ impl Node {
     ) {
         self.set_now(now);
         let nobody = Identity::new(([192, 0, 2, 1], 9).into(), 0, Role::Agent);
-        self.take_members(&nobody, false, members.to_vec());
+        self.merge_members(&nobody, false, members.to_vec());
         if contacts {
             for member in members {
                 self.contacts.assume(member.id(), now);
             }
         }
-        if self.keeps_all() {
+        if self.stores_all() {
             for bytes in records {
-                self.take_record(bytes, Duration::ZERO, false);
+                self.accept_record(bytes, Duration::ZERO, false);
             }
         }
-        (self.joined, self.heard) = (true, true);
-        self.churn = 0;
+        (self.joining.joined, self.joining.heard) = (true, true);
+        self.push_pulls.churn = 0;
         self.retune();
     }
 }

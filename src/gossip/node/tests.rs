@@ -3,12 +3,15 @@
 mod bounds;
 mod credential;
 
-use super::super::exchange::{Exchange, ExchangeError};
-use super::super::fixture::{address_of, record};
-use super::super::keyring::{Refusal, SecretKey};
-use super::super::token::OperatorKey;
-use super::*;
 use foca::{Member, State};
+
+use super::*;
+use crate::gossip::codec::{DatagramKind, DatagramPrefix};
+use crate::gossip::counters::Dropped;
+use crate::gossip::fixture::{address_of, record};
+use crate::gossip::keyring::{OpenError, SecretKey};
+use crate::gossip::push_pull::{PushPull, PushPullError};
+use crate::gossip::token::OperatorKey;
 
 const NOW: Time = Duration::from_secs(100);
 
@@ -18,7 +21,7 @@ fn ring(label: &str) -> Arc<Keyring> {
 }
 
 fn run_of(place: usize, epoch: u64, role: Role) -> Node {
-    let settings = Settings {
+    let settings = NodeSettings {
         identity: Identity::new(address_of(place), epoch, role),
         keyring: ring("test"),
         label: "test".to_owned(),
@@ -96,20 +99,20 @@ fn what_is_dropped_is_counted_by_reason() {
     };
     let own = forged(&node.identity());
     let mut echo = Vec::new();
-    super::super::codec::Prefix::write_start(super::super::codec::Kind::Echo, 1, &mut echo);
+    DatagramPrefix::write_start(DatagramKind::Echo, 1, &mut echo);
     echo.extend_from_slice(Identity::new(address_of(1), 5, Role::Agent).as_bytes());
     echo.extend_from_slice(&[0; 16]);
     for (mut packet, why) in [
-        (Vec::new(), Dropped::Seal(Refusal::Truncated)),
+        (Vec::new(), Dropped::Seal(OpenError::Truncated)),
         (vec![1; tuning::MAX_DATAGRAM + 1], Dropped::Oversized),
-        (vec![9; 99], Dropped::Seal(Refusal::Version)),
+        (vec![9; 99], Dropped::Seal(OpenError::Version)),
         (
             sealed("other", DATAGRAM, &[0; 50]),
-            Dropped::Seal(Refusal::UnknownKey),
+            Dropped::Seal(OpenError::UnknownKey),
         ),
         (
             sealed("test", DATAGRAM + 1, &[0; 50]),
-            Dropped::Seal(Refusal::Kind),
+            Dropped::Seal(OpenError::Kind),
         ),
         (sealed("test", DATAGRAM, &[]), Dropped::Malformed),
         (sealed("test", DATAGRAM, &[77; 90]), Dropped::Malformed),
@@ -142,7 +145,7 @@ fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
     let service = record(address_of(1), 3, ServiceState::Ready);
     nodes[1].announce(service, NOW).unwrap();
     for _ in 0..2 {
-        nodes[1].spread();
+        nodes[1].gossip_records();
         carry(&mut nodes);
     }
     let why = RecordRefusal::NoToken;
@@ -156,7 +159,7 @@ fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
     assert_eq!(nodes[0].take_refused(), [refused], "once");
     assert_eq!(nodes[0].refused(), [(address_of(1), why)]);
     nodes[0].set_authority(None, NOW);
-    nodes[1].spread();
+    nodes[1].gossip_records();
     carry(&mut nodes);
     assert_eq!(nodes[0].refused(), [], "it is used now");
 }
@@ -172,7 +175,7 @@ fn only_a_word_about_the_present_run_is_listened_to() {
     ] {
         let mut nodes = [run_of(0, 5, Role::Proxy), run_of(1, 5, Role::Agent)];
         let run = Identity::new(address_of(1), about, Role::Agent);
-        nodes[0].tell_newer(&run, known);
+        nodes[0].send_newer(&run, known);
         let mut packets = nodes[0].take_packets();
         nodes[1].receive(&mut packets[0].bytes, NOW);
         let epoch = nodes[1].identity().epoch();
@@ -187,7 +190,7 @@ fn only_a_word_about_the_present_run_is_listened_to() {
 /// A datagram as anybody can make it who has the key.
 fn forged(sender: &Identity) -> Vec<u8> {
     let mut body = Vec::new();
-    super::super::codec::Prefix::write_start(super::super::codec::Kind::Swim, 1, &mut body);
+    DatagramPrefix::write_start(DatagramKind::Swim, 1, &mut body);
     body.extend_from_slice(sender.as_bytes());
     let mut bytes = Vec::new();
     ring("test").seal(DATAGRAM, &[], [1; 12], &body, &mut bytes);
@@ -202,23 +205,23 @@ fn only_who_is_where_it_says_tells_of_later_runs_and_each_ip_address_once() {
     };
     let mut node = run_of(0, 5, Role::Agent);
     let peers = (1..9).map(|place| Member::new(at(place, 7946), 0, State::Alive));
-    node.take_members(&at(1, 7946), true, peers.collect());
+    node.merge_members(&at(1, 7946), true, peers.collect());
     for turn in 0..20 {
         let later = node.identity().with_epoch(12 + turn);
         node.receive(&mut forged(&later), NOW);
         for place in 2..9 {
             let told = vec![Member::new(later, 0, State::Alive)];
-            node.take_members(&at(place, 7946), false, told);
+            node.merge_members(&at(place, 7946), false, told);
         }
         for port in 1..9 {
-            node.hear_of(&at(1, port), later.epoch());
+            node.note_later_run(&at(1, port), later.epoch());
         }
     }
     assert_eq!(node.identity().epoch(), 5);
     // Who is not believed is called where it says it is, since it may have been right.
     let called = node.take_packets().iter().any(|p| p.to == address_of(8));
     assert!(called);
-    node.hear_of(&at(2, 7946), 12);
+    node.note_later_run(&at(2, 7946), 12);
     assert!(node.identity().epoch() > 12, "a second one");
 }
 
@@ -227,19 +230,19 @@ fn where_all_others_live_at_one_ip_address_one_of_them_is_enough() {
     let mut node = run_of(0, 5, Role::Agent);
     let at = |port: u16| Identity::new(([10, 0, 0, 9], port).into(), 5, Role::Proxy);
     let peers = (1..9).map(|port| Member::new(at(port), 0, State::Alive));
-    node.take_members(&at(1), true, peers.collect());
-    node.hear_of(&at(1), 12);
+    node.merge_members(&at(1), true, peers.collect());
+    node.note_later_run(&at(1), 12);
     assert!(node.identity().epoch() > 12);
 }
 
 /// Lets a node dial `address`, where the server answers.
 fn dial(node: &mut Node, address: SocketAddr, server: &mut Node) {
-    let (mut client, mut hello) = Exchange::client(node, address, NOW);
+    let (mut client, mut hello) = PushPull::client(node, address, NOW);
     let mut out = Vec::new();
-    let taken = Exchange::server().take(server, &mut hello, &mut out, NOW);
+    let taken = PushPull::server().take(server, &mut hello, &mut out, NOW);
     taken.expect("every run is answered");
     let taken = client.take(node, &mut out[0], &mut Vec::new(), NOW);
-    assert_eq!(taken, Err(ExchangeError::Own));
+    assert_eq!(taken, Err(PushPullError::Own));
 }
 
 #[test]
@@ -249,22 +252,22 @@ fn only_a_later_run_that_answers_at_the_own_address_silences_a_member_and_for_a_
     let teller = |place: usize| Identity::new(address_of(place), 5, Role::Proxy);
     // Each time by two: one alone, however often, does not count among many.
     let peers = (1..9).map(|place| Member::new(teller(place), 0, State::Alive));
-    node.take_members(&teller(1), true, peers.collect());
-    node.joined = true;
+    node.merge_members(&teller(1), true, peers.collect());
+    node.joining.joined = true;
     for turn in 0..5 {
         let later = node.identity().epoch() + 7;
         for _ in 0..3 {
-            node.hear_of(&teller(1), later);
+            node.note_later_run(&teller(1), later);
         }
         assert!(node.identity().epoch() < later, "{turn}");
-        node.hear_of(&teller(2), later);
+        node.note_later_run(&teller(2), later);
         assert!(node.identity().epoch() > later, "{turn}");
     }
     let epoch = node.identity().epoch();
     for place in (1..9).cycle().take(100) {
-        node.hear_of(&teller(place), epoch + 1);
+        node.note_later_run(&teller(place), epoch + 1);
     }
-    assert_eq!(node.take_exchanges(), [own], "it looks, and not too often");
+    assert_eq!(node.take_push_pulls(), [own], "it looks, and not too often");
     assert!(!node.in_conflict(), "words alone are no proof");
     dial(&mut node, own, &mut run_of(0, epoch, Role::Agent));
     dial(&mut node, own, &mut run_of(0, epoch - 1, Role::Agent));
@@ -305,7 +308,7 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
         .map(|node| Member::new(node.identity(), 0, State::Alive))
         .collect();
     let peer = nodes[2].identity();
-    nodes[0].take_members(&peer, true, members);
+    nodes[0].merge_members(&peer, true, members);
     carry(&mut nodes);
     let far = Dropped::Malformed;
     for known in [
@@ -315,8 +318,8 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
     ] {
         for _ in 0..20 {
             let run = nodes[0].identity();
-            nodes[1].tell_newer(&run, known);
-            nodes[1].tell_newer(&run, run.epoch() + 1_000);
+            nodes[1].send_newer(&run, known);
+            nodes[1].send_newer(&run, run.epoch() + 1_000);
             carry(&mut nodes);
         }
     }
@@ -324,7 +327,7 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
     // As often as it likes it may say that the run is down: that costs a few runs and nothing else.
     for _ in 0..100 {
         let run = nodes[0].identity();
-        nodes[1].tell_newer(&run, run.epoch());
+        nodes[1].send_newer(&run, run.epoch());
         carry(&mut nodes);
     }
     assert!(nodes[0].identity().epoch() < first + 10_000);
@@ -332,7 +335,7 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
     // A run that cannot be is nobody's.
     let before = nodes[0].counters().dropped(far);
     let run = Identity::new(address_of(7), first * 2, Role::Agent);
-    nodes[0].take_members(&peer, true, vec![Member::new(run, 0, State::Alive)]);
+    nodes[0].merge_members(&peer, true, vec![Member::new(run, 0, State::Alive)]);
     assert_eq!(nodes[0].counters().dropped(far), before + 1);
     assert_eq!(nodes[0].state_of(address_of(7)), None);
 }
@@ -342,7 +345,7 @@ fn a_suspect_is_told_by_the_first_that_it_speaks_to_and_contradicts() {
     let mut nodes = acquainted();
     let suspect = Member::new(nodes[1].identity(), 0, State::Suspect);
     let third = Identity::new(address_of(2), 5, Role::Agent);
-    nodes[0].take_members(&third, true, vec![suspect]);
+    nodes[0].merge_members(&third, true, vec![suspect]);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Suspect)));
     nodes[0].take_packets();
     // It says anything, and does not know.
@@ -362,15 +365,15 @@ fn members_are_bounded_by_datagrams_and_by_exchanges() {
     // The other one has room; a datagram carries some 30 of its news.
     nodes[1].limits.members = 10_000;
     let own = nodes[1].identity();
-    nodes[1].joined = true;
-    nodes[1].take_members(&own, true, invented(10..2_000));
+    nodes[1].joining.joined = true;
+    nodes[1].merge_members(&own, true, invented(10..2_000));
     for _ in 0..5 {
         let _ = nodes[1].swim.gossip(&mut nodes[1].io);
     }
     carry(&mut nodes);
     let known = nodes[0].members().count();
     assert!(known <= 1 + 10, "{known} in one second");
-    nodes[0].take_members(&own, true, invented(10..2_000));
+    nodes[0].merge_members(&own, true, invented(10..2_000));
     assert_eq!(nodes[0].members().count(), 50);
     assert!(nodes[0].counters().dropped(Dropped::Limit) > 1_000);
 }
@@ -380,7 +383,7 @@ fn what_is_announced_already_is_not_told_again() {
     let mut nodes = acquainted();
     let service = record(address_of(1), 3, ServiceState::Ready);
     nodes[1].announce(service.clone(), NOW).unwrap();
-    nodes[1].spread();
+    nodes[1].gossip_records();
     carry(&mut nodes);
     let version = |node: &Node| {
         let mut all = node

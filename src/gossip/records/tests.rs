@@ -20,7 +20,7 @@ fn record(cluster: &str) -> Record {
     }
 }
 
-fn member(last: u8) -> [u8; 18] {
+fn member(last: u8) -> MemberKey {
     pack_address(([10, 1, 0, last], 7946).into())
 }
 
@@ -34,7 +34,7 @@ fn open(
     let bytes = record(cluster)
         .encode(&self::member(member), epoch, version, &[])
         .unwrap();
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: None,
         label: "",
         unix: 0,
@@ -43,7 +43,7 @@ fn open(
         &bytes,
         Duration::ZERO,
         NOW,
-        &rules,
+        &policy,
         |_| Some(9),
         HashSet::new,
     );
@@ -103,7 +103,7 @@ fn there_is_room_for_so_many() {
 #[test]
 fn strangers_have_a_tenth_and_a_minute() {
     let mut records = Records::new(20);
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: None,
         label: "",
         unix: 0,
@@ -112,15 +112,15 @@ fn strangers_have_a_tenth_and_a_minute() {
         let bytes = record(&last.to_string())
             .encode(&member(last), 1, 1, &[])
             .unwrap();
-        records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, HashSet::new)
+        records.accept(&bytes, Duration::ZERO, NOW, &policy, |_| None, HashSet::new)
     };
     for last in 1..=2 {
         assert!(take(&mut records, last).is_ok());
     }
     assert_eq!(take(&mut records, 3), Err(RecordRefusal::Full));
     // The first becomes known, and then goes on in another run.
-    let known = |who: &[u8; 18]| (*who == member(1)).then_some(1);
-    let later = |who: &[u8; 18]| (*who == member(1)).then_some(2);
+    let known = |who: &MemberKey| (*who == member(1)).then_some(1);
+    let later = |who: &MemberKey| (*who == member(1)).then_some(2);
     assert!(!records.sweep(NOW, 0, known), "there is time");
     assert!(take(&mut records, 3).is_ok(), "one place is free");
     assert!(records.sweep(NOW + ORPHAN, 0, known));
@@ -132,11 +132,11 @@ fn strangers_have_a_tenth_and_a_minute() {
         1,
         "the third too; the first stands until its member speaks in the run that is there"
     );
-    let anew = record("b").encode(&member(1), 2, 1, &[]).unwrap();
-    let run = |_: &[u8; 18]| Some(2);
+    let again = record("b").encode(&member(1), 2, 1, &[]).unwrap();
+    let run = |_: &MemberKey| Some(2);
     assert!(
         records
-            .accept(&anew, Duration::ZERO, NOW, &rules, run, HashSet::new)
+            .accept(&again, Duration::ZERO, NOW, &policy, run, HashSet::new)
             .is_ok()
     );
     assert!(!records.sweep(NOW + ORPHAN * 4, 0, later));
@@ -235,14 +235,14 @@ fn with_an_operator_a_token_decides() {
         ),
     ] {
         let authority = Authority::new(operator.public());
-        let rules = Rules {
+        let policy = RecordPolicy {
             authority: Some(&authority),
             label: "set",
             unix,
         };
         let mut records = Records::new(10);
-        let run = |_: &[u8; 18]| Some(1);
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, run, HashSet::new);
+        let run = |_: &MemberKey| Some(1);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &policy, run, HashSet::new);
         assert_eq!(taken.map(|key| key.is_some()), expected, "{what}");
         let revoked = |records: &Records| records.iter().map(|(_, r)| r.announced.revoked).next();
         if expected.is_ok() {
@@ -269,10 +269,10 @@ fn with_an_operator_a_token_decides() {
                 (Some(&others), EXPIRES + 301, forbidden),
                 (None, EXPIRES + 301, Some(None)),
             ] {
-                records.judge_again(&Rules {
+                records.judge_again(&RecordPolicy {
                     authority,
                     unix,
-                    ..rules
+                    ..policy
                 });
                 assert_eq!(revoked(&records), expected);
             }
@@ -310,7 +310,7 @@ fn by(credential: &AgentCredential, epoch: u64, version: u64) -> Vec<u8> {
 #[test]
 fn a_member_announces_by_one_key_until_it_proves_another() {
     let (authority, all) = agents(&[3, 4]);
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: Some(&authority),
         label: "set",
         unix: 0,
@@ -328,7 +328,7 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
                 &bytes,
                 Duration::ZERO,
                 NOW,
-                &rules,
+                &policy,
                 |_| Some(run),
                 HashSet::new,
             );
@@ -359,9 +359,9 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
     }
     assert_eq!(records.len(), 1);
     // Without an operator nobody is bound.
-    records.judge_again(&Rules {
+    records.judge_again(&RecordPolicy {
         authority: None,
-        ..rules
+        ..policy
     });
     assert_eq!(records.bound(&member(1)), None);
 }
@@ -369,7 +369,7 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
 #[test]
 fn versions_and_runs_are_bounded() {
     const UNIX: u64 = 1_790_000_000;
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: None,
         label: "",
         unix: UNIX,
@@ -385,7 +385,7 @@ fn versions_and_runs_are_bounded() {
     ] {
         let bytes = record("a").encode(&member(1), epoch, version, &[]).unwrap();
         let taken =
-            Records::new(9).accept(&bytes, Duration::ZERO, NOW, &rules, |_| None, HashSet::new);
+            Records::new(9).accept(&bytes, Duration::ZERO, NOW, &policy, |_| None, HashSet::new);
         assert_eq!(
             taken.map(|key| key.is_some()),
             expected,
@@ -417,7 +417,7 @@ fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
     };
     let elsewhere = mint(4, elsewhere).unwrap();
     let authority = Authority::new(operator.public());
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: Some(&authority),
         label: "set",
         unix: 0,
@@ -434,7 +434,7 @@ fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
             let live = (1..20).filter(|last| !down.contains(last));
             live.map(member).collect()
         };
-        let taken = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), live);
+        let taken = records.accept(&bytes, Duration::ZERO, NOW, &policy, |_| Some(1), live);
         let stands = records
             .iter()
             .filter(|(_, r)| r.announced.revoked.is_none());
@@ -553,7 +553,7 @@ fn members_are_looked_through_only_where_a_tokens_backends_are_used_up() {
     };
     let agent = mint_with(&operator, &[3; 32], "web", &cidrs, 5, EXPIRES, claims).unwrap();
     let authority = Authority::new(operator.public());
-    let rules = Rules {
+    let policy = RecordPolicy {
         authority: Some(&authority),
         label: "set",
         unix: 0,
@@ -570,7 +570,7 @@ fn members_are_looked_through_only_where_a_tokens_backends_are_used_up() {
             asked = true;
             (1..9).map(member).collect()
         };
-        let _ = records.accept(&bytes, Duration::ZERO, NOW, &rules, |_| Some(1), live);
+        let _ = records.accept(&bytes, Duration::ZERO, NOW, &policy, |_| Some(1), live);
         assert_eq!(asked, looked, "{from}");
     }
 }

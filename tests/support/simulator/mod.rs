@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use foca::{Member, State};
 use lbproxy::internals::gossip::{
-    AgentCredential, Authority, Identity, Keyring, Limits, MAX_DATAGRAM, Node, Record, Role,
-    SecretKey, ServiceState, Settings,
+    AgentCredential, Authority, Identity, Keyring, Limits, MAX_DATAGRAM, Node, NodeSettings,
+    Record, Role, SecretKey, ServiceState,
 };
 use lbproxy::internals::model::TimerQueue;
 use rand::rngs::StdRng;
@@ -183,7 +183,7 @@ impl Simulation {
             .credential
             .as_deref()
             .map(|text| AgentCredential::parse(text).expect("the scenario's credential is one"));
-        let settings = Settings {
+        let settings = NodeSettings {
             identity: Identity::new(address, epoch, role),
             keyring: Arc::clone(&self.keyring),
             label: LABEL.to_owned(),
@@ -391,7 +391,7 @@ impl Simulation {
         let Some(node) = &mut self.slots[id].node else {
             return;
         };
-        let (packets, exchanges) = (node.take_packets(), node.take_exchanges());
+        let (packets, exchanges) = (node.take_packets(), node.take_push_pulls());
         let deadline = node.next_deadline();
         for packet in packets {
             assert!(

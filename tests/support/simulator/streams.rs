@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lbproxy::internals::gossip::{Exchange, Progress};
+use lbproxy::internals::gossip::{PushPull, PushPullProgress};
 
 use super::{Event, NodeId, Simulation};
 
@@ -13,8 +13,8 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Stream {
     client: NodeId,
     server: NodeId,
-    at_client: Exchange,
-    at_server: Exchange,
+    at_client: PushPull,
+    at_server: PushPull,
 }
 
 impl Simulation {
@@ -27,14 +27,14 @@ impl Simulation {
         let Some(node) = &mut self.slots[client].node else {
             return;
         };
-        let (at_client, frame) = Exchange::client(node, address, now);
+        let (at_client, frame) = PushPull::client(node, address, now);
         self.streams.insert(
             stream,
             Stream {
                 client,
                 server: server.unwrap_or(client),
                 at_client,
-                at_server: Exchange::server(),
+                at_server: PushPull::server(),
             },
         );
         // Where nobody listens a host refuses at once, and none gives no answer: the slower of both is taken.
@@ -97,7 +97,7 @@ impl Simulation {
         for mut frame in frames {
             slot.traffic.received += frame.len() as u64 + 4;
             match exchange.take(node, &mut frame, &mut out, now) {
-                Ok(progress) => done |= progress == Progress::Done,
+                Ok(progress) => done |= progress == PushPullProgress::Done,
                 Err(_) => return self.end_stream(id, false),
             }
         }
@@ -116,7 +116,7 @@ impl Simulation {
             return;
         };
         if let Some(node) = &mut self.slots[stream.client].node {
-            node.exchange_ended(succeeded, now);
+            node.push_pull_ended(succeeded, now);
             self.settle(stream.client);
         }
     }

@@ -13,18 +13,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::discovery::gossip::event::Kind;
-use crate::discovery::gossip::{MAX_CANDIDATES, Wish};
+use crate::discovery::gossip::events::EventKind;
+use crate::discovery::gossip::{MAX_CANDIDATES, Subscription};
 use crate::gossip::identity::Role;
-use crate::gossip::record::{Record, ServiceState};
-use crate::gossip::view::{Announced, Liveness, Revocation};
+use crate::gossip::record::{Announced, Record, Revocation, ServiceState};
+use crate::gossip::view::Liveness;
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const DOWN: Kind = Kind::Down { checked: true };
-const DOWN_UNCHECKED: Kind = Kind::Down { checked: false };
+const DOWN: EventKind = EventKind::Down { checked: true };
+const DOWN_UNCHECKED: EventKind = EventKind::Down { checked: false };
 
 fn backend(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 80))
@@ -126,7 +126,7 @@ struct Bench {
     candidates: Candidates,
     checked: bool,
     allow: Vec<IpNet>,
-    opinions: HashMap<SocketAddr, Opinion>,
+    healths: HashMap<SocketAddr, LocalHealth>,
 }
 
 impl Bench {
@@ -135,35 +135,38 @@ impl Bench {
             candidates: Candidates::default(),
             checked,
             allow: vec!["10.0.0.0/8".parse().unwrap()],
-            opinions: HashMap::new(),
+            healths: HashMap::new(),
         }
     }
 
-    fn think(&mut self, host: u8, opinion: Opinion) {
-        self.opinions.insert(backend(host), opinion);
+    fn think(&mut self, host: u8, health: LocalHealth) {
+        self.healths.insert(backend(host), health);
     }
 
-    fn update(&mut self, second: u64, peers: &[Peer]) -> (bool, Vec<(u8, Kind)>) {
+    fn update(&mut self, second: u64, peers: &[Peer]) -> (bool, Vec<(u8, EventKind)>) {
         self.update_with(second, &set(peers))
     }
 
-    fn update_with(&mut self, second: u64, set: &PeerSet) -> (bool, Vec<(u8, Kind)>) {
-        let wishes = [Wish {
+    fn update_with(&mut self, second: u64, set: &PeerSet) -> (bool, Vec<(u8, EventKind)>) {
+        let subscriptions = [Subscription {
             cluster: "web",
             gossip: "web",
             checked: self.checked,
         }];
-        let rules = Rules {
-            wishes: &wishes,
+        let policy = CandidatePolicy {
+            subscriptions: &subscriptions,
             allow_cidrs: &self.allow,
             is_own: &|address| address == backend(200),
         };
-        let opinions = &self.opinions;
-        let opinion = |_: &str, address: SocketAddr| {
-            opinions.get(&address).copied().unwrap_or(Opinion::Unknown)
+        let healths = &self.healths;
+        let health = |_: &str, address: SocketAddr| {
+            healths
+                .get(&address)
+                .copied()
+                .unwrap_or(LocalHealth::Unknown)
         };
-        let update = self.candidates.update(s(second), set, &rules, &opinion);
-        let host = |event: &Event| match event.backend.ip() {
+        let update = self.candidates.update(s(second), set, &policy, &health);
+        let host = |event: &CandidateEvent| match event.backend.ip() {
             std::net::IpAddr::V4(v4) => v4.octets()[3],
             std::net::IpAddr::V6(_) => 0,
         };
@@ -243,7 +246,7 @@ fn what_a_new_record_brings() {
 
 #[test]
 fn what_becomes_of_one_that_is_in() {
-    use Opinion::{Failing, Healthy, Unknown};
+    use LocalHealth::{Failing, Healthy, Unknown};
     use ServiceState as S;
     let left = Peer {
         liveness: Liveness::Left,
@@ -256,7 +259,13 @@ fn what_becomes_of_one_that_is_in() {
     let stays: &[(u8, bool)] = &[(1, false)];
     let doubted: &[(u8, bool)] = &[(1, true)];
     let out: &[(u8, bool)] = &[];
-    type Case<'a> = (Option<Peer>, bool, Opinion, &'a [(u8, bool)], Option<Kind>);
+    type Case<'a> = (
+        Option<Peer>,
+        bool,
+        LocalHealth,
+        &'a [(u8, bool)],
+        Option<EventKind>,
+    );
     let cases: Vec<Case<'_>> = vec![
         (Some(Peer::ready(1)), true, Failing, stays, None),
         (Some(suspect), true, Failing, stays, None),
@@ -265,14 +274,14 @@ fn what_becomes_of_one_that_is_in() {
             true,
             Healthy,
             out,
-            Some(Kind::Draining),
+            Some(EventKind::Draining),
         ),
         (
             Some(Peer::new(1, S::Left)),
             true,
             Healthy,
             out,
-            Some(Kind::Left),
+            Some(EventKind::Left),
         ),
         // That its member has left says no more of a record that does not than that it is down.
         (Some(left), true, Healthy, doubted, Some(DOWN)),
@@ -284,7 +293,7 @@ fn what_becomes_of_one_that_is_in() {
             false,
             Unknown,
             out,
-            Some(Kind::Failing),
+            Some(EventKind::Failing),
         ),
         (
             Some(Peer::new(1, S::Starting)),
@@ -294,7 +303,13 @@ fn what_becomes_of_one_that_is_in() {
             None,
         ),
         (Some(Peer::down(1)), true, Healthy, doubted, Some(DOWN)),
-        (Some(Peer::down(1)), true, Failing, out, Some(Kind::Removed)),
+        (
+            Some(Peer::down(1)),
+            true,
+            Failing,
+            out,
+            Some(EventKind::Removed),
+        ),
         (
             Some(Peer::down(1)),
             false,
@@ -307,33 +322,35 @@ fn what_becomes_of_one_that_is_in() {
             false,
             Failing,
             out,
-            Some(Kind::Removed),
+            Some(EventKind::Removed),
         ),
         (None, true, Healthy, doubted, Some(DOWN)),
-        (None, true, Failing, out, Some(Kind::Removed)),
+        (None, true, Failing, out, Some(EventKind::Removed)),
         (None, false, Unknown, doubted, Some(DOWN_UNCHECKED)),
     ];
     // Others stand beside it, so that the guard has nothing to say.
     let beside = [Peer::ready(2), Peer::ready(3)];
-    for (peer, checked, opinion, expected, event) in cases {
+    for (peer, checked, health, expected, event) in cases {
         let mut bench = Bench::new(checked);
         bench.update(0, &[&[Peer::ready(1)], &beside[..]].concat());
-        bench.think(1, opinion);
+        bench.think(1, health);
         let peers: Vec<Peer> = peer.into_iter().chain(beside.clone()).collect();
         let said: Vec<_> = bench.update(1, &peers).1.into_iter().map(|e| e.1).collect();
         let shown = peers.first().map(|p| (p.liveness, p.record.state));
         let members = bench.members();
         let (found, others) = members.split_at(members.len() - 2);
-        assert_eq!(found, expected, "{shown:?} {checked} {opinion:?}");
+        assert_eq!(found, expected, "{shown:?} {checked} {health:?}");
         assert_eq!(others, [(2, false), (3, false)]);
         assert_eq!(
             said,
             event.into_iter().collect::<Vec<_>>(),
-            "{shown:?} {checked} {opinion:?}"
+            "{shown:?} {checked} {health:?}"
         );
         let again = bench.update(1, &peers).1;
         assert!(
-            again.iter().all(|&(_, kind)| kind == Kind::DownButPasses),
+            again
+                .iter()
+                .all(|&(_, kind)| kind == EventKind::DownButPasses),
             "said twice: {again:?}"
         );
     }
@@ -353,10 +370,10 @@ fn what_its_member_no_longer_announces_is_out_at_once() {
         for checked in [false, true] {
             let mut bench = Bench::new(checked);
             bench.update(0, &[Peer::ready(1), Peer::ready(2)]);
-            bench.think(1, Opinion::Healthy);
+            bench.think(1, LocalHealth::Healthy);
             let (changed, events) = bench.update(1, &[peer.clone(), Peer::ready(2)]);
             assert!(changed, "{:?}", peer.record);
-            assert_eq!(events[0], (1, Kind::Withdrawn));
+            assert_eq!(events[0], (1, EventKind::Withdrawn));
             assert!(!bench.hosts().contains(&1), "{:?}", peer.record);
         }
     }
@@ -384,15 +401,15 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
             let mut bench = Bench::new(checked);
             bench.update(0, &all);
             for host in 1..=4 {
-                bench.think(host, Opinion::Healthy);
+                bench.think(host, LocalHealth::Healthy);
             }
             bench
         };
-        // The rules have changed: at once, however many.
+        // The policy have changed: at once, however many.
         for count in [1, 4] {
             let (mut bench, revoked) = (bench(), with(count, NotPermitted));
             let (changed, events) = bench.update(1, &revoked);
-            let out = |host: usize| (host as u8, Kind::Revoked(NotPermitted));
+            let out = |host: usize| (host as u8, EventKind::Revoked(NotPermitted));
             assert_eq!(
                 (changed, events),
                 (true, (1..=count).map(out).collect::<Vec<_>>())
@@ -402,11 +419,11 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
         }
         // A token has expired: at once too, but not more than half of them.
         let mut bench = bench();
-        let out = (1, Kind::Revoked(Expired));
+        let out = (1, EventKind::Revoked(Expired));
         assert_eq!(bench.update(1, &with(1, Expired)).1, [out]);
         bench.update(20, &with(1, Expired));
         assert_eq!(bench.hosts(), [2, 3, 4], "and does not come in again");
-        let held = Kind::MassRemovalHeld {
+        let held = EventKind::MassRemovalHeld {
             lost: 3,
             of: 3,
             expired: 3,
@@ -421,14 +438,14 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
         (gone[2].liveness, gone[2].revoked) = (Liveness::Down, None);
         assert_eq!(bench.update(329, &gone), (false, vec![]));
         let (_, events) = bench.update(330, &gone);
-        let out = |host| (host, Kind::Revoked(Expired));
+        let out = |host| (host, EventKind::Revoked(Expired));
         assert_eq!(events, [out(2), out(3), out(4)]);
         // With a new token it is as any other.
         assert_eq!(bench.update(400, &all).1.len(), 4);
         bench.update(401, &with(3, Expired));
         let (changed, events) = bench.update(402, &all);
         assert_eq!((changed, events.len()), (false, 1), "{events:?}");
-        assert_eq!(events[0].1, Kind::MassRemovalOver);
+        assert_eq!(events[0].1, EventKind::MassRemovalOver);
     }
 }
 
@@ -437,7 +454,7 @@ fn a_member_may_be_known_a_moment_before_its_record() {
     let with = |peer: Peer| [peer, Peer::ready(2)];
     let first = |bench: &mut Bench| {
         bench.update(0, &with(Peer::ready(1)));
-        bench.think(1, Opinion::Healthy);
+        bench.think(1, LocalHealth::Healthy);
     };
     // It was gone and is back; it began another run; the set was built anew.
     for case in ["back", "run", "anew"] {
@@ -458,7 +475,7 @@ fn a_member_may_be_known_a_moment_before_its_record() {
         };
         assert_eq!(
             bench.update(31, &with(heard)).1,
-            [(1, Kind::Back)],
+            [(1, EventKind::Back)],
             "{case}"
         );
         // However long it says nothing in another run: as long as the check passes it stays.
@@ -466,9 +483,9 @@ fn a_member_may_be_known_a_moment_before_its_record() {
         bench.update(40, &unheard);
         bench.update(4_000, &unheard);
         assert_eq!(bench.members(), [(1, true), (2, false)], "{case}");
-        bench.think(1, Opinion::Failing);
+        bench.think(1, LocalHealth::Failing);
         let events = bench.update(4_001, &unheard).1;
-        assert_eq!(events, [(1, Kind::Removed)], "{case}");
+        assert_eq!(events, [(1, EventKind::Removed)], "{case}");
     }
 }
 
@@ -490,7 +507,7 @@ proptest! {
             now += step;
             let mut peers = Vec::new();
             let (mut ordered, mut unheard) = (Vec::new(), Vec::new());
-            for (host, &(word, opinion, epoch)) in (1u8..).zip(&hosts) {
+            for (host, &(word, health, epoch)) in (1u8..).zip(&hosts) {
                 let mut peer = Peer::ready(host);
                 (peer.epoch, peer.version) = (epoch.into(), now);
                 match word {
@@ -511,13 +528,13 @@ proptest! {
                     ordered.push(host);
                 }
                 peers.push(peer);
-                bench.think(host, [Opinion::Healthy, Opinion::Failing, Opinion::Unknown][usize::from(opinion)]);
+                bench.think(host, [LocalHealth::Healthy, LocalHealth::Failing, LocalHealth::Unknown][usize::from(health)]);
             }
             let before = bench.hosts();
             let (changed, events) = bench.update(now, &peers);
             let after = bench.hosts();
             for host in &before {
-                let healthy = bench.opinions.get(&backend(*host)) == Some(&Opinion::Healthy);
+                let healthy = bench.healths.get(&backend(*host)) == Some(&LocalHealth::Healthy);
                 if healthy && !ordered.contains(host) && !unheard.contains(host) {
                     prop_assert!(after.contains(host), "{host} is gone");
                 }
@@ -526,7 +543,7 @@ proptest! {
             prop_assert!(ordered.iter().all(|host| !after.contains(host)));
             let mut said: Vec<u8> = events
                 .iter()
-                .filter(|(_, kind)| !matches!(kind, Kind::MassRemovalHeld { .. } | Kind::MassRemovalOver))
+                .filter(|(_, kind)| !matches!(kind, EventKind::MassRemovalHeld { .. } | EventKind::MassRemovalOver))
                 .map(|(host, _)| *host)
                 .collect();
             let count = said.len();

@@ -1,5 +1,5 @@
-//! Addresses of the seeds: names are looked up again and again, in a task of their own, so that no look-up that hangs
-//! delays the member. What was found last stands while a look-up finds nothing.
+//! Addresses of the seeds. Their names are looked up again and again, in a task of their own, so that a look-up that hangs
+//! does not delay the member. The last addresses stand while a look-up finds nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tracing::debug;
 use crate::discovery::dns::resolve;
 use crate::model::address::BackendAddress;
 
-/// Between two look-ups of the seeds' names, before and after the first one was found.
+/// Time between two look-ups, before and after the first address was found.
 const RESOLVE_EVERY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 
-/// See the module.
+/// Follows the addresses of the seeds.
 pub(super) struct Seeds {
     found: mpsc::Receiver<Vec<SocketAddr>>,
     task: AbortHandle,
@@ -27,7 +27,7 @@ impl Seeds {
         Self { found, task }
     }
 
-    /// What was found last; pending for ever without names. Cancel-safe.
+    /// Resolves when other addresses are found; never without names. Cancel-safe.
     pub(super) async fn next(&mut self) -> Vec<SocketAddr> {
         match self.found.recv().await {
             Some(found) => found,
@@ -50,20 +50,20 @@ async fn look_up(names: Vec<BackendAddress>, sender: mpsc::Sender<Vec<SocketAddr
         for name in &names {
             match name {
                 BackendAddress::Ip(address) => addresses.push(*address),
-                // The configuration has none.
+                // The configuration allows none.
                 BackendAddress::Unix(_) => {}
                 BackendAddress::Name { .. } => {
                     has_names = true;
                     match resolve(name).await {
                         Ok(found) => addresses.extend(found),
                         Err(error) => {
-                            debug!(%name, %error, "gossip: the seed's name does not resolve");
+                            debug!(%name, %error, "gossip: cannot resolve the name of a seed");
                         }
                     }
                 }
             }
         }
-        // A look-up that found nothing keeps the last answer.
+        // If a look-up finds nothing, the last addresses stand.
         if !addresses.is_empty() && addresses != last {
             last.clone_from(&addresses);
             if sender.send(addresses).await.is_err() {

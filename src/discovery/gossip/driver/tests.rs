@@ -3,98 +3,82 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use super::super::member::{Prepared, RunningMember};
 use super::*;
+use crate::discovery::gossip::fixture::settings;
+use crate::discovery::gossip::member::{PreparedMember, RunningMember};
 use crate::gossip::quarantine::BUG;
 use crate::gossip::record::ServiceState;
 use crate::gossip::token::{Authority, OperatorKey};
-use crate::model::address::BackendAddress;
+use crate::gossip::view::Report;
 use crate::telemetry::capture::Capture;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn settings(ip: &str, role: Role, seeds: &[SocketAddr]) -> MemberSettings {
-    let socket = std::net::UdpSocket::bind((ip, 0)).unwrap();
-    let address = socket.local_addr().unwrap();
-    MemberSettings {
-        address,
-        advertise: address,
-        seeds: seeds.iter().copied().map(BackendAddress::Ip).collect(),
-        label: String::new(),
-        key_files: Vec::new(),
-        accept_plaintext: false,
-        token_keys: Vec::new(),
-        revoked: Vec::new(),
-        token_file: None,
-        role,
-    }
-}
-
-/// A proxy whose thread is this one's child, so that what it logs is known.
+/// A proxy whose thread the test starts itself, so that it sees what is logged.
 struct Proxy {
     address: SocketAddr,
-    windows: Windows,
-    commands: mpsc::UnboundedSender<Command>,
+    publisher: MemberPublisher,
+    commands: mpsc::UnboundedSender<MemberCommand>,
     thread: JoinHandle<Vec<usize>>,
 }
 
 impl Proxy {
-    /// Counts `words` in its log.
-    fn start(ip: &str, authority: Option<Authority>, words: &'static [&str]) -> Self {
+    /// Counts `texts` in its log.
+    fn start(ip: &str, authority: Option<Authority>, texts: &'static [&str]) -> Self {
         let settings = settings(ip, Role::Proxy, &[]);
-        let address = settings.address;
+        let address = settings.peer_set.address;
         let secrets = Secrets {
             authority,
             ..settings.secrets().unwrap()
         };
         let sockets = Sockets::bind(address).unwrap();
-        let windows = Windows::default();
+        let publisher = MemberPublisher::default();
         let (commands, received) = mpsc::unbounded_channel();
-        let seat = Seat {
+        let state = SurvivingState {
             settings,
-            windows: windows.clone(),
+            publisher: publisher.clone(),
             claim: 0,
             commands: received,
             announced: None,
-            failed: false,
+            restarted: false,
         };
         let thread = std::thread::spawn(move || {
             let log = Capture::begin();
-            run(seat, secrets, sockets);
-            words.iter().map(|word| log.count(word)).collect()
+            run(state, secrets, sockets);
+            texts.iter().map(|text| log.count(text)).collect()
         });
         Self {
             address,
-            windows,
+            publisher,
             commands,
             thread,
         }
     }
 
     async fn wait(&self, what: &str, is_so: impl FnMut(&Option<Arc<Report>>) -> bool) {
-        let mut reports = self.windows.report.subscribe();
+        let mut reports = self.publisher.report.subscribe();
         let found = reports.wait_for(is_so);
         let found = tokio::time::timeout(PATIENCE, found).await.is_ok();
-        assert!(found, "{what}: {:?}", *self.windows.report.borrow());
+        assert!(found, "{what}: {:?}", *self.publisher.report.borrow());
     }
 
-    /// How often its words were logged.
+    /// How often each text was logged.
     fn end(self) -> Vec<usize> {
         drop(self.commands);
         self.thread.join().unwrap()
     }
 }
 
-/// An agent whose service is in `zone`. One that is not `reached` advertises where it is not: then it is heard on
-/// streams alone.
+/// An agent whose service is in `zone`. One that is not `reached` advertises an address where it is not, so that it is
+/// heard on streams alone.
 fn agent(ip: &str, zone: &str, reached: bool, proxy: &Proxy) -> RunningMember {
     let mut settings = settings(ip, Role::Agent, &[proxy.address]);
     if !reached {
-        settings.advertise.set_port(9);
+        settings.peer_set.advertise.set_port(9);
     }
-    let address = settings.advertise;
-    let prepared = Prepared::new(settings, None).unwrap();
-    let member = prepared.start(Windows::default()).unwrap();
+    let address = settings.peer_set.advertise;
+    let prepared = PreparedMember::new(settings, None).unwrap();
+    let member = prepared.start(MemberPublisher::default()).unwrap();
     drop(member.announce(Record {
         zone: zone.to_owned(),
         ..crate::gossip::fixture::record(address, 1, ServiceState::Ready)
@@ -105,11 +89,11 @@ fn agent(ip: &str, zone: &str, reached: bool, proxy: &Proxy) -> RunningMember {
 #[tokio::test]
 async fn an_agent_without_a_token_is_named_once_in_the_log() {
     let operator = OperatorKey::generate(&[1; 32]).public();
-    let words = &[
-        "an announcement is refused: the announcement carries no token",
+    let texts = &[
+        "announcement refused: the announcement carries no token",
         "cluster=web reason=\"token\"",
     ];
-    let proxy = Proxy::start("127.88.1.1", Some(Authority::new(operator)), words);
+    let proxy = Proxy::start("127.88.1.1", Some(Authority::new(operator)), texts);
     let agent = agent("127.88.1.2", "a", true, &proxy);
     let seen = |report: &Option<Arc<Report>>| {
         report.as_ref().is_some_and(|report| {
@@ -122,12 +106,12 @@ async fn an_agent_without_a_token_is_named_once_in_the_log() {
 }
 
 #[tokio::test]
-async fn an_announcement_that_fails_the_thread_is_refused_by_the_next_one() {
-    let words = &[
-        "the gossip thread has failed, and begins anew",
-        "handled is refused from now on hash=",
+async fn an_announcement_that_makes_a_member_panic_is_refused_by_the_next_one() {
+    let texts = &[
+        "the member panicked; restarting it",
+        "being processed is refused from now on hash=",
     ];
-    let proxy = Proxy::start("127.88.2.1", None, words);
+    let proxy = Proxy::start("127.88.2.1", None, texts);
     let bad = agent("127.88.2.2", BUG, false, &proxy);
     let good = agent("127.88.2.3", "a", true, &proxy);
     let seen = |report: &Option<Arc<Report>>| {

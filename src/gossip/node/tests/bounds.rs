@@ -32,15 +32,15 @@ fn signed(cluster: &str, member: SocketAddr, epoch: u64, state: ServiceState) ->
 fn a_token_for_one_cluster_says_nothing_of_anothers() {
     let mut nodes = acquainted();
     let operator = OperatorKey::generate(&[1; 32]).public();
-    nodes[0].authority = Some(Authority::new(operator));
+    nodes[0].set_authority(Some(Authority::new(operator)), NOW);
     let victim = address_of(1);
-    nodes[0].take_record(
+    nodes[0].accept_record(
         &signed("web", victim, 5, ServiceState::Ready),
         Duration::ZERO,
         true,
     );
     for epoch in [5, 6, MAX_EPOCH, u64::MAX] {
-        nodes[0].take_record(
+        nodes[0].accept_record(
             &signed("other", victim, epoch, ServiceState::Left),
             Duration::ZERO,
             true,
@@ -71,19 +71,19 @@ fn outdone(ahead: u64, after: Duration) -> (u16, ServiceState, usize) {
     let agent = nodes[1].identity();
     let service = |weight| record(agent.address(), weight, ServiceState::Ready);
     nodes[1].announce(service(3), NOW).unwrap();
-    nodes[1].spread();
+    nodes[1].gossip_records();
     carry(&mut nodes);
     let drains = record(agent.address(), 3, ServiceState::Draining);
     let lie = drains.encode(&agent.key(), 5, 1 + ahead, &[]).unwrap();
-    nodes[0].take_record(&lie, Duration::ZERO, true);
+    nodes[0].accept_record(&lie, Duration::ZERO, true);
     let now = NOW + after;
     nodes[1].announce(service(4), now).unwrap();
     for _ in 0..4 {
-        nodes[1].spread();
+        nodes[1].gossip_records();
         carry_at(&mut nodes, now);
     }
     let told = nodes[0].take_refused();
-    let known = nodes[0].records.of(&agent.key()).next();
+    let known = nodes[0].records().of(&agent.key()).next();
     let known = &known.unwrap().1.announced.record;
     let outdone = told.iter().filter(|r| r.why == RecordRefusal::Outdone);
     (known.weight, known.state, outdone.count())
@@ -145,8 +145,8 @@ fn what_waits_is_bounded_by_the_members_and_not_by_time() {
         node.after_swim();
         node.run_timers(now);
         node.take_packets();
-        node.take_exchanges();
-        most = most.max(node.io.waiting());
+        node.take_push_pulls();
+        most = most.max(node.io.timers());
     }
     assert!(node.members().count() <= 50, "{}", node.members().count());
     assert!(most <= 200, "{most}");
@@ -171,7 +171,7 @@ fn who_has_left_is_not_missed_and_who_is_down_for_an_hour() {
         (86_402, 0, 0),
     ] {
         node.run_timers(NOW + Duration::from_secs(seconds));
-        let found = (node.missed(), node.members().count());
+        let found = (node.missing(), node.members().count());
         assert_eq!(found, (missed, known), "{seconds}");
     }
 }
@@ -182,21 +182,21 @@ fn who_leaves_says_so_and_who_is_found_down_does_not() {
     nodes[1].leave(NOW);
     carry(&mut nodes);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Down)));
-    assert_eq!(nodes[0].missed(), 0);
+    assert_eq!(nodes[0].missing(), 0);
     // Another one hears of it when states are compared, and takes it for its word too.
     let left: Vec<_> = nodes[0].members().cloned().collect();
     let mut others = acquainted();
     let peer = Identity::new(address_of(2), 5, Role::Proxy);
-    others[0].take_members(&peer, true, left);
+    others[0].merge_members(&peer, true, left);
     assert_eq!(others[0].state_of(address_of(1)), Some((5, State::Down)));
-    assert_eq!(others[0].missed(), 0);
+    assert_eq!(others[0].missing(), 0);
     let mut others = acquainted();
     let down = Member::new(others[1].identity(), 0, State::Down);
     others[0]
         .swim
         .apply_many(std::iter::once(down), true, &mut others[0].io)
         .unwrap();
-    assert_eq!(others[0].missed(), 1);
+    assert_eq!(others[0].missing(), 1);
 }
 
 #[test]
@@ -209,11 +209,11 @@ fn who_is_thought_down_again_and_again_does_not_call_more_and_more() {
     for tick in 0..3 * 3_600u64 {
         let now = NOW + Duration::from_millis(tick * 333);
         node.run_timers(now);
-        if !node.take_exchanges().is_empty() {
+        if !node.take_push_pulls().is_empty() {
             let own = Member::new(node.identity(), 0, State::Down);
             let told = vec![Member::new(peer, 0, State::Alive), own];
-            node.take_members(&peer, true, told);
-            node.exchange_ended(true, now);
+            node.merge_members(&peer, true, told);
+            node.push_pull_ended(true, now);
         }
         let sent = node.take_packets().len();
         if tick >= 3 * 3_540 {
@@ -234,7 +234,7 @@ fn no_run_is_beyond_what_others_take() {
 
 #[test]
 fn an_announcement_that_fails_a_node_is_in_hand_then_and_refused_by_the_next() {
-    let mut seat = Quarantine::default();
+    let mut quarantine = Quarantine::default();
     let bad = |place: usize, zone: &str| {
         let address = address_of(place);
         let record = Record {
@@ -247,17 +247,17 @@ fn an_announcement_that_fails_a_node_is_in_hand_then_and_refused_by_the_next() {
     let mut failures = Vec::new();
     let node = loop {
         let mut node = run_of(0, 5, Role::Proxy);
-        node.set_quarantine(seat.clone());
+        node.set_quarantine(quarantine.clone());
         let take = || {
             for bytes in &all {
-                node.take_record(bytes, Duration::ZERO, true);
+                node.accept_record(bytes, Duration::ZERO, true);
             }
         };
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(take));
-        let convicted = seat.convict();
-        assert_eq!(ended.is_err(), convicted.is_some());
-        match convicted {
-            Some(convicted) => failures.push(convicted.member),
+        let condemned = quarantine.condemn();
+        assert_eq!(ended.is_err(), condemned.is_some());
+        match condemned {
+            Some(condemned) => failures.push(condemned.member),
             None => break node,
         }
     };

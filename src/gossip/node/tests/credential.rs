@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::*;
 use super::*;
 use crate::gossip::identity::pack_address;
-use crate::gossip::record::Announcement;
+use crate::gossip::record::{Announcement, MAX_VERSION, RecordError};
 use crate::gossip::token::{OperatorKey, mint};
 
 const CLUSTER: &str = "a-cluster-with-a-name-of-forty-characters";
@@ -20,7 +20,7 @@ fn credential(seed: u8, networks: u8) -> AgentCredential {
 
 /// An agent whose record leaves room for a token with a few networks.
 fn agent(credential: AgentCredential) -> Node {
-    let settings = Settings {
+    let settings = NodeSettings {
         identity: Identity::new("127.0.0.1:1".parse().unwrap(), 1, Role::Agent),
         keyring: Arc::new(Keyring::new(&[], "", false)),
         label: String::new(),
@@ -74,7 +74,7 @@ fn a_token_that_is_too_long_is_not_taken() {
     // And goes on by the one before.
     let record = Record {
         state: ServiceState::Draining,
-        ..node.own.as_ref().unwrap().record.clone()
+        ..node.announcements.own_record().unwrap().clone()
     };
     node.announce(record, Duration::ZERO).unwrap();
     assert_eq!(announced(&node, &credential(2, 1)), (2, true));
@@ -90,8 +90,8 @@ fn company() -> ([Node; 3], [AgentCredential; 2]) {
         run_of(1, 5, Role::Agent),
         run_of(2, 5, Role::Proxy),
     ];
-    nodes[0].authority = Some(Authority::new(operator.public()));
-    nodes[1].credential = Some(of(3));
+    nodes[0].set_authority(Some(Authority::new(operator.public())), NOW);
+    nodes[1].set_credential(Some(of(3)), NOW).unwrap();
     for place in [1, 2] {
         nodes[place].set_seeds(vec![address_of(0)], NOW);
         nodes[place].run_timers(NOW);
@@ -124,7 +124,7 @@ fn say(nodes: &mut [Node; 3], state: ServiceState) {
         .announce(record(address_of(1), 1, state), NOW)
         .unwrap();
     for _ in 0..8 {
-        nodes[1].spread();
+        nodes[1].gossip_records();
         carry(nodes);
     }
 }
@@ -135,7 +135,7 @@ fn nobody_else_speaks_for_an_agent_whoever_comes_first() {
     for first in [true, false] {
         let (mut nodes, [own, other]) = company();
         let lie = |nodes: &mut [Node; 3], version| {
-            nodes[0].take_record(&usurped(&other, 5, version), Duration::ZERO, true);
+            nodes[0].accept_record(&usurped(&other, 5, version), Duration::ZERO, true);
             carry(nodes);
         };
         if first {
@@ -153,7 +153,7 @@ fn nobody_else_speaks_for_an_agent_whoever_comes_first() {
             assert_eq!(heard_of(&nodes[0]), Some((5, Ready)), "{first} {version}");
         }
         let told = nodes[0].take_refused();
-        let ids = [&own, &other].map(|c| super::super::super::token::agent_id(c.token().agent()));
+        let ids = [&own, &other].map(|c| crate::gossip::token::agent_id(c.token().agent()));
         let told: Vec<_> = told
             .into_iter()
             .map(|r| (r.member, r.why, r.agents))
@@ -177,7 +177,7 @@ fn an_agent_goes_on_by_another_token_in_its_run_and_after_a_restart() {
     say(&mut nodes, Ready);
     nodes[1].set_credential(Some(other), NOW).unwrap();
     for _ in 0..8 {
-        nodes[1].spread();
+        nodes[1].gossip_records();
         carry(&mut nodes);
     }
     let [third, fourth] = company().1;
@@ -185,7 +185,8 @@ fn an_agent_goes_on_by_another_token_in_its_run_and_after_a_restart() {
     assert_eq!(agent(&nodes[0]), Some((5, *fourth.token().agent())));
     // A new run with the first token again, as if it had been restarted.
     nodes[1] = run_of(1, 6, Role::Agent);
-    nodes[1].credential = Some(company().1.into_iter().next().unwrap());
+    let first = company().1.into_iter().next();
+    nodes[1].set_credential(first, NOW).unwrap();
     nodes[1].set_seeds(vec![address_of(0)], NOW);
     nodes[1].run_timers(NOW);
     carry(&mut nodes);
@@ -199,7 +200,7 @@ fn an_agent_goes_on_by_another_token_in_its_run_and_after_a_restart() {
 fn what_is_never_proved_is_told_after_three_seconds() {
     let (mut nodes, [_, other]) = company();
     say(&mut nodes, ServiceState::Ready);
-    nodes[0].take_record(&usurped(&other, 5, 9), Duration::ZERO, true);
+    nodes[0].accept_record(&usurped(&other, 5, 9), Duration::ZERO, true);
     // The agent does not hear the question.
     nodes[0].take_packets();
     for second in 1..=4 {
@@ -218,8 +219,8 @@ fn what_is_never_proved_is_told_after_three_seconds() {
 fn a_member_whose_versions_are_used_up_goes_on_in_another_run() {
     let mut node = agent(credential(2, 1));
     let epoch = node.identity().epoch();
-    node.own.as_mut().unwrap().version = MAX_VERSION;
-    let record = node.own.as_ref().unwrap().record.clone();
+    node.set_own_version(MAX_VERSION);
+    let record = node.announcements.own_record().unwrap().clone();
     let draining = Record {
         state: ServiceState::Draining,
         ..record

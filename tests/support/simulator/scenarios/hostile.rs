@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use foca::{Member, State};
 use lbproxy::internals::gossip::{
-    AgentCredential, Authority, DATAGRAM, Dropped, Exchange, Identity, Keyring, Limits,
-    MAX_DATAGRAM, MAX_FRAME, Node, OperatorKey, Role, ServiceState, mint,
+    AgentCredential, Authority, DATAGRAM, Dropped, Identity, Keyring, Limits, MAX_DATAGRAM,
+    MAX_FRAME, Node, OperatorKey, PushPull, Role, ServiceState, mint,
 };
 
 use super::super::{LABEL, record};
@@ -285,12 +285,12 @@ fn invent(node: &mut Node) {
     let ghosts: Vec<Identity> = ghosts.collect();
     let members = ghosts.iter().map(|&id| Member::new(id, 0, State::Alive));
     let own = node.identity();
-    node.take_members(&own, true, members.collect());
+    node.merge_members(&own, true, members.collect());
     for ghost in ghosts {
         let record = record(ghost.address(), 1, ServiceState::Ready);
         let bytes = record.encode(&ghost.key(), ghost.epoch(), 1, &[]);
         let bytes = bytes.expect("the simulator's record is within the limits");
-        node.take_record(&bytes, Duration::ZERO, false);
+        node.accept_record(&bytes, Duration::ZERO, false);
     }
 }
 
@@ -315,7 +315,7 @@ pub fn streams(nodes: usize, seed: u64) -> Streams {
         for id in 0..nodes {
             let mut frame = random_bytes(&mut simulation, 2 * MAX_FRAME);
             let result = simulation.with(id, |node, now| {
-                Exchange::server().take(node, &mut frame, &mut Vec::new(), now)
+                PushPull::server().take(node, &mut frame, &mut Vec::new(), now)
             });
             taken += usize::from(!matches!(result, Some(Err(_))));
         }
@@ -392,11 +392,11 @@ pub fn usurped(nodes: usize, seed: u64) -> Usurped {
                 let version = [second + 1, 1 << 20][second as usize % 2];
                 let lie = lie(&usurper, &run, epoch, version);
                 simulation.with(proxy, |node, _| {
-                    node.take_record(&lie, Duration::ZERO, true)
+                    node.accept_record(&lie, Duration::ZERO, true)
                 });
             }
-            simulation.with(teller, |node, _| node.tell_newer(&run, run.epoch() * 2));
-            simulation.with(teller, |node, _| node.tell_newer(&run, run.epoch() + 9_000));
+            simulation.with(teller, |node, _| node.send_newer(&run, run.epoch() * 2));
+            simulation.with(teller, |node, _| node.send_newer(&run, run.epoch() + 9_000));
         }
         if second == 10 {
             let epoch = simulation.world();

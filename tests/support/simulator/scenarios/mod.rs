@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use foca::State;
 use lbproxy::internals::gossip::{
-    Counters, Node, RecordKey, Role, ServiceState, cluster_hash, pack_address,
+    GossipCounters, Node, RecordKey, Role, ServiceState, cluster_hash, pack_address,
 };
 
 use super::{NodeId, Simulation};
@@ -60,7 +60,7 @@ pub fn downs(simulation: &Simulation) -> u64 {
 }
 
 /// The sum of a counter over all running nodes.
-fn counted(simulation: &Simulation, of: impl Fn(&Counters) -> u64) -> u64 {
+fn counted(simulation: &Simulation, of: impl Fn(&GossipCounters) -> u64) -> u64 {
     let nodes = simulation.running().into_iter();
     nodes
         .filter_map(|id| simulation.node(id))

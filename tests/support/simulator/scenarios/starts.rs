@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbproxy::internals::gossip::{Dropped, Keyring, Refusal, Role, SecretKey};
+use lbproxy::internals::gossip::{Dropped, Keyring, OpenError, Role, SecretKey};
 
 use super::super::LABEL;
 use super::{
@@ -188,15 +188,15 @@ pub fn rotation(nodes: usize, seed: u64) -> Rotation {
             }
         }
     }
-    let refused = |refusal: Refusal| {
+    let refused = |refusal: OpenError| {
         counted(&simulation, |counters| {
             counters.dropped(Dropped::Seal(refusal))
         })
     };
     Rotation {
         downs: downs(&simulation),
-        unopened: Refusal::ALL.into_iter().map(refused).sum(),
-        failed: counted(&simulation, |counters| counters.exchanges_failed),
+        unopened: OpenError::ALL.into_iter().map(refused).sum(),
+        failed: counted(&simulation, |counters| counters.push_pulls_failed),
         agreed: super::agrees(&simulation),
     }
 }
@@ -237,7 +237,7 @@ pub fn two_sets(nodes: usize, seed: u64, other_key: bool) -> TwoSets {
     TwoSets {
         apart: sets.iter().all(|set| all_agree(&simulation, set)),
         refused: counted(&simulation, |counters| {
-            counters.dropped(Dropped::Seal(Refusal::UnknownKey))
+            counters.dropped(Dropped::Seal(OpenError::UnknownKey))
         }),
     }
 }

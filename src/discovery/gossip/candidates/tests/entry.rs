@@ -12,8 +12,11 @@ fn flapping_is_held_down_and_said_once() {
         bench.update(second, &out);
         said.extend(bench.update(second, &up).1);
     }
-    let joined = (1, Kind::Joined);
-    assert_eq!(said, [joined, joined, joined, (1, Kind::HeldDown(s(30)))]);
+    let joined = (1, EventKind::Joined);
+    assert_eq!(
+        said,
+        [joined, joined, joined, (1, EventKind::HeldDown(s(30)))]
+    );
     assert_eq!(bench.candidates.next_deadline(), Some(s(34)));
     assert_eq!(bench.update(33, &up), (false, vec![]));
     assert_eq!(bench.update(34, &up), (true, vec![joined]));
@@ -110,12 +113,12 @@ fn weight_and_zone_apply_at_once() {
 fn refusals_are_counted_and_said_once_and_act_on_those_that_are_in() {
     let mut bench = Bench::new(true);
     let peers = [Peer::ready(1), Peer::ready(2), Peer::ready(200)];
-    let own = Kind::Refused {
-        reason: Refusal::OwnListener,
+    let own = EventKind::Refused {
+        reason: CandidateRefusal::OwnListener,
         count: 1,
     };
-    let (joined, refused) = (Kind::Joined, |count| Kind::Refused {
-        reason: Refusal::OutOfRange,
+    let (joined, refused) = (EventKind::Joined, |count| EventKind::Refused {
+        reason: CandidateRefusal::OutOfRange,
         count,
     });
     assert_eq!(
@@ -127,8 +130,14 @@ fn refusals_are_counted_and_said_once_and_act_on_those_that_are_in() {
     assert_eq!(bench.update(2, &peers), (true, vec![(1, refused(2))]));
     assert_eq!(bench.hosts(), [2]);
     bench.update(3, &peers);
-    assert_eq!(bench.candidates.refusals()[Refusal::OutOfRange.index()], 2);
-    assert_eq!(bench.candidates.refusals()[Refusal::OwnListener.index()], 1);
+    assert_eq!(
+        bench.candidates.refusals()[CandidateRefusal::OutOfRange.index()],
+        2
+    );
+    assert_eq!(
+        bench.candidates.refusals()[CandidateRefusal::OwnListener.index()],
+        1
+    );
     bench.allow = vec!["10.0.0.0/8".parse().unwrap()];
     assert_eq!(bench.update(4, &peers).1, [(1, joined), (200, own)]);
 }
@@ -147,8 +156,8 @@ fn a_full_cluster_keeps_those_that_are_in() {
     bench.update(0, &peers);
     peers.extend((1..=3).map(port));
     let (changed, events) = bench.update(1, &peers);
-    let full = |count| Kind::Refused {
-        reason: Refusal::ClusterFull,
+    let full = |count| EventKind::Refused {
+        reason: CandidateRefusal::ClusterFull,
         count,
     };
     assert_eq!((changed, events), (false, vec![(1, full(3))]));
@@ -165,22 +174,24 @@ fn a_full_cluster_keeps_those_that_are_in() {
 #[test]
 fn a_cluster_that_discovers_no_more_or_another_name_starts_anew() {
     let set = set(&[Peer::ready(1)]);
-    let rules = |wishes| Rules {
-        wishes,
+    let policy = |subscriptions| CandidatePolicy {
+        subscriptions,
         allow_cidrs: &[],
         is_own: &|_| false,
     };
-    let other = [Wish {
+    let other = [Subscription {
         cluster: "web",
         gossip: "api",
         checked: true,
     }];
-    for wishes in [&other[..], &[]] {
+    for subscriptions in [&other[..], &[]] {
         let mut bench = Bench::new(true);
         bench.update(0, &[Peer::ready(1)]);
         let update = bench
             .candidates
-            .update(s(1), &set, &rules(wishes), &|_, _| Opinion::Healthy);
+            .update(s(1), &set, &policy(subscriptions), &|_, _| {
+                LocalHealth::Healthy
+            });
         assert!(update.changed);
         assert!(bench.hosts().is_empty());
     }

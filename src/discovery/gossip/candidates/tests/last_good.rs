@@ -112,7 +112,7 @@ fn only_what_is_good_is_worth_keeping() {
 
     let (mut bench, before) = start(true);
     for host in [1, 2] {
-        bench.think(host, Opinion::Failing);
+        bench.think(host, LocalHealth::Failing);
     }
     bench.update(1, &beside(&[]));
     bench.update(301, &beside(&[]));

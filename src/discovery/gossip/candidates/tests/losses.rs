@@ -13,7 +13,7 @@ fn lost_without_a_check_goes_after_thirty_seconds() {
     assert_eq!(bench.hosts(), [1, 2], "forgotten is no better than down");
     let (changed, events) = bench.update(35, &[Peer::ready(1)]);
     assert_eq!((changed, bench.hosts()), (true, vec![1]));
-    assert_eq!(events, [(2, Kind::Removed)]);
+    assert_eq!(events, [(2, EventKind::Removed)]);
     assert_eq!(bench.candidates.next_deadline(), None);
 }
 
@@ -21,17 +21,17 @@ fn lost_without_a_check_goes_after_thirty_seconds() {
 fn a_check_that_passes_is_believed_and_said_once() {
     let mut bench = Bench::new(true);
     bench.update(0, &[Peer::ready(1)]);
-    bench.think(1, Opinion::Healthy);
+    bench.think(1, LocalHealth::Healthy);
     assert_eq!(bench.update(1, &[]).1, [(1, DOWN)]);
-    bench.think(1, Opinion::Unknown);
+    bench.think(1, LocalHealth::Unknown);
     assert_eq!(bench.update(2, &[]).1, [], "the check runs");
-    bench.think(1, Opinion::Healthy);
-    assert_eq!(bench.update(3, &[]).1, [(1, Kind::DownButPasses)]);
+    bench.think(1, LocalHealth::Healthy);
+    assert_eq!(bench.update(3, &[]).1, [(1, EventKind::DownButPasses)]);
     assert_eq!(bench.update(100_000, &[]).1, []);
     assert_eq!(bench.members(), [(1, true)]);
     assert_eq!(
         bench.update(100_001, &[Peer::ready(1)]).1,
-        [(1, Kind::Back)]
+        [(1, EventKind::Back)]
     );
     assert_eq!(bench.members(), [(1, false)]);
 }
@@ -42,9 +42,9 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     let mut bench = Bench::new(true);
     bench.update(0, &all);
     for host in 1..=5 {
-        bench.think(host, Opinion::Failing);
+        bench.think(host, LocalHealth::Failing);
     }
-    let held = Kind::MassRemovalHeld {
+    let held = EventKind::MassRemovalHeld {
         lost: 5,
         of: 5,
         expired: 0,
@@ -52,15 +52,15 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     assert_eq!(bench.update(10, &[]), (false, vec![(1, held)]));
     assert_eq!(bench.candidates.next_deadline(), Some(s(310)));
     let drained = [Peer::new(1, ServiceState::Draining)];
-    assert_eq!(bench.update(11, &drained).1, [(1, Kind::Draining)]);
-    bench.think(2, Opinion::Healthy);
+    assert_eq!(bench.update(11, &drained).1, [(1, EventKind::Draining)]);
+    bench.think(2, LocalHealth::Healthy);
     assert_eq!(
         bench.update(309, &[Peer::ready(3)]).1,
-        [(2, Kind::DownButPasses), (3, Kind::Back)]
+        [(2, EventKind::DownButPasses), (3, EventKind::Back)]
     );
     assert_eq!(bench.hosts(), [2, 3, 4, 5]);
     let (_, events) = bench.update(310, &[Peer::ready(3)]);
-    assert_eq!(events, [(4, Kind::Removed), (5, Kind::Removed)]);
+    assert_eq!(events, [(4, EventKind::Removed), (5, EventKind::Removed)]);
     assert_eq!(
         bench.hosts(),
         [2, 3],
@@ -70,7 +70,7 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     let mut bench = Bench::new(false);
     bench.update(0, &all);
     bench.update(1, &[]);
-    let held = Kind::MassRemovalHeld {
+    let held = EventKind::MassRemovalHeld {
         lost: 5,
         of: 5,
         expired: 0,
@@ -78,7 +78,7 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     assert_eq!(bench.update(31, &[]).1, [(1, held)]);
     let (changed, events) = bench.update(60, &all);
     assert_eq!((changed, events.len()), (false, 6), "{events:?}");
-    assert_eq!(events[5].1, Kind::MassRemovalOver);
+    assert_eq!(events[5].1, EventKind::MassRemovalOver);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_proxy_that_is_cut_off_keeps_every_cluster_without_a_check() {
         assert_eq!(bench.hosts().len(), all.len());
         // Whoever says so itself goes all the same.
         peers[0] = Peer::new(1, ServiceState::Draining);
-        assert_eq!(bench.update(100_001, &peers).1[0], (1, Kind::Draining));
+        assert_eq!(bench.update(100_001, &peers).1[0], (1, EventKind::Draining));
     }
 }
 
@@ -119,7 +119,7 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     bench.update(0, &beside(&all));
     let two = beside(&all[..2]);
     bench.update(1, &two);
-    let held = Kind::MassRemovalHeld {
+    let held = EventKind::MassRemovalHeld {
         lost: 3,
         of: 5,
         expired: 0,
@@ -131,17 +131,17 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     assert_eq!(bench.hosts(), [1, 2]);
 
     bench.update(400, &beside(&[]));
-    let held = Kind::MassRemovalHeld {
+    let held = EventKind::MassRemovalHeld {
         lost: 2,
         of: 2,
         expired: 0,
     };
     assert_eq!(bench.update(430, &beside(&[])).1, [(1, held)]);
     assert_eq!(bench.update(100_000, &beside(&[])), (false, vec![]));
-    bench.think(1, Opinion::Failing);
+    bench.think(1, LocalHealth::Failing);
     assert_eq!(
         bench.update(100_001, &beside(&[])).1,
-        [(1, Kind::Removed)],
+        [(1, EventKind::Removed)],
         "live connections are refused"
     );
     assert_eq!(bench.hosts(), [2]);
@@ -153,14 +153,14 @@ fn a_mass_removal_is_held_whole_though_one_check_answers_before_the_others() {
     bench.update(0, &[Peer::ready(1), Peer::ready(2), Peer::ready(3)]);
     let one = [Peer::ready(1)];
     bench.update(1, &one);
-    bench.think(2, Opinion::Failing);
-    let held = Kind::MassRemovalHeld {
+    bench.think(2, LocalHealth::Failing);
+    let held = EventKind::MassRemovalHeld {
         lost: 2,
         of: 3,
         expired: 0,
     };
     assert_eq!(bench.update(2, &one), (false, vec![(2, held)]));
-    bench.think(3, Opinion::Failing);
+    bench.think(3, LocalHealth::Failing);
     assert_eq!(bench.update(3, &one), (false, vec![]));
     assert_eq!(bench.hosts(), [1, 2, 3]);
 }
@@ -172,7 +172,7 @@ fn agents_that_say_that_all_services_fail_empty_no_cluster() {
     let mut bench = Bench::new(true);
     bench.update(0, &ready);
     for host in 1..=5 {
-        bench.think(host, Opinion::Failing);
+        bench.think(host, LocalHealth::Failing);
     }
     // The health checks hold them down, so that a panic covers them.
     assert_eq!(bench.update(1, &failing), (false, vec![]));
@@ -185,9 +185,9 @@ fn agents_that_say_that_all_services_fail_empty_no_cluster() {
     let two = [&failing[..2], &ready[2..]].concat();
     assert_eq!(
         bench.update(1, &two).1,
-        [(1, Kind::Failing), (2, Kind::Failing)]
+        [(1, EventKind::Failing), (2, EventKind::Failing)]
     );
-    let held = Kind::MassRemovalHeld {
+    let held = EventKind::MassRemovalHeld {
         lost: 3,
         of: 3,
         expired: 0,
@@ -195,7 +195,7 @@ fn agents_that_say_that_all_services_fail_empty_no_cluster() {
     assert_eq!(bench.update(2, &failing), (false, vec![(3, held)]));
     assert_eq!(bench.update(100_000, &failing), (false, vec![]));
     let (_, events) = bench.update(100_001, &ready);
-    assert_eq!(events[0], (3, Kind::MassRemovalOver));
+    assert_eq!(events[0], (3, EventKind::MassRemovalOver));
     assert_eq!(bench.hosts(), [1, 2, 3, 4, 5]);
 }
 

@@ -21,7 +21,7 @@ fn down(host: u8, state: ServiceState) -> Peer {
 fn plays(steps: &[(&[Peer], bool)]) {
     for checked in [true, false] {
         let mut bench = Bench::new(checked);
-        bench.think(1, Opinion::Healthy);
+        bench.think(1, LocalHealth::Healthy);
         for (second, (peers, is_in)) in steps.iter().enumerate() {
             let beside = [Peer::ready(2), Peer::ready(3)];
             bench.update(second as u64, &[peers, &beside[..]].concat());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::gossip::fixture::{address_of, record};
 use crate::gossip::keyring::{Keyring, SecretKey};
-use crate::gossip::node::{Limits, Settings};
+use crate::gossip::node::{Limits, NodeSettings};
 use crate::gossip::record::ServiceState;
 use crate::gossip::records::RecordRefusal;
 
@@ -13,7 +13,7 @@ const NOW: Time = Duration::from_secs(100);
 
 fn member(place: usize, role: Role) -> Node {
     let key = SecretKey::generate(&[7; 32]);
-    let settings = Settings {
+    let settings = NodeSettings {
         identity: Identity::new(address_of(place), 5, role),
         keyring: Arc::new(Keyring::new(&[key], "test", false)),
         label: "test".to_owned(),
@@ -40,13 +40,13 @@ fn known_as(place: usize, state: State) -> Member<Identity> {
 fn tell(node: &mut Node, places: std::ops::Range<usize>) {
     let members = places.clone().map(|place| known_as(place, State::Alive));
     let nobody = Identity::new(address_of(9_999), 1, Role::Agent);
-    node.take_members(&nobody, true, members.collect());
+    node.merge_members(&nobody, true, members.collect());
     for place in places {
         let id = Identity::new(address_of(place), 5, Role::Agent);
         let record = record(address_of(place), 1, ServiceState::Ready);
         let bytes = record.encode(&id.key(), id.epoch(), 1, &[]).unwrap();
-        if node.keeps_all() {
-            node.take_record(&bytes, Duration::ZERO, false);
+        if node.stores_all() {
+            node.accept_record(&bytes, Duration::ZERO, false);
         }
     }
 }
@@ -56,9 +56,9 @@ fn run(
     client: &mut Node,
     server: &mut Node,
     mut meddle: impl FnMut(usize, &mut Vec<Vec<u8>>),
-) -> Result<Vec<(bool, Vec<u8>)>, ExchangeError> {
-    let (mut at_client, hello) = Exchange::client(client, server.identity().address(), NOW);
-    let mut at_server = Exchange::server();
+) -> Result<Vec<(bool, Vec<u8>)>, PushPullError> {
+    let (mut at_client, hello) = PushPull::client(client, server.identity().address(), NOW);
+    let mut at_server = PushPull::server();
     let (mut batch, mut to_client, mut all) = (vec![hello], false, Vec::new());
     for number in 0.. {
         meddle(number, &mut batch);
@@ -71,10 +71,10 @@ fn run(
             } else {
                 at_server.take(server, &mut frame, &mut answer, NOW)?
             };
-            done |= progress == Progress::Done;
+            done |= progress == PushPullProgress::Done;
         }
         if to_client && done {
-            client.exchange_ended(true, NOW);
+            client.push_pull_ended(true, NOW);
             break;
         }
         assert!(!answer.is_empty(), "nobody knows how to go on");
@@ -116,7 +116,7 @@ fn two_that_agree_say_little() {
     tell(&mut one, 2..2_000);
     tell(&mut other, 2..2_000);
     let peer = other.identity();
-    other.take_members(
+    other.merge_members(
         &peer,
         true,
         vec![Member::new(one.identity(), 0, State::Alive)],
@@ -147,11 +147,11 @@ fn an_agents_own_announcement_reaches_a_proxy_from_either_side() {
 fn with_an_impostor(agent_asks: bool, before: Duration) -> (Node, Node) {
     let (mut agent, mut proxy) = (member(0, Role::Agent), member(1, Role::Proxy));
     let who = agent.identity();
-    proxy.take_members(&who, true, vec![known_as(0, State::Alive)]);
+    proxy.merge_members(&who, true, vec![known_as(0, State::Alive)]);
     let drains = record(address_of(0), 1, ServiceState::Draining);
     let lie = drains.encode(&who.key(), who.epoch(), 3, &[]).unwrap();
     proxy.set_now(NOW - before);
-    proxy.take_record(&lie, Duration::ZERO, true);
+    proxy.accept_record(&lie, Duration::ZERO, true);
     proxy.take_packets();
     let done = match agent_asks {
         true => run(&mut agent, &mut proxy, untouched),
@@ -166,7 +166,7 @@ fn who_announces_in_an_agents_name_is_found_out_by_either_side() {
     let (agent, _) = with_an_impostor(true, Duration::ZERO);
     assert!(agent.identity().epoch() > 5);
     // The agent itself may have said it in the meantime.
-    for (before, found) in [(Duration::from_millis(999), false), (ON_THE_WAY, true)] {
+    for (before, found) in [(Duration::from_millis(999), false), (REORDERING, true)] {
         let (_, mut proxy) = with_an_impostor(false, before);
         let told = proxy.take_packets();
         let told = told.iter().any(|packet| packet.to == address_of(0));
@@ -185,11 +185,11 @@ fn a_changed_frame_is_refused() {
                 let bit = bit % (frame.len() * 8);
                 frame[bit / 8] ^= 1 << (bit % 8);
             });
-            let refused = matches!(result, Err(ExchangeError::Seal(_)));
+            let refused = matches!(result, Err(PushPullError::Seal(_)));
             assert!(refused, "frame {place}, bit {bit}: {result:?}");
         }
         let result = with_frame(place, |frame| frame.truncate(frame.len() / 2));
-        assert!(matches!(result, Err(ExchangeError::Seal(_))), "{place}");
+        assert!(matches!(result, Err(PushPullError::Seal(_))), "{place}");
     }
 }
 
@@ -199,7 +199,7 @@ fn a_frame_of_another_stream_is_refused() {
     // The first frame opens a stream with whoever sends it, and the answer is of use to its first sender alone.
     for (place, (_, old)) in recorded.iter().enumerate() {
         let result = with_frame(place, |frame| frame.clone_from(old));
-        let refused = matches!(result, Err(ExchangeError::Seal(Refusal::Forged)));
+        let refused = matches!(result, Err(PushPullError::Seal(OpenError::Forged)));
         assert!(refused, "frame {place}: {result:?}");
     }
 }
@@ -213,14 +213,14 @@ fn frames_out_of_order_are_refused() {
             batch.swap(0, 1);
         }
     });
-    assert_eq!(result, Err(ExchangeError::Seal(Refusal::Forged)));
+    assert_eq!(result, Err(PushPullError::Seal(OpenError::Forged)));
     // Twice the same.
     let result = run(&mut one, &mut other, |number, batch| {
         if number == 3 {
             batch.insert(1, batch[0].clone());
         }
     });
-    assert_eq!(result, Err(ExchangeError::Seal(Refusal::Forged)));
+    assert_eq!(result, Err(PushPullError::Seal(OpenError::Forged)));
 }
 
 /// Two that have much to tell each other.
@@ -235,8 +235,8 @@ fn pair() -> (Node, Node) {
 fn whole() -> Vec<(bool, Vec<u8>)> {
     let (mut one, mut other) = pair();
     // The random source has gone on in what is recorded.
-    one.random();
-    other.random();
+    one.random_bytes::<RANDOM_LEN>();
+    other.random_bytes::<RANDOM_LEN>();
     run(&mut one, &mut other, untouched).unwrap()
 }
 
@@ -244,7 +244,7 @@ fn whole() -> Vec<(bool, Vec<u8>)> {
 fn with_frame(
     place: usize,
     change: impl Fn(&mut Vec<u8>),
-) -> Result<Vec<(bool, Vec<u8>)>, ExchangeError> {
+) -> Result<Vec<(bool, Vec<u8>)>, PushPullError> {
     let (mut one, mut other) = pair();
     let mut before = 0;
     run(&mut one, &mut other, |_, batch| {
@@ -256,9 +256,9 @@ fn with_frame(
 }
 
 /// A client that has told its summary, and the server that waits for its answers.
-fn under_way(client: &mut Node, server: &mut Node) -> (Exchange, Exchange) {
-    let (mut at_client, mut frame) = Exchange::client(client, server.identity().address(), NOW);
-    let mut at_server = Exchange::server();
+fn under_way(client: &mut Node, server: &mut Node) -> (PushPull, PushPull) {
+    let (mut at_client, mut frame) = PushPull::client(client, server.identity().address(), NOW);
+    let mut at_server = PushPull::server();
     let (mut out, mut back) = (Vec::new(), Vec::new());
     at_server.take(server, &mut frame, &mut out, NOW).unwrap();
     at_client.take(client, &mut out[0], &mut back, NOW).unwrap();
@@ -284,7 +284,7 @@ fn what_a_peer_sends_is_bounded() {
             break end;
         }
     };
-    assert_eq!(end, ExchangeError::TooMuch);
+    assert_eq!(end, PushPullError::TooMuch);
     assert!(sent > MAX_BYTES, "{sent}");
     assert!(
         places(&server).is_empty(),
@@ -292,8 +292,8 @@ fn what_a_peer_sends_is_bounded() {
     );
 
     let mut frame = vec![1; MAX_FRAME + 1];
-    let result = Exchange::server().take(&mut server, &mut frame, &mut Vec::new(), NOW);
-    assert_eq!(result, Err(ExchangeError::TooMuch));
+    let result = PushPull::server().take(&mut server, &mut frame, &mut Vec::new(), NOW);
+    assert_eq!(result, Err(PushPullError::TooMuch));
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_frame_that_may_not_come_now_ends_it() {
         let mut frames = Vec::new();
         at_client.send(&mut client, kind, &body, &mut frames);
         let result = at_server.take(&mut server, &mut frames[0], &mut Vec::new(), NOW);
-        assert_eq!(result, Err(ExchangeError::Malformed), "{kind}");
+        assert_eq!(result, Err(PushPullError::Malformed), "{kind}");
     }
 }
 
@@ -321,11 +321,11 @@ fn who_is_down_and_unknown_stays_unknown() {
     let (mut one, mut other) = (member(0, Role::Proxy), member(1, Role::Proxy));
     let nobody = other.identity();
     tell(&mut other, 2..4);
-    other.take_members(&nobody, true, vec![known_as(2, State::Down)]);
+    other.merge_members(&nobody, true, vec![known_as(2, State::Down)]);
     // What is active there and told as down is only suspect: it comes back in another run, if it lives.
     assert_eq!(other.state_of(address_of(2)), Some((5, State::Suspect)));
     let peer = one.identity();
-    one.take_members(&peer, true, vec![known_as(9, State::Down)]);
+    one.merge_members(&peer, true, vec![known_as(9, State::Down)]);
     assert_eq!(one.state_of(address_of(9)), None);
 }
 
@@ -345,5 +345,5 @@ fn a_client_is_not_believed_about_itself() {
 fn one_does_not_exchange_with_itself() {
     let (mut one, mut itself) = (member(0, Role::Agent), member(0, Role::Agent));
     let result = run(&mut one, &mut itself, untouched);
-    assert_eq!(result, Err(ExchangeError::Own));
+    assert_eq!(result, Err(PushPullError::Own));
 }

@@ -1,8 +1,8 @@
-//! Push-pull: two members compare all that they know over a stream, and each takes what it lacks. This is how a
-//! member learns the set when it joins, and how what gossip has lost is repaired. Without I/O: frames in, frames out.
+//! Push-pull: two members compare all that they know over a stream, and each takes what it lacks. This is how a member
+//! learns the set when it joins, and how losses of gossip are repaired. Without I/O: frames in, frames out.
 //!
-//! The known is spread over 256 buckets by the member's address. Each side sums up a bucket in a hash, and only those
-//! that differ are told, so that two members that agree exchange 4 KiB however large the set is.
+//! What a member knows is spread over 256 buckets by member address. Each side sums up a bucket in a hash, and only
+//! buckets that differ are sent, so two members that agree send 4 KiB however large the set is.
 //!
 //! ```text
 //! client → server  hello: 32 random bytes, the client's identity
@@ -13,8 +13,8 @@
 //! server → client  announcements, done
 //! ```
 //!
-//! From the summary on every frame is sealed in the context of both sides' randoms, its direction and its number, so
-//! that no frame of another stream, or of this one at another place, is taken.
+//! From the summary on, every frame is sealed in the context of both sides' random bytes, its direction and its number,
+//! so that a frame of another stream, or at another position of this one, is refused.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -25,28 +25,31 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Time;
 use super::codec::{
-    CodecError, MEMBER_LEN, put_member, take, take_array, take_identity, take_member, take_u8,
-    take_u64,
+    CodecError, MEMBER_LEN, put_member, put_record, take, take_array, take_identity, take_member,
+    take_record, take_u8, take_u64,
 };
-use super::identity::{Identity, Role, pack_address};
-use super::keyring::{OVERHEAD, Refusal};
-use super::node::{Node, ON_THE_WAY, put_record, take_record};
+use super::identity::{Identity, MemberKey, Role, pack_address};
+use super::keyring::{OVERHEAD, OpenError};
+use super::node::Node;
 use super::records::{Edition, RecordKey};
+use super::tuning::REORDERING;
 
-/// Largest frame, bytes, its length (4) not counted.
+/// Largest frame, bytes, without its length (4).
 pub const MAX_FRAME: usize = 32 * 1024;
-/// Most bytes that one side takes in one exchange: a set of 10,000 with all announcements takes 6 MB.
+/// Most bytes that one side accepts in one push-pull; a set of 10,000 with all announcements takes 6 MB.
 pub(crate) const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 const BUCKETS: usize = 256;
 const RANDOM_LEN: usize = 32;
+/// Kinds of sealed packets: the first frame of a side, and any other frame.
 const HELLO: u8 = 2;
 const FRAME: u8 = 3;
-/// Room in a frame for its parts.
+/// Room in a frame for its parts, bytes.
 const ROOM: usize = MAX_FRAME - OVERHEAD - 1;
 const HEAD_LEN: usize = 18 + 8 + 16;
 const WANT_LEN: usize = 18 + 8;
 
+/// What the parts of a frame are: its first byte.
 const SUMMARY: u8 = 1;
 const DIFFERS: u8 = 2;
 const MEMBERS: u8 = 3;
@@ -55,43 +58,43 @@ const RECORDS: u8 = 5;
 const WANTS: u8 = 6;
 const DONE: u8 = 7;
 
-/// Why an exchange ends early.
+/// Why a push-pull ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ExchangeError {
-    /// A frame is not opened.
+pub enum PushPullError {
+    /// A frame cannot be opened.
     #[error("a frame cannot be opened: {0}")]
-    Seal(#[from] Refusal),
-    /// A frame is no frame, or not one that may come now.
+    Seal(#[from] OpenError),
+    /// A frame is malformed, or may not come now.
     #[error("a frame is malformed or out of turn")]
     Malformed,
-    /// More than one exchange may carry.
+    /// The other side sent more than a push-pull may carry.
     #[error("the other side sends more than any set has")]
     TooMuch,
-    /// It is this member itself, or another run of it.
+    /// The other side is this member itself, or another run of it.
     #[error("the other side is this member itself")]
     Own,
 }
 
-impl From<CodecError> for ExchangeError {
+impl From<CodecError> for PushPullError {
     fn from(_: CodecError) -> Self {
         Self::Malformed
     }
 }
 
-/// Whether more is to come.
+/// Whether more frames are to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It goes on.
-    Going,
+pub enum PushPullProgress {
+    /// More frames are to come.
+    Ongoing,
     /// Both sides have what they lacked.
     Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The server waits for the first frame.
+enum PushPullStage {
+    /// The server waits for the hello.
     Hello,
-    /// The client waits for the answer to it.
+    /// The client waits for the welcome.
     Welcome,
     /// The server waits for the hashes.
     Summary,
@@ -99,93 +102,112 @@ enum Stage {
     Differences,
     /// The server waits for what it lacks.
     Answers,
-    /// The client waits for what it wanted.
+    /// The client waits for what it wants.
     Wanted,
 }
 
-/// One side of an exchange.
+/// One side of a push-pull.
 #[derive(Debug)]
-pub struct Exchange {
-    stage: Stage,
+pub struct PushPull {
+    stage: PushPullStage,
+    channel: Channel,
+    peer: Option<Identity>,
+    /// The address at which the client dialled the server.
+    dialled: Option<MemberKey>,
+    /// Bytes that were received.
+    received: usize,
+    theirs: PeerState,
+}
+
+/// What binds frames to one stream, one direction and one position.
+#[derive(Debug)]
+struct Channel {
     client: [u8; RANDOM_LEN],
     server: [u8; RANDOM_LEN],
-    peer: Option<Identity>,
-    /// Where the client has found the server.
-    dialled: Option<[u8; 18]>,
+    /// Frames after the welcome that this side sent, and received.
     sent: u32,
     taken: u32,
-    bytes: usize,
+}
+
+/// What the other side has told so far.
+#[derive(Debug)]
+struct PeerState {
     /// Buckets that differ.
     differs: [bool; BUCKETS],
-    /// Members that the peer has exactly as this one.
-    same: HashSet<[u8; 18]>,
+    /// Members that the peer knows exactly as this one does.
+    same: HashSet<MemberKey>,
     /// Announcements that the peer has.
     heads: HashMap<RecordKey, Edition>,
+    /// Members that are to be merged.
     members: Vec<Member<Identity>>,
+    /// Announcements that the peer wants.
     wants: Vec<RecordKey>,
 }
 
-impl Exchange {
-    /// The side that asks the member at `dialled`, and its first frame.
+impl PushPull {
+    /// The side that asks the member at `dialled`, with its first frame.
     pub fn client(node: &mut Node, dialled: SocketAddr, now: Time) -> (Self, Vec<u8>) {
         node.set_now(now);
-        let mut exchange = Self::new(Stage::Welcome);
-        exchange.dialled = Some(pack_address(dialled));
-        exchange.client = node.random();
-        let mut body = exchange.client.to_vec();
+        let mut push_pull = Self::new(PushPullStage::Welcome);
+        push_pull.dialled = Some(pack_address(dialled));
+        push_pull.channel.client = node.random_bytes();
+        let mut body = push_pull.channel.client.to_vec();
         body.extend_from_slice(node.identity().as_bytes());
         let frame = node.seal_frame(HELLO, &[], &body);
-        (exchange, frame)
+        (push_pull, frame)
     }
 
     /// The side that is asked.
     pub fn server() -> Self {
-        Self::new(Stage::Hello)
+        Self::new(PushPullStage::Hello)
     }
 
-    fn new(stage: Stage) -> Self {
+    fn new(stage: PushPullStage) -> Self {
         Self {
             stage,
-            client: [0; RANDOM_LEN],
-            server: [0; RANDOM_LEN],
+            channel: Channel {
+                client: [0; RANDOM_LEN],
+                server: [0; RANDOM_LEN],
+                sent: 0,
+                taken: 0,
+            },
             peer: None,
             dialled: None,
-            sent: 0,
-            taken: 0,
-            bytes: 0,
-            differs: [false; BUCKETS],
-            same: HashSet::new(),
-            heads: HashMap::new(),
-            members: Vec::new(),
-            wants: Vec::new(),
+            received: 0,
+            theirs: PeerState {
+                differs: [false; BUCKETS],
+                same: HashSet::new(),
+                heads: HashMap::new(),
+                members: Vec::new(),
+                wants: Vec::new(),
+            },
         }
     }
 
-    /// Takes a frame; what is to be sent is appended to `out`, a frame each.
+    /// Takes a frame, and appends the frames to send to `out`.
     ///
     /// # Errors
-    /// Why the exchange is over. What was taken before stays taken: all of it was sealed.
+    /// Why the push-pull is over. What was taken before stays, since all of it was sealed.
     pub fn take(
         &mut self,
         node: &mut Node,
         frame: &mut [u8],
         out: &mut Vec<Vec<u8>>,
         now: Time,
-    ) -> Result<Progress, ExchangeError> {
+    ) -> Result<PushPullProgress, PushPullError> {
         node.set_now(now);
-        self.bytes += frame.len();
-        if frame.len() > MAX_FRAME || self.bytes > MAX_BYTES {
-            return Err(ExchangeError::TooMuch);
+        self.received += frame.len();
+        if frame.len() > MAX_FRAME || self.received > MAX_BYTES {
+            return Err(PushPullError::TooMuch);
         }
         match self.stage {
-            Stage::Hello => self.welcome(node, frame, out),
-            Stage::Welcome => self.summarise(node, frame, out),
+            PushPullStage::Hello => self.welcome(node, frame, out),
+            PushPullStage::Welcome => self.summarise(node, frame, out),
             _ => {
-                let context = self.context(!self.is_client(), self.taken);
-                self.taken = self.taken.wrapping_add(1);
+                let context = self.channel.next_received(!self.is_client());
                 let keyring = node.keyring();
                 let body = keyring.open(FRAME, &context, frame)?;
-                self.part(node, body, out)
+                self.take_parts(node, body, out)
             }
         }
     }
@@ -193,154 +215,157 @@ impl Exchange {
     fn is_client(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Welcome | Stage::Differences | Stage::Wanted
+            PushPullStage::Welcome | PushPullStage::Differences | PushPullStage::Wanted
         )
     }
 
-    /// Hello to welcome.
+    /// Answers a hello with a welcome.
     fn welcome(
         &mut self,
         node: &mut Node,
         frame: &mut [u8],
         out: &mut Vec<Vec<u8>>,
-    ) -> Result<Progress, ExchangeError> {
+    ) -> Result<PushPullProgress, PushPullError> {
         let keyring = node.keyring();
         let mut body = keyring.open(HELLO, &[], frame)?;
-        self.client = take_array(&mut body)?;
+        self.channel.client = take_array(&mut body)?;
         // Another run at the own address is answered too, so that it finds this one there.
         self.meet(node, &mut body)?;
-        self.server = node.random();
-        let mut body = self.server.to_vec();
+        self.channel.server = node.random_bytes();
+        let mut body = self.channel.server.to_vec();
         body.extend_from_slice(node.identity().as_bytes());
-        out.push(node.seal_frame(HELLO, &self.client, &body));
-        self.stage = Stage::Summary;
-        Ok(Progress::Going)
+        out.push(node.seal_frame(HELLO, &self.channel.client, &body));
+        self.stage = PushPullStage::Summary;
+        Ok(PushPullProgress::Ongoing)
     }
 
-    /// Welcome to summary.
+    /// Answers a welcome with the summary.
     fn summarise(
         &mut self,
         node: &mut Node,
         frame: &mut [u8],
         out: &mut Vec<Vec<u8>>,
-    ) -> Result<Progress, ExchangeError> {
+    ) -> Result<PushPullProgress, PushPullError> {
         let keyring = node.keyring();
-        let mut body = keyring.open(HELLO, &self.client, frame)?;
-        self.server = take_array(&mut body)?;
+        let mut body = keyring.open(HELLO, &self.channel.client, frame)?;
+        self.channel.server = take_array(&mut body)?;
         let peer = self.meet(node, &mut body)?;
         if self.is_own(node) {
-            // Only who is reached where it was dialled answers in the context of the client's random.
+            // Only the run that was reached at the dialled address answers in the context of the client's random.
             if self.dialled == Some(peer.key()) {
                 node.found_at_own_address(&peer);
             }
-            return Err(ExchangeError::Own);
+            return Err(PushPullError::Own);
         }
         let hashes = node.hashes();
         let mut body = Vec::with_capacity(2 * BUCKETS * 8);
-        let count = if node.keeps_all() { 2 } else { 1 };
-        for table in &hashes[..count] {
-            table
-                .iter()
-                .for_each(|hash| body.extend_from_slice(&hash.to_be_bytes()));
+        let count = if node.stores_all() { 2 } else { 1 };
+        for hash in hashes[..count].iter().flatten() {
+            body.extend_from_slice(&hash.to_be_bytes());
         }
         self.send(node, SUMMARY, &body, out);
-        self.stage = Stage::Differences;
-        Ok(Progress::Going)
+        self.stage = PushPullStage::Differences;
+        Ok(PushPullProgress::Ongoing)
     }
 
-    fn meet(&mut self, node: &Node, rest: &mut &[u8]) -> Result<Identity, ExchangeError> {
+    fn meet(&mut self, node: &Node, rest: &mut &[u8]) -> Result<Identity, PushPullError> {
         let peer = take_identity(rest)?;
         if !rest.is_empty() || node.horizon().excludes(peer.epoch()) {
-            return Err(ExchangeError::Malformed);
+            return Err(PushPullError::Malformed);
         }
         self.peer = Some(peer);
         Ok(peer)
     }
 
-    /// Whether the peer is at the own address.
+    /// Whether the peer is at this member's own address.
     fn is_own(&self, node: &Node) -> bool {
         let own = node.identity().key();
         self.peer.is_some_and(|peer| peer.key() == own)
     }
 
-    /// A frame behind the welcome.
-    fn part(
+    /// Whether the peer stores the announcements of all members.
+    fn peer_stores_all(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.role() == Role::Proxy)
+    }
+
+    /// Takes the parts of a frame after the welcome.
+    fn take_parts(
         &mut self,
         node: &mut Node,
         mut body: &[u8],
         out: &mut Vec<Vec<u8>>,
-    ) -> Result<Progress, ExchangeError> {
+    ) -> Result<PushPullProgress, PushPullError> {
+        use PushPullStage::{Answers, Differences, Summary, Wanted};
         if self.is_own(node) {
-            return Err(ExchangeError::Own);
+            return Err(PushPullError::Own);
         }
         let kind = take_u8(&mut body)?;
         match (self.stage, kind) {
-            (Stage::Summary, SUMMARY) => self.compare(node, body, out)?,
-            (Stage::Differences, DIFFERS) => {
+            (Summary, SUMMARY) => self.compare(node, body, out)?,
+            (Differences, DIFFERS) => {
                 let bits: [u8; BUCKETS / 8] = take_array(&mut body)?;
-                for (i, differs) in self.differs.iter_mut().enumerate() {
+                for (i, differs) in self.theirs.differs.iter_mut().enumerate() {
                     *differs = bits[i / 8] & (1 << (i % 8)) != 0;
                 }
             }
-            (Stage::Differences | Stage::Answers, MEMBERS) => {
+            (Differences | Answers, MEMBERS) => {
                 while !body.is_empty() {
-                    self.members.push(take_member(&mut body)?);
+                    self.theirs.members.push(take_member(&mut body)?);
                 }
             }
-            (Stage::Differences, HEADS) => {
+            (Differences, HEADS) => {
                 while !body.is_empty() {
                     let key = take_key(&mut body)?;
                     let (epoch, version) = (take_u64(&mut body)?, take_u64(&mut body)?);
-                    self.heads.insert(key, Edition { epoch, version });
+                    self.theirs.heads.insert(key, Edition { epoch, version });
                 }
             }
-            (Stage::Answers | Stage::Wanted, RECORDS) => {
-                // The members come before what they announce.
-                self.take_members(node);
+            (Answers | Wanted, RECORDS) => {
+                // Members must be known before what they announce.
+                self.merge_members(node);
                 let joining = !node.has_joined();
                 while !body.is_empty() {
                     let (age, bytes) = take_record(&mut body)?;
-                    if node.keeps_all() {
-                        node.take_record(bytes, age, !joining);
+                    if node.stores_all() {
+                        node.accept_record(bytes, age, !joining);
                     }
                 }
             }
-            (Stage::Answers, WANTS) => {
+            (Answers, WANTS) => {
                 while !body.is_empty() {
-                    self.wants.push(take_key(&mut body)?);
+                    self.theirs.wants.push(take_key(&mut body)?);
                 }
             }
-            (Stage::Differences, DONE) => {
+            (Differences, DONE) => {
                 self.answer(node, out);
-                self.stage = Stage::Wanted;
+                self.stage = Wanted;
             }
-            (Stage::Answers, DONE) => {
-                self.take_members(node);
-                let wants = std::mem::take(&mut self.wants);
+            (Answers, DONE) => {
+                self.merge_members(node);
+                let wants = std::mem::take(&mut self.theirs.wants);
                 self.send_records(node, wants.into_iter(), out);
                 self.send(node, DONE, &[], out);
-                return Ok(Progress::Done);
+                return Ok(PushPullProgress::Done);
             }
-            (Stage::Wanted, DONE) => return Ok(Progress::Done),
-            _ => return Err(ExchangeError::Malformed),
+            (Wanted, DONE) => return Ok(PushPullProgress::Done),
+            _ => return Err(PushPullError::Malformed),
         }
-        Ok(Progress::Going)
+        Ok(PushPullProgress::Ongoing)
     }
 
-    /// The server's side: tells what differs.
+    /// The server sends what differs.
     fn compare(
         &mut self,
         node: &mut Node,
         mut body: &[u8],
         out: &mut Vec<Vec<u8>>,
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<(), PushPullError> {
         let own = node.hashes();
-        let peer_keeps = self.peer.is_some_and(|peer| peer.role() == Role::Proxy);
-        let count = if peer_keeps { 2 } else { 1 };
+        let count = if self.peer_stores_all() { 2 } else { 1 };
         for (table, own) in own.iter().enumerate().take(count) {
-            // Announcements count only between two that keep them.
-            let counts = table == 0 || node.keeps_all();
-            for (differs, own) in self.differs.iter_mut().zip(own) {
+            // Announcements are compared only if both sides store them.
+            let counts = table == 0 || node.stores_all();
+            for (differs, own) in self.theirs.differs.iter_mut().zip(own) {
                 *differs |= counts && take_u64(&mut body)? != *own;
                 if !counts {
                     take(&mut body, 8)?;
@@ -348,70 +373,70 @@ impl Exchange {
             }
         }
         if !body.is_empty() {
-            return Err(ExchangeError::Malformed);
+            return Err(PushPullError::Malformed);
         }
         let mut bits = [0u8; BUCKETS / 8];
-        for (i, _) in self.differs.iter().enumerate().filter(|(_, d)| **d) {
+        let differs = self.theirs.differs.iter().enumerate();
+        for (i, _) in differs.filter(|(_, differs)| **differs) {
             bits[i / 8] |= 1 << (i % 8);
         }
         self.send(node, DIFFERS, &bits, out);
         self.send_members(node, out);
         let mut heads = Vec::new();
-        for (key, edition) in self.heads_of(node, peer_keeps) {
-            put_key(&key, &mut heads);
-            heads.extend_from_slice(&edition.epoch.to_be_bytes());
-            heads.extend_from_slice(&edition.version.to_be_bytes());
+        for (key, edition) in self.heads_of(node) {
+            put_head(&key, &edition, &mut heads);
         }
         self.send_parts(node, HEADS, &heads, HEAD_LEN, out);
         self.send(node, DONE, &[], out);
-        self.stage = Stage::Answers;
+        self.stage = PushPullStage::Answers;
         Ok(())
     }
 
-    /// Announcements that the peer is told of: all that may differ between two that keep them; else those of the one
-    /// that announces.
-    fn heads_of(&self, node: &Node, peer_keeps: bool) -> Vec<(RecordKey, Edition)> {
-        let both = peer_keeps && node.keeps_all();
+    /// Announcements that are offered to the peer: all that may differ if both sides store them; otherwise only those of
+    /// the agent among the two.
+    fn heads_of(&self, node: &Node) -> Vec<(RecordKey, Edition)> {
+        let peer_stores = self.peer_stores_all();
+        let both = peer_stores && node.stores_all();
         let (own, peer) = (node.identity().key(), self.peer.map(|peer| peer.key()));
         node.records()
             .iter()
             .filter(|(key, _)| match both {
-                true => self.differs[bucket(&key.member)],
-                false => (peer_keeps && key.member == own) || Some(key.member) == peer,
+                true => self.theirs.differs[bucket(&key.member)],
+                false => (peer_stores && key.member == own) || Some(key.member) == peer,
             })
             .map(|(key, stored)| (key, stored.edition()))
             .collect()
     }
 
-    /// The client's side: takes what differs, and tells what the server lacks.
+    /// The client takes what differs, and sends what the server lacks.
     fn answer(&mut self, node: &mut Node, out: &mut Vec<Vec<u8>>) {
-        let known: HashMap<[u8; 18], Member<Identity>> = node
+        let known: HashMap<MemberKey, Member<Identity>> = node
             .known()
             .map(|member| (member.id().key(), member))
             .collect();
-        for told in &self.members {
-            let key = told.id().key();
-            if known.get(&key) == Some(told) {
-                self.same.insert(key);
+        for member in &self.theirs.members {
+            let key = member.id().key();
+            if known.get(&key) == Some(member) {
+                self.theirs.same.insert(key);
             }
         }
-        // What this member has of its own is told before it takes over what the server has.
+        // What this member knows is sent before it takes over what the server knows.
         self.send_members(node, out);
-        self.take_members(node);
-        self.look_for_impostors(node);
-        let peer_keeps = self.peer.is_some_and(|peer| peer.role() == Role::Proxy);
-        if peer_keeps {
+        self.merge_members(node);
+        self.check_impostors(node);
+        if self.peer_stores_all() {
+            let heads = &self.theirs.heads;
             let newer: Vec<RecordKey> = self
-                .heads_of(node, peer_keeps)
+                .heads_of(node)
                 .into_iter()
-                .filter(|(key, edition)| self.heads.get(key).is_none_or(|known| known < edition))
+                .filter(|(key, edition)| heads.get(key).is_none_or(|known| known < edition))
                 .map(|(key, _)| key)
                 .collect();
             self.send_records(node, newer.into_iter(), out);
         }
         let mut wants = Vec::new();
-        if node.keeps_all() {
-            for (key, edition) in &self.heads {
+        if node.stores_all() {
+            for (key, edition) in &self.theirs.heads {
                 let known = node.records().edition(key);
                 if known.is_none_or(|known| known < *edition) {
                     put_key(key, &mut wants);
@@ -422,9 +447,9 @@ impl Exchange {
         self.send(node, DONE, &[], out);
     }
 
-    /// The client's side: what is announced in the name of either in later versions than its own is somebody else's, unless
-    /// the server has said it just now.
-    fn look_for_impostors(&self, node: &mut Node) {
+    /// The client checks for impostors: an announcement in the name of either side, in a later version than that side's
+    /// own, is somebody else's, unless the server has announced it just now.
+    fn check_impostors(&self, node: &mut Node) {
         let Some(peer) = self.peer.filter(|peer| self.dialled == Some(peer.key())) else {
             return;
         };
@@ -432,27 +457,27 @@ impl Exchange {
         let of = |run: &Identity, key: &RecordKey, edition: &Edition| {
             key.member == run.key() && edition.epoch == run.epoch()
         };
-        for (key, told) in &self.heads {
+        for (key, theirs) in &self.theirs.heads {
             let Some(known) = node.records().get(key) else {
                 continue;
             };
             let (edition, bytes) = (known.edition(), Arc::clone(&known.bytes));
-            if of(&own, key, told) && *told > edition {
-                return node.hear_of(&peer, own.epoch());
+            if of(&own, key, theirs) && *theirs > edition {
+                return node.note_later_run(&peer, own.epoch());
             }
-            let recent = node.now().saturating_sub(known.announced.accepted) < ON_THE_WAY;
-            let in_one_run = told.epoch == edition.epoch && of(&peer, key, told);
-            if in_one_run && edition > *told && !recent {
-                return node.tell_outdone(&peer, &bytes);
+            let recent = node.now().saturating_sub(known.announced.accepted) < REORDERING;
+            let in_one_run = theirs.epoch == edition.epoch && of(&peer, key, theirs);
+            if in_one_run && edition > *theirs && !recent {
+                return node.report_outdone(&peer, &bytes);
             }
         }
     }
 
-    fn take_members(&mut self, node: &mut Node) {
-        let members = std::mem::take(&mut self.members);
+    fn merge_members(&mut self, node: &mut Node) {
+        let members = std::mem::take(&mut self.theirs.members);
         if let Some(peer) = self.peer {
-            let believed = self.dialled == Some(peer.key());
-            node.take_members(&peer, believed, members);
+            let verified = self.dialled == Some(peer.key());
+            node.merge_members(&peer, verified, members);
         }
     }
 
@@ -460,7 +485,7 @@ impl Exchange {
         let mut bytes = Vec::new();
         for member in node.known() {
             let key = member.id().key();
-            if self.differs[bucket(&key)] && !self.same.contains(&key) {
+            if self.theirs.differs[bucket(&key)] && !self.theirs.same.contains(&key) {
                 put_member(&member, &mut bytes);
             }
         }
@@ -506,16 +531,33 @@ impl Exchange {
     }
 
     fn send(&mut self, node: &mut Node, kind: u8, parts: &[u8], out: &mut Vec<Vec<u8>>) {
-        let context = self.context(self.is_client(), self.sent);
-        self.sent = self.sent.wrapping_add(1);
+        let context = self.channel.next_sent(self.is_client());
         let mut body = Vec::with_capacity(1 + parts.len());
         body.push(kind);
         body.extend_from_slice(parts);
         out.push(node.seal_frame(FRAME, &context, &body));
     }
+}
 
-    /// Both randoms, who sends, and the how manieth frame of that side it is.
-    fn context(&self, from_client: bool, number: u32) -> [u8; 2 * RANDOM_LEN + 5] {
+/// Both sides' random bytes, the sender, and the number of the frame.
+type FrameContext = [u8; 2 * RANDOM_LEN + 5];
+
+impl Channel {
+    /// The context of the next frame that this side sends.
+    fn next_sent(&mut self, from_client: bool) -> FrameContext {
+        let context = self.context(from_client, self.sent);
+        self.sent = self.sent.wrapping_add(1);
+        context
+    }
+
+    /// The context of the next frame that this side receives.
+    fn next_received(&mut self, from_client: bool) -> FrameContext {
+        let context = self.context(from_client, self.taken);
+        self.taken = self.taken.wrapping_add(1);
+        context
+    }
+
+    fn context(&self, from_client: bool, number: u32) -> FrameContext {
         let mut context = [0; 2 * RANDOM_LEN + 5];
         context[..RANDOM_LEN].copy_from_slice(&self.client);
         context[RANDOM_LEN..2 * RANDOM_LEN].copy_from_slice(&self.server);
@@ -530,6 +572,12 @@ fn put_key(key: &RecordKey, out: &mut Vec<u8>) {
     out.extend_from_slice(&key.cluster.to_be_bytes());
 }
 
+fn put_head(key: &RecordKey, edition: &Edition, out: &mut Vec<u8>) {
+    put_key(key, out);
+    out.extend_from_slice(&edition.epoch.to_be_bytes());
+    out.extend_from_slice(&edition.version.to_be_bytes());
+}
+
 fn take_key(bytes: &mut &[u8]) -> Result<RecordKey, CodecError> {
     Ok(RecordKey {
         member: take_array(bytes)?,
@@ -537,16 +585,12 @@ fn take_key(bytes: &mut &[u8]) -> Result<RecordKey, CodecError> {
     })
 }
 
-fn bucket(member: &[u8; 18]) -> usize {
+fn bucket(member: &MemberKey) -> usize {
     xxh3_64(member) as usize % BUCKETS
 }
 
-/// What an exchange needs of a member.
+/// What a push-pull needs of a member.
 impl Node {
-    fn random(&mut self) -> [u8; RANDOM_LEN] {
-        self.random_bytes()
-    }
-
     fn seal_frame(&mut self, kind: u8, context: &[u8], body: &[u8]) -> Vec<u8> {
         let nonce = self.random_bytes();
         let keyring = self.keyring();
@@ -555,7 +599,7 @@ impl Node {
         out
     }
 
-    /// All members with their states, this one included, unless it gives way to another run.
+    /// All members with their states. This one is included unless it gives way to another run.
     fn known(&self) -> impl Iterator<Item = Member<Identity>> {
         let own = self.identity();
         let alive = (!self.in_conflict()).then(|| Member::new(own, 0, State::Alive));
@@ -565,8 +609,8 @@ impl Node {
             .chain(alive)
     }
 
-    /// For each bucket a hash of the active members, and one of the announcements. A sum, so that the order does not
-    /// count.
+    /// For each bucket a hash of the active members, and one of the announcements. Each is a sum, so that the order does
+    /// not matter.
     fn hashes(&self) -> [[u64; BUCKETS]; 2] {
         let mut hashes = [[0u64; BUCKETS]; 2];
         for member in self.known().filter(|m| m.state() != State::Down) {
@@ -576,10 +620,7 @@ impl Node {
         let mut bytes = Vec::with_capacity(HEAD_LEN);
         for (key, stored) in self.records().iter() {
             bytes.clear();
-            put_key(&key, &mut bytes);
-            let edition = stored.edition();
-            bytes.extend_from_slice(&edition.epoch.to_be_bytes());
-            bytes.extend_from_slice(&edition.version.to_be_bytes());
+            put_head(&key, &stored.edition(), &mut bytes);
             let hash = &mut hashes[1][bucket(&key.member)];
             *hash = hash.wrapping_add(xxh3_64(&bytes));
         }
