@@ -422,16 +422,16 @@ fn an_agent_announces_what_its_file_says_while_it_runs() {
         those.any(|backend| backend["weight"] == weight)
     };
     wait_until(DETECTION, "its weight", || weighs(7));
-    agent.wait_log("INFO the configuration is applied changed=\"backend, weight\"");
+    agent.wait_log("INFO applied the configuration changed=\"backend, weight\"");
     put(&second, &places[0], 1001);
-    agent.wait_log("WARN the configuration is not applied, the one before stays");
+    agent.wait_log("WARN the new configuration was rejected; keeping the previous one");
     agent.wait_log("agent.toml:4:10");
     // Another member, which takes the place of the one that left.
     put(&second, &places[1], 3);
     agent.wait_log("changed=\"weight, address, advertise\"");
     wait_until(DETECTION, "the new member's weight", || weighs(3));
     agent.signal(Signal::HUP);
-    agent.wait_log("INFO the configuration is as it was");
+    agent.wait_log("INFO the configuration is unchanged");
     agent.signal(Signal::TERM);
     assert_eq!(agent.wait_exit().code(), Some(0), "{}", agent.log());
     proxies.wait_used("left", &BTreeSet::new());

@@ -1,7 +1,7 @@
 //! Announces a service as a member of the peer set.
 //!
 //! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Besides announcing, this follows the files
-//! of keys and token ([`Announcer::tend`]), so that a rotation needs no restart of the supervised process: a file that cannot
+//! of keys and token ([`Announcer::run`]), so that a rotation needs no restart of the supervised process: a file that cannot
 //! be read is logged once, and what was read before stays in use. Another configuration ([`Announcer::change`]) is handled
 //! the same way: everything is read and judged before anything changes. It also logs whether the member has company
 //! ([`join_reporter`]) and when the token expires.
@@ -239,7 +239,7 @@ impl Announcer for PeerAnnouncer {
         self.continue_with(Some(config)).await
     }
 
-    async fn tend(&self) -> Infallible {
+    async fn run(&self) -> Infallible {
         let reports = self.publisher.report.subscribe();
         tokio::select! {
             never = self.follow_files() => never,

@@ -1,21 +1,21 @@
-//! What an agent is told to do: its configuration, which a file can hold, and what only a command line says.
+//! What an agent runs with: its configuration, which a file can hold, and what only the command line says.
 
 use std::ffi::OsString;
 
-use super::life::Rules;
+use super::lifecycle::LifecycleRules;
 use crate::config::schema::AgentConfig;
 
-/// All of it.
+/// Everything that an agent runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Of the service and its place in the peer set.
+pub struct AgentSettings {
+    /// The service and its place in the peer set.
     pub config: AgentConfig,
-    /// A program to supervise and its arguments; empty: none.
+    /// A program to supervise, with its arguments; empty for none.
     pub command: Vec<OsString>,
 }
 
-impl Settings {
-    /// Of a service that the agent does not run.
+impl AgentSettings {
+    /// Settings for a service that the agent does not run.
     pub fn new(config: AgentConfig) -> Self {
         Self {
             config,
@@ -23,10 +23,10 @@ impl Settings {
         }
     }
 
-    /// What decides about the life of the service.
-    pub(super) fn rules(&self) -> Rules {
+    /// What the lifecycle of the service depends on.
+    pub(super) fn lifecycle_rules(&self) -> LifecycleRules {
         let check = self.config.check.as_ref();
-        Rules {
+        LifecycleRules {
             interval: check.map(|local| local.check.interval),
             supervised: !self.command.is_empty(),
             once: self.config.once,

@@ -1,8 +1,8 @@
-//! The signals that an agent hears, one after another.
+//! The signals that an agent handles, one after another.
 //!
-//! SIGTERM and SIGINT are orders to drain. At SIGHUP an agent that has a file reads it again, and keeps the signal to
-//! itself, since it ends a process that does not expect it. The others are for the process that is supervised; without one
-//! they do nothing, so that a habit (SIGUSR1 for a log file) does not end an agent without a word.
+//! SIGTERM and SIGINT ask for a drain. At SIGHUP an agent that has a file reads it again, and does not pass the signal on,
+//! since it ends a process that does not expect it. The other signals are passed on to the supervised process. Without one
+//! they do nothing, so that a habit (SIGUSR1 to reopen a log file) does not silently end an agent.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Those that are heard. SIGQUIT and SIGWINCH are how some servers are told to end in order.
-pub(super) const HEARD: [(SignalKind, Signal); 7] = [
+/// The signals that are handled. SIGQUIT and SIGWINCH tell some servers to end gracefully.
+pub(super) const HANDLED: [(SignalKind, Signal); 7] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
     (SignalKind::hangup(), Signal::HUP),
@@ -21,34 +21,34 @@ pub(super) const HEARD: [(SignalKind, Signal); 7] = [
     (SignalKind::window_change(), Signal::WINCH),
 ];
 
-/// A source of signals.
+/// The signals that arrive.
 #[derive(Debug)]
-pub(crate) struct Signals(mpsc::Receiver<Signal>);
+pub(crate) struct AgentSignals(mpsc::Receiver<Signal>);
 
-impl Signals {
-    /// Those of this process, from now on. Within a runtime.
+impl AgentSignals {
+    /// Receives the signals of this process from now on. Only within a runtime.
     ///
     /// # Errors
     /// A handler cannot be set.
     pub(crate) fn listen() -> io::Result<Self> {
-        let (heard, signals) = mpsc::channel(HEARD.len());
-        for (kind, name) in HEARD {
+        let (sender, signals) = mpsc::channel(HANDLED.len());
+        for (kind, name) in HANDLED {
             let mut arrivals = signal(kind)?;
-            let heard = heard.clone();
+            let sender = sender.clone();
             tokio::spawn(async move {
-                while arrivals.recv().await.is_some() && heard.send(name).await.is_ok() {}
+                while arrivals.recv().await.is_some() && sender.send(name).await.is_ok() {}
             });
         }
         Ok(Self(signals))
     }
 
-    /// Those that are sent to a channel.
+    /// Receives signals from a channel.
     #[cfg(test)]
     pub(crate) fn from_channel(signals: mpsc::Receiver<Signal>) -> Self {
         Self(signals)
     }
 
-    /// The next one; never comes back when there is no source any more. Cancel-safe.
+    /// The next signal; pending for ever once there is no sender. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,
@@ -56,7 +56,7 @@ impl Signals {
         }
     }
 
-    /// Whether it asks the agent to end.
+    /// Whether a signal asks the agent to end.
     pub(crate) fn is_end(signal: Signal) -> bool {
         signal == Signal::TERM || signal == Signal::INT
     }

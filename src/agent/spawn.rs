@@ -1,11 +1,11 @@
-//! Starts a process that does not outlive the agent. One of the few places of this crate with code that the compiler
-//! cannot vouch for: what runs between fork and exec.
+//! Starts a process that does not outlive the agent. This is one of the few files with unsafe code: what runs between fork
+//! and exec.
 //!
-//! The kernel sends the process SIGTERM when the thread that started it ends (`PR_SET_PDEATHSIG`), however that comes;
-//! so it must be started by a thread that lives as long as the agent. The process leads a group of its own: Ctrl-C in a
-//! terminal reaches the agent alone, which drains first, and a kill reaches what the process has started too. The
-//! price is that it cannot read from a terminal (SIGTTIN would stop it). Input, output and environment are the
-//! agent's, and neither holds a secret: keys and tokens come from files, and files are closed on exec.
+//! The kernel sends the process SIGTERM when the thread that started it ends for any reason (`PR_SET_PDEATHSIG`), so a
+//! thread that lives as long as the agent must start it. The process leads a group of its own: Ctrl-C in a terminal
+//! reaches only the agent, which drains first, and a kill also reaches what the process has started. The price is that it
+//! cannot read from a terminal (SIGTTIN would stop it). It inherits input, output and environment from the agent; none of
+//! them holds a secret, since keys and tokens come from files, and files are closed on exec.
 
 #![expect(unsafe_code, reason = "Command::pre_exec has no safe equal")]
 
@@ -16,9 +16,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 
-use super::signals::HEARD;
+use super::signals::HANDLED;
 
-/// Starts `command` (a program and its arguments). Who calls it reaps it.
+/// Starts `command` (a program and its arguments). The caller reaps it.
 pub(super) fn spawn(command: &[OsString]) -> io::Result<Pid> {
     let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let agent = getpid();
@@ -28,8 +28,8 @@ pub(super) fn spawn(command: &[OsString]) -> io::Result<Pid> {
     // and getppid(2) are, it takes no lock and allocates nothing, its errors included (an error number, a kind).
     unsafe {
         command.pre_exec(move || {
-            // What was ignored when the agent was started, as in a background job, would never reach the process.
-            for (_, signal) in HEARD {
+            // A signal that was ignored when the agent started, as in a background job, would never reach the process.
+            for (_, signal) in HANDLED {
                 libc::signal(signal.as_raw(), libc::SIG_DFL);
             }
             set_parent_process_death_signal(Some(Signal::TERM))?;

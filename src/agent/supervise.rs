@@ -1,15 +1,15 @@
 //! The process that an agent supervises: started, started again with a growing delay, signalled, reaped.
 //!
-//! It is reaped by our own look at SIGCHLD and not by tokio's, for the sake of orphans: who is PID 1 of a container (or
-//! a subreaper) inherits those that the process leaves behind, and must take their statuses or they stay as zombies.
-//! There every status is taken (`waitpid(-1)`), elsewhere only that of the process, so that nothing is taken from
-//! others in this program. A process is signalled only while its status is not taken, so its id cannot be another's.
+//! Reaping uses our own SIGCHLD handling instead of tokio's, because of orphans: PID 1 of a container (or a subreaper)
+//! inherits the children that the process leaves behind, and must take their statuses or they stay as zombies. There every
+//! status is taken (`waitpid(-1)`); elsewhere only that of the process, so that nothing is taken from other code in this
+//! program. A process is signalled only while its status has not been taken, so its id cannot belong to another process.
 //!
-//! What a process leaves behind in its group ends with it: a child that still held its port would keep the next start,
-//! or who comes after the agent, from it. (What leads a group of its own, as a daemon does, is let go.)
+//! What a process leaves behind in its group is killed when it ends: a child that still holds its port would block the
+//! next start, or whatever comes after the agent. (A child that leads a group of its own, as a daemon does, is left alone.)
 //!
-//! The delay is 1 s, doubles up to 30 s with each end, and is 1 s again after a process that ran for 60 s. Whether a
-//! process ends well or badly does not matter: a service is there to stay.
+//! The delay is 1 s, doubles up to 30 s with each end, and is 1 s again after a process that ran for 60 s. It does not
+//! matter whether a process ends well or badly: a service is meant to stay.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,25 +27,27 @@ use tracing::{debug, info, warn};
 use super::spawn::spawn;
 use crate::model::signal::signal_name;
 
+/// Delay before the first restart.
 const LEAST_DELAY: Duration = Duration::from_secs(1);
-const MOST_DELAY: Duration = Duration::from_secs(30);
-/// A process that ran for so long did start.
+/// Longest delay before a restart.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// A process that ran for this long counts as started.
 const LONG_RUN: Duration = Duration::from_secs(60);
 
 /// How a process ended.
 #[derive(Debug)]
-pub(crate) enum Exit {
-    /// By itself.
+pub(crate) enum ProcessExit {
+    /// It exited with this code.
     Code(u8),
-    /// By a signal.
+    /// A signal ended it.
     Signal(u8),
-    /// It did not even begin.
+    /// It could not be started.
     NotStarted(io::Error),
 }
 
-impl Exit {
-    /// The exit code as a shell would have it: 128 and the signal, 127 for a program that is not there, 126 for one
-    /// that cannot be run.
+impl ProcessExit {
+    /// The exit code as a shell reports it: 128 plus the signal, 127 for a program that does not exist, 126 for one that
+    /// cannot be run.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Code(code) => *code,
@@ -63,7 +65,7 @@ impl Exit {
     }
 }
 
-impl fmt::Display for Exit {
+impl fmt::Display for ProcessExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
@@ -73,16 +75,16 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What [`Supervisor::next`] tells.
+/// What happened to the process.
 #[derive(Debug)]
-pub(crate) enum Change {
-    /// The process runs.
+pub(crate) enum ProcessEvent {
+    /// It runs.
     Started,
     /// It ended, or could not be started.
-    Ended(Exit),
+    Ended(ProcessExit),
 }
 
-/// Delays between an end and the next start.
+/// The delays between an end and the next start.
 #[derive(Debug)]
 struct Backoff {
     next: Duration,
@@ -101,19 +103,19 @@ impl Backoff {
             self.next = LEAST_DELAY;
         }
         let delay = self.next;
-        self.next = (delay * 2).min(MOST_DELAY);
+        self.next = (delay * 2).min(LONGEST_DELAY);
         delay
     }
 }
 
 #[derive(Debug)]
-enum Process {
-    Runs {
+enum ProcessState {
+    Running {
         pid: Pid,
         since: Instant,
     },
-    /// Starts then; `None`: never again.
-    Waits {
+    /// It is started at this time; `None`: never again.
+    Waiting {
         until: Option<Instant>,
     },
 }
@@ -123,15 +125,16 @@ enum Process {
 pub(crate) struct Supervisor {
     command: Vec<OsString>,
     once: bool,
-    process: Process,
+    process: ProcessState,
     backoff: Backoff,
+    /// Orphans become children of this process.
     adopts: bool,
-    deaths: unix::Signal,
+    child_signals: unix::Signal,
 }
 
 impl Supervisor {
-    /// Will run `command` (a program and its arguments; with `once` one time only) as soon as it is asked for what is
-    /// [`Self::next`]. Only on a thread that lives as long as the agent.
+    /// Runs `command` (a program and its arguments) once [`Self::next`] is called; with `once` only one time. Only on a
+    /// thread that lives as long as the agent.
     ///
     /// # Errors
     /// SIGCHLD cannot be followed.
@@ -140,32 +143,32 @@ impl Supervisor {
         Ok(Self {
             command,
             once,
-            process: Process::Waits {
+            process: ProcessState::Waiting {
                 until: Some(Instant::now()),
             },
             backoff: Backoff::default(),
             adopts: getpid().is_init() || subreaper,
-            deaths: unix::signal(SignalKind::child())?,
+            child_signals: unix::signal(SignalKind::child())?,
         })
     }
 
-    /// Whether the next end of the process is the last.
+    /// Sets whether the process is not started again after its next end.
     pub(crate) fn set_once(&mut self, once: bool) {
         self.once = once;
     }
 
     /// Waits until the process starts or ends, and starts it when it is due. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Change {
+    pub(crate) async fn next(&mut self) -> ProcessEvent {
         loop {
             match self.process {
-                Process::Runs { pid, since } => match self.reap(Some(pid)) {
+                ProcessState::Running { pid, since } => match self.reap(Some(pid)) {
                     Some(exit) => return self.ended(exit, since.elapsed()),
-                    None => drop(self.deaths.recv().await),
+                    None => drop(self.child_signals.recv().await),
                 },
-                Process::Waits { until } => {
+                ProcessState::Waiting { until } => {
                     self.reap(None);
                     tokio::select! {
-                        _ = self.deaths.recv() => {}
+                        _ = self.child_signals.recv() => {}
                         () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                             return self.start();
                         }
@@ -178,52 +181,52 @@ impl Supervisor {
     /// Sends `signal` to the process if it runs.
     pub(crate) fn send(&self, signal: Signal) {
         match self.process {
-            // It may have ended and not be reaped; then nobody is there to mind.
-            Process::Runs { pid, .. } => drop(kill_process(pid, signal)),
-            Process::Waits { .. } => {
-                debug!(signal = %signal_name(signal.as_raw()), "no process runs that could be signalled")
+            // It may have ended without being reaped; then the signal has no effect.
+            ProcessState::Running { pid, .. } => drop(kill_process(pid, signal)),
+            ProcessState::Waiting { .. } => {
+                debug!(signal = %signal_name(signal.as_raw()), "signal ignored: no process runs")
             }
         }
     }
 
-    /// Kills the process and what it has started in its process group.
+    /// Kills the process and what it has started in its group.
     pub(crate) fn kill(&self) {
-        if let Process::Runs { pid, .. } = self.process {
+        if let ProcessState::Running { pid, .. } = self.process {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 
-    fn start(&mut self) -> Change {
+    fn start(&mut self) -> ProcessEvent {
         match spawn(&self.command) {
             Ok(pid) => {
                 info!(pid = pid.as_raw_nonzero().get(), "the process runs");
-                self.process = Process::Runs {
+                self.process = ProcessState::Running {
                     pid,
                     since: Instant::now(),
                 };
-                Change::Started
+                ProcessEvent::Started
             }
-            Err(error) => self.ended(Exit::NotStarted(error), Duration::ZERO),
+            Err(error) => self.ended(ProcessExit::NotStarted(error), Duration::ZERO),
         }
     }
 
-    fn ended(&mut self, exit: Exit, ran: Duration) -> Change {
+    fn ended(&mut self, exit: ProcessExit, ran: Duration) -> ProcessEvent {
         let program = self.command.first().map(|name| name.display());
         let program = program.map(tracing::field::display);
         let delay = (!self.once).then(|| self.backoff.after(ran));
-        self.process = Process::Waits {
+        self.process = ProcessState::Waiting {
             until: delay.map(|delay| Instant::now() + delay),
         };
         match &exit {
-            Exit::NotStarted(_) => warn!(program, "the process {exit}"),
+            ProcessExit::NotStarted(_) => warn!(program, "the process {exit}"),
             _ => info!(program, ?ran, "the process ended: {exit}"),
         }
-        Change::Ended(exit)
+        ProcessEvent::Ended(exit)
     }
 
-    /// Takes the status of `mine` if it has ended, after what is left of its group was killed; and of everybody else
-    /// if that falls to us.
-    fn reap(&self, mine: Option<Pid>) -> Option<Exit> {
+    /// If `mine` has ended, kills what is left of its group and takes its status. Also takes the statuses of adopted
+    /// children.
+    fn reap(&self, mine: Option<Pid>) -> Option<ProcessExit> {
         let ended = mine.filter(|pid| Self::has_ended(*pid));
         if let Some(pid) = ended {
             let _ = kill_process_group(pid, Signal::KILL);
@@ -238,7 +241,7 @@ impl Supervisor {
             }
         }
         if let (Some(pid), None, Some(_)) = (mine, ended, &found) {
-            // It ended since the look above. Who is left of the group keeps its id from being given to another.
+            // It has ended since the check above. Whatever is left of the group keeps the group's id in use.
             let _ = kill_process_group(pid, Signal::KILL);
         }
         found
@@ -246,15 +249,15 @@ impl Supervisor {
 
     /// Whether there is a status to take.
     fn has_ended(pid: Pid) -> bool {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error means that it is no child any more, which the taking shall tell.
-        !matches!(waitid(WaitId::Pid(pid), look), Ok(None))
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that it is no longer a child; taking its status will show that.
+        !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
     }
 
-    fn taken(result: rustix::io::Result<Option<(Pid, WaitStatus)>>) -> Option<(Pid, Exit)> {
-        // ECHILD: there is none.
+    fn taken(result: rustix::io::Result<Option<(Pid, WaitStatus)>>) -> Option<(Pid, ProcessExit)> {
+        // ECHILD: there are no children.
         let (pid, status) = result.ok().flatten()?;
-        Some((pid, Exit::of(status)))
+        Some((pid, ProcessExit::of(status)))
     }
 }
 
@@ -263,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_and_begin_anew_after_a_long_run() {
+    fn delays_grow_and_start_again_after_a_long_run() {
         let mut backoff = Backoff::default();
         let delays: Vec<u64> = [0, 1, 59, 0, 0, 0, 0, 60, 3, 61, 61]
             .map(|ran| backoff.after(Duration::from_secs(ran)).as_secs())
@@ -273,12 +276,12 @@ mod tests {
 
     #[test]
     fn exit_codes_are_a_shells() {
-        let not_started = |kind: io::ErrorKind| Exit::NotStarted(kind.into());
+        let not_started = |kind: io::ErrorKind| ProcessExit::NotStarted(kind.into());
         for (exit, code) in [
-            (Exit::Code(0), 0),
-            (Exit::Code(77), 77),
-            (Exit::Signal(9), 137),
-            (Exit::Signal(15), 143),
+            (ProcessExit::Code(0), 0),
+            (ProcessExit::Code(77), 77),
+            (ProcessExit::Signal(9), 137),
+            (ProcessExit::Signal(15), 143),
             (not_started(io::ErrorKind::NotFound), 127),
             (not_started(io::ErrorKind::PermissionDenied), 126),
         ] {

@@ -18,9 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::settings::Settings;
-use super::signals::Signals;
-use super::source::Source;
+use super::settings::AgentSettings;
+use super::settings_file::SettingsFile;
+use super::signals::AgentSignals;
 use super::{Announcer, serve};
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::ServiceState;
@@ -97,12 +97,12 @@ impl Announcer for Witness {
 /// An agent that runs beside the test's own future.
 struct Scene {
     folder: tempfile::TempDir,
-    settings: Settings,
+    settings: AgentSettings,
     journal: Journal,
     gate: watch::Sender<bool>,
     signals: mpsc::Sender<Signal>,
     heard: Cell<Option<mpsc::Receiver<Signal>>>,
-    source: Cell<Option<Source>>,
+    source: Cell<Option<SettingsFile>>,
 }
 
 impl Scene {
@@ -135,7 +135,7 @@ impl Scene {
             journal: self.journal.clone(),
             gate: self.gate.subscribe(),
         };
-        let signals = Signals::from_channel(self.heard.take().unwrap());
+        let signals = AgentSignals::from_channel(self.heard.take().unwrap());
         let agent = serve(self.settings.clone(), self.source.take(), witness, signals);
         let both = async { tokio::join!(agent, story).0.unwrap() };
         let code = runtime.block_on(async { timeout(PATIENCE, both).await });
@@ -155,9 +155,9 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn settings() -> Settings {
+fn settings() -> AgentSettings {
     let address = "127.0.0.1:1".parse().unwrap();
-    Settings::new(AgentConfig::new("web".to_owned(), address, address))
+    AgentSettings::new(AgentConfig::new("web".to_owned(), address, address))
 }
 
 fn shell(journal: &Path, script: &str) -> Vec<OsString> {
@@ -425,7 +425,7 @@ fn the_file_is_followed_and_read_at_a_signal() {
         Ok((settings, String::new()))
     };
     let applied = move |_: &AgentConfig| levels_too.set(levels_too.get() + 1);
-    let source = Source::new(file.clone(), b"1".to_vec(), read, applied);
+    let source = SettingsFile::new(file.clone(), b"1".to_vec(), read, applied);
     scene.source.set(Some(source));
     let put = |text: &str| {
         let next = scene.folder.path().join("next");

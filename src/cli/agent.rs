@@ -20,8 +20,8 @@ use tracing::warn;
 
 use super::check::{in_colour, read};
 use crate::agent::announcer::PeerAnnouncer;
-use crate::agent::settings::Settings;
-use crate::agent::source::Source;
+use crate::agent::settings::AgentSettings;
+use crate::agent::settings_file::SettingsFile;
 use crate::config::agent::{
     Problem, drain_time, file, label, level, member_address, name, period, reachable_address, seed,
     word,
@@ -175,7 +175,7 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
 }
 
 fn serve(
-    settings: Settings,
+    settings: AgentSettings,
     arguments: AgentArguments,
     held: Option<Vec<u8>>,
     warnings: &str,
@@ -196,7 +196,7 @@ fn serve(
             };
             let log = Rc::clone(&events);
             let applied = move |config: &AgentConfig| log.set_level(config.level);
-            Some(Source::new(path, held, read, applied))
+            Some(SettingsFile::new(path, held, read, applied))
         }
         _ => None,
     };
@@ -241,7 +241,7 @@ impl AgentArguments {
     ///
     /// # Errors
     /// What is missing or does not fit together.
-    pub fn settings(self, file: Option<AgentConfig>) -> Result<Settings, ArgumentError> {
+    pub fn settings(self, file: Option<AgentConfig>) -> Result<AgentSettings, ArgumentError> {
         let mut all = match file {
             Some(mut file) => {
                 // A default that followed the address still does.
@@ -297,7 +297,7 @@ impl AgentArguments {
             None => {}
         }
         all.validate().map_err(ArgumentError::Rule)?;
-        let mut settings = Settings::new(all);
+        let mut settings = AgentSettings::new(all);
         settings.command = self.command;
         // Of the flags clap asks the same.
         if settings.config.once && settings.command.is_empty() {

@@ -136,7 +136,7 @@ pub struct AgentConfig {
 pub struct LocalCheck {
     /// Where it is asked; a name is looked up each time.
     pub target: BackendAddress,
-    /// By default every second for a second. `rise` and `fall` say what [`agent::life`](crate::agent::life) does.
+    /// By default every second for a second. `rise` and `fall` say what [`agent::lifecycle`](crate::agent::lifecycle) does.
     pub check: Check,
 }
 

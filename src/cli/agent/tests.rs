@@ -18,7 +18,7 @@ fn parse(line: &str) -> Result<AgentArguments, String> {
         .map_err(|error| error.to_string())
 }
 
-fn settings(line: &str, file: Option<AgentConfig>) -> Result<Settings, ArgumentError> {
+fn settings(line: &str, file: Option<AgentConfig>) -> Result<AgentSettings, ArgumentError> {
     parse(line).unwrap().settings(file)
 }
 
@@ -34,7 +34,7 @@ fn least() -> AgentConfig {
 
 #[test]
 fn the_fewest_flags() {
-    assert_eq!(settings(LEAST, None), Ok(Settings::new(least())));
+    assert_eq!(settings(LEAST, None), Ok(AgentSettings::new(least())));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn all_flags() {
         level: LogLevel::Debug,
         ..least()
     };
-    let expected = Settings {
+    let expected = AgentSettings {
         command: ["./server", "--once", "-x"].map(OsString::from).to_vec(),
         config: config.clone(),
     };

@@ -1,115 +1,116 @@
-//! The life of an announced service: starting → ready ⇄ failing → draining → left. Pure: what happened and when comes
-//! in, what to do comes out, at most one act an event.
+//! The lifecycle of an announced service: starting → ready ⇄ failing → draining → left. Pure: what happened and when comes
+//! in, what to do comes out, at most one action per event.
 //!
-//! Without a check a service is ready at once; a supervised one as soon as its process runs. With a check one pass
-//! makes it ready and two failures in a row make it failing. The second look comes [`QUICK`] after the first, so that
-//! a failure is told about an interval after it began. A process that ends is failing without any check.
+//! Without a check a service is ready at once; a supervised one as soon as its process runs. With a check one pass makes it
+//! ready and two failures in a row make it failing. The second check comes [`QUICK`] after the first, so a failure is
+//! announced about one interval after it began. A process that ends is failing without any check.
 //!
-//! The order of a drain is the one that loses no request: `draining` is announced, and is out (or [`MOST_TELLING`] has
-//! passed: there may be nobody to tell); proxies get `drain_delay` to act on it; only then the process is told to
-//! stop; it has `drain_timeout` to end, and is killed after that; then the agent leaves. A service that is not
-//! supervised gets `drain_timeout`, for whoever ends it does so after the agent. A second order cuts it short.
+//! A drain is ordered so that no request is lost. First `draining` is announced and sent (or [`ANNOUNCE_WITHIN`] passes,
+//! since there may be nobody to send it to). Then proxies get `drain_delay` to act on it. Only then the process is told to
+//! stop. It has `drain_timeout` to end, and is killed after that; then the agent leaves. A service that is not supervised
+//! gets the whole `drain_timeout`, since whatever ends it does so after the agent. A second request to drain cuts this
+//! short.
 
 use std::time::Duration;
 
 use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
 
-/// Between two checks while a pass is waited for, and before a failure is believed.
+/// Time between two checks while a first pass is awaited, and until a failure is confirmed.
 pub(crate) const QUICK: Duration = Duration::from_millis(200);
-/// How long an announcement may take to be out before the drain goes on without it.
-pub(crate) const MOST_TELLING: Duration = Duration::from_secs(2);
+/// How long an announcement may take to be sent before the drain continues without it.
+pub(crate) const ANNOUNCE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a killed process may take to end before the agent leaves without it.
-const MOST_DYING: Duration = Duration::from_secs(2);
+const KILL_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is known of the service in advance.
+/// What the lifecycle of a service depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rules {
-    /// Between two checks of a service that is well; absent: there is no check.
+pub(crate) struct LifecycleRules {
+    /// Time between two checks of a healthy service; absent: there is no check.
     pub interval: Option<Duration>,
     /// The agent runs the service.
     pub supervised: bool,
     /// The end of the process is the end of the agent.
     pub once: bool,
-    /// From the announced drain to the stop of the process.
+    /// Time from the announced drain until the process is told to stop.
     pub drain_delay: Duration,
-    /// From there to its kill; without a process, from the announced drain to the end.
+    /// Time from there until it is killed; without a process, from the announced drain until the agent leaves.
     pub drain_timeout: Duration,
 }
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum LifecycleEvent {
     /// The check that was due has passed or failed.
     Checked(bool),
     /// The process runs.
     Started,
     /// The process has ended, or could not be started.
     Exited,
-    /// Other rules hold.
-    Changed(Rules),
-    /// An order to end.
+    /// Other rules apply.
+    RulesChanged(LifecycleRules),
+    /// The agent is asked to end.
     Drain,
-    /// The newest announcement is out.
+    /// The newest announcement was sent.
     Sent,
-    /// The moment of [`Life::due`] has come.
+    /// The time of [`Lifecycle::due`] has come.
     Elapsed,
 }
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Action {
     /// Announce this state.
     Announce(ServiceState),
     /// Tell the process to stop.
     Stop,
-    /// Kill it.
+    /// Kill the process.
     Kill,
-    /// Announce that it has left, leave the peer set, end.
+    /// Announce that the service has left, leave the peer set, and end.
     Leave,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum LifecyclePhase {
     /// Starting, ready or failing.
     Serving,
-    /// Draining is announced and perhaps not out.
-    Telling {
+    /// Draining is announced, but may not be sent yet.
+    Announcing {
         until: Time,
     },
-    /// It is out; proxies turn away.
-    Turning {
+    /// It was sent; proxies stop sending requests.
+    Delaying {
         until: Time,
     },
-    /// What is live may end.
-    Ending {
+    /// What is in progress may end.
+    Stopping {
         until: Time,
     },
     /// The process was killed.
-    Dying {
+    Killed {
         until: Time,
     },
     Left,
 }
 
-/// One service.
+/// The lifecycle of one service.
 #[derive(Debug)]
-pub(crate) struct Life {
-    rules: Rules,
+pub(crate) struct Lifecycle {
+    rules: LifecycleRules,
     state: ServiceState,
-    phase: Phase,
-    /// There is a service to look at.
+    phase: LifecyclePhase,
+    /// The service runs, as far as the agent knows.
     runs: bool,
-    /// The last check failed, and that is not believed yet.
+    /// The last check failed, which is not confirmed yet.
     doubted: bool,
     /// No check has passed since the process started.
     fresh: bool,
     check_at: Option<Time>,
 }
 
-impl Life {
-    /// A service at its start; [`Self::state`] is to be announced.
-    pub(crate) fn new(rules: Rules, now: Time) -> Self {
+impl Lifecycle {
+    /// A service at its start; the caller announces [`Self::state`].
+    pub(crate) fn new(rules: LifecycleRules, now: Time) -> Self {
         let checked = rules.interval.is_some();
         let runs = !rules.supervised;
         Self {
@@ -118,7 +119,7 @@ impl Life {
             } else {
                 ServiceState::Starting
             },
-            phase: Phase::Serving,
+            phase: LifecyclePhase::Serving,
             runs,
             doubted: false,
             fresh: true,
@@ -127,47 +128,49 @@ impl Life {
         }
     }
 
-    /// As it was last to be announced.
+    /// The state that was announced last.
     pub(crate) fn state(&self) -> ServiceState {
         self.state
     }
 
-    /// When the next check is due; `None`: none, and the result of one that is on its way no longer counts.
+    /// When the next check is due; `None`: there is none, and the result of one that runs no longer counts.
     pub(crate) fn check_due(&self) -> Option<Time> {
         self.check_at
     }
 
-    /// When [`Event::Elapsed`] is due.
+    /// When [`LifecycleEvent::Elapsed`] is due.
     pub(crate) fn due(&self) -> Option<Time> {
         match self.phase {
-            Phase::Telling { until }
-            | Phase::Turning { until }
-            | Phase::Ending { until }
-            | Phase::Dying { until } => Some(until),
-            Phase::Serving | Phase::Left => None,
+            LifecyclePhase::Announcing { until }
+            | LifecyclePhase::Delaying { until }
+            | LifecyclePhase::Stopping { until }
+            | LifecyclePhase::Killed { until } => Some(until),
+            LifecyclePhase::Serving | LifecyclePhase::Left => None,
         }
     }
 
-    /// Whether [`Event::Sent`] is waited for.
-    pub(crate) fn is_telling(&self) -> bool {
-        matches!(self.phase, Phase::Telling { .. })
+    /// Whether it waits for [`LifecycleEvent::Sent`].
+    pub(crate) fn is_announcing(&self) -> bool {
+        matches!(self.phase, LifecyclePhase::Announcing { .. })
     }
 
-    /// Takes in what happened. What no longer matters changes nothing.
-    pub(crate) fn on(&mut self, event: Event, now: Time) -> Option<Act> {
+    /// Takes what happened. An event that no longer matters changes nothing.
+    pub(crate) fn on(&mut self, event: LifecycleEvent, now: Time) -> Option<Action> {
         match event {
-            Event::Checked(passed) => self.checked(passed, now),
-            Event::Started => self.started(now),
-            Event::Exited => self.exited(),
-            Event::Changed(rules) => self.change(rules, now),
-            Event::Drain => self.drain(now),
-            Event::Sent if self.is_telling() => self.turn(now),
-            Event::Elapsed if self.due().is_some_and(|due| due <= now) => self.elapsed(now),
-            Event::Sent | Event::Elapsed => None,
+            LifecycleEvent::Checked(passed) => self.checked(passed, now),
+            LifecycleEvent::Started => self.started(now),
+            LifecycleEvent::Exited => self.exited(),
+            LifecycleEvent::RulesChanged(rules) => self.change(rules, now),
+            LifecycleEvent::Drain => self.drain(now),
+            LifecycleEvent::Sent if self.is_announcing() => self.delay(now),
+            LifecycleEvent::Elapsed if self.due().is_some_and(|due| due <= now) => {
+                self.elapsed(now)
+            }
+            LifecycleEvent::Sent | LifecycleEvent::Elapsed => None,
         }
     }
 
-    fn checked(&mut self, passed: bool, now: Time) -> Option<Act> {
+    fn checked(&mut self, passed: bool, now: Time) -> Option<Action> {
         self.check_at?;
         let next = match (passed, self.state) {
             (true, _) => ServiceState::Ready,
@@ -176,13 +179,13 @@ impl Life {
         };
         self.doubted = !passed && next == ServiceState::Ready;
         self.fresh &= !passed;
-        let act = self.become_state(next);
-        self.check_at = Some(now + self.pace());
-        act
+        let action = self.become_state(next);
+        self.check_at = Some(now + self.check_delay());
+        action
     }
 
-    /// From the end of a check to the next.
-    fn pace(&self) -> Duration {
+    /// Time from the end of a check to the next one.
+    fn check_delay(&self) -> Duration {
         let interval = self.rules.interval.unwrap_or_default();
         match self.state {
             _ if self.fresh || self.doubted => QUICK,
@@ -191,10 +194,10 @@ impl Life {
         }
     }
 
-    fn started(&mut self, now: Time) -> Option<Act> {
+    fn started(&mut self, now: Time) -> Option<Action> {
         self.runs = true;
         self.fresh = true;
-        if self.phase != Phase::Serving {
+        if self.phase != LifecyclePhase::Serving {
             return None;
         }
         if self.rules.interval.is_some() {
@@ -204,11 +207,11 @@ impl Life {
         self.become_state(ServiceState::Ready)
     }
 
-    /// A check that is new is due at once, and what it follows on stands until it says
-    /// otherwise; a drain that has begun keeps the times that it began with.
-    fn change(&mut self, rules: Rules, now: Time) -> Option<Act> {
+    /// A new check is due at once, and the current state stands until it says otherwise. A drain keeps the times that it
+    /// began with.
+    fn change(&mut self, rules: LifecycleRules, now: Time) -> Option<Action> {
         let rules = std::mem::replace(&mut self.rules, rules);
-        if self.phase != Phase::Serving || !self.runs || rules == self.rules {
+        if self.phase != LifecyclePhase::Serving || !self.runs || rules == self.rules {
             return None;
         }
         self.doubted = false;
@@ -219,103 +222,109 @@ impl Life {
         self.become_state(ServiceState::Ready)
     }
 
-    fn exited(&mut self) -> Option<Act> {
+    fn exited(&mut self) -> Option<Action> {
         self.runs = false;
         self.doubted = false;
         self.check_at = None;
         match self.phase {
-            Phase::Serving if !self.rules.once => self.become_state(ServiceState::Failing),
-            Phase::Left => None,
+            LifecyclePhase::Serving if !self.rules.once => self.become_state(ServiceState::Failing),
+            LifecyclePhase::Left => None,
             _ => self.leave(),
         }
     }
 
-    fn drain(&mut self, now: Time) -> Option<Act> {
+    fn drain(&mut self, now: Time) -> Option<Action> {
         let process = self.rules.supervised && self.runs;
         self.check_at = None;
         match self.phase {
-            Phase::Left => None,
-            Phase::Serving if process => {
-                self.phase = Phase::Telling {
-                    until: now + MOST_TELLING,
+            LifecyclePhase::Left => None,
+            LifecyclePhase::Serving if process => {
+                self.phase = LifecyclePhase::Announcing {
+                    until: now + ANNOUNCE_WITHIN,
                 };
                 self.become_state(ServiceState::Draining)
             }
-            // Nobody was ever told that it is ready, so nothing of ours can be live.
-            Phase::Serving if self.rules.supervised || self.state == ServiceState::Starting => {
+            // Nobody ever learned that it is ready, so no request can be in progress.
+            LifecyclePhase::Serving
+                if self.rules.supervised || self.state == ServiceState::Starting =>
+            {
                 self.leave()
             }
-            Phase::Serving => {
+            LifecyclePhase::Serving => {
                 self.end(now);
                 self.become_state(ServiceState::Draining)
             }
-            Phase::Telling { .. } | Phase::Turning { .. } | Phase::Ending { .. } if process => {
+            LifecyclePhase::Announcing { .. }
+            | LifecyclePhase::Delaying { .. }
+            | LifecyclePhase::Stopping { .. }
+                if process =>
+            {
                 self.kill(now)
             }
             _ => self.leave(),
         }
     }
 
-    fn elapsed(&mut self, now: Time) -> Option<Act> {
+    fn elapsed(&mut self, now: Time) -> Option<Action> {
         match self.phase {
-            Phase::Telling { .. } => self.turn(now),
-            Phase::Turning { .. } => {
+            LifecyclePhase::Announcing { .. } => self.delay(now),
+            LifecyclePhase::Delaying { .. } => {
                 self.end(now);
-                Some(Act::Stop)
+                Some(Action::Stop)
             }
-            Phase::Ending { .. } if self.rules.supervised => self.kill(now),
-            Phase::Ending { .. } | Phase::Dying { .. } => self.leave(),
-            Phase::Serving | Phase::Left => None,
+            LifecyclePhase::Stopping { .. } if self.rules.supervised => self.kill(now),
+            LifecyclePhase::Stopping { .. } | LifecyclePhase::Killed { .. } => self.leave(),
+            LifecyclePhase::Serving | LifecyclePhase::Left => None,
         }
     }
 
-    fn turn(&mut self, now: Time) -> Option<Act> {
-        self.phase = Phase::Turning {
+    fn delay(&mut self, now: Time) -> Option<Action> {
+        self.phase = LifecyclePhase::Delaying {
             until: now + self.rules.drain_delay,
         };
         None
     }
 
     fn end(&mut self, now: Time) {
-        self.phase = Phase::Ending {
+        self.phase = LifecyclePhase::Stopping {
             until: now + self.rules.drain_timeout,
         };
     }
 
-    fn kill(&mut self, now: Time) -> Option<Act> {
-        self.phase = Phase::Dying {
-            until: now + MOST_DYING,
+    fn kill(&mut self, now: Time) -> Option<Action> {
+        self.phase = LifecyclePhase::Killed {
+            until: now + KILL_WITHIN,
         };
-        Some(Act::Kill)
+        Some(Action::Kill)
     }
 
-    fn leave(&mut self) -> Option<Act> {
-        self.phase = Phase::Left;
+    fn leave(&mut self) -> Option<Action> {
+        self.phase = LifecyclePhase::Left;
         self.state = ServiceState::Left;
-        Some(Act::Leave)
+        Some(Action::Leave)
     }
 
-    fn become_state(&mut self, next: ServiceState) -> Option<Act> {
+    fn become_state(&mut self, next: ServiceState) -> Option<Action> {
         let changed = self.state != next;
         self.state = next;
-        changed.then_some(Act::Announce(next))
+        changed.then_some(Action::Announce(next))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Act::{Announce, Kill, Leave, Stop};
-    use super::Event::{Changed, Checked, Drain, Elapsed, Exited, Sent, Started};
+    use super::Action::{Announce, Kill, Leave, Stop};
+    use super::LifecycleEvent::{Checked, Drain, Elapsed, Exited, RulesChanged, Sent, Started};
     use super::ServiceState::{Draining, Failing, Left, Ready, Starting};
     use super::*;
-    use Next::{At, Check, Nothing};
+    use Expected::{At, Check, Nothing};
 
-    const PASS: Event = Checked(true);
-    const FAIL: Event = Checked(false);
+    const PASS: LifecycleEvent = Checked(true);
+    const FAIL: LifecycleEvent = Checked(false);
 
-    /// What is waited for, in ms.
+    /// What is awaited, in ms.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Next {
+    enum Expected {
         Check(u64),
         At(u64),
         Nothing,
@@ -325,13 +334,13 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn say(state: ServiceState) -> Option<Act> {
+    fn say(state: ServiceState) -> Option<Action> {
         Some(Announce(state))
     }
 
     /// Drains take 1 s and 30 s.
-    fn rules(interval: Option<u64>, supervised: bool) -> Rules {
-        Rules {
+    fn rules(interval: Option<u64>, supervised: bool) -> LifecycleRules {
+        LifecycleRules {
             interval: interval.map(ms),
             supervised,
             once: false,
@@ -340,25 +349,29 @@ mod tests {
         }
     }
 
-    /// At each time an event: the act, and what is waited for then.
+    /// At each time an event, with the expected action and what is awaited after it.
     #[track_caller]
-    fn plays(rules: Rules, lines: &[(u64, Event, Option<Act>, Next)]) {
-        let mut life = Life::new(rules, ms(0));
-        for &(at, event, act, next) in lines {
+    fn plays(rules: LifecycleRules, lines: &[(u64, LifecycleEvent, Option<Action>, Expected)]) {
+        let mut lifecycle = Lifecycle::new(rules, ms(0));
+        for &(at, event, action, next) in lines {
             let place = format!("{event:?} at {at} ms");
-            let state = match act {
+            let state = match action {
                 Some(Announce(state)) => state,
                 Some(Leave) => Left,
-                Some(Stop | Kill) | None => life.state(),
+                Some(Stop | Kill) | None => lifecycle.state(),
             };
-            assert_eq!(life.on(event, ms(at)), act, "{place}");
-            assert_eq!(life.state(), state, "{place}");
+            assert_eq!(lifecycle.on(event, ms(at)), action, "{place}");
+            assert_eq!(lifecycle.state(), state, "{place}");
             let (check, due) = match next {
                 Check(at) => (Some(ms(at)), None),
                 At(at) => (None, Some(ms(at))),
                 Nothing => (None, None),
             };
-            assert_eq!((life.check_due(), life.due()), (check, due), "{place}");
+            assert_eq!(
+                (lifecycle.check_due(), lifecycle.due()),
+                (check, due),
+                "{place}"
+            );
         }
     }
 
@@ -370,9 +383,9 @@ mod tests {
             (Some(1_000), false, Starting, Some(ms(0))),
             (Some(1_000), true, Starting, None),
         ] {
-            let life = Life::new(rules(interval, supervised), ms(0));
-            assert_eq!(life.state(), state);
-            assert_eq!((life.check_due(), life.due()), (check, None));
+            let lifecycle = Lifecycle::new(rules(interval, supervised), ms(0));
+            assert_eq!(lifecycle.state(), state);
+            assert_eq!((lifecycle.check_due(), lifecycle.due()), (check, None));
         }
     }
 
@@ -398,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_service_is_not_checked_faster_than_is_sane() {
+    fn a_failing_service_is_not_checked_too_often() {
         plays(
             rules(Some(300), false),
             &[
@@ -508,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_order_kills_and_a_third_does_not_wait_even_for_that() {
+    fn a_second_request_kills_and_a_third_does_not_wait_even_for_that() {
         let lines = [
             (0, Started, say(Ready), Nothing),
             (100, Drain, say(Draining), At(2_100)),
@@ -531,54 +544,73 @@ mod tests {
     fn other_rules() {
         let [every_second, every_two, none] =
             [Some(1_000), Some(2_000), None].map(|i| rules(i, false));
-        let mut life = Life::new(every_second, ms(0));
+        let mut lifecycle = Lifecycle::new(every_second, ms(0));
         // Never checked, and then there is nothing to wait for.
-        assert_eq!(life.on(Changed(none), ms(5)), say(Ready));
-        assert_eq!((life.check_due(), life.due()), (None, None));
+        assert_eq!(lifecycle.on(RulesChanged(none), ms(5)), say(Ready));
+        assert_eq!((lifecycle.check_due(), lifecycle.due()), (None, None));
         // What was ready is so until a check has failed twice.
-        assert_eq!(life.on(Changed(every_second), ms(10)), None);
-        assert_eq!((life.state(), life.check_due()), (Ready, Some(ms(10))));
-        assert_eq!(life.on(FAIL, ms(11)), None);
-        // A doubt about one check is none about another.
-        assert_eq!(life.on(Changed(every_two), ms(12)), None);
-        assert_eq!(life.on(FAIL, ms(12)), None);
-        assert_eq!(life.on(PASS, ms(212)), None);
-        assert_eq!(life.check_due(), Some(ms(2_212)));
-        assert_eq!(life.on(Changed(every_two), ms(250)), None);
-        assert_eq!(life.check_due(), Some(ms(2_212)), "nothing has changed");
-        assert_eq!(life.on(FAIL, ms(260)), None);
-        assert_eq!(life.on(FAIL, ms(270)), say(Failing));
-        assert_eq!(life.on(Changed(every_second), ms(300)), None);
-        assert_eq!((life.state(), life.check_due()), (Failing, Some(ms(300))));
-        assert_eq!(life.on(PASS, ms(301)), say(Ready));
+        assert_eq!(lifecycle.on(RulesChanged(every_second), ms(10)), None);
+        assert_eq!(
+            (lifecycle.state(), lifecycle.check_due()),
+            (Ready, Some(ms(10)))
+        );
+        assert_eq!(lifecycle.on(FAIL, ms(11)), None);
+        // A doubt about one check does not concern another.
+        assert_eq!(lifecycle.on(RulesChanged(every_two), ms(12)), None);
+        assert_eq!(lifecycle.on(FAIL, ms(12)), None);
+        assert_eq!(lifecycle.on(PASS, ms(212)), None);
+        assert_eq!(lifecycle.check_due(), Some(ms(2_212)));
+        assert_eq!(lifecycle.on(RulesChanged(every_two), ms(250)), None);
+        assert_eq!(
+            lifecycle.check_due(),
+            Some(ms(2_212)),
+            "nothing has changed"
+        );
+        assert_eq!(lifecycle.on(FAIL, ms(260)), None);
+        assert_eq!(lifecycle.on(FAIL, ms(270)), say(Failing));
+        assert_eq!(lifecycle.on(RulesChanged(every_second), ms(300)), None);
+        assert_eq!(
+            (lifecycle.state(), lifecycle.check_due()),
+            (Failing, Some(ms(300)))
+        );
+        assert_eq!(lifecycle.on(PASS, ms(301)), say(Ready));
         // A drain keeps its times.
-        assert_eq!(life.on(Drain, ms(400)), say(Draining));
-        let hasty = Rules {
+        assert_eq!(lifecycle.on(Drain, ms(400)), say(Draining));
+        let hasty = LifecycleRules {
             drain_timeout: ms(1),
             ..none
         };
-        assert_eq!(life.on(Changed(hasty), ms(500)), None);
-        assert_eq!((life.check_due(), life.due()), (None, Some(ms(30_400))));
+        assert_eq!(lifecycle.on(RulesChanged(hasty), ms(500)), None);
+        assert_eq!(
+            (lifecycle.check_due(), lifecycle.due()),
+            (None, Some(ms(30_400)))
+        );
         // A process that does not run is not looked at before it does.
-        let mut life = Life::new(rules(None, true), ms(0));
-        assert_eq!(life.on(Changed(rules(Some(1_000), true)), ms(1)), None);
-        assert_eq!(life.check_due(), None);
-        assert_eq!(life.on(Started, ms(2)), None);
-        assert_eq!((life.state(), life.check_due()), (Starting, Some(ms(2))));
+        let mut lifecycle = Lifecycle::new(rules(None, true), ms(0));
+        assert_eq!(
+            lifecycle.on(RulesChanged(rules(Some(1_000), true)), ms(1)),
+            None
+        );
+        assert_eq!(lifecycle.check_due(), None);
+        assert_eq!(lifecycle.on(Started, ms(2)), None);
+        assert_eq!(
+            (lifecycle.state(), lifecycle.check_due()),
+            (Starting, Some(ms(2)))
+        );
     }
 
     #[test]
-    fn only_a_drain_that_is_not_out_waits_for_that() {
-        let mut life = Life::new(rules(None, true), ms(0));
-        for (event, telling) in [(Started, false), (Drain, true), (Sent, false)] {
-            life.on(event, ms(1));
-            assert_eq!(life.is_telling(), telling, "{event:?}");
+    fn only_a_drain_that_is_not_sent_waits_for_that() {
+        let mut lifecycle = Lifecycle::new(rules(None, true), ms(0));
+        for (event, announcing) in [(Started, false), (Drain, true), (Sent, false)] {
+            lifecycle.on(event, ms(1));
+            assert_eq!(lifecycle.is_announcing(), announcing, "{event:?}");
         }
     }
 
     #[test]
     fn once_ends_with_the_process() {
-        let once = Rules {
+        let once = LifecycleRules {
             once: true,
             ..rules(None, true)
         };
