@@ -1,12 +1,12 @@
-//! A body on its way: counts it down or decodes it, whatever its framing.
+//! Follows a message body in transit, whatever its framing: counts down its length or decodes its chunks.
 
 use super::chunked::Decoder;
 use super::{Framing, Refusal};
 
-/// Follows one body.
+/// Finds the end of one body.
 #[derive(Debug, Default)]
 pub enum BodyReader {
-    /// Whole, or there is none.
+    /// The body is complete, or there is none.
     #[default]
     Done,
     /// This many bytes are still to come.
@@ -17,17 +17,17 @@ pub enum BodyReader {
     UntilClose,
 }
 
-/// What one call of [`BodyReader::read_in_place`] made of its input.
+/// What one call of [`BodyReader::read_in_place`] found in its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// Bytes of the input that belong to the body.
     pub consumed: usize,
-    /// Bytes of payload, now at the beginning of the buffer.
+    /// Bytes of payload, now at the start of the buffer.
     pub payload: usize,
 }
 
 impl BodyReader {
-    /// At the start of the body of a request. Its trailers go on only if it `forwards_trailers`.
+    /// Starts the body of a request. Its trailers are dropped unless `forwards_trailers`.
     pub fn new(framing: Framing, trailer_limit: usize, forwards_trailers: bool) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
@@ -39,7 +39,7 @@ impl BodyReader {
         }
     }
 
-    /// At the start of the body of a response.
+    /// Starts the body of a response.
     pub fn for_response(framing: Framing, trailer_limit: usize, forwards_trailers: bool) -> Self {
         match framing {
             Framing::Chunked => Self::Chunked(Box::new(Decoder::for_response(
@@ -50,12 +50,12 @@ impl BodyReader {
         }
     }
 
-    /// Whether the body is whole.
+    /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
-    /// Bytes that are announced but have not come: there will be at least so many more.
+    /// Bytes that have been announced but have not arrived: at least this many are still to come.
     pub fn announced(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
@@ -64,11 +64,11 @@ impl BodyReader {
         }
     }
 
-    /// Takes what belongs to the body from the beginning of `buffer` and leaves its payload there. Trailer lines
-    /// that go on are appended to `trailers` when the body is whole.
+    /// Consumes what belongs to the body from the start of `buffer` and leaves its payload there. Trailer lines to
+    /// forward are appended to `trailers` once the body is complete.
     ///
     /// # Errors
-    /// A chunked body that is not well formed.
+    /// The chunked coding is malformed.
     pub fn read_in_place(
         &mut self,
         buffer: &mut [u8],
@@ -110,7 +110,7 @@ impl BodyReader {
         }
     }
 
-    /// The connection has ended: whether the body is whole now.
+    /// Reports the end of the connection. Returns whether the body is now complete.
     pub fn end_of_connection(&mut self) -> bool {
         if matches!(self, Self::UntilClose) {
             *self = Self::Done;
@@ -135,7 +135,10 @@ mod tests {
             })
         );
         assert!(!body.is_done());
-        assert!(!body.end_of_connection(), "a cut body is not whole");
+        assert!(
+            !body.end_of_connection(),
+            "a truncated body is not complete"
+        );
         assert_eq!(
             body.read_in_place(&mut b"deGET".to_vec(), &mut trailers),
             Ok(Piece {

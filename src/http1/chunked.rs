@@ -1,19 +1,19 @@
-//! The chunked coding (RFC 9112 7.1): a decoder that works in place, and the frame of a chunk that we write.
+//! The chunked coding (RFC 9112 7.1): a decoder that works in place, and the size lines of the chunks that are sent.
 //!
-//! Sizes are 1 to 16 hexadecimal digits; extensions are checked, bounded by [`EXTENSION_BYTES`] in one body and
-//! dropped; of the trailer fields those that would frame or route the message refuse a request and are dropped from a
-//! response, those that belong in a head are dropped, the others are kept in canonical form.
+//! Sizes are 1 to 16 hexadecimal digits. Extensions are checked, limited to [`EXTENSION_BYTES`] per body, and dropped.
+//! A trailer field that would frame or route the message makes a request be refused and is dropped from a response;
+//! one that belongs in a head is dropped; the others are forwarded in canonical form.
 
 use super::Refusal;
 use super::field::{TOKEN, TrailerAction, VALUE, trailer_action, trim};
 
-/// Bytes of chunk extensions in one body, the CR behind each included.
+/// Most bytes of chunk extensions in one body, the CR after each included.
 pub(crate) const EXTENSION_BYTES: u32 = 4096;
 
-/// Fields of a trailer section.
+/// Most fields of a trailer section.
 pub(crate) const TRAILER_FIELDS: u32 = 64;
 
-/// Follows a chunked body through any cut of its bytes.
+/// Decodes a chunked body, however its bytes are split across reads.
 #[derive(Debug)]
 pub struct Decoder {
     state: DecoderState,
@@ -27,16 +27,16 @@ pub struct Decoder {
     trailers: Option<Box<Trailers>>,
 }
 
-/// The trailer section: the line being read, and the lines that go on.
+/// The trailer section: the line being read, and the lines to forward.
 #[derive(Debug, Default)]
 struct Trailers {
     line: Vec<u8>,
-    kept: Vec<u8>,
+    forwarded: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DecoderState {
-    /// Before the first digit of a size, and within them: the number read so far.
+    /// In a chunk size, of which `digits` digits have been read.
     Size {
         digits: u8,
     },
@@ -53,19 +53,19 @@ enum DecoderState {
     Done,
 }
 
-/// What one call of [`Decoder::decode_in_place`] made of its input.
+/// What one call of [`Decoder::decode_in_place`] found in its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
     /// Bytes of the input that belong to the body.
     pub consumed: usize,
-    /// Bytes of payload, now at the beginning of the buffer.
+    /// Bytes of payload, now at the start of the buffer.
     pub payload: usize,
-    /// Whether the body is whole.
+    /// Whether the body is complete.
     pub done: bool,
 }
 
 impl Decoder {
-    /// At the start of a body whose trailer section may have `trailer_limit` bytes, and whose trailers go on if it
+    /// Starts the body of a request. Its trailer section may have `trailer_limit` bytes, and is dropped unless
     /// `forwards_trailers`.
     pub fn new(trailer_limit: usize, forwards_trailers: bool) -> Self {
         Self {
@@ -81,8 +81,8 @@ impl Decoder {
         }
     }
 
-    /// The same for a response. A trailer that would frame or route the message is dropped and does not cost the body,
-    /// which has gone to the client by then, and white space before a colon is removed (RFC 9112 5.1).
+    /// Starts the body of a response. A trailer that would frame or route the message is dropped without failing the
+    /// body, which the client has by then, and white space before a colon is removed (RFC 9112 5.1).
     pub fn for_response(trailer_limit: usize, forwards_trailers: bool) -> Self {
         Self {
             is_response: true,
@@ -90,11 +90,11 @@ impl Decoder {
         }
     }
 
-    /// Moves the payload in `buffer` together at its beginning. What lies behind `consumed` is left as it is.
+    /// Moves the payload in `buffer` to its start. Bytes after `consumed` are left as they are.
     ///
     /// # Errors
-    /// [`Refusal::BadChunk`], [`Refusal::HeadTooLarge`] or [`Refusal::TooManyFields`] for trailers over their limits, or what is wrong with a
-    /// trailer field. The payload before it is valid but must not be taken for a whole body.
+    /// [`Refusal::BadChunk`]; [`Refusal::HeadTooLarge`] or [`Refusal::TooManyFields`] for trailers over their limits;
+    /// or what is wrong with a trailer field. The payload before the error is valid, but it is not a complete body.
     pub fn decode_in_place(&mut self, buffer: &mut [u8]) -> Result<Decoded, Refusal> {
         let mut read = 0;
         let mut payload = 0;
@@ -122,7 +122,7 @@ impl Decoder {
         })
     }
 
-    /// Bytes of the chunk at hand that are announced but have not come.
+    /// Bytes of the current chunk that have not arrived yet.
     pub fn announced(&self) -> u64 {
         if self.state == DecoderState::Data {
             self.left
@@ -131,11 +131,11 @@ impl Decoder {
         }
     }
 
-    /// The trailer lines that go on, each with its CRLF; complete once the body is.
+    /// The trailer lines to forward, each with its CRLF; complete once the body is.
     pub fn trailers(&self) -> &[u8] {
         self.trailers
             .as_ref()
-            .map_or(&[], |trailers| &trailers.kept)
+            .map_or(&[], |trailers| &trailers.forwarded)
     }
 
     fn step(&mut self, byte: u8) -> Result<(), Refusal> {
@@ -165,7 +165,9 @@ impl Decoder {
             | DecoderState::EndLf => {
                 return Err(Refusal::BadChunk);
             }
-            DecoderState::Data | DecoderState::Done => unreachable!("decode_in_place takes these"),
+            DecoderState::Data | DecoderState::Done => {
+                unreachable!("decode_in_place handles these states")
+            }
         };
         Ok(())
     }
@@ -235,7 +237,7 @@ impl Decoder {
             TrailerAction::Refuse if !self.is_response => return Err(Refusal::BadTrailer),
             TrailerAction::Forward if self.forwards_trailers => {
                 for part in [name, b": ", value, b"\r\n"] {
-                    trailers.kept.extend_from_slice(part);
+                    trailers.forwarded.extend_from_slice(part);
                 }
             }
             TrailerAction::Drop | TrailerAction::Refuse | TrailerAction::Forward => {}
@@ -244,7 +246,7 @@ impl Decoder {
     }
 }
 
-/// The size line of a chunk that we write: at most 16 digits and CRLF.
+/// The size line of a chunk to send: at most 16 digits and CRLF.
 #[derive(Debug, Clone, Copy)]
 pub struct SizeLine {
     bytes: [u8; 18],
@@ -252,7 +254,7 @@ pub struct SizeLine {
 }
 
 impl SizeLine {
-    /// For a chunk of `size` bytes.
+    /// The size line of a chunk of `size` bytes.
     pub fn new(size: usize) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut bytes = *b"0000000000000000\r\n";
@@ -271,7 +273,7 @@ impl SizeLine {
         }
     }
 
-    /// The line.
+    /// The line with its CRLF.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[usize::from(self.start)..]
     }
@@ -282,7 +284,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds `wire` in pieces of `cut` bytes; payload, trailers, and what came behind the body.
+    /// Feeds `wire` in pieces of `cut` bytes. Returns the payload, the trailers, and the number of bytes after the
+    /// body.
     fn decode(wire: &[u8], cut: usize) -> Result<(Vec<u8>, Vec<u8>, usize), Refusal> {
         let mut decoder = Decoder::new(64, true);
         let mut payload = Vec::new();
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_in_any_cut() {
+    fn bodies_are_decoded_however_they_are_split() {
         let wire =
             b"5;x=\"y\"\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 1 \r\nX_Real_IP: 1\r\nAuthorization: x\r\n\r\nGET /";
         for cut in 1..wire.len() {
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
+    fn malformed_chunks_are_refused() {
         for wire in [
             "\r\n",
             "g\r\n",
@@ -368,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_that_would_frame_or_route_refuse_the_body() {
+    fn a_request_body_is_refused_for_trailers_that_would_frame_or_route() {
         for name in [
             "Content-Length",
             "transfer-encoding",
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_loses_such_a_trailer_and_not_its_body() {
+    fn a_response_loses_such_trailers_but_keeps_its_body() {
         let wire =
             b"5\r\nhello\r\n0\r\nX: 1\r\nContent-Length: 9\r\nTransfer-Encoding : x\r\nHost: b\r\n\
             content_length: 9\r\nY \t:  2\r\n\r\nHTTP/";

@@ -1,17 +1,17 @@
-//! Fields by which a stranger could name a client, a user, a certificate, a scheme, a host, a path or a method, where a
-//! server or a framework believes the field more than the connection and the request line.
+//! Fields with which a client could claim an address, a user, a certificate, a scheme, a host, a path or a method,
+//! where a server or a framework trusts the field more than the connection and the request line.
 //!
-//! The list is gathered from what reads or writes such fields: CDNs and clouds (Akamai, Alibaba, AWS, Azure, Cloudflare,
-//! DigitalOcean, EdgeOne, Fastly, Fly, Google, Imperva, Netlify, Shopify, Sucuri, Vercel), proxies and their
-//! authenticators (Envoy, nginx and its ingress, IIS with ARR, NetScaler, Traefik, Zeus, oauth2-proxy, Authelia,
-//! authentik, Pomerium, Vouch, SiteMinder, Tailscale), and the readers behind them (ASP.NET, Django, Flask, gunicorn,
-//! Grafana, Kubernetes, Next.js, Rack, Rails, Slim, Symfony, Tomcat, WebLogic, WebSphere).
+//! The list is compiled from what reads or writes such fields: CDNs and clouds (Akamai, Alibaba, AWS, Azure,
+//! Cloudflare, DigitalOcean, EdgeOne, Fastly, Fly, Google, Imperva, Netlify, Shopify, Sucuri, Vercel), proxies and
+//! their authenticators (Envoy, nginx and its ingress, IIS with ARR, NetScaler, Traefik, Zeus, oauth2-proxy, Authelia,
+//! authentik, Pomerium, Vouch, SiteMinder, Tailscale), and the servers and frameworks that read them (ASP.NET, Django,
+//! Flask, gunicorn, Grafana, Kubernetes, Next.js, Rack, Rails, Slim, Symfony, Tomcat, WebLogic, WebSphere).
 //!
-//! What a client may say itself is not here: credentials (`Authorization`, `Cookie`, `CF-Access-Client-Id`), ids of traces
-//! and requests, `X-Requested-With`, `X-Client-Data`, `CDN-Loop`, `Via`.
+//! Fields that a client may set itself are not listed: credentials (`Authorization`, `Cookie`, `CF-Access-Client-Id`),
+//! trace and request ids, `X-Requested-With`, `X-Client-Data`, `CDN-Loop`, `Via`.
 
-/// Lower case; `*` at the end stands for at least one byte more. Where `_` or `$` stands for `-`, the field is known by
-/// that spelling.
+/// The names in lower case. A final `*` stands for at least one more byte. A name that has `_` or `$` in place of `-`
+/// is commonly spelled that way.
 pub(super) const CLAIMS: &[&str] = &[
     // Addresses of clients.
     "akamai-client-ip",
@@ -65,7 +65,7 @@ pub(super) const CLAIMS: &[&str] = &[
     "x-vercel-forwarded-for",
     "x-vercel-ip-*",
     "x-vercel-proxied-for",
-    // Users, as an authenticating proxy names them.
+    // Users, as set by an authenticating proxy.
     "cf-access-authenticated-*",
     "sm_universalid",
     "sm_user",
@@ -131,7 +131,7 @@ pub(super) const CLAIMS: &[&str] = &[
     "x-host-override",
     "x-http-host-override",
     "x-original-host",
-    // Paths, and what is done with them.
+    // Paths and their handling.
     "path_info",
     "script_name",
     "unencoded_url",
@@ -159,50 +159,51 @@ pub(super) const CLAIMS: &[&str] = &[
     "x-original-method",
 ];
 
-/// What a name claims to be.
+/// How a name matches the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// One of the list, as whoever means it spells it.
+    /// The name is on the list, in its usual spelling.
     Known,
-    /// One of the list with other token characters for `-`.
+    /// The name is on the list except that it has other token characters in place of `-`.
     Lookalike,
 }
 
-/// Knows `name`, in any case and with any token character for `-`. Its first letters (of `x-` the two behind it) leave at
-/// most a handful of the list to compare with, and of ordinary fields nearly always none.
+/// Looks `name` up in the list, in any case and with any token character for `-`. Its first two letters (after `x-`,
+/// the next two) leave at most a handful of entries to compare with, and for ordinary fields nearly always none.
 #[inline]
 pub(super) fn claim(name: &[u8]) -> Option<Claim> {
     let (first, last) = STARTS[slot(name)?];
     if first == last {
         return None;
     }
-    among(name, &SORTED[usize::from(first)..usize::from(last)])
+    find(name, &SORTED[usize::from(first)..usize::from(last)])
 }
 
 #[cold]
-fn among(name: &[u8], entries: &[&str]) -> Option<Claim> {
+fn find(name: &[u8], entries: &[&str]) -> Option<Claim> {
     let mut entries = entries.iter().map(|entry| entry.as_bytes());
-    let entry = entries.find(|entry| is_meant(name, entry))?;
-    Some(match is_as_known(name, entry) {
+    let entry = entries.find(|entry| matches(name, entry))?;
+    Some(match has_usual_spelling(name, entry) {
         true => Claim::Known,
         false => Claim::Lookalike,
     })
 }
 
-fn is_meant(name: &[u8], entry: &[u8]) -> bool {
+/// Whether `name` is `entry`, in any case and with any token character for `-`.
+fn matches(name: &[u8], entry: &[u8]) -> bool {
     let start = match entry {
         [start @ .., b'*'] if name.len() > start.len() => start,
         whole if name.len() == whole.len() => whole,
         _ => return false,
     };
-    // They begin alike, so the ends tell them apart.
+    // Entries of one slot begin alike, so a comparison from the end stops sooner.
     let mut pairs = name[..start.len()].iter().zip(start).rev();
     pairs.all(|(a, b)| fold(*a) == fold(*b))
 }
 
-/// Whether all that is no letter or digit is `-`, or all of it what the entry has there.
-fn is_as_known(name: &[u8], entry: &[u8]) -> bool {
-    let native = match entry.iter().find(|b| matches!(b, b'_' | b'$')) {
+/// Whether the characters of `name` that are neither letters nor digits are all `-`, or all the one that `entry` has.
+fn has_usual_spelling(name: &[u8], entry: &[u8]) -> bool {
+    let separator = match entry.iter().find(|b| matches!(b, b'_' | b'$')) {
         Some(&byte) => byte,
         None => b'-',
     };
@@ -210,7 +211,7 @@ fn is_as_known(name: &[u8], entry: &[u8]) -> bool {
         let mut others = name.iter().filter(|b| !b.is_ascii_alphanumeric());
         others.all(|b| *b == wanted)
     };
-    all(b'-') || all(native)
+    all(b'-') || all(separator)
 }
 
 fn fold(byte: u8) -> u8 {
@@ -221,7 +222,7 @@ fn fold(byte: u8) -> u8 {
     }
 }
 
-/// Two letters have 5 bits each; those of `x-` come behind the others.
+/// Slots of the index: two letters of 5 bits each, once for names that begin with `x-` and once for all others.
 const SLOTS: usize = 2 * 1024;
 
 const fn slot(name: &[u8]) -> Option<usize> {
@@ -240,7 +241,7 @@ const fn slot_of(place: usize) -> usize {
     }
 }
 
-/// The list in the order of slots.
+/// [`CLAIMS`] ordered by slot.
 static SORTED: [&str; CLAIMS.len()] = {
     let mut order = [0; CLAIMS.len()];
     let mut place = 0;
@@ -262,7 +263,7 @@ static SORTED: [&str; CLAIMS.len()] = {
     sorted
 };
 
-/// Where the names of each slot begin and end in [`SORTED`].
+/// The range of each slot in [`SORTED`]: first entry, and one past the last.
 static STARTS: [(u8, u8); SLOTS] = {
     assert!(CLAIMS.len() <= u8::MAX as usize);
     let mut starts = [(0, 0); SLOTS];
@@ -291,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_list_in_every_spelling() {
+    fn every_entry_is_found_in_every_spelling() {
         let tokens = (0..=u8::MAX).filter(|b| is_token_byte(*b) && !b.is_ascii_alphanumeric());
         let tokens: Vec<char> = tokens.map(char::from).collect();
-        // WebSphere asks for its `$` and takes nothing in its place.
-        let (private, others): (Vec<_>, Vec<_>) = CLAIMS.iter().partition(|e| e.starts_with('$'));
-        assert_eq!(private.len(), 1);
+        // WebSphere wants its `$` and accepts nothing in its place.
+        let (dollar, others): (Vec<_>, Vec<_>) = CLAIMS.iter().partition(|e| e.starts_with('$'));
+        assert_eq!(dollar.len(), 1);
         assert_eq!(claim(b"$WSRA"), Some(Claim::Known));
         for entry in others {
             let name = example(entry);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_has_a_name_behind_it() {
+    fn a_prefix_alone_does_not_match() {
         for entry in CLAIMS.iter().filter_map(|entry| entry.strip_suffix('*')) {
             let found = claim(entry.as_bytes());
             assert!(found.is_none() || CLAIMS.contains(&entry), "{entry}");
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_may_say_is_none_of_them() {
+    fn fields_that_a_client_may_set_do_not_match() {
         for name in [
             "Accept",
             "Accept-Encoding",

@@ -1,44 +1,44 @@
-//! What a message says of the connection that it came on: the options of Connection and the fields that they name
+//! What a message says about the connection that it arrived on: the options of Connection and the fields that they name
 //! (RFC 9110 7.6.1), and offers of another protocol (RFC 9110 7.8).
 
 use super::Refusal;
 use super::field::{FieldName, TOKEN, list, trim};
 use super::head::Field;
 
-/// Elements of all Connection fields of a message, empty ones included: each is compared with every field.
+/// Most elements of all Connection fields of a message, empty ones included: each is compared with every field.
 pub(crate) const CONNECTION_OPTIONS: usize = 64;
 
-/// Protocols that a request may offer, and a 101 name.
+/// Most protocols that a request may offer, and that a 101 may name.
 pub(crate) const UPGRADE_PROTOCOLS: usize = 8;
 
 /// What the Upgrade fields of a request offer (RFC 9110 7.8).
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct UpgradeOffers {
     count: usize,
-    /// One of them is no protocol, or HTTP itself, which must not be spoken behind our back (RFC 9113 3.1 has withdrawn
-    /// `h2c`): then none is taken.
-    bad: bool,
+    /// Whether one of them is not a protocol, or is HTTP itself, which would bypass the proxy's parser (RFC 9113 3.1
+    /// has withdrawn `h2c`). Then none is accepted.
+    invalid: bool,
 }
 
 impl UpgradeOffers {
-    /// Adds what one more field offers.
+    /// Adds the protocols of one more Upgrade field.
     pub(super) fn add(&mut self, value: &[u8]) {
         for protocol in list(value) {
             self.count += 1;
             let starts = |text: &[u8]| {
                 protocol.len() >= text.len() && protocol[..text.len()].eq_ignore_ascii_case(text)
             };
-            self.bad |= !is_protocol(protocol) || starts(b"h2") || starts(b"http");
+            self.invalid |= !is_protocol(protocol) || starts(b"h2") || starts(b"http");
         }
     }
 
-    /// Whether they may be taken.
+    /// Whether there are offers and all of them may be forwarded.
     pub(super) fn is_acceptable(self) -> bool {
-        (1..=UPGRADE_PROTOCOLS).contains(&self.count) && !self.bad
+        (1..=UPGRADE_PROTOCOLS).contains(&self.count) && !self.invalid
     }
 }
 
-/// `name ["/" version]`.
+/// Whether `text` is `name ["/" version]`.
 fn is_protocol(text: &[u8]) -> bool {
     let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|b| TOKEN[usize::from(*b)]);
     let mut parts = text.splitn(2, |b| *b == b'/');
@@ -51,14 +51,15 @@ pub(super) struct ConnectionOptions {
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) upgrade: bool,
+    /// Whether any option is the name of a field.
     pub(super) names_fields: bool,
-    /// One of the names is no field that stays behind anyway, so it may be that of a trailer.
+    /// Whether one of those names is not a field that is handled specially anyway, so that it may be that of a trailer.
     pub(super) may_name_trailers: bool,
     count: usize,
 }
 
 impl ConnectionOptions {
-    /// Adds what one more field says.
+    /// Adds the options of one more Connection field.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
         for option in value.split(|b| *b == b',').map(trim) {
             self.count += 1;
@@ -83,14 +84,14 @@ impl ConnectionOptions {
     }
 }
 
-/// Marks the fields that the Connection fields of the message name. At most [`CONNECTION_OPTIONS`] times the number of
-/// fields are compared.
+/// Marks the fields that the Connection fields of the message name. Makes at most [`CONNECTION_OPTIONS`] comparisons
+/// per field.
 pub(super) fn mark_hop_by_hop(buffer: &[u8], field_lines: &mut [Field]) {
-    for place in 0..field_lines.len() {
-        if field_lines[place].name != FieldName::Connection {
+    for index in 0..field_lines.len() {
+        if field_lines[index].name != FieldName::Connection {
             continue;
         }
-        for option in list(field_lines[place].value_in(buffer)) {
+        for option in list(field_lines[index].value_in(buffer)) {
             for field in &mut *field_lines {
                 field.hop_by_hop |= field.name_in(buffer).eq_ignore_ascii_case(option);
             }

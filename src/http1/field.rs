@@ -1,12 +1,12 @@
-//! Field names that matter to a proxy, and byte classes.
+//! The field names that matter to a proxy, and the byte classes of a head.
 
 use super::claims::{Claim, claim};
 
-/// A field name, as far as a proxy must know it.
+/// A field name, as far as it matters to a proxy.
 ///
-/// Fields are known by their exact name (in any case). Where a name is dangerous in other spellings, those are known
-/// too, with any other token character for `-`: what becomes an environment variable or a language's identifier behind
-/// us has `_` there. Such a spelling is never taken for the field itself.
+/// Fields are recognized by their exact name, in any case. Where another spelling of a name is dangerous, the name is
+/// also recognized with any other token character in place of `-`: a backend that turns it into an environment variable
+/// or an identifier has `_` there. Such a lookalike is never treated as the field itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldName {
     /// Connection.
@@ -19,8 +19,8 @@ pub enum FieldName {
     Host,
     /// Keep-Alive.
     KeepAlive,
-    /// Any other field that speaks for one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE,
-    /// HTTP2-Settings. And Proxy, which no honest sender uses (CVE-2016-5385).
+    /// Any other field that applies to one hop only: Proxy-Connection, Proxy-Authenticate, Proxy-Authorization, TE,
+    /// HTTP2-Settings. Also Proxy, which no honest sender uses (CVE-2016-5385).
     HopByHop,
     /// Transfer-Encoding.
     TransferEncoding,
@@ -34,23 +34,23 @@ pub enum FieldName {
     ForwardedHost,
     /// X-Request-Id.
     RequestId,
-    /// Any other field that claims to know the client, or overrides what the request says: Forwarded, X-Forwarded-*, and
-    /// the list in `claims`.
+    /// Any other field that makes claims about the client or overrides the request: Forwarded, X-Forwarded-*, and the
+    /// list in `claims`.
     OtherForwarding,
-    /// Content-Length or Transfer-Encoding with another character for `-`: framing to some, not to others.
+    /// Content-Length or Transfer-Encoding with another character in place of `-`: framing to some, not to others.
     FramingLookalike,
-    /// Such a field with another character for `-`, which no proxy sends.
+    /// A forwarding field with another character in place of `-`, which no proxy sends.
     ForwardingLookalike,
-    /// X-Lbproxy-Hop: the processes that the request has passed. Taken from everybody, and written anew.
+    /// X-Lbproxy-Hop: the processes that the request has passed through. Read from any sender, and written again.
     Hop,
-    /// X-Lbproxy-*: what the proxy alone may say.
+    /// X-Lbproxy-*: fields that only the proxy itself may set.
     ProxyInternal,
-    /// All the rest.
+    /// Any other field.
     Other,
 }
 
 impl FieldName {
-    /// Knows `name`, in any case. Length and first letter leave hardly anything to compare.
+    /// Recognizes `name`, in any case. Its length and first letter leave hardly anything to compare.
     pub fn of(name: &[u8]) -> Self {
         let Some(first) = name.first() else {
             return Self::Other;
@@ -90,7 +90,7 @@ impl FieldName {
         }
     }
 
-    /// Itself if `name` is spelled with `-` alone.
+    /// Returns itself if `name` has no separator but `-`, and the lookalike otherwise.
     fn unless_lookalike(self, name: &[u8]) -> Self {
         if name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
             self
@@ -100,19 +100,19 @@ impl FieldName {
     }
 }
 
-/// What becomes of a trailer field.
+/// What to do with a trailer field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TrailerAction {
-    /// It goes on.
+    /// Forward the field.
     Forward,
-    /// It stays behind: authentication, request modifiers, response control, how to read the content, what speaks for
-    /// one hop or claims to know the client (RFC 9110 6.5.1). A recipient might merge it into the head.
+    /// Drop the field: authentication, request modifiers, response control, content format, hop-by-hop fields, and
+    /// claims about the client (RFC 9110 6.5.1). A recipient might merge it into the head.
     Drop,
-    /// The message is refused: the field would frame it or route it.
+    /// Refuse the message: the field would frame or route it.
     Refuse,
 }
 
-/// What becomes of the trailer field `name`.
+/// Decides what to do with the trailer field `name`.
 pub(crate) fn trailer_action(name: &[u8]) -> TrailerAction {
     const DROPPED: [&[u8]; 24] = [
         b"age",
@@ -156,7 +156,7 @@ fn is(name: &[u8], lower: &[u8]) -> bool {
     name.eq_ignore_ascii_case(lower)
 }
 
-/// Equal when case does not count, nor which token character stands for `-`.
+/// Whether the names are equal, ignoring case and which token character stands for `-`.
 fn folds(name: &[u8], lower: &[u8]) -> bool {
     let fold = |b: &u8| {
         if b.is_ascii_alphanumeric() {
@@ -168,24 +168,24 @@ fn folds(name: &[u8], lower: &[u8]) -> bool {
     name.len() == lower.len() && name.iter().zip(lower).all(|(a, b)| fold(a) == *b)
 }
 
-/// `tchar` of RFC 9110 5.6.2.
+/// Whether `b` is a `tchar` (RFC 9110 5.6.2).
 pub(crate) const fn is_token_byte(b: u8) -> bool {
     matches!(b, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
         | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
-/// Byte of a field value or a reason phrase (RFC 9110 5.5): HTAB, SP, VCHAR, obs-text.
+/// Whether `b` may be in a field value or a reason phrase (RFC 9110 5.5): HTAB, SP, VCHAR, obs-text.
 pub(crate) const fn is_value_byte(b: u8) -> bool {
     b == b'\t' || (b >= 0x20 && b != 0x7f)
 }
 
-/// Byte of a request target: visible ASCII but `#`, which would begin a fragment. Wider than RFC 3986, since
-/// browsers send `|`, `^`, `{` and `}` as they are.
+/// Whether `b` may be in a request target: visible ASCII except `#`, which would begin a fragment. Wider than RFC 3986,
+/// because browsers send `|`, `^`, `{` and `}` unencoded.
 pub(crate) const fn is_target_byte(b: u8) -> bool {
     matches!(b, 0x21..=0x7e) && b != b'#'
 }
 
-/// Builds the look-up table of a byte class.
+/// Builds the lookup table of a byte class: 0 for tokens, 1 for values, 2 for targets.
 pub(super) const fn table(class: u8) -> [bool; 256] {
     let mut out = [false; 256];
     let mut i = 0;
@@ -207,7 +207,7 @@ pub(super) static VALUE: [bool; 256] = table(1);
 /// [`is_target_byte`] as a table.
 pub(super) static TARGET: [bool; 256] = table(2);
 
-/// Length of the bytes that `buffer` begins with and that may stand in a field value, eight at a time.
+/// Counts the bytes at the start of `buffer` that may be in a field value, eight at a time.
 pub(super) fn value_run(buffer: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
@@ -215,7 +215,7 @@ pub(super) fn value_run(buffer: &[u8]) -> usize {
     while let Some(eight) = buffer[at..].first_chunk() {
         let word = u64::from_le_bytes(*eight);
         // A byte below 0x20 borrows into its own top bit, and so does DEL once it is turned into 0 (S. E. Anderson,
-        // "Bit Twiddling Hacks": a zero or a lesser byte in a word). Above the first hit there may be false ones.
+        // "Bit Twiddling Hacks": a zero or a lesser byte in a word). Above the first hit there may be false hits.
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let del = word ^ (ONES * 0x7f);
         let hits = (control | del.wrapping_sub(ONES) & !del) & HIGH;
@@ -225,14 +225,14 @@ pub(super) fn value_run(buffer: &[u8]) -> usize {
         }
         at += 8;
     }
-    // What is left is short, or begins with a control; a tab is none.
+    // The rest is shorter than eight bytes or begins with a control character, which a tab is not.
     while at < buffer.len() && VALUE[usize::from(buffer[at])] {
         at += 1;
     }
     at
 }
 
-/// The elements of a comma-separated list (RFC 9110 5.6.1), without their white space; empty ones are skipped.
+/// The elements of a comma-separated list (RFC 9110 5.6.1), without surrounding white space; empty ones are skipped.
 pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|b| *b == b',')
@@ -240,7 +240,7 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
-/// Without SP and HTAB at both ends.
+/// Removes SP and HTAB from both ends.
 pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case() {
+    fn names_are_recognized_in_any_case() {
         for (name, known) in [
             ("Host", FieldName::Host),
             ("hOST", FieldName::Host),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_value_bytes_ends_at_the_first_other() {
+    fn a_run_of_value_bytes_ends_at_the_first_other_byte() {
         let good: Vec<u8> = (0..=255).filter(|b| is_value_byte(*b)).collect();
         assert_eq!(value_run(&good), good.len());
         for bad in (0..=255).filter(|b| !is_value_byte(*b)) {

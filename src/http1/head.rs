@@ -1,32 +1,32 @@
-//! Lines and fields of a head, found in one pass over the buffer, and copied from it into another head.
+//! Finds the lines and fields of a head in one pass over the buffer, and copies fields into another head.
 //!
-//! A [`Field`] is a place in the buffer, not a copy; a worker keeps one vector of them and uses it for every head.
-//! A head that arrives in pieces is kept by its connection, and [`HeadEnd`] says when parsing it (again) is worth
-//! the while, so that the cost stays linear in the bytes however small the pieces are.
+//! A [`Field`] is a range of the buffer, not a copy; a worker has one vector of them and reuses it for every head. A
+//! head that arrives in pieces is buffered by its connection, and [`HeadEnd`] says when it is worth parsing (again), so
+//! that the cost stays linear in the bytes however small the pieces are.
 
 use super::Refusal;
 use super::field::{FieldName, TOKEN, trim, value_run};
 
-/// Empty lines that may stand before a request line (RFC 9112 2.2).
+/// Most empty lines before a request line (RFC 9112 2.2).
 pub(crate) const EMPTY_LINES: usize = 4;
 
-/// Bounds of a head.
+/// Size limits of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    /// Bytes, line ends included.
+    /// Most bytes, line ends included.
     pub bytes: usize,
-    /// Fields.
+    /// Most field lines.
     pub fields: usize,
-    /// Bytes of a request target.
+    /// Most bytes of a request target.
     pub target: usize,
 }
 
-/// One field line, as places in its buffer.
+/// One field line, as ranges of its buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// What the name is.
+    /// The recognized name.
     pub name: FieldName,
-    /// A Connection field of the same message names it: it speaks for one hop.
+    /// Whether a Connection field of the same message names it, so that it applies to one hop only.
     pub hop_by_hop: bool,
     start: u32,
     name_len: u32,
@@ -40,23 +40,23 @@ impl Field {
         &buffer[self.start as usize..(self.start + self.name_len) as usize]
     }
 
-    /// The value without white space at its ends.
+    /// The value without surrounding white space.
     pub fn value_in<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
         &buffer[self.value_start as usize..(self.value_start + self.value_len) as usize]
     }
 }
 
-/// Field lines that go on, copied into a head: neighbours that stand in their buffer just as they would be written, and
-/// most do, in one piece.
+/// Copies field lines to forward into a head. Adjacent lines that are in their buffer exactly as they would be written,
+/// as most are, are copied in one piece.
 pub(crate) struct FieldCopier<'b> {
     buffer: &'b [u8],
-    /// The piece that is still to be copied.
+    /// Start of the piece that is still to be copied.
     start: usize,
     end: usize,
 }
 
 impl<'b> FieldCopier<'b> {
-    /// Nothing yet of the fields in `buffer`.
+    /// Starts with nothing to copy from `buffer`.
     pub(crate) fn new(buffer: &'b [u8]) -> Self {
         Self {
             buffer,
@@ -65,7 +65,7 @@ impl<'b> FieldCopier<'b> {
         }
     }
 
-    /// The next field that goes on. [`Self::flush`] must follow before anything else is written.
+    /// Adds the next field to forward. [`Self::flush`] must follow before anything else is written to `out`.
     pub(crate) fn push(&mut self, out: &mut Vec<u8>, field: &Field) {
         let (start, end) = (
             field.start as usize,
@@ -91,20 +91,20 @@ impl<'b> FieldCopier<'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes what is still to be written.
+    /// Copies the pending piece, if there is one.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.buffer[self.start..self.end]);
         self.start = self.end;
     }
 }
 
-/// A line without its CRLF, and where the next one begins.
+/// Where a line ends, without its CRLF, and where the next one begins.
 pub(super) struct LineBounds {
     pub(super) end: usize,
     pub(super) next: usize,
 }
 
-/// The first line from `start`; `None` while it is not whole.
+/// Finds the line that begins at `start`; `None` while it is incomplete.
 pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<LineBounds>, Refusal> {
     let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[start..]) else {
         return Ok(None);
@@ -117,8 +117,8 @@ pub(super) fn line(buffer: &[u8], start: usize) -> Result<Option<LineBounds>, Re
     }
 }
 
-/// What comes of a byte at `at` that cannot stand there: `refusal`, unless it is a CR or an LF alone. `None` while that
-/// cannot be told.
+/// Refuses a byte at `at` that is not allowed there: with `refusal`, or as a bare line end if it is a lone CR or LF.
+/// `None` while that cannot be decided.
 pub(super) fn invalid_byte<T>(
     buffer: &[u8],
     at: usize,
@@ -132,17 +132,17 @@ pub(super) fn invalid_byte<T>(
     }
 }
 
-/// White space between a field name and its colon (RFC 9112 5.1).
+/// How white space between a field name and its colon is treated (RFC 9112 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SpaceBeforeColon {
-    /// In a request: two servers may read two different names.
+    /// In a request, it is refused: two servers may read two different names.
     Refused,
-    /// In a response: it is removed.
+    /// In a response, it is removed.
     Removed,
 }
 
-/// Reads the field lines from `start` to the empty line; `fields` is filled from scratch. Returns the place after the
-/// empty line, or `None` while the section is not whole.
+/// Parses the field lines from `start` to the empty line; `fields` is cleared first. Returns the position after the
+/// empty line, or `None` while the section is incomplete.
 pub(super) fn parse_fields(
     buffer: &[u8],
     start: usize,
@@ -165,7 +165,7 @@ pub(super) fn parse_fields(
     Ok(Some(at + 2))
 }
 
-/// Reads one field line; `None` while it is not whole.
+/// Parses one field line and returns the position after it; `None` while it is incomplete.
 fn parse_field(
     buffer: &[u8],
     start: usize,
@@ -201,29 +201,29 @@ fn parse_field(
     Ok(Some((field, at + 2)))
 }
 
-/// Length of the SP and HTAB that `buffer` begins with.
+/// Counts the SP and HTAB bytes at the start of `buffer`.
 fn blanks(buffer: &[u8]) -> usize {
     let is_blank = |b: &&u8| matches!(b, b' ' | b'\t');
     buffer.iter().take_while(is_blank).count()
 }
 
-/// Length of the empty lines that `buffer` begins with, as far as more than [`EMPTY_LINES`] of them.
+/// Length in bytes of the empty lines at the start of `buffer`, up to one more than [`EMPTY_LINES`].
 pub(crate) fn empty_lines(buffer: &[u8]) -> usize {
     let lines = buffer.chunks_exact(2).take(EMPTY_LINES + 1);
     2 * lines.take_while(|line| *line == b"\r\n").count()
 }
 
-/// Says when parsing a head that arrives in pieces is worth the while, looking at each byte once: behind the start line,
-/// so that what is no HTTP at all is refused without waiting for more of it, and at the end.
+/// Says when a head that arrives in pieces is worth parsing, looking at each byte once: after the start line, so that
+/// anything that is not HTTP is refused without waiting for more, and at the end of the head.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeadEnd {
     scanned: u32,
-    /// The start line is known.
+    /// Whether the start line is complete.
     started: bool,
 }
 
 impl HeadEnd {
-    /// Of a head whose beginning was parsed already.
+    /// Continues with a head of which `beginning` has already been parsed.
     pub fn after(beginning: &[u8]) -> Self {
         let before = empty_lines(beginning);
         Self {
@@ -232,18 +232,17 @@ impl HeadEnd {
         }
     }
 
-    /// Whether it is time to parse `buffer`: the start line or the empty line at the end has come, or a CR or an LF
-    /// that stands alone, or it is over `limit` bytes, or there are too many empty lines before it. `buffer` only ever
-    /// grows between calls.
+    /// Whether it is time to parse `buffer`: the start line or the final empty line has arrived, or a lone CR or LF, or
+    /// `buffer` is over `limit` bytes, or too many empty lines precede it. `buffer` may only grow between calls.
     pub fn is_due(&mut self, buffer: &[u8], limit: usize) -> bool {
-        // The empty lines before a head do not end it, else it would be parsed anew with each byte that follows.
+        // The empty lines before a head do not end it; otherwise it would be parsed again with each byte that follows.
         let before = empty_lines(buffer);
         if before > 2 * EMPTY_LINES {
             return true;
         }
         let mut at = before.max(self.scanned as usize);
         if buffer[before..at].ends_with(b"\r") {
-            // It waited for its LF.
+            // The previous call ended at a CR that waited for its LF.
             at -= 1;
         }
         while let Some(found) = memchr::memchr2(b'\r', b'\n', &buffer[at..]) {
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn field_lines() {
+    fn field_lines_are_parsed() {
         let pairs = parse("A: b\r\nc-d:\t x  y \r\nempty:\r\n\r\n")
             .unwrap()
             .unwrap();
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn copied_fields_are_written_strictly() {
+    fn copied_fields_are_written_in_canonical_form() {
         let text = b"A: b\r\nC: d\r\ne:f\r\nG:\th\r\nI:  j\r\nK: l \r\nM:\r\nN : o\r\nP: q\r\n\r\n";
         let lines = [
             "A: b", "C: d", "e: f", "G: h", "I: j", "K: l", "M: ", "N: o", "P: q",
@@ -316,26 +315,26 @@ mod tests {
         parse_fields(text, 0, 10, Removed, &mut found)
             .unwrap()
             .unwrap();
-        // Every choice of fields that go on.
+        // Every subset of the fields.
         for chosen in 0_u32..1 << found.len() {
-            let goes_on = |place: usize| chosen & (1 << place) != 0;
+            let is_chosen = |index: usize| chosen & (1 << index) != 0;
             let (mut out, mut copying) = (Vec::new(), FieldCopier::new(text));
-            for (place, field) in found.iter().enumerate() {
-                if goes_on(place) {
+            for (index, field) in found.iter().enumerate() {
+                if is_chosen(index) {
                     copying.push(&mut out, field);
                 }
             }
             copying.flush(&mut out);
             let expected: String = (0..lines.len())
-                .filter(|place| goes_on(*place))
-                .map(|place| format!("{}\r\n", lines[place]))
+                .filter(|index| is_chosen(*index))
+                .map(|index| format!("{}\r\n", lines[index]))
                 .collect();
             assert_eq!(String::from_utf8(out).unwrap(), expected, "{chosen:b}");
         }
     }
 
     #[test]
-    fn what_is_no_field_line_is_refused() {
+    fn malformed_field_lines_are_refused() {
         for (text, refusal) in [
             ("a : b\r\n\r\n", Refusal::FieldSyntax),
             (": b\r\n\r\n", Refusal::FieldSyntax),
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_before_a_colon_is_removed_where_it_may_be() {
+    fn white_space_before_a_colon_is_removed_from_responses() {
         let text = "A : b\r\nc\t \t:d\r\ne  :\r\n\r\n";
         let pairs = parse_with(Removed, text).unwrap().unwrap();
         let expected = [("A", "b"), ("c", "d"), ("e", "")];
@@ -386,7 +385,7 @@ mod tests {
         }
     }
 
-    /// After which bytes parsing is due.
+    /// The lengths at which parsing is due.
     fn due(head: &[u8]) -> Vec<usize> {
         let mut end = HeadEnd::default();
         (0..=head.len())
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_due_behind_its_first_line_and_at_its_end() {
+    fn a_head_is_due_after_its_first_line_and_at_its_end() {
         assert_eq!(due(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), [16, 27]);
         assert_eq!(due(b"\r\n\r\nGET /\r\nHost: a\r\n\r\n"), [11, 22]);
         assert_eq!(due(b"HTTP/1.1 200\r\n\r\n"), [14, 16]);
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_only_be_refused_is_due_at_once() {
+    fn a_head_that_can_only_be_refused_is_due_at_once() {
         for (head, at) in [
             (b"GET / HTTP/1.1\nHost".as_slice(), 15),
             (b"\n", 1),

@@ -1,4 +1,4 @@
-//! Request heads (RFC 9112 3): request line, Host, framing, connection options.
+//! Parses request heads (RFC 9112 3): request line, Host, framing, connection options.
 
 use super::connection_options::{ConnectionOptions, UpgradeOffers, mark_hop_by_hop};
 use super::field::{FieldName, TARGET, TOKEN, trim};
@@ -7,33 +7,34 @@ use super::head::{
 };
 use super::{Framing, Refusal, Version};
 
-/// Longest method.
+/// Most bytes of a method.
 pub const METHOD_BYTES: usize = 32;
 
-/// A request head, understood. Slices point into the buffer that it was parsed from.
+/// A parsed request head. Slices point into the buffer that it was parsed from.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'b> {
-    /// Bytes of the buffer that the head took, empty lines before it included.
+    /// Bytes of the buffer that the head takes up, including empty lines before it.
     pub len: usize,
-    /// Method.
+    /// Method, case-sensitive.
     pub method: &'b [u8],
     /// Path and query as they are forwarded: origin-form, or `*`.
     pub target: &'b [u8],
-    /// Version.
+    /// Version of the message, at most HTTP/1.1.
     pub version: Version,
-    /// Host as it is forwarded: of an absolute-form target, else of the field; `None` only in HTTP/1.0.
+    /// Host as it is forwarded: from an absolute-form target, otherwise from the field; `None` only in HTTP/1.0.
     pub host: Option<&'b [u8]>,
-    /// Body framing; never [`Framing::UntilClose`].
+    /// How the end of the body is found; never [`Framing::UntilClose`].
     pub framing: Framing,
-    /// Trailers of its body may go on: Connection names no field that could be among them.
+    /// Whether trailers of the body may be forwarded: Connection names no field that could be among them.
     pub forwards_trailers: bool,
-    /// Whether the client wants the connection kept.
+    /// Whether the client wants to reuse the connection.
     pub keep_alive: bool,
-    /// `Expect: 100-continue` that means something: HTTP/1.1 with a body.
+    /// Whether `Expect: 100-continue` applies: HTTP/1.1 with a body.
     pub expects_continue: bool,
-    /// `Connection: upgrade` with an offer that may be taken, in HTTP/1.1. What body there is comes first.
+    /// Whether there is a `Connection: upgrade` with acceptable offers, in HTTP/1.1. If there is a body, it comes
+    /// first.
     pub wants_upgrade: bool,
-    /// How many more proxies may forward it, if it is OPTIONS and says so (RFC 9110 7.6.2).
+    /// How many more proxies may forward an OPTIONS request, if it says so (RFC 9110 7.6.2).
     pub max_forwards: Option<u32>,
 }
 
@@ -51,7 +52,7 @@ impl<'b> RequestHead<'b> {
         memchr::memchr(b'?', self.target).map(|mark| &self.target[mark + 1..])
     }
 
-    /// Whether sending it twice does what sending it once does (RFC 9110 9.2.2).
+    /// Whether sending the request twice has the effect of sending it once (RFC 9110 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(
             self.method,
@@ -60,10 +61,11 @@ impl<'b> RequestHead<'b> {
     }
 }
 
-/// Parses the request head at the beginning of `buffer`; `fields` is filled anew. `None` while it is not whole.
+/// Parses the request head at the start of `buffer`; `field_lines` is cleared first. `None` while the head is
+/// incomplete.
 ///
 /// # Errors
-/// Why it is refused. Beside a refusal nothing of the buffer may be forwarded.
+/// Why the request is refused. Nothing in the buffer may be forwarded then.
 pub fn parse<'b>(
     buffer: &'b [u8],
     limits: &HeadLimits,
@@ -84,7 +86,7 @@ pub fn parse<'b>(
     interpret(buffer, &request_line, field_lines, len).map(Some)
 }
 
-/// Whether a request that may be half, or not understood, asks for a head alone: an answer to it has no body.
+/// Whether a request, which may be incomplete or refused, is a HEAD request: a response to it has no body.
 pub fn begins_with_head(buffer: &[u8]) -> bool {
     buffer[empty_lines(buffer)..].starts_with(b"HEAD ")
 }
@@ -156,7 +158,7 @@ fn request_line<'b>(
     }))
 }
 
-/// A higher minor version than ours is spoken as ours (RFC 9110 2.5); what goes on is HTTP/1.1.
+/// Parses the version. A higher minor version is treated as HTTP/1.1 (RFC 9110 2.5), which is also what is forwarded.
 pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
     match text {
         b"HTTP/1.0" => Ok(Version::V10),
@@ -170,7 +172,7 @@ pub(super) fn version(text: &[u8]) -> Result<Version, Refusal> {
     }
 }
 
-/// What the fields say, gathered in one pass.
+/// What the fields of a head say, collected in one pass.
 #[derive(Default)]
 struct RequestFields<'b> {
     host: Option<&'b [u8]>,
@@ -195,7 +197,7 @@ fn interpret<'b>(
     if summary.transfer_encoding == Some(Coding::Other) {
         return Err(Refusal::TransferCoding);
     }
-    // Methods have a case (RFC 9110 9.1), but not all that read them know, and on HEAD the framing depends.
+    // Methods are case-sensitive (RFC 9110 9.1), but not every server knows that, and framing depends on HEAD.
     let is = |method: &[u8]| line.method.eq_ignore_ascii_case(method);
     if is(b"CONNECT") || is(b"TRACE") || is(b"HEAD") && line.method != b"HEAD" {
         return Err(Refusal::Method);
@@ -274,12 +276,13 @@ fn collect_fields<'b>(
     Ok(summary)
 }
 
-/// Whether it is Max-Forwards.
+/// Whether `name` is Max-Forwards.
 pub fn is_max_forwards(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"max-forwards")
 }
 
-/// Max-Forwards: digits, once. A number that we cannot hold is the largest that we can (RFC 9110 7.6.2).
+/// Reads Max-Forwards: digits, and only once. A number that does not fit becomes the largest that does (RFC 9110
+/// 7.6.2).
 fn max_forwards(buffer: &[u8], field_lines: &[Field]) -> Result<Option<u32>, Refusal> {
     let mut named = field_lines
         .iter()
@@ -297,17 +300,17 @@ fn max_forwards(buffer: &[u8], field_lines: &[Field]) -> Result<Option<u32>, Ref
     })))
 }
 
-/// What a request's Transfer-Encoding asks for.
+/// The codings that a request's Transfer-Encoding names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
-    /// One `chunked`.
+    /// `chunked` alone.
     Chunked,
-    /// Codings that we do not have, then `chunked`.
+    /// Codings that the proxy does not support, then `chunked`.
     Other,
 }
 
-/// Reads a request's Transfer-Encoding; the names of codings have no case (RFC 9112 7). Only what no parser could take
-/// for something else is worth a 501; the rest is an attempt to be understood in two ways.
+/// Reads a request's Transfer-Encoding; the names of codings are case-insensitive (RFC 9112 7). Only a value that every
+/// parser reads alike is worth a 501; anything else may be an attempt to be read in two ways.
 fn coding(value: &[u8]) -> Result<Coding, Refusal> {
     const REGISTERED: [&[u8]; 6] = [
         b"gzip",
@@ -326,7 +329,7 @@ fn coding(value: &[u8]) -> Result<Coding, Refusal> {
         all.any(|registered| coding.eq_ignore_ascii_case(registered))
     };
     let mut codings = value.rsplit(|b| *b == b',').map(trim);
-    // Without it nobody knows where the body ends (RFC 9112 6.3).
+    // Without a final `chunked`, nobody knows where the body ends (RFC 9112 6.3).
     let ends_in_chunked = codings.next().is_some_and(is_chunked);
     if ends_in_chunked && codings.all(is_registered) {
         Ok(Coding::Other)
@@ -335,7 +338,7 @@ fn coding(value: &[u8]) -> Result<Coding, Refusal> {
     }
 }
 
-/// Digits only, at most 19 of them, so that it fits whatever reads it next.
+/// Reads a Content-Length: only digits, at most 19 of them, so that it fits any integer type that reads it next.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::BadContentLength);
@@ -345,7 +348,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
         .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Authority of an absolute-form target, and the target as it is forwarded.
+/// Splits the authority of an absolute-form target from the target as it is forwarded.
 fn target<'b>(line: &RequestLine<'b>) -> Result<(Option<&'b [u8]>, &'b [u8]), Refusal> {
     let target = line.target;
     if has_nul(target) {
@@ -378,7 +381,7 @@ fn target<'b>(line: &RequestLine<'b>) -> Result<(Option<&'b [u8]>, &'b [u8]), Re
     }
 }
 
-/// Whether `%00` stands in the path, where what reads it behind us might see its end.
+/// Whether the path contains `%00`, which a backend might read as its end.
 fn has_nul(target: &[u8]) -> bool {
     let path = target.split(|b| *b == b'?').next().unwrap_or(target);
     memchr::memmem::find(path, b"%00").is_some()
@@ -393,7 +396,7 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
         .map(|scheme| &target[scheme.len()..])
 }
 
-/// `host [":" port]` without userinfo (RFC 9110 4.2.4, 7.2).
+/// Checks `host [":" port]` without userinfo (RFC 9110 4.2.4, 7.2).
 fn check_host(value: &[u8]) -> Result<(), Refusal> {
     let (host, port) = split_host(value);
     let host_is_good = match host {
@@ -422,13 +425,13 @@ fn check_host(value: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a label is empty but for the one behind a trailing dot. Such a name stands in no zone, and what removes one
-/// dot at the end, or several, would compare it with another.
+/// Whether a label is empty, other than the one after a trailing dot. Such a name is in no zone, and software that
+/// removes one or more final dots would compare it with a different name.
 fn has_empty_label(name: &[u8]) -> bool {
     name.starts_with(b".") || name.windows(2).any(|pair| pair == b"..")
 }
 
-/// Host and port of `host[:port]`; no port is an empty one.
+/// Splits `host[:port]` into host and port; the port is empty if there is none.
 pub fn split_host(value: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memrchr(b':', value) {
         // The last colon of "[::1]" belongs to the address.

@@ -1,4 +1,4 @@
-//! Response heads (RFC 9112 4): status line, framing, connection options. Backends are not trusted either.
+//! Parses response heads (RFC 9112 4): status line, framing, connection options. Backends are not trusted either.
 
 use super::connection_options::{ConnectionOptions, mark_hop_by_hop};
 use super::field::{FieldName, VALUE, list, trim};
@@ -6,47 +6,47 @@ use super::head::{Field, HeadLimits, SpaceBeforeColon, line, parse_fields};
 use super::request::{content_length, version};
 use super::{Framing, Refusal, Version};
 
-/// Bounds of a response head.
+/// Size limits of a response head.
 pub const LIMITS: HeadLimits = HeadLimits {
     bytes: 64 << 10,
     fields: 256,
     target: 0,
 };
 
-/// Interim responses that go on before one final response; more are read and dropped.
+/// Most interim responses that are forwarded before one final response; any more are read and dropped.
 pub const INTERIM_RESPONSES: u32 = 256;
 
-/// Bytes of the heads of interim responses that go on before one final response; more are read and dropped.
+/// Most bytes of interim response heads that are forwarded before one final response; any more are read and dropped.
 pub const INTERIM_BYTES: usize = 128 << 10;
 
-/// A response head, understood. Slices point into the buffer that it was parsed from.
+/// A parsed response head. Slices point into the buffer that it was parsed from.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'b> {
-    /// Bytes of the buffer that the head took.
+    /// Bytes of the buffer that the head takes up.
     pub len: usize,
-    /// 100 to 599.
+    /// Status code, 100 to 599.
     pub status: u16,
     /// Reason phrase; may be empty.
     pub reason: &'b [u8],
-    /// Version.
+    /// Version of the message, at most HTTP/1.1.
     pub version: Version,
-    /// Body framing.
+    /// How the end of the body is found.
     pub framing: Framing,
-    /// Trailers of its body may go on: Connection names no field that could be among them.
+    /// Whether trailers of the body may be forwarded: Connection names no field that could be among them.
     pub forwards_trailers: bool,
-    /// Content-Length as the field gave it: what HEAD and 304 describe, though no body comes.
+    /// Content-Length as the field gives it, which responses to HEAD and 304 have although no body follows.
     pub content_length: Option<u64>,
-    /// Whether the backend keeps the connection.
+    /// Whether the connection may be reused after this response.
     pub keep_alive: bool,
-    /// `Keep-Alive: timeout=N`, seconds.
+    /// `Keep-Alive: timeout=N`, in seconds.
     pub keep_alive_timeout: Option<u32>,
 }
 
-/// Parses the response head at the beginning of `buffer`; `fields` is filled anew. `to_head` says that it answers a
-/// HEAD request. `None` while it is not whole.
+/// Parses the response head at the start of `buffer`; `field_lines` is cleared first. `to_head` says that it answers a
+/// HEAD request. `None` while the head is incomplete.
 ///
 /// # Errors
-/// Why it is refused.
+/// Why the response is refused.
 pub fn parse<'b>(
     buffer: &'b [u8],
     to_head: bool,
@@ -103,7 +103,7 @@ fn status_line(buffer: &[u8]) -> Result<Option<StatusLine<'_>>, Refusal> {
     let status = code
         .iter()
         .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    // Some servers leave out the space before an empty reason.
+    // Some servers omit the space before an empty reason phrase.
     let reason = match text.get(12) {
         None => &text[12..],
         Some(b' ') => &text[13..],
@@ -208,7 +208,7 @@ fn collect_fields(buffer: &[u8], field_lines: &[Field]) -> Result<ResponseFields
     Ok(summary)
 }
 
-/// `timeout=N` of a Keep-Alive field.
+/// Returns the N of `timeout=N` in a Keep-Alive field.
 fn timeout_of(value: &[u8]) -> Option<u32> {
     list(value).find_map(|parameter| {
         let equals = memchr::memchr(b'=', parameter)?;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_kept_only_when_it_is_safe() {
+    fn connections_are_reused_only_when_it_is_safe() {
         for (text, keep) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true),
             (

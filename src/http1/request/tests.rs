@@ -14,7 +14,7 @@ fn parse_text(text: &str) -> Result<Option<RequestHead<'_>>, Refusal> {
 fn head(text: &str) -> RequestHead<'_> {
     parse_text(text)
         .unwrap_or_else(|e| panic!("{text:?}: {e}"))
-        .unwrap_or_else(|| panic!("{text:?}: not whole"))
+        .unwrap_or_else(|| panic!("{text:?}: incomplete"))
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn connection_options() {
 }
 
 #[test]
-fn upgrade_needs_both_fields_whatever_the_body() {
+fn upgrade_needs_both_fields_with_or_without_a_body() {
     let request =
         |fields: &str| head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).wants_upgrade;
     assert!(request("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
@@ -113,7 +113,7 @@ fn upgrade_needs_both_fields_whatever_the_body() {
 }
 
 #[test]
-fn max_forwards_is_a_number_of_options() {
+fn max_forwards_is_read_from_options_only() {
     let parse = |method: &str, fields: &str| {
         parse_text(&format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
             .map(|head| head.unwrap().max_forwards)
@@ -137,7 +137,7 @@ fn max_forwards_is_a_number_of_options() {
 }
 
 #[test]
-fn absolute_form_wins_over_host() {
+fn absolute_form_overrides_host() {
     for (target, host, forwarded) in [
         ("http://b.example/x?y", "b.example", "/x?y"),
         ("HTTP://b.example:81", "b.example:81", "/"),
@@ -239,7 +239,7 @@ fn refusals() {
 }
 
 #[test]
-fn framing_that_two_could_read_differently_is_refused() {
+fn framing_that_two_parsers_could_read_differently_is_refused() {
     for (fields, refusal) in [
         (
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
@@ -278,7 +278,7 @@ fn framing_that_two_could_read_differently_is_refused() {
 }
 
 #[test]
-fn a_transfer_encoding_that_hides_chunked_is_no_unknown_coding() {
+fn a_transfer_encoding_that_hides_chunked_is_not_an_unknown_coding() {
     for value in [
         "CHUNKED, Chunked",
         "xchunked",
@@ -308,7 +308,7 @@ fn a_transfer_encoding_that_hides_chunked_is_no_unknown_coding() {
 }
 
 #[test]
-fn what_connection_names_is_marked() {
+fn fields_that_connection_names_are_marked() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nConnection: x-b, close\r\nX-B: 1\r\nx-c: 1\r\nConnection: X-C\r\nx-b: 2\r\n\r\n";
     let mut fields = Vec::new();
     parse(text.as_bytes(), &LIMITS, &mut fields)
@@ -332,7 +332,7 @@ fn connection_options_are_counted() {
 }
 
 #[test]
-fn limits_refuse_above_and_serve_below() {
+fn limits_are_inclusive() {
     let target = |n: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(n - 1));
     assert!(parse_text(&target(64)).unwrap().is_some());
     assert_eq!(
@@ -373,7 +373,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn what_we_take_httparse_reads_alike(
+    fn httparse_agrees_with_every_accepted_request(
         tail in "[ -~\r\n\t]{0,80}",
         name in "[A-Za-z-]{1,12}",
         value in "[ -~]{0,20}",
