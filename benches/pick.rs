@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use lbproxy::internals::balance::{Balancer, Member, Pick, Random};
-use lbproxy::internals::model::backend::CHECK_DOWN;
 use lbproxy::internals::model::cluster::ClusterState;
+use lbproxy::internals::model::health::Health;
 
 #[path = "support/members.rs"]
 mod members;
@@ -43,12 +43,12 @@ fn picks(c: &mut Criterion) {
     run(c, "pick", |_| {});
     run(c, "pick/all but one in ten down", |members| {
         for (_, member) in (0..).zip(members).filter(|(n, _)| n % 10 != 1) {
-            member.backend.set_health(CHECK_DOWN);
+            member.backend.set_health(Health::CHECK_DOWN);
         }
     });
     run(c, "pick/all but one down", |members| {
         for member in &members[1..] {
-            member.backend.set_health(CHECK_DOWN);
+            member.backend.set_health(Health::CHECK_DOWN);
         }
     });
 }

@@ -50,10 +50,13 @@ pub mod model {
         pub use crate::model::address::BackendAddress;
     }
     pub mod backend {
-        pub use crate::model::backend::{Backend, CHECK_DOWN};
+        pub use crate::model::backend::Backend;
     }
     pub mod cluster {
         pub use crate::model::cluster::ClusterState;
+    }
+    pub mod health {
+        pub use crate::model::health::Health;
     }
     pub mod settings {
         pub use crate::model::settings::{ClusterTimeouts, Policy};

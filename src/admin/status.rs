@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::members::Gossip;
 use super::server::AdminState;
 use crate::gossip::view::Report;
-use crate::model::backend::{REFUSED, UNRESOLVED};
+use crate::model::health::Health;
 use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
 use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::metrics::{BackendMetrics, ListenerMetrics};
@@ -167,11 +167,11 @@ fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
 }
 
 /// In the moment between a worker's finding and the control plane's note of it, the bits alone tell.
-fn reason_of(health: u8) -> &'static str {
+fn reason_of(health: Health) -> &'static str {
     match health {
-        0 => "up",
-        bits if bits & UNRESOLVED != 0 => "name not resolved",
-        bits if bits & REFUSED != 0 => "connection refused under live traffic",
+        _ if health.is_healthy() => "up",
+        _ if health.is_unresolved() => "name not resolved",
+        _ if health.is_refused() => "connection refused under live traffic",
         _ => "check failed",
     }
 }
@@ -190,8 +190,8 @@ fn backend(endpoint: &Endpoint) -> BackendStatus<'_> {
         backup: endpoint.backup,
         state: match health {
             _ if backend.has_departed() => "draining",
-            0 => "up",
-            bits if bits & UNRESOLVED != 0 => "unresolved",
+            _ if health.is_healthy() => "up",
+            _ if health.is_unresolved() => "unresolved",
             _ => "down",
         },
         reason: if note.health == health {

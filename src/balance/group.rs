@@ -12,18 +12,19 @@ use super::power_of_two;
 use super::round_robin::RoundRobin;
 use super::weighted_draw::WeightedDraw;
 use super::{Member, Pick};
+use crate::model::health::Health;
 use crate::model::settings::Policy;
 
 /// The members as one tier sees them.
 pub(super) struct Candidates<'a> {
     members: &'a [Member],
     tried: &'a [u32],
-    refused: u8,
+    refused: Health,
 }
 
 impl<'a> Candidates<'a> {
     /// Those that have none of the health bits `refused` and are not in `tried`.
-    pub(super) fn new(members: &'a [Member], tried: &'a [u32], refused: u8) -> Self {
+    pub(super) fn new(members: &'a [Member], tried: &'a [u32], refused: Health) -> Self {
         Self {
             members,
             tried,
@@ -33,7 +34,8 @@ impl<'a> Candidates<'a> {
 
     /// Whether the member may take the request.
     pub(super) fn accept(&self, id: u32) -> bool {
-        self.members[id as usize].backend.health() & self.refused == 0 && !self.tried.contains(&id)
+        let health = self.members[id as usize].backend.health();
+        !health.intersects(self.refused) && !self.tried.contains(&id)
     }
 
     /// Its weight.

@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::balance::fixture::{Bench, assert_shares};
-    use crate::model::backend::CHECK_DOWN;
+    use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     fn bench(weights: &[u32], in_flight: &[u32]) -> Bench {
@@ -183,7 +183,7 @@ mod tests {
     fn the_last_one_of_many_is_found() {
         let bench = bench(&[1; 1000], &[]);
         for index in 0..999 {
-            bench.backend(index).set_health(CHECK_DOWN);
+            bench.backend(index).set_health(Health::CHECK_DOWN);
         }
         assert_eq!(bench.counts(50, 1)[999], 50);
     }

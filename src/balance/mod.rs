@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use self::numbers::Random;
 
 use self::group::{Candidates, Group};
-use crate::model::backend::{Backend, TRIAL, UNRESOLVED};
+use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::Policy;
 
@@ -144,7 +144,7 @@ impl Balancer {
                 .zip(&self.members)
                 .filter(|(_, member)| member.weight > 0 && member.backup == backups)
                 .find(|(id, member)| {
-                    if member.backend.health() & (TRIAL | UNRESOLVED) != TRIAL {
+                    if !member.backend.health().offers_trial() {
                         return false;
                     }
                     if pick.tried.contains(id) {

@@ -28,7 +28,7 @@ pub(super) fn pick(
 #[cfg(test)]
 mod tests {
     use crate::balance::fixture::{Bench, assert_shares};
-    use crate::model::backend::CHECK_DOWN;
+    use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     #[test]
@@ -48,7 +48,7 @@ mod tests {
         // Of three pairs, each idle one wins the one with the loaded member and half of the third.
         assert_shares(&[counts[0], counts[2]], &[1, 1]);
         for index in [0, 2] {
-            bench.backend(index).set_health(CHECK_DOWN);
+            bench.backend(index).set_health(Health::CHECK_DOWN);
         }
         assert_eq!(bench.counts(100, 6), [0, 100, 0]);
     }

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::balance::fixture::{Bench, member, members};
     use crate::balance::{Balancer, Random};
-    use crate::model::backend::CHECK_DOWN;
+    use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     fn bench(weights: &[u32]) -> Bench {
@@ -210,13 +210,13 @@ mod tests {
     #[test]
     fn members_that_are_left_keep_their_proportions() {
         let bench = bench(&[5, 1, 3, 2]);
-        bench.backend(0).set_health(CHECK_DOWN);
+        bench.backend(0).set_health(Health::CHECK_DOWN);
         let picks = sequence(&bench, 600);
         assert_eq!(
             [0, 1, 2, 3].map(|i| picks.iter().filter(|&&p| p == i).count()),
             [0, 100, 300, 200]
         );
-        bench.backend(0).clear_health(CHECK_DOWN);
+        bench.backend(0).clear_health(Health::CHECK_DOWN);
         let picks = sequence(&bench, 11);
         assert_eq!(picks.iter().filter(|&&p| p == 0).count(), 5);
     }
@@ -229,9 +229,9 @@ mod tests {
         let cycle = RoundRobin::new(ids, &weights);
         assert_eq!(cycle.places.len(), 40);
         for index in (0..40).filter(|index| ![0, 3, 17].contains(index)) {
-            bench.backend(index).set_health(CHECK_DOWN);
+            bench.backend(index).set_health(Health::CHECK_DOWN);
         }
-        let candidates = Candidates::new(bench.balancer.members(), &[], CHECK_DOWN);
+        let candidates = Candidates::new(bench.balancer.members(), &[], Health::CHECK_DOWN);
         let length = cycle.cycle.len();
         for start in 0..length {
             let walked = (start..start + length)
@@ -346,7 +346,7 @@ mod tests {
             let weights: Vec<u32> = members.iter().map(|member| member.0).collect();
             let bench = bench(&weights);
             for (index, _) in members.iter().enumerate().filter(|(_, member)| !member.1) {
-                bench.backend(index).set_health(CHECK_DOWN);
+                bench.backend(index).set_health(Health::CHECK_DOWN);
             }
             if members.iter().all(|member| !member.1) {
                 return Ok(());

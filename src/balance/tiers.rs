@@ -5,14 +5,14 @@
 //! to connect to. A backend that refuses connections comes after all that do not, panic or not. The last tiers
 //! take what is left, since a backend that is thought down may still answer, and no answer surely is none.
 
-use crate::model::backend::{REFUSED, UNRESOLVED};
+use crate::model::health::Health;
 
 /// No bit at all: [`crate::model::backend::Backend::is_healthy`].
-pub(super) const HEALTHY: u8 = u8::MAX;
+pub(super) const HEALTHY: Health = Health::all();
 /// The check may have failed, connections are not refused.
-const NOT_REFUSING: u8 = REFUSED | UNRESOLVED;
+const NOT_REFUSING: Health = Health::REFUSED.union(Health::UNRESOLVED);
 /// Whatever has an address.
-const ANY: u8 = UNRESOLVED;
+const ANY: Health = Health::UNRESOLVED;
 
 /// One place to look for a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +20,17 @@ pub(super) struct Tier {
     /// Backups or primaries.
     pub backups: bool,
     /// Health bits, none of which a member may have.
-    pub refused: u8,
+    pub refused: Health,
 }
 
-const fn primaries(refused: u8) -> Tier {
+const fn primaries(refused: Health) -> Tier {
     Tier {
         backups: false,
         refused,
     }
 }
 
-const fn backups(refused: u8) -> Tier {
+const fn backups(refused: Health) -> Tier {
     Tier {
         backups: true,
         refused,
@@ -71,7 +71,7 @@ pub(super) const fn order(panic: bool, strict: bool) -> &'static [Tier] {
 #[cfg(test)]
 mod tests {
     use crate::balance::fixture::Bench;
-    use crate::model::backend::{CHECK_DOWN, REFUSED, TRIAL, UNRESOLVED};
+    use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     const POLICIES: [Policy; 5] = [
@@ -83,7 +83,7 @@ mod tests {
     ];
 
     /// Two primaries (0, 1) and two backups (2, 3) with the health bits of `health`.
-    fn cluster(policy: Policy, health: [u8; 4]) -> Bench {
+    fn cluster(policy: Policy, health: [Health; 4]) -> Bench {
         let bench = Bench::with_backups(policy, &[(1, false), (1, false), (1, true), (1, true)]);
         for (index, bits) in health.into_iter().enumerate() {
             bench.backend(index).set_health(bits);
@@ -99,32 +99,40 @@ mod tests {
         taken
     }
 
-    const D: u8 = CHECK_DOWN;
-    const R: u8 = REFUSED;
-    const U: u8 = UNRESOLVED;
+    const H: Health = Health::empty();
+    const D: Health = Health::CHECK_DOWN;
+    const R: Health = Health::REFUSED;
+    const U: Health = Health::UNRESOLVED;
+    const DR: Health = D.union(R);
+    const UR: Health = U.union(R);
 
     /// Health of the four, members tried, members taken in the normal order, in panic.
-    type Case = ([u8; 4], &'static [u32], &'static [usize], &'static [usize]);
+    type Case = (
+        [Health; 4],
+        &'static [u32],
+        &'static [usize],
+        &'static [usize],
+    );
 
     const CASES: &[Case] = &[
-        ([0, 0, 0, 0], &[], &[0, 1], &[0, 1]),
-        ([0, D, 0, 0], &[], &[0], &[0, 1]),
-        ([0, R, 0, 0], &[], &[0], &[0]),
-        ([D, D, 0, D], &[], &[2], &[0, 1]),
-        ([D, R, 0, 0], &[], &[2, 3], &[0]),
-        ([R, R, 0, D], &[], &[2], &[2]),
+        ([H, H, H, H], &[], &[0, 1], &[0, 1]),
+        ([H, D, H, H], &[], &[0], &[0, 1]),
+        ([H, R, H, H], &[], &[0], &[0]),
+        ([D, D, H, D], &[], &[2], &[0, 1]),
+        ([D, R, H, H], &[], &[2, 3], &[0]),
+        ([R, R, H, D], &[], &[2], &[2]),
         ([R, R, R, D], &[], &[3], &[3]),
         ([R, D, R, D], &[], &[1], &[1]),
-        ([R, D | R, R, R], &[], &[0, 1], &[0, 1]),
-        ([U, U, R, D | R], &[], &[2, 3], &[2, 3]),
+        ([R, DR, R, R], &[], &[0, 1], &[0, 1]),
+        ([U, U, R, DR], &[], &[2, 3], &[2, 3]),
         ([U, R, U, U], &[], &[1], &[1]),
-        ([U, U, U, U | R], &[], &[], &[]),
-        ([0, 0, 0, 0], &[0], &[1], &[1]),
-        ([0, 0, 0, 0], &[0, 1], &[2, 3], &[2, 3]),
-        ([0, D, 0, 0], &[0, 2], &[3], &[1]),
-        ([0, R, D, U], &[0], &[2], &[2]),
-        ([0, 0, 0, 0], &[3, 2, 1, 0], &[], &[]),
-        ([0, U, U, U], &[0], &[], &[]),
+        ([U, U, U, UR], &[], &[], &[]),
+        ([H, H, H, H], &[0], &[1], &[1]),
+        ([H, H, H, H], &[0, 1], &[2, 3], &[2, 3]),
+        ([H, D, H, H], &[0, 2], &[3], &[1]),
+        ([H, R, D, U], &[0], &[2], &[2]),
+        ([H, H, H, H], &[3, 2, 1, 0], &[], &[]),
+        ([H, U, U, U], &[0], &[], &[]),
     ];
 
     #[test]
@@ -167,8 +175,8 @@ mod tests {
     fn without_panic_only_the_healthy_are_taken() {
         for policy in POLICIES {
             for (health, expected) in [
-                ([0, D, 0, 0], &[0][..]),
-                ([D, R, 0, D], &[2]),
+                ([H, D, H, H], &[0][..]),
+                ([D, R, H, D], &[2]),
                 ([D, D, D, R], &[]),
                 ([U, U, U, U], &[]),
             ] {
@@ -178,7 +186,7 @@ mod tests {
                 assert_eq!(taken(&bench, &[]), expected, "{policy:?} {health:?}");
             }
             // It is still tried by one request at a time.
-            let bench = cluster(policy, [R | TRIAL, R, R, R]).strict();
+            let bench = cluster(policy, [R | Health::TRIAL, R, R, R]).strict();
             bench.state.set_trials(true);
             assert_eq!((bench.pick(), bench.pick()), (Some(0), None));
         }
@@ -188,14 +196,14 @@ mod tests {
     fn a_standby_keeps_all_until_it_fails() {
         for policy in POLICIES {
             for strict in [false, true] {
-                let bench = cluster(policy, [0, 0, 0, R]);
+                let bench = cluster(policy, [H, H, H, R]);
                 let bench = if strict { bench.strict() } else { bench };
                 bench.state.set_standby(true);
                 assert_eq!(taken(&bench, &[]), [2], "{policy:?}");
                 assert_eq!(taken(&bench, &[2]), [0; 0], "no retry leaves it");
                 // A primary that was refused waits, a backup is tried.
-                bench.backend(0).set_health(R | TRIAL);
-                bench.backend(3).set_health(R | TRIAL);
+                bench.backend(0).set_health(R | Health::TRIAL);
+                bench.backend(3).set_health(R | Health::TRIAL);
                 bench.state.set_trials(true);
                 assert_eq!((bench.pick(), bench.pick()), (Some(3), Some(2)));
                 bench.backend(2).set_health(R);
@@ -207,7 +215,7 @@ mod tests {
     #[test]
     fn a_trial_goes_first_and_once() {
         for policy in POLICIES {
-            let bench = cluster(policy, [0, R | TRIAL, R | TRIAL, 0]);
+            let bench = cluster(policy, [H, R | Health::TRIAL, R | Health::TRIAL, H]);
             bench.state.set_trials(true);
             assert_eq!(bench.pick(), Some(1));
             assert_eq!(bench.pick(), Some(2));
@@ -219,27 +227,30 @@ mod tests {
 
     #[test]
     fn a_trial_waits_for_a_request_that_may_take_it() {
-        let bench = cluster(Policy::RoundRobin, [0, R | TRIAL, 0, U | R | TRIAL]);
+        let bench = cluster(
+            Policy::RoundRobin,
+            [H, R | Health::TRIAL, H, U | R | Health::TRIAL],
+        );
         bench.state.set_trials(true);
         assert_eq!(bench.pick_without(&[1]), Some(0), "this one was tried");
         assert!(bench.state.has_trials(), "another request may take it");
         assert_eq!(bench.pick(), Some(1));
         assert_eq!(bench.pick(), Some(0), "no address, no trial");
         assert!(!bench.state.has_trials());
-        assert_eq!(bench.backend(3).health(), U | R | TRIAL);
+        assert_eq!(bench.backend(3).health(), U | R | Health::TRIAL);
     }
 
     #[test]
     fn a_trial_is_granted_to_nobody_while_the_flag_is_down() {
-        let bench = cluster(Policy::Random, [0, R | TRIAL, 0, 0]);
+        let bench = cluster(Policy::Random, [H, R | Health::TRIAL, H, H]);
         assert_eq!(taken(&bench, &[]), [0]);
-        assert_eq!(bench.backend(1).health(), R | TRIAL);
+        assert_eq!(bench.backend(1).health(), R | Health::TRIAL);
     }
 
     #[test]
     fn weight_zero_takes_no_trial() {
         let bench = Bench::new(Policy::RoundRobin, &[1, 0]);
-        bench.backend(1).set_health(R | TRIAL);
+        bench.backend(1).set_health(R | Health::TRIAL);
         bench.state.set_trials(true);
         assert_eq!(bench.pick(), Some(0));
         assert!(!bench.state.has_trials());
@@ -248,7 +259,7 @@ mod tests {
     #[test]
     fn workers_that_race_for_a_trial_take_it_once() {
         for _ in 0..50 {
-            let bench = cluster(Policy::RoundRobin, [0, R | TRIAL, 0, 0]);
+            let bench = cluster(Policy::RoundRobin, [H, R | Health::TRIAL, H, H]);
             bench.state.set_trials(true);
             let took: usize = std::thread::scope(|scope| {
                 let workers: Vec<_> = (0..4)

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::balance::fixture::{Bench, assert_shares};
-    use crate::model::backend::{CHECK_DOWN, REFUSED};
+    use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     /// What each member owns of all columns together.
@@ -165,8 +165,8 @@ mod tests {
     fn shares_among_those_that_are_left_follow_their_weights() {
         // Refused members own most of the weight, so that redraws often end in the scan.
         let bench = Bench::new(Policy::Random, &[3, 400, 1, 400, 2]);
-        bench.backend(1).set_health(CHECK_DOWN);
-        bench.backend(3).set_health(REFUSED);
+        bench.backend(1).set_health(Health::CHECK_DOWN);
+        bench.backend(3).set_health(Health::REFUSED);
         let counts = bench.counts(60_000, 9);
         assert_shares(&counts, &[3, 0, 1, 0, 2]);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::schema::{BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteConfig};
 use crate::balance::{Balancer, Member};
 use crate::model::address::{BackendAddress, SocketAddress};
-use crate::model::backend::{CHECK_DOWN, JOINING, UNRESOLVED};
+use crate::model::health::Health;
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
@@ -208,13 +208,13 @@ fn build_or_share(
         let address = place.at;
         backend.set_departed(false);
         if joins {
-            backend.set_health(CHECK_DOWN | JOINING);
+            backend.set_health(Health::CHECK_DOWN | Health::JOINING);
             backend.set_note("joined the peer set, not checked yet");
         }
         if address.is_none() {
-            backend.set_health(UNRESOLVED);
+            backend.set_health(Health::UNRESOLVED);
         } else {
-            backend.clear_health(UNRESOLVED);
+            backend.clear_health(Health::UNRESOLVED);
         }
         let (weight, backup) = (backend_config.weight, backend_config.backup);
         members.push(Member {

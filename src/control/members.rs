@@ -9,7 +9,7 @@ use tracing::info;
 
 use crate::config::schema::Config;
 use crate::model::address::BackendAddress;
-use crate::model::backend::{CHECK_DOWN, REFUSED};
+use crate::model::backend::BackendId;
 use crate::snapshot::registry::{Place, Registry};
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
@@ -86,12 +86,12 @@ fn next_of(
     let health = registry.known_backend(cluster, &place)?.health();
     let after = addresses.iter().position(|address| *address == at)? + 1;
     let next = addresses[after % addresses.len()];
-    (health & (CHECK_DOWN | REFUSED) != 0).then_some((at, next))
+    health.is_down().then_some((at, next))
 }
 
 /// Lets go of the live state of what is neither in `current` nor draining.
 pub(super) fn forget(registry: &mut Registry, current: &Snapshot) {
-    let backends: HashSet<u64> = current
+    let backends: HashSet<BackendId> = current
         .clusters
         .iter()
         .flat_map(|cluster| &cluster.endpoints)
@@ -140,7 +140,7 @@ impl Drains {
     /// Adds what `before` has and `next` has not; what has come back no longer drains.
     pub(super) fn follow(&mut self, before: &Snapshot, next: &Snapshot) {
         let now = Instant::now();
-        let present: HashSet<u64> = next
+        let present: HashSet<BackendId> = next
             .clusters
             .iter()
             .flat_map(|c| &c.endpoints)
@@ -193,6 +193,7 @@ impl Drains {
 mod tests {
     use super::*;
     use crate::config::load::load;
+    use crate::model::health::Health;
 
     #[test]
     fn a_name_moves_on_when_its_address_is_down_and_not_too_often() {
@@ -215,10 +216,10 @@ mod tests {
         let mut moves = Moves::default();
         let first = backend(&mut registry, addresses[0]);
         assert!(!moves.choose(&config, &names, &mut registry, now));
-        first.set_health(CHECK_DOWN);
+        first.set_health(Health::CHECK_DOWN);
         assert!(moves.choose(&config, &names, &mut registry, now));
         assert_eq!(registry.chosen("c", &name, &addresses), Some(addresses[1]));
-        backend(&mut registry, addresses[1]).set_health(REFUSED);
+        backend(&mut registry, addresses[1]).set_health(Health::REFUSED);
         let soon = now + Duration::from_secs(9);
         assert!(!moves.choose(&config, &names, &mut registry, soon));
         let later = now + Duration::from_secs(10);

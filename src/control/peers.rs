@@ -24,7 +24,7 @@ use crate::discovery::gossip::members_file::{self, Wanted};
 use crate::discovery::gossip::{CandidatePolicy, CandidateRefusal, LocalHealth, Subscription, log};
 use crate::gossip::view::PeerSet;
 use crate::model::address::{BackendAddress, BindAddress};
-use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED};
+use crate::model::backend::{Backend, BackendId, Doubt};
 use crate::snapshot::registry::{Place, Registry};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::listen::BoundSockets;
@@ -57,7 +57,7 @@ pub(crate) struct Peers {
     looked: Option<Instant>,
     /// A look is due, and waits for its turn.
     due: bool,
-    doubted: HashMap<u64, Doubted>,
+    doubted: HashMap<BackendId, Doubted>,
     polled: Instant,
     reports: Arc<Notify>,
     local: LocalAddresses,
@@ -284,18 +284,18 @@ impl Peers {
 
 /// What the proxy thinks of a backend. A verdict from before a doubt is none.
 fn opinion_of(backend: &Backend, checked: bool) -> LocalHealth {
-    let bits = backend.health();
+    let health = backend.health();
     if !checked {
-        return if bits & REFUSED != 0 {
+        return if health.is_refused() {
             LocalHealth::Failing
         } else {
             LocalHealth::Unknown
         };
     }
-    if bits & JOINING != 0 {
+    if health.is_joining() {
         return LocalHealth::Unknown;
     }
-    if bits & (CHECK_DOWN | REFUSED) != 0 {
+    if health.is_down() {
         return LocalHealth::Failing;
     }
     match backend.doubt() {

@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use super::probe::{Failed, Passed};
 use super::state::{Change, CheckState, Deed, TrialState};
-use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::backend::{Backend, Doubt};
+use crate::model::health::Health;
 use crate::model::settings::Check;
 use crate::snapshot::{Cluster, Endpoint};
 
@@ -71,7 +72,7 @@ impl Member {
 
     /// Whether it waits for the first verdict of its check.
     pub(super) fn joins(&self) -> bool {
-        self.backend().health() & JOINING != 0
+        self.backend().health().is_joining()
     }
 
     /// The check, if it has one and there is something to connect to.
@@ -127,17 +128,17 @@ impl Member {
                 state.restart();
                 return;
             }
-            let down = backend.health() & (CHECK_DOWN | REFUSED) != 0;
+            let down = backend.health().is_down();
             if down {
-                backend.set_health(CHECK_DOWN);
+                backend.set_health(Health::CHECK_DOWN);
             } else {
                 backend.set_note(UNCHECKED_NOTE);
             }
-            backend.clear_health(TRIAL);
+            backend.clear_health(Health::TRIAL);
             self.care = Care::Checked(CheckState::new(down));
         } else {
-            backend.clear_health(CHECK_DOWN | JOINING);
-            let refused = backend.health() & REFUSED != 0;
+            backend.clear_health(Health::CHECK_DOWN | Health::JOINING);
+            let refused = backend.health().is_refused();
             backend.set_note(if refused { REFUSED_NOTE } else { UP_NOTE });
             self.care = Care::Trials(TrialState::default());
         }
@@ -146,11 +147,11 @@ impl Member {
     fn resolved_or_not(&mut self) {
         let backend = self.backend();
         if self.endpoint().address.is_none() {
-            backend.set_health(UNRESOLVED);
+            backend.set_health(Health::UNRESOLVED);
             backend.set_note(UNRESOLVED_NOTE);
             return;
         }
-        backend.clear_health(UNRESOLVED);
+        backend.clear_health(Health::UNRESOLVED);
         if backend.note().reason == UNRESOLVED_NOTE {
             backend.set_note(match &self.care {
                 Care::Checked(_) => UNCHECKED_NOTE,
@@ -164,23 +165,23 @@ impl Member {
         let cluster = self.cluster.clone();
         let backend = &cluster.endpoints[self.place].backend;
         let reported = backend.take_report();
-        let bits = backend.health();
+        let health = backend.health();
         match &mut self.care {
             // A refusal may be seen before its report, and the report after a probe has already answered it.
             // One that joins gets no traffic but in a panic: that it is refused then is its first verdict.
-            Care::Checked(state) if reported && bits & JOINING != 0 => {
+            Care::Checked(state) if reported && health.is_joining() => {
                 state.refused();
-                backend.clear_health(JOINING);
+                backend.clear_health(Health::JOINING);
                 backend.set_note(REFUSED_NOTE);
             }
-            Care::Checked(state) if reported || (bits & REFUSED != 0 && !state.is_down()) => {
-                backend.set_health(CHECK_DOWN);
+            Care::Checked(state) if reported || (health.is_refused() && !state.is_down()) => {
+                backend.set_health(Health::CHECK_DOWN);
                 if state.refused() == Some(Change::Down) {
                     backend.set_note(REFUSED_NOTE);
                 }
             }
             Care::Checked(_) => {}
-            Care::Trials(trials) if bits & REFUSED == 0 => {
+            Care::Trials(trials) if !health.is_refused() => {
                 if !trials.is_quiet() {
                     trials.recovered();
                     backend.set_note(UP_NOTE);
@@ -189,9 +190,9 @@ impl Member {
             Care::Trials(trials) => {
                 if reported || trials.is_quiet() {
                     backend.set_note(REFUSED_NOTE);
-                    trials.refused(now, bits & TRIAL != 0);
+                    trials.refused(now, health.contains(Health::TRIAL));
                 }
-                match trials.tick(now, bits & TRIAL != 0) {
+                match trials.tick(now, health.contains(Health::TRIAL)) {
                     Some(Deed::Grant) => grant(backend, &cluster),
                     Some(Deed::Remind) => cluster.state.set_trials(true),
                     None => {}
@@ -221,7 +222,9 @@ impl Member {
         match result {
             Ok(passed) => match state.passed(check.rise) {
                 Some(_) => {
-                    backend.clear_health(CHECK_DOWN | REFUSED | TRIAL | JOINING);
+                    backend.clear_health(
+                        Health::CHECK_DOWN | Health::REFUSED | Health::TRIAL | Health::JOINING,
+                    );
                     backend.set_note(format!("check passed: {passed}"));
                 }
                 None if !was_down => backend.amend_note(format!("check passed: {passed}")),
@@ -229,10 +232,10 @@ impl Member {
             },
             Err(failed) => match state.failed(fall) {
                 Some(_) => {
-                    backend.set_health(CHECK_DOWN);
+                    backend.set_health(Health::CHECK_DOWN);
                     backend.set_note(format!("check failed: {failed}"));
                 }
-                None if backend.clear_health(JOINING) & JOINING != 0 => {
+                None if backend.clear_health(Health::JOINING).is_joining() => {
                     backend.set_note(format!("check failed: {failed}"));
                 }
                 None if was_down => backend.amend_note(format!("check failed: {failed}")),
@@ -260,10 +263,10 @@ impl Member {
 }
 
 fn grant(backend: &Backend, cluster: &Cluster) {
-    backend.set_health(TRIAL);
+    backend.set_health(Health::TRIAL);
     cluster.state.set_trials(true);
     // A worker may have been let in between the look and the grant; a bit alone would keep it out.
-    if backend.health() & REFUSED == 0 {
-        backend.clear_health(TRIAL);
+    if !backend.health().is_refused() {
+        backend.clear_health(Health::TRIAL);
     }
 }

@@ -1,21 +1,21 @@
 //! L3 control: whether backends are fit for traffic.
 //!
 //! [`run`] follows every snapshot, probes the members of clusters with a check ([`probe`]), gives refused members of
-//! clusters without one their trials, and keeps three things true: the health bits [`CHECK_DOWN`], [`JOINING`],
-//! [`TRIAL`] and [`UNRESOLVED`] of every member, its note for people, and the panic and standby flags of
+//! clusters without one their trials, and keeps three things true: the health bits [`Health::CHECK_DOWN`], [`Health::JOINING`],
+//! [`Health::TRIAL`] and [`Health::UNRESOLVED`] of every member, its note for people, and the panic and standby flags of
 //! every cluster; and it orders the end of sessions, as `on_down` and `on_up` say. Workers
-//! set and clear [`REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
+//! set and clear [`Health::REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
 //!
 //! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
 //! the only other tasks, at most [`MAX_PROBES`] of them and no more than the reserve of descriptors carries. Results, reports and time come in one after another, and
 //! what they changed is settled (logged, panic) after each batch of them. A slow look at everything once a second
 //! is the net under the reports: nothing here depends on a wake-up that might be lost.
 //!
-//! [`CHECK_DOWN`]: crate::model::backend::CHECK_DOWN
-//! [`JOINING`]: crate::model::backend::JOINING
-//! [`TRIAL`]: crate::model::backend::TRIAL
-//! [`UNRESOLVED`]: crate::model::backend::UNRESOLVED
-//! [`REFUSED`]: crate::model::backend::REFUSED
+//! [`Health::CHECK_DOWN`]: crate::model::health::Health::CHECK_DOWN
+//! [`Health::JOINING`]: crate::model::health::Health::JOINING
+//! [`Health::TRIAL`]: crate::model::health::Health::TRIAL
+//! [`Health::UNRESOLVED`]: crate::model::health::Health::UNRESOLVED
+//! [`Health::REFUSED`]: crate::model::health::Health::REFUSED
 
 mod member;
 pub(crate) mod probe;

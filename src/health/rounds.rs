@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::Orders;
 use super::member::Member;
 use super::probe::{Failed, Passed, probe};
-use crate::model::backend::{CHECK_DOWN, REFUSED};
+use crate::model::backend::BackendId;
 use crate::model::settings::{OnDown, OnUp};
 use crate::model::timer_queue::KeyedTimerQueue;
 use crate::snapshot::publish::SessionOrder;
@@ -44,15 +44,15 @@ struct Followed {
 pub(super) struct Rounds {
     clusters: HashMap<Arc<str>, Followed>,
     /// By the id of the backend.
-    members: HashMap<u64, Member>,
-    timers: KeyedTimerQueue<Instant, u64>,
+    members: HashMap<BackendId, Member>,
+    timers: KeyedTimerQueue<Instant, BackendId>,
     probes: JoinSet<Probed>,
-    probing: HashMap<Id, u64>,
+    probing: HashMap<Id, BackendId>,
     finished: Vec<Result<(Id, Probed), JoinError>>,
     /// Members that are due while `most` run, and since when.
-    waiting: VecDeque<(u64, Instant)>,
+    waiting: VecDeque<(BackendId, Instant)>,
     /// The ids in `waiting`: nobody stands there twice.
-    in_line: HashSet<u64>,
+    in_line: HashSet<BackendId>,
     late: bool,
     /// Probes that run at a time.
     most: usize,
@@ -61,7 +61,7 @@ pub(super) struct Rounds {
     /// Of the newest snapshot.
     drain_timeout: Duration,
     /// Members that went up or down in the last batch.
-    flips: Vec<(u64, bool)>,
+    flips: Vec<(BackendId, bool)>,
     orders: Orders,
 }
 
@@ -133,14 +133,14 @@ impl Rounds {
         if let Some(followed) = self.clusters.get_mut(&cluster.name) {
             (followed.panic, followed.had_primaries) = (before.panic, before.had_primaries);
         }
-        let kept: HashSet<u64> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
+        let kept: HashSet<BackendId> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
         let had = before.cluster.endpoints.iter().map(|e| e.backend.id());
         self.forget(had.filter(|id| !kept.contains(id)), now);
     }
 
     /// Lets go of members. One may be down already without anybody having looked, as when control moves a name on to its
     /// next address at the word of a worker: then its sessions end as those of any that goes down.
-    fn forget(&mut self, ids: impl Iterator<Item = u64>, now: Instant) {
+    fn forget(&mut self, ids: impl Iterator<Item = BackendId>, now: Instant) {
         for id in ids {
             self.timers.cancel(id);
             let Some(mut member) = self.members.remove(&id) else {
@@ -157,7 +157,7 @@ impl Rounds {
     }
 
     /// Plans the first probe of a member that is new, was resolved or got another check; or looks after its trials.
-    fn plan_first(&mut self, id: u64, now: Instant) {
+    fn plan_first(&mut self, id: BackendId, now: Instant) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
@@ -240,7 +240,7 @@ impl Rounds {
         }
     }
 
-    fn start(&mut self, id: u64, since: Instant, now: Instant) {
+    fn start(&mut self, id: BackendId, since: Instant, now: Instant) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
@@ -349,7 +349,7 @@ fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<S
         (OnDown::Drain, true) => None,
     };
     // One that is down only because it has no address has no sessions either.
-    let is_down = backend.health() & (CHECK_DOWN | REFUSED) != 0;
+    let is_down = backend.health().is_down();
     (up || is_down).then(|| SessionOrder {
         backend: backend.id(),
         after,
@@ -416,7 +416,7 @@ fn tell_of_panic(cluster: &Cluster, healthy: &Healthy, panic: bool, under: bool)
     }
 }
 
-fn plan_trial(timers: &mut KeyedTimerQueue<Instant, u64>, id: u64, member: &Member) {
+fn plan_trial(timers: &mut KeyedTimerQueue<Instant, BackendId>, id: BackendId, member: &Member) {
     match member.trial_due() {
         Some(due) => timers.set(id, due),
         None => timers.cancel(id),
@@ -425,8 +425,8 @@ fn plan_trial(timers: &mut KeyedTimerQueue<Instant, u64>, id: u64, member: &Memb
 
 fn changed(
     clusters: &mut HashMap<Arc<str>, Followed>,
-    flips: &mut Vec<(u64, bool)>,
-    id: u64,
+    flips: &mut Vec<(BackendId, bool)>,
+    id: BackendId,
     member: &mut Member,
 ) {
     let Some(up) = member.settle() else { return };

@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 
 use super::{MAX_PROBES, run};
 use crate::model::address::SocketAddress;
-use crate::model::backend::{Backend, CHECK_DOWN, Doubt, JOINING, REFUSED, TRIAL, UNRESOLVED};
+use crate::model::backend::{Backend, BackendId, Doubt};
+use crate::model::health::Health;
 use crate::model::settings::{Check, CheckKind, OnDown, OnUp};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
 use crate::snapshot::publish::SessionOrder;
@@ -57,7 +58,7 @@ impl Task {
     }
 
     /// What was ordered so far: whose sessions end, when and why.
-    fn orders(&self) -> Vec<(u64, Option<Duration>, Reason)> {
+    fn orders(&self) -> Vec<(BackendId, Option<Duration>, Reason)> {
         let orders = self.orders.lock().unwrap();
         orders
             .iter()
@@ -157,7 +158,7 @@ async fn a_checked_backend_falls_and_rises() {
     eventually("passes", || reason(&b) == "check passed: status 200").await;
     assert!(b.is_healthy());
     status.code.store(500, Ordering::SeqCst);
-    eventually("falls", || b.health() == CHECK_DOWN).await;
+    eventually("falls", || b.health() == Health::CHECK_DOWN).await;
     eventually("says why", || reason(&b) == "check failed: status 500").await;
     let since = b.note().since;
     status.code.store(503, Ordering::SeqCst);
@@ -166,9 +167,9 @@ async fn a_checked_backend_falls_and_rises() {
     })
     .await;
     assert_eq!(b.note().since, since, "it was down all the time");
-    b.set_health(REFUSED | TRIAL);
+    b.set_health(Health::REFUSED | Health::TRIAL);
     status.code.store(204, Ordering::SeqCst);
-    eventually("rises", || b.health() == 0).await;
+    eventually("rises", || b.is_healthy()).await;
     eventually("says so", || reason(&b) == "check passed: status 204").await;
     task.stop().await;
 }
@@ -181,16 +182,23 @@ async fn the_first_failure_is_enough_and_a_live_refusal_too() {
     let (sick, refused) = (endpoint("web", &sick), endpoint("web", &refused));
     let (s, r) = (sick.backend.clone(), refused.backend.clone());
     let task = Task::start(vec![checked(vec![sick, refused], http_check(HARDLY_EVER))]);
-    eventually("down after one probe", || s.health() == CHECK_DOWN).await;
+    eventually("down after one probe", || s.health() == Health::CHECK_DOWN).await;
     eventually("passes", || reason(&r) == "check passed: status 200").await;
     task.refuse(&r);
-    eventually("down by traffic", || r.health() == CHECK_DOWN | REFUSED).await;
+    eventually("down by traffic", || {
+        r.health() == Health::CHECK_DOWN | Health::REFUSED
+    })
+    .await;
     eventually("says why", || {
         reason(&r) == "connection refused under live traffic"
     })
     .await;
     r.report_connected();
-    assert_eq!(r.health(), CHECK_DOWN, "only the check brings it back");
+    assert_eq!(
+        r.health(),
+        Health::CHECK_DOWN,
+        "only the check brings it back"
+    );
     task.stop().await;
 }
 
@@ -220,9 +228,9 @@ async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
     assert!(b.is_healthy());
 
     task.publish(vec![Arc::new(rechecked(&first, Some(http_check(OFTEN))))]);
-    eventually("falls", || b.health() == CHECK_DOWN).await;
+    eventually("falls", || b.health() == Health::CHECK_DOWN).await;
     task.publish(vec![Arc::new(rechecked(&first, None))]);
-    eventually("unchecked", || b.health() == 0 && reason(&b) == "up").await;
+    eventually("unchecked", || b.is_healthy() && reason(&b) == "up").await;
     task.stop().await;
 }
 
@@ -235,12 +243,15 @@ async fn a_new_check_takes_over_from_the_trials() {
     let unchecked = Arc::new(cluster("web", vec![e]));
     let task = Task::start(vec![unchecked.clone()]);
     task.refuse(&b);
-    eventually("a trial", || b.health() == REFUSED | TRIAL).await;
+    eventually("a trial", || b.health() == Health::REFUSED | Health::TRIAL).await;
     let checked = rechecked(&unchecked, Some(http_check(OFTEN)));
     task.publish(vec![Arc::new(checked)]);
-    eventually("checked", || b.health() == CHECK_DOWN | REFUSED).await;
+    eventually("checked", || {
+        b.health() == Health::CHECK_DOWN | Health::REFUSED
+    })
+    .await;
     status.code.store(200, Ordering::SeqCst);
-    eventually("rises", || b.health() == 0).await;
+    eventually("rises", || b.is_healthy()).await;
     task.stop().await;
 }
 
@@ -254,14 +265,14 @@ async fn a_member_that_leaves_and_returns_is_looked_after_again() {
     let task = Task::start(vec![with.clone()]);
     eventually("passes", || reason(&b) == "check passed: status 200").await;
     status.code.store(500, Ordering::SeqCst);
-    eventually("falls", || b.health() == CHECK_DOWN).await;
+    eventually("falls", || b.health() == Health::CHECK_DOWN).await;
     for gone in [vec![without], Vec::new()] {
         task.publish(gone);
         status.code.store(200, Ordering::SeqCst);
         task.publish(vec![Arc::new(rechecked(&with, Some(http_check(OFTEN))))]);
-        eventually("rises", || b.health() == 0).await;
+        eventually("rises", || b.is_healthy()).await;
         status.code.store(500, Ordering::SeqCst);
-        eventually("falls", || b.health() == CHECK_DOWN).await;
+        eventually("falls", || b.health() == Health::CHECK_DOWN).await;
     }
     task.stop().await;
 }
@@ -269,7 +280,7 @@ async fn a_member_that_leaves_and_returns_is_looked_after_again() {
 /// As the compiler makes one that the peer set adds.
 fn joining(address: SocketAddr) -> Endpoint {
     let e = endpoint("web", &address.to_string());
-    e.backend.set_health(CHECK_DOWN | JOINING);
+    e.backend.set_health(Health::CHECK_DOWN | Health::JOINING);
     e.backend.set_note("joined the peer set, not checked yet");
     e
 }
@@ -293,13 +304,20 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
             .all(|server| server.1.answers.load(Ordering::SeqCst) >= 1)
     })
     .await;
-    eventually("a first failure", || b.health() == CHECK_DOWN).await;
+    eventually("a first failure", || b.health() == Health::CHECK_DOWN).await;
     eventually("says why", || reason(&b) == "check failed: status 500").await;
-    assert_eq!(g.health(), CHECK_DOWN | JOINING, "rise is far");
+    assert_eq!(
+        g.health(),
+        Health::CHECK_DOWN | Health::JOINING,
+        "rise is far"
+    );
     assert_eq!(lines.count("backend is up"), 0);
     assert_eq!(lines.count("backend is down"), 1, "only the failure");
     task.refuse(&r);
-    eventually("refused", || r.health() == CHECK_DOWN | REFUSED).await;
+    eventually("refused", || {
+        r.health() == Health::CHECK_DOWN | Health::REFUSED
+    })
+    .await;
     let again = rechecked(&cluster, Some(http_check(OFTEN)));
     task.publish(vec![Arc::new(again)]);
     eventually("up", || g.is_healthy() && r.is_healthy()).await;
@@ -345,7 +363,7 @@ async fn one_that_came_back_unseen_rises_again() {
     let first = checked(vec![e], http_check(OFTEN));
     let task = Task::start(vec![first.clone()]);
     eventually("passes", || reason(&b) == "check passed: status 200").await;
-    b.set_health(CHECK_DOWN | JOINING);
+    b.set_health(Health::CHECK_DOWN | Health::JOINING);
     task.publish(vec![Arc::new(rechecked(&first, Some(http_check(OFTEN))))]);
     eventually("rises", || b.is_healthy()).await;
     task.stop().await;
@@ -369,7 +387,7 @@ async fn a_doubt_is_answered_at_once_and_one_failure_is_enough() {
     b.end_doubt();
     status.code.store(500, Ordering::SeqCst);
     doubt();
-    eventually("down", || b.health() == CHECK_DOWN).await;
+    eventually("down", || b.health() == Health::CHECK_DOWN).await;
     eventually("says why", || reason(&b) == "check failed: status 500").await;
     assert_eq!(b.doubt(), Doubt::Probing);
     task.stop().await;
@@ -391,7 +409,7 @@ async fn a_probe_that_hangs_does_not_answer_a_doubt() {
         .write_all(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n")
         .await
         .unwrap();
-    eventually("down", || b.health() == CHECK_DOWN).await;
+    eventually("down", || b.health() == Health::CHECK_DOWN).await;
     task.stop().await;
 }
 
@@ -402,7 +420,7 @@ async fn a_name_is_unresolved_until_it_has_an_address() {
     let b = e.backend.clone();
     let first = checked(vec![e.clone()], http_check(OFTEN));
     let task = Task::start(vec![first.clone()]);
-    eventually("unresolved", || b.health() == UNRESOLVED).await;
+    eventually("unresolved", || b.health() == Health::UNRESOLVED).await;
     assert_eq!(reason(&b), "name not resolved");
     eventually("panics", || first.in_panic()).await;
     let mut resolved = e;
@@ -411,7 +429,7 @@ async fn a_name_is_unresolved_until_it_has_an_address() {
     next.endpoints = vec![resolved];
     task.publish(vec![Arc::new(next)]);
     eventually("passes", || {
-        b.health() == 0 && reason(&b) == "check passed: status 200"
+        b.is_healthy() && reason(&b) == "check passed: status 200"
     })
     .await;
     task.stop().await;
@@ -429,7 +447,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
     for _ in 0..7 {
         task.refuse(&b);
         let from = tokio::time::Instant::now();
-        eventually("a trial", || b.health() & TRIAL != 0).await;
+        eventually("a trial", || b.health().contains(Health::TRIAL)).await;
         waits.push(from.elapsed().as_secs());
         assert!(c.state.has_trials());
         assert!(b.claim_trial());
@@ -439,7 +457,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
 
     // The trial that was taken last is lost; later one more is granted.
     let from = tokio::time::Instant::now();
-    eventually("another trial", || b.health() & TRIAL != 0).await;
+    eventually("another trial", || b.health().contains(Health::TRIAL)).await;
     assert!(
         (30..=33).contains(&from.elapsed().as_secs()),
         "{:?}",
@@ -453,11 +471,14 @@ async fn a_refused_backend_without_a_check_gets_trials() {
     assert!(b.report_connected());
     task.reports.notify_one();
     eventually("up again", || reason(&b) == "up").await;
-    assert_eq!(b.health(), 0);
+    assert!(b.is_healthy());
 
     task.refuse(&b);
     let from = tokio::time::Instant::now();
-    eventually("the first wait again", || b.health() & TRIAL != 0).await;
+    eventually("the first wait again", || {
+        b.health().contains(Health::TRIAL)
+    })
+    .await;
     assert_eq!(from.elapsed().as_secs(), 1);
     task.stop().await;
 }
@@ -534,7 +555,9 @@ async fn ten_thousand_backends_are_probed() {
     let c = checked(endpoints, check(CheckKind::Tcp, Duration::from_secs(2)));
     let task = Task::start(vec![c.clone()]);
     eventually("all are down", || {
-        c.endpoints.iter().all(|e| e.backend.health() == CHECK_DOWN)
+        c.endpoints
+            .iter()
+            .all(|e| e.backend.health() == Health::CHECK_DOWN)
     })
     .await;
     assert!(c.in_panic());
@@ -631,7 +654,7 @@ async fn the_standby_does_not_stay_before_the_primary_is_known() {
     let first = Arc::new(unresolved_with_standby());
     let primary = first.endpoints[0].backend.clone();
     let task = Task::start(vec![first.clone()]);
-    eventually("unresolved", || primary.health() == UNRESOLVED).await;
+    eventually("unresolved", || primary.health() == Health::UNRESOLVED).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(
         !first.state.on_standby(),
@@ -664,7 +687,7 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     // One joins by the peer set, and its first verdict is still to come.
     let joins = endpoint("web", "db.internal:5432");
     let a = joins.backend.clone();
-    a.set_health(CHECK_DOWN | JOINING);
+    a.set_health(Health::CHECK_DOWN | Health::JOINING);
     let mut next = rechecked(&alone, alone.settings.check.clone());
     next.endpoints.push(joins);
     let next = Arc::new(next);

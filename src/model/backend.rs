@@ -3,30 +3,34 @@
 //! One [`Backend`] lives as long as its place (cluster, address, and for a name which of its addresses) is a member,
 //! through every generation of the configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
 //!
-//! Health is a set of bits, so that each writer flips its own: the control plane writes [`CHECK_DOWN`],
-//! [`UNRESOLVED`], [`JOINING`] and [`TRIAL`]; a worker that is refused a connection sets [`REFUSED`], and a worker
-//! that is let in clears it. A backend is healthy when no bit is set.
-//!
 //! A backend that the peer set doubts goes through [`Doubt`]: the writer of snapshots raises it, the health checks
 //! answer it with a probe at once.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::address::BackendAddress;
+use super::health::Health;
 
-/// The active check failed.
-pub const CHECK_DOWN: u8 = 1;
-/// A live connection could not be made.
-pub(crate) const REFUSED: u8 = 2;
-/// The name never resolved; there is nowhere to connect to.
-pub(crate) const UNRESOLVED: u8 = 4;
-/// One live request may try a refused backend.
-pub(crate) const TRIAL: u8 = 8;
-/// Came by the peer set and waits for the check's first verdict; always with [`CHECK_DOWN`].
-pub(crate) const JOINING: u8 = 16;
+/// Identity of a backend, unique within the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(NonZeroU64);
+
+impl BackendId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(id.unwrap_or(NonZeroU64::MAX))
+    }
+
+    /// The number, never 0.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
 
 /// How far a doubt of the peer set has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +54,13 @@ pub struct HealthNote {
     /// Since when.
     pub since: SystemTime,
     /// The health bits that it was written for.
-    pub health: u8,
+    pub health: Health,
 }
 
 /// A member of a cluster: identity, health and load.
 #[derive(Debug)]
 pub struct Backend {
-    id: u64,
+    id: BackendId,
     cluster: Arc<str>,
     address: BackendAddress,
     host: Arc<str>,
@@ -88,9 +92,8 @@ impl Backend {
         host: Arc<str>,
         label: Arc<str>,
     ) -> Self {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: BackendId::next(),
             cluster,
             address,
             host,
@@ -103,13 +106,13 @@ impl Backend {
             note: Mutex::new(HealthNote {
                 reason: "not checked yet".to_owned(),
                 since: SystemTime::now(),
-                health: 0,
+                health: Health::empty(),
             }),
         }
     }
 
-    /// Unique in the life of the process; never 0.
-    pub fn id(&self) -> u64 {
+    /// Its identity.
+    pub fn id(&self) -> BackendId {
         self.id
     }
 
@@ -133,38 +136,36 @@ impl Backend {
         &self.label
     }
 
-    /// The health bits; 0 is healthy.
-    pub fn health(&self) -> u8 {
-        self.health.load(Ordering::Relaxed)
+    /// The reasons against it now.
+    pub fn health(&self) -> Health {
+        Health::from_bits_retain(self.health.load(Ordering::Relaxed))
     }
 
     /// Whether no bit speaks against it.
     pub fn is_healthy(&self) -> bool {
-        self.health() == 0
+        self.health().is_healthy()
     }
 
-    /// Sets health bits; returns the bits before.
-    pub fn set_health(&self, bits: u8) -> u8 {
-        self.health.fetch_or(bits, Ordering::AcqRel)
+    /// Sets health bits and returns the previous ones.
+    pub fn set_health(&self, bits: Health) -> Health {
+        Health::from_bits_retain(self.health.fetch_or(bits.bits(), Ordering::AcqRel))
     }
 
-    /// Clears health bits; returns the bits before.
-    pub fn clear_health(&self, bits: u8) -> u8 {
-        self.health.fetch_and(!bits, Ordering::AcqRel)
+    /// Clears health bits and returns the previous ones.
+    pub fn clear_health(&self, bits: Health) -> Health {
+        Health::from_bits_retain(self.health.fetch_and(!bits.bits(), Ordering::AcqRel))
     }
 
     /// A live connection could not be made: out at once. True if the control plane has yet to hear of it.
     pub fn report_refused(&self) -> bool {
-        self.health.fetch_or(REFUSED, Ordering::AcqRel);
+        self.set_health(Health::REFUSED);
         !self.reported.swap(true, Ordering::AcqRel)
     }
 
     /// A live connection was made. True if this changed the health, so that the control plane must look.
     pub fn report_connected(&self) -> bool {
-        if self.health() & (REFUSED | TRIAL) == 0 {
-            return false;
-        }
-        self.health.fetch_and(!(REFUSED | TRIAL), Ordering::AcqRel) & REFUSED != 0
+        const ENDED: Health = Health::REFUSED.union(Health::TRIAL);
+        self.health().intersects(ENDED) && self.clear_health(ENDED).is_refused()
     }
 
     /// Takes the report of a refused connection; the control plane's side of [`Self::report_refused`].
@@ -175,7 +176,8 @@ impl Backend {
 
     /// Takes the one trial of a refused backend, if there is one to take.
     pub fn claim_trial(&self) -> bool {
-        self.health() & TRIAL != 0 && self.health.fetch_and(!TRIAL, Ordering::AcqRel) & TRIAL != 0
+        self.health().contains(Health::TRIAL)
+            && self.clear_health(Health::TRIAL).contains(Health::TRIAL)
     }
 
     /// Requests and sessions that this process has open on it.
@@ -292,10 +294,10 @@ mod tests {
     #[test]
     fn a_trial_is_taken_once() {
         let b = backend();
-        b.set_health(REFUSED | TRIAL);
+        b.set_health(Health::REFUSED | Health::TRIAL);
         assert!(b.claim_trial());
         assert!(!b.claim_trial());
-        assert_eq!(b.health(), REFUSED);
+        assert_eq!(b.health(), Health::REFUSED);
     }
 
     #[test]
@@ -320,8 +322,8 @@ mod tests {
     #[test]
     fn a_live_connection_does_not_overrule_the_check() {
         let b = backend();
-        b.set_health(CHECK_DOWN | REFUSED);
+        b.set_health(Health::CHECK_DOWN | Health::REFUSED);
         b.report_connected();
-        assert_eq!(b.health(), CHECK_DOWN);
+        assert_eq!(b.health(), Health::CHECK_DOWN);
     }
 }

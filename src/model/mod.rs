@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub(crate) mod backend;
 pub(crate) mod cluster;
+pub(crate) mod health;
 pub(crate) mod page;
 pub(crate) mod peer_set;
 pub(crate) mod route_action;

@@ -95,7 +95,9 @@ async fn reach(
         }
         let picked = Picked::new(&held, index, endpoint);
         outcome.tries(&picked);
-        client.session.set_backend(picked.endpoint().backend.id());
+        client
+            .session
+            .set_backend(picked.endpoint().backend.id().get());
         match connect(worker, &client.session, &picked, u64::MAX, Some(depth)).await {
             Ok(upstream) => {
                 outcome.connected();

@@ -339,7 +339,7 @@ impl Worker {
         for order in self.shared.publisher.take_orders(self.index).into_values() {
             self.sessions.tell_time(Instant::now());
             self.sessions
-                .end_sessions(order.backend, order.after, order.why);
+                .end_sessions(order.backend.get(), order.after, order.why);
         }
     }
 
@@ -348,7 +348,7 @@ impl Worker {
             .departing
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.backend.id())
+            .map(|endpoint| endpoint.backend.id().get())
             .collect();
         departed.sort_unstable();
         self.sessions.drain_backends(&departed, now.drain_timeout);

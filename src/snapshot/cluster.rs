@@ -1,7 +1,7 @@
 //! What the live state of a cluster's members adds up to.
 
 use super::Cluster;
-use crate::model::backend::{JOINING, UNRESOLVED};
+use crate::model::health::Health;
 
 /// How many of a cluster's members are healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,13 +38,14 @@ impl Cluster {
     pub fn healthy(&self) -> Healthy {
         let mut count = Healthy::default();
         for endpoint in self.endpoints.iter().filter(|e| e.weight > 0) {
-            let bits = endpoint.backend.health();
-            let awaited = !endpoint.backup && bits & (JOINING | UNRESOLVED) != 0;
+            let health = endpoint.backend.health();
+            let awaited =
+                !endpoint.backup && health.intersects(Health::JOINING | Health::UNRESOLVED);
             count.primaries_awaited += usize::from(awaited);
-            if bits & JOINING != 0 {
+            if health.is_joining() {
                 continue;
             }
-            let healthy = usize::from(bits == 0);
+            let healthy = usize::from(health.is_healthy());
             if endpoint.backup {
                 count.backups += healthy;
                 count.backups_in_all += 1;
@@ -67,7 +68,7 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{cluster, endpoint};
-    use crate::model::backend::{CHECK_DOWN, JOINING};
+    use crate::model::health::Health;
 
     /// Members by letter: `P` and `B` are a healthy primary and backup, `p` and `b` sick ones, `0` has weight 0, `j`
     /// joins.
@@ -77,10 +78,10 @@ mod tests {
             e.backup = letter.eq_ignore_ascii_case(&'b');
             e.weight = u32::from(letter != '0');
             if letter.is_ascii_lowercase() {
-                e.backend.set_health(CHECK_DOWN);
+                e.backend.set_health(Health::CHECK_DOWN);
             }
             if letter == 'j' {
-                e.backend.set_health(JOINING);
+                e.backend.set_health(Health::JOINING);
             }
             e
         });

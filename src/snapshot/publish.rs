@@ -12,13 +12,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::Snapshot;
+use crate::model::backend::BackendId;
 use crate::telemetry::outcome::Reason;
 
 /// What the control plane wants of the sessions on a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionOrder {
-    /// Id of the backend.
-    pub backend: u64,
+    /// The backend.
+    pub backend: BackendId,
     /// End them so long from now; `None`: an earlier order no longer holds.
     pub after: Option<Duration>,
     /// Why.
@@ -32,7 +33,7 @@ pub(crate) struct Publisher {
     generation: AtomicU64,
     workers: Box<[Notify]>,
     /// Orders that a worker has not taken yet, by backend: the newest counts.
-    orders: Box<[Mutex<HashMap<u64, SessionOrder>>]>,
+    orders: Box<[Mutex<HashMap<BackendId, SessionOrder>>]>,
 }
 
 impl Publisher {
@@ -78,7 +79,7 @@ impl Publisher {
     }
 
     /// Takes what `worker` was ordered.
-    pub(crate) fn take_orders(&self, worker: usize) -> HashMap<u64, SessionOrder> {
+    pub(crate) fn take_orders(&self, worker: usize) -> HashMap<BackendId, SessionOrder> {
         let orders = self.orders[worker].lock();
         std::mem::take(&mut *orders.unwrap_or_else(PoisonError::into_inner))
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::address::{BackendAddress, SocketAddress};
-use crate::model::backend::Backend;
+use crate::model::backend::{Backend, BackendId};
 use crate::model::cluster::ClusterState;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
 
@@ -147,7 +147,7 @@ impl Registry {
     /// snapshot and no tunnel holds any longer.
     pub fn forget(
         &mut self,
-        keep_backend: impl Fn(u64) -> bool,
+        keep_backend: impl Fn(BackendId) -> bool,
         keep_cluster: impl Fn(&str) -> bool,
         keep_listener: impl Fn(&str) -> bool,
     ) {

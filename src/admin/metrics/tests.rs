@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::admin::members::tests::report;
-use crate::model::backend::CHECK_DOWN;
+use crate::model::health::Health;
 use crate::snapshot::fixture::{cluster, endpoint, listener, snapshot};
 use crate::telemetry::exposition::{Format, encode};
 
@@ -45,7 +45,7 @@ fn sample() -> Snapshot {
         endpoint("app", "10.0.0.1:80"),
         endpoint("app", "10.0.0.2:80"),
     );
-    bad.backend.set_health(CHECK_DOWN);
+    bad.backend.set_health(Health::CHECK_DOWN);
     good.backend.start();
     for (worker, requests) in [(0, 3), (1, 4)] {
         let sheet = good.metrics.sheet(worker);

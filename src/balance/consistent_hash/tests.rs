@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::balance::fixture::{Bench, member, members};
 use crate::balance::{Balancer, hash_key};
-use crate::model::backend::CHECK_DOWN;
+use crate::model::health::Health;
 use crate::model::settings::Policy;
 
 fn bench(weights: &[u32]) -> Bench {
@@ -74,7 +74,7 @@ fn keys_of_a_backend_that_is_down_go_where_they_would_go_without_it_and_come_bac
     nine.remove(4);
     let rest = Bench::of(Policy::ConsistentHash, nine);
     let before: Vec<_> = keys(3000).map(|key| owner(&whole, key)).collect();
-    whole.backend(4).set_health(CHECK_DOWN);
+    whole.backend(4).set_health(Health::CHECK_DOWN);
     let mut heirs = std::collections::HashSet::new();
     for (key, before) in keys(3000).zip(&before) {
         assert_eq!(owner(&whole, key), owner(&rest, key));
@@ -83,7 +83,7 @@ fn keys_of_a_backend_that_is_down_go_where_they_would_go_without_it_and_come_bac
         }
     }
     assert_eq!(heirs.len(), 9, "its keys spread over all others");
-    whole.backend(4).clear_health(CHECK_DOWN);
+    whole.backend(4).clear_health(Health::CHECK_DOWN);
     let after: Vec<_> = keys(3000).map(|key| owner(&whole, key)).collect();
     assert_eq!(before, after);
 }
@@ -183,7 +183,7 @@ fn the_last_ones_of_a_large_ring_are_found_on_both_long_ways() {
         weights[19] = left;
         let bench = bench(&weights);
         for index in (0..30).filter(|index| ![7, 19].contains(index)) {
-            bench.backend(index).set_health(CHECK_DOWN);
+            bench.backend(index).set_health(Health::CHECK_DOWN);
         }
         let two = Bench::of(
             Policy::ConsistentHash,
@@ -261,10 +261,10 @@ proptest! {
         let ring = Ring::new(seed, &all, (0..all.len() as u32).collect());
         for (member, (_, up)) in all.iter().zip(backends.values()) {
             if !up {
-                member.backend.set_health(CHECK_DOWN);
+                member.backend.set_health(Health::CHECK_DOWN);
             }
         }
-        let candidates = Candidates::new(&all, &[], u8::MAX);
+        let candidates = Candidates::new(&all, &[], Health::all());
         for key in keys {
             let expected = oracle.get(&(key >> 32 << 32)).map(|node| up_label(&up, *node));
             let picked = ring.pick(&candidates, key);
@@ -320,7 +320,7 @@ fn equal_hashes_belong_to_the_first_label() {
         let key = point >> 32 << 32;
         let label = |members: &[Member], ring: &Ring| {
             let id = ring
-                .pick(&Candidates::new(members, &[], u8::MAX), key)
+                .pick(&Candidates::new(members, &[], Health::all()), key)
                 .unwrap();
             members[id as usize].backend.label().clone()
         };

@@ -8,7 +8,7 @@ use super::config;
 use crate::config::compile::{World, compile};
 use crate::config::schema::Config;
 use crate::model::address::BackendAddress;
-use crate::model::backend::{CHECK_DOWN, UNRESOLVED};
+use crate::model::health::Health;
 use crate::snapshot::registry::Registry;
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::transport::listen::BoundSockets;
@@ -102,7 +102,7 @@ fn each_address_is_a_backend_with_the_weight_as_written() {
 fn what_stays_keeps_its_state_and_what_leaves_is_gone() {
     let mut bench = Bench::new("backends = ['a:80']");
     bench.resolve(&[1, 2, 3]);
-    bench.at(2).backend.set_health(CHECK_DOWN);
+    bench.at(2).backend.set_health(Health::CHECK_DOWN);
     bench.at(2).backend.start();
     bench.at(1).metrics.sheet(0).connections.increment();
     let ids = [bench.at(1).backend.id(), bench.at(2).backend.id()];
@@ -112,7 +112,7 @@ fn what_stays_keeps_its_state_and_what_leaves_is_gone() {
         ["a@10.0.0.1:80", "a@10.0.0.2:80", "a@10.0.0.4:80"]
     );
     assert_eq!([bench.at(1).backend.id(), bench.at(2).backend.id()], ids);
-    assert_eq!(bench.at(2).backend.health(), CHECK_DOWN);
+    assert_eq!(bench.at(2).backend.health(), Health::CHECK_DOWN);
     assert_eq!(bench.at(2).backend.in_flight(), 1);
     assert_eq!(bench.at(1).metrics.sheet(0).connections.get(), 1);
     assert!(bench.at(4).backend.is_healthy());
@@ -138,7 +138,7 @@ fn a_name_without_an_answer_is_an_unresolved_backend() {
         let unresolved = &bench.endpoints()[0];
         assert_eq!(
             (unresolved.backend.health(), &unresolved.address),
-            (UNRESOLVED, &None)
+            (Health::UNRESOLVED, &None)
         );
         bench.resolve(&[1]);
         assert!(bench.at(1).backend.is_healthy());

@@ -8,6 +8,7 @@ use crate::config::load::load_bytes;
 use crate::gossip::identity::Role;
 use crate::gossip::record::{Announced, Record, ServiceState};
 use crate::gossip::view::{Liveness, Member};
+use crate::model::health::Health;
 use crate::snapshot::{Departing, Snapshot};
 
 const FILE: &str = r#"
@@ -168,7 +169,7 @@ impl Bench {
             .is_err()
     }
 
-    fn backends(&self) -> Vec<(String, u32, u8)> {
+    fn backends(&self) -> Vec<(String, u32, Health)> {
         let (_, snapshot) = self.built.as_ref().unwrap();
         let shown = |e: &crate::snapshot::Endpoint| {
             (e.backend.label().to_string(), e.weight, e.backend.health())
@@ -184,9 +185,9 @@ impl Bench {
     }
 }
 
-const JOINS: u8 = CHECK_DOWN | JOINING;
+const JOINS: Health = Health::CHECK_DOWN.union(Health::JOINING);
 
-fn row(label: &str, weight: u32, health: u8) -> (String, u32, u8) {
+fn row(label: &str, weight: u32, health: Health) -> (String, u32, Health) {
     (label.to_owned(), weight, health)
 }
 
@@ -201,7 +202,7 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
     ]);
     assert!(bench.take(Arc::clone(&all)).await);
     let joined = [
-        row("10.0.0.1:80", 1, 0),
+        row("10.0.0.1:80", 1, Health::empty()),
         row("10.0.0.2:80", 2, JOINS),
         row("10.0.0.3:80", 2, JOINS),
     ];
@@ -227,10 +228,10 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
     bench.look();
     bench.build();
     let kept = [
-        row("10.0.0.1:80", 1, 0),
-        row("10.0.0.9:80", 1, 0),
+        row("10.0.0.1:80", 1, Health::empty()),
+        row("10.0.0.9:80", 1, Health::empty()),
         row("10.0.0.3:80", 1, JOINS),
-        row("10.0.0.2:80", 2, 0),
+        row("10.0.0.2:80", 2, Health::empty()),
     ];
     assert_eq!(bench.backends(), kept);
 
@@ -251,7 +252,7 @@ async fn without_a_check_they_are_in_at_once_and_go_in_time() {
     let all = || ready(&["10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
     let others = || ready(&["10.0.0.3:80", "10.0.0.4:80"]);
     bench.take(all()).await;
-    assert_eq!(bench.backends()[1], row("10.0.0.2:80", 2, 0));
+    assert_eq!(bench.backends()[1], row("10.0.0.2:80", 2, Health::empty()));
     assert!(!bench.take(others()).await);
     let lost = Instant::now();
     bench.wait().await;
@@ -293,7 +294,7 @@ async fn a_doubt_is_handed_over_and_its_answer_decides() {
     bench.wait().await;
     assert!(!bench.look(), "it passed, so it stays");
     assert!(bench.rests().await);
-    found.set_health(CHECK_DOWN);
+    found.set_health(Health::CHECK_DOWN);
     bench.wait().await;
     assert!(bench.look(), "it failed, so it goes");
     bench.build();
@@ -320,7 +321,7 @@ async fn agents_that_say_that_all_fail_have_it_checked_at_once_and_leave_a_panic
         assert!(bench.backend(backend).take_doubt(), "{backend}");
     }
     for (backend, _, _) in bench.backends() {
-        bench.backend(&backend).set_health(CHECK_DOWN);
+        bench.backend(&backend).set_health(Health::CHECK_DOWN);
     }
     bench.wait().await;
     assert!(!bench.look(), "they stay");
@@ -405,9 +406,9 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     next.look();
     next.build();
     let used = [
-        row("10.0.0.1:80", 1, 0),
-        row("10.0.0.2:80", 2, 0),
-        row("10.0.0.3:80", 2, 0),
+        row("10.0.0.1:80", 1, Health::empty()),
+        row("10.0.0.2:80", 2, Health::empty()),
+        row("10.0.0.3:80", 2, Health::empty()),
     ];
     assert_eq!(next.backends(), used, "used at once");
     let stale = &next.peers.process.peer_set.stale;
@@ -442,7 +443,7 @@ async fn a_bad_state_is_not_written() {
     bench.take(set(Vec::new())).await;
     for backend in ["10.0.0.2:80", "10.0.0.3:80"] {
         bench.backend(backend).clear_health(JOINS);
-        bench.backend(backend).set_health(CHECK_DOWN);
+        bench.backend(backend).set_health(Health::CHECK_DOWN);
     }
     bench.wait().await;
     bench.look();
@@ -477,6 +478,10 @@ async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
             ("own_listener", 4),
             "{admin}"
         );
-        assert_eq!(bench.backends(), [row("10.0.0.1:80", 1, 0)], "{admin}");
+        assert_eq!(
+            bench.backends(),
+            [row("10.0.0.1:80", 1, Health::empty())],
+            "{admin}"
+        );
     }
 }

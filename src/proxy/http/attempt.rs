@@ -68,7 +68,7 @@ pub(super) async fn attempt(
         client
             .guard
             .session
-            .set_backend(picked.endpoint().backend.id());
+            .set_backend(picked.endpoint().backend.id().get());
         drain_if_departed(&client.guard.session, &picked, held.drain_timeout);
         exchange.facts.attempts += 1;
         if held.access_log {
@@ -245,7 +245,7 @@ fn take_pooled(worker: &Worker, exchange: &Exchange, picked: &Picked) -> Option<
         now.saturating_sub(FRESH_MS)
     };
     worker.pool.borrow_mut().take(
-        endpoint.backend.id(),
+        endpoint.backend.id().get(),
         endpoint.address.as_ref()?,
         now,
         used_since,
@@ -359,7 +359,7 @@ fn keep(
     let now = worker.sessions.now();
     let until = now.saturating_add(idle.as_millis() as u64);
     worker.pool.borrow_mut().put(
-        backend.id(),
+        backend.id().get(),
         upstream,
         now,
         until,

@@ -397,7 +397,7 @@ async fn tunnel(
     client
         .guard
         .session
-        .set_backend(picked.endpoint().backend.id());
+        .set_backend(picked.endpoint().backend.id().get());
     // What lasts this long holds no generation.
     exchange.kept_names = KeptNames::of(&exchange);
     exchange.view = None;
