@@ -55,7 +55,7 @@ mod counted {
     use std::net::{IpAddr, Ipv4Addr};
 
     use gungraun::{library_benchmark, library_benchmark_group};
-    use lbproxy::internals::balance::{Balancer, Pick, Random};
+    use lbproxy::internals::balance::{Balancer, PickRequest, Random};
     use lbproxy::internals::http1::chunked::Decoder;
     use lbproxy::internals::http1::head::Field;
     use lbproxy::internals::http1::{request, response};
@@ -182,7 +182,7 @@ mod counted {
     #[bench::power_of_two_10000(Policy::PowerOfTwo, 10_000)]
     fn pick_100_times(picking: Picking) -> Picking {
         for key in &picking.keys {
-            let picked = picking.balancer.pick(&Pick {
+            let picked = picking.balancer.pick(&PickRequest {
                 key: *key,
                 state: &picking.state,
                 worker: 0,

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use lbproxy::internals::balance::{Balancer, Member, Pick, Random};
+use lbproxy::internals::balance::{Balancer, PickRequest, Random, WeightedBackend};
 use lbproxy::internals::model::cluster::ClusterState;
 use lbproxy::internals::model::health::Health;
 
@@ -13,7 +13,7 @@ use lbproxy::internals::model::health::Health;
 mod members;
 use members::{POLICIES, members};
 
-fn run(c: &mut Criterion, group: &str, prepare: impl Fn(&[Member])) {
+fn run(c: &mut Criterion, group: &str, prepare: impl Fn(&[WeightedBackend])) {
     let mut group = c.benchmark_group(group);
     for policy in POLICIES {
         for count in [3, 100, 10_000] {
@@ -25,7 +25,7 @@ fn run(c: &mut Criterion, group: &str, prepare: impl Fn(&[Member])) {
             let keys = Random::new(2);
             group.bench_function(BenchmarkId::new(policy.as_str(), count), |b| {
                 b.iter(|| {
-                    black_box(balancer.pick(&Pick {
+                    black_box(balancer.pick(&PickRequest {
                         key: keys.next_u64(),
                         state: &state,
                         worker: 0,

@@ -6,7 +6,7 @@ pub mod app {
     pub use crate::app::run_with;
 }
 pub mod balance {
-    pub use crate::balance::{Balancer, Member, Pick, Random};
+    pub use crate::balance::{Balancer, PickRequest, Random, WeightedBackend};
 }
 pub mod config {
     pub mod compile {

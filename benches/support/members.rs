@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use lbproxy::internals::balance::Member;
+use lbproxy::internals::balance::WeightedBackend;
 use lbproxy::internals::model::address::BackendAddress;
 use lbproxy::internals::model::backend::Backend;
 use lbproxy::internals::model::settings::Policy;
@@ -19,12 +19,12 @@ pub(crate) const POLICIES: [Policy; 5] = [
 ];
 
 /// `count` of them.
-pub(crate) fn members(count: u32) -> Vec<Member> {
+pub(crate) fn members(count: u32) -> Vec<WeightedBackend> {
     (0..count)
         .map(|n| {
             let ip = Ipv4Addr::from_bits(0x0a00_0000 + n);
             let address = BackendAddress::Ip(SocketAddr::from((ip, 80)));
-            Member {
+            WeightedBackend {
                 backend: Arc::new(Backend::new("web".into(), address)),
                 weight: 1 + n % 3,
                 backup: false,

@@ -1,39 +1,40 @@
-//! `consistent_hash`: a ring of points, [`POINTS`] for each unit of a member's weight; the first point at or behind
-//! the hash of a request's key names the member (D. Karger et al., "Consistent hashing and random trees", 1997).
+//! `consistent_hash`: a ring of points, [`POINTS`] for each unit of a backend's weight. The first point at or after the
+//! hash of a request's key determines the backend (D. Karger et al., "Consistent hashing and random trees", 1997).
 //!
-//! A point is the upper half of xxh3-64, seeded with `hash_seed`, of the member's label and the point's number (32
-//! bits, little endian), so a ring depends on the seed and the set of members alone: not on their order in the file,
-//! on the process or on the machine. Points with equal hashes stand in the order of their members' labels. If a member
-//! is refused, each of its keys goes on to the next accepted point, and comes back with it; a member that is removed
-//! takes no other keys along.
+//! A point is the upper half of xxh3-64, seeded with `hash_seed`, of the backend's label and the point's number (32
+//! bits, little endian). So a ring depends only on the seed and the set of backends, not on their order in the
+//! configuration, the process or the machine. Points with equal hashes are ordered by their backends' labels. If a
+//! backend is excluded, each of its keys moves to the next accepted point, and returns with the backend; removing a
+//! backend moves no other keys.
 //!
-//! A ring has at most 4,194,304 points (32 MiB): above that every member's number of points is halved until they fit
-//! (each keeps at least one). Where the ring crosses that bound, members' keys move with the halving.
+//! A ring has at most 4,194,304 points (32 MiB): above that, every backend's number of points is halved until they fit
+//! (each keeps at least one). When a ring crosses that limit, the halving moves keys of all backends.
 
 use std::cmp::Reverse;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Member;
-use super::group::Candidates;
+use super::WeightedBackend;
+use super::group::TierView;
 
-/// Points of a member for each unit of its weight.
+/// Points of a backend for each unit of its weight.
 const POINTS: u64 = 256;
-/// Points of a ring before every member gets fewer.
+/// Most points of a ring; above that every backend gets fewer.
 const MAX_POINTS: u64 = 1 << 22;
-/// Points that a pick walks past before it counts who is left.
-const WALK: usize = 64;
-/// Points that share a bucket: so many to twice as many on average.
+/// Points that a pick scans before it counts the accepted backends.
+const SCAN: usize = 64;
+/// Average number of points in a bucket: at least this many, and less than twice as many.
 const BUCKET: usize = 8;
 
-/// Points in order, with an index by the leading bits of the hash.
+/// The points in order, with an index by the leading bits of the hash.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// `hash << 32 | rank`; ranks are places in `ranked`.
+    /// `hash << 32 | rank`, where a rank is a position in `ranked`.
     points: Vec<u64>,
-    /// Indices of the members in the order of their labels.
+    /// Indices of the backends in the order of their labels.
     ranked: Vec<u32>,
-    /// Place of the first point whose leading `bucket_bits` are `b` or more, for each `b`, and an end.
+    /// For each `b`, the position of the first point whose leading `bucket_bits` are `b` or more; then the number of
+    /// points.
     buckets: Vec<u32>,
     bucket_bits: u32,
     seed: u64,
@@ -41,20 +42,20 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The ring of `ids` (at least one, weights at least 1). O(p log p) for p points.
-    pub(super) fn new(seed: u64, members: &[Member], ids: Vec<u32>) -> Self {
-        let mut ranked = ids;
-        ranked.sort_by_key(|&id| {
-            let member = &members[id as usize];
-            // The same address twice makes the same points; the heavier one comes first in any order of the file.
-            (member.backend.label(), Reverse(member.weight))
+    /// Builds the ring of `indices` (at least one, of weight at least 1). O(p log p) for p points.
+    pub(super) fn new(seed: u64, backends: &[WeightedBackend], indices: Vec<u32>) -> Self {
+        let mut ranked = indices;
+        ranked.sort_by_key(|&index| {
+            let entry = &backends[index as usize];
+            // An address that appears twice makes the same points twice; the heavier entry always comes first.
+            (entry.backend.label(), Reverse(entry.weight))
         });
-        let weight = |id: u32| members[id as usize].weight;
-        let halvings = halvings(ranked.iter().map(|&id| weight(id)));
+        let weight = |index: u32| backends[index as usize].weight;
+        let halvings = halvings(ranked.iter().map(|&index| weight(index)));
         let mut points: Vec<u64> = Vec::new();
-        for (rank, &id) in (0u32..).zip(&ranked) {
-            let label = members[id as usize].backend.label();
-            points.extend(points_of(seed, label, rank, count(weight(id), halvings)));
+        for (rank, &index) in (0u32..).zip(&ranked) {
+            let label = backends[index as usize].backend.label();
+            points.extend(points_of(seed, label, rank, count(weight(index), halvings)));
         }
         points.sort_unstable();
         let bucket_bits = (points.len() / BUCKET).max(1).ilog2();
@@ -68,32 +69,36 @@ impl Ring {
         }
     }
 
-    /// The owner of the first accepted point at or behind the upper half of `key`.
+    /// Picks the owner of the first accepted point at or after the upper half of `key`.
     ///
-    /// O(1) while the owner is accepted; else a walk over as many points as are refused in a row. When that gets
-    /// long, O(n) and at most about √p points more for p points in all.
-    pub(super) fn pick(&self, candidates: &Candidates<'_>, key: u64) -> Option<u32> {
+    /// O(1) while the owner is accepted; otherwise it scans as many points as are excluded in a row. If these are many,
+    /// it costs O(n) and at most about √p points more, for p points in all.
+    pub(super) fn pick(&self, view: &TierView<'_>, key: u64) -> Option<u32> {
         let (before, after) = self.points.split_at(self.first_at(key >> 32 << 32));
         let mut owners = after.iter().chain(before).map(|&point| self.owner(point));
-        if let Some(id) = owners.by_ref().take(WALK).find(|&id| candidates.accept(id)) {
-            return Some(id);
+        if let Some(index) = owners
+            .by_ref()
+            .take(SCAN)
+            .find(|&index| view.accepts(index))
+        {
+            return Some(index);
         }
-        let left = self.ranked.iter().filter(|&&id| candidates.accept(id));
+        let left = self.ranked.iter().filter(|&&index| view.accepts(index));
         let left: u64 = left
-            .map(|&id| count(candidates.weight(id), self.halvings))
+            .map(|&index| count(view.weight(index), self.halvings))
             .sum();
         if left == 0 {
             return None;
         }
-        // A walk meets one of the points that are left after p / left steps on average; making those anew and taking
-        // the nearest costs `left` steps. The lesser of the two is at most √p.
+        // A scan finds one of the remaining points after p / left steps on average; computing those points again and
+        // taking the nearest costs `left` steps. The lesser of the two is at most √p.
         if left.saturating_mul(left) > self.points.len() as u64 {
-            return owners.find(|&id| candidates.accept(id));
+            return owners.find(|&index| view.accepts(index));
         }
-        self.nearest(candidates, key >> 32 << 32)
+        self.nearest(view, key >> 32 << 32)
     }
 
-    /// Place of the first point that is not below `from`; the number of points if there is none.
+    /// Position of the first point that is not below `from`; the number of points if there is none.
     fn first_at(&self, from: u64) -> usize {
         let bucket = bucket_of(from, self.bucket_bits);
         let low = self.buckets[bucket] as usize;
@@ -101,14 +106,14 @@ impl Ring {
         low + self.points[low..high].partition_point(|&point| point < from)
     }
 
-    /// What a walk from `from` would find, from the points of the accepted members alone.
-    fn nearest(&self, candidates: &Candidates<'_>, from: u64) -> Option<u32> {
+    /// Finds what a scan from `from` would find, using only the points of the accepted backends.
+    fn nearest(&self, view: &TierView<'_>, from: u64) -> Option<u32> {
         (0u32..)
             .zip(&self.ranked)
-            .filter(|&(_, &id)| candidates.accept(id))
-            .flat_map(|(rank, &id)| {
-                let count = count(candidates.weight(id), self.halvings);
-                points_of(self.seed, candidates.label(id), rank, count)
+            .filter(|&(_, &index)| view.accepts(index))
+            .flat_map(|(rank, &index)| {
+                let count = count(view.weight(index), self.halvings);
+                points_of(self.seed, view.label(index), rank, count)
             })
             .min_by_key(|point| point.wrapping_sub(from))
             .map(|point| self.owner(point))
@@ -137,7 +142,7 @@ fn buckets(points: &[u64], bits: u32) -> Vec<u32> {
     buckets
 }
 
-/// The points of one member, in no order.
+/// Computes the points of one backend, unordered.
 fn points_of(seed: u64, label: &str, rank: u32, count: u64) -> impl Iterator<Item = u64> {
     let mut name = label.as_bytes().to_vec();
     name.extend([0; 4]);
@@ -148,11 +153,12 @@ fn points_of(seed: u64, label: &str, rank: u32, count: u64) -> impl Iterator<Ite
     })
 }
 
+/// Number of points of a backend after `halvings`.
 fn count(weight: u32, halvings: u32) -> u64 {
     ((u64::from(weight) * POINTS) >> halvings).max(1)
 }
 
-/// How often all numbers of points must be halved so that they fit, or so that every member has one.
+/// How often the numbers of points must be halved until they fit, or every backend has one.
 fn halvings(weights: impl Iterator<Item = u32> + Clone) -> u32 {
     (0..40)
         .find(|&halvings| {

@@ -1,41 +1,41 @@
-//! A cluster on the bench of the tests: members with given weights, their live state, one worker's random numbers.
+//! A cluster for tests: backends with given weights, their live state, and a seeded random source for each pick.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Balancer, Member, Pick, Random};
+use super::{Balancer, PickRequest, Random, WeightedBackend};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::Policy;
 
-/// See the module.
-pub(super) struct Bench {
+/// A balancer with its backends and their live state.
+pub(super) struct TestCluster {
     pub balancer: Balancer,
     pub state: ClusterState,
-    /// Shared, so that picks can be made from several threads.
+    /// Seed of the next pick; atomic, so that several threads can pick.
     seed: AtomicU64,
 }
 
-impl Bench {
+impl TestCluster {
     /// Primaries with these weights.
     pub(super) fn new(policy: Policy, weights: &[u32]) -> Self {
         let weights: Vec<_> = weights.iter().map(|&weight| (weight, false)).collect();
         Self::with_backups(policy, &weights)
     }
 
-    /// Weight and whether it is a backup.
+    /// Backends with these weights; `true` marks a backup.
     pub(super) fn with_backups(policy: Policy, weights: &[(u32, bool)]) -> Self {
-        Self::of(policy, members(weights))
+        Self::from_backends(policy, backends_of(weights))
     }
 
-    /// These members.
-    pub(super) fn of(policy: Policy, members: Vec<Member>) -> Self {
-        Self::over(Balancer::new(policy, 0, members), 1)
+    /// The given backends.
+    pub(super) fn from_backends(policy: Policy, backends: Vec<WeightedBackend>) -> Self {
+        Self::with_balancer(Balancer::new(policy, 0, backends), 1)
     }
 
-    /// This balancer, for so many workers.
-    pub(super) fn over(balancer: Balancer, workers: usize) -> Self {
+    /// The given balancer, with state for `workers` workers.
+    pub(super) fn with_balancer(balancer: Balancer, workers: usize) -> Self {
         Self {
             balancer,
             state: ClusterState::new(workers),
@@ -43,21 +43,21 @@ impl Bench {
         }
     }
 
-    /// Without a panic.
+    /// Disables panic mode.
     pub(super) fn strict(mut self) -> Self {
         self.balancer = self.balancer.strict(true);
         self
     }
 
     pub(super) fn backend(&self, index: usize) -> &Backend {
-        &self.balancer.members()[index].backend
+        &self.balancer.backends()[index].backend
     }
 
     pub(super) fn pick(&self) -> Option<usize> {
         self.pick_without(&[])
     }
 
-    /// A pick with an arbitrary key.
+    /// Picks with an arbitrary key, excluding the backends `tried`.
     pub(super) fn pick_without(&self, tried: &[u32]) -> Option<usize> {
         let random = Random::new(self.seed.fetch_add(1, Ordering::Relaxed));
         self.pick_as(random.next_u64(), 0, &random, tried)
@@ -74,7 +74,7 @@ impl Bench {
         random: &Random,
         tried: &[u32],
     ) -> Option<usize> {
-        self.balancer.pick(&Pick {
+        self.balancer.pick(&PickRequest {
             key,
             state: &self.state,
             worker,
@@ -83,10 +83,10 @@ impl Bench {
         })
     }
 
-    /// How often each member is found by `picks` picks with the numbers of one seed.
+    /// How often each backend is picked in `picks` picks with the random numbers of one seed.
     pub(super) fn counts(&self, picks: usize, seed: u64) -> Vec<u64> {
         let random = Random::new(seed);
-        let mut counts = vec![0; self.balancer.members().len()];
+        let mut counts = vec![0; self.balancer.backends().len()];
         for _ in 0..picks {
             if let Some(index) = self.pick_as(random.next_u64(), 0, &random, &[]) {
                 counts[index] += 1;
@@ -96,30 +96,30 @@ impl Bench {
     }
 }
 
-/// Members at 10.x.y.z:80 in order.
-pub(super) fn members(weights: &[(u32, bool)]) -> Vec<Member> {
+/// Backends at 10.x.y.z:80 in ascending order; `true` marks a backup.
+pub(super) fn backends_of(weights: &[(u32, bool)]) -> Vec<WeightedBackend> {
     let next = Cell::new(0u32);
     weights
         .iter()
         .map(|&(weight, backup)| {
             let n = next.replace(next.get() + 1);
             let [_, b, c, d] = n.to_be_bytes();
-            member(&format!("10.{b}.{c}.{d}:80"), weight, backup)
+            backend_at(&format!("10.{b}.{c}.{d}:80"), weight, backup)
         })
         .collect()
 }
 
-/// One member.
-pub(super) fn member(address: &str, weight: u32, backup: bool) -> Member {
-    Member {
+/// A backend of the cluster `web`.
+pub(super) fn backend_at(address: &str, weight: u32, backup: bool) -> WeightedBackend {
+    WeightedBackend {
         backend: Arc::new(Backend::new("web".into(), address.parse().unwrap())),
         weight,
         backup,
     }
 }
 
-/// Asserts that every count is within 5 standard deviations of its share of the picks (binomial); with the
-/// fixed seeds of the tests a pass is a pass for ever.
+/// Asserts that every count is within 5 standard deviations (binomial) of its share of the picks; the tests have fixed
+/// seeds, so a pass is final.
 pub(super) fn assert_shares(counts: &[u64], weights: &[u32]) {
     let picks: u64 = counts.iter().sum();
     let total: u32 = weights.iter().sum();
@@ -129,7 +129,7 @@ pub(super) fn assert_shares(counts: &[u64], weights: &[u32]) {
         let tolerance = 5.0 * (expected * (1.0 - share)).sqrt();
         assert!(
             (count as f64 - expected).abs() <= tolerance,
-            "member {index}: {count} picks, expected {expected:.0} within {tolerance:.0}"
+            "backend {index}: {count} picks, expected {expected:.0} within {tolerance:.0}"
         );
     }
 }

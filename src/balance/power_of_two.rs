@@ -1,83 +1,77 @@
-//! `power_of_two`: of two distinct members, drawn by weight, the one with less in flight per unit of weight
-//! (M. Mitzenmacher, "The power of two choices in randomized load balancing", 2001). The first of two equals wins.
+//! `power_of_two`: of two distinct backends, drawn by weight, the one with less in flight per unit of weight (M.
+//! Mitzenmacher, "The power of two choices in randomized load balancing", 2001). Of two equals, the first wins.
 
 use std::cmp::Ordering;
 
 use super::Random;
-use super::group::Candidates;
+use super::group::TierView;
 use super::weighted_draw::WeightedDraw;
 
-/// The less loaded of two; the only one if there is but one. O(1), and O(n) while most draws are refused.
-pub(super) fn pick(
-    members: &WeightedDraw,
-    candidates: &Candidates<'_>,
-    random: &Random,
-) -> Option<u32> {
-    let first = members.pick(candidates, random)?;
-    if members.ids().len() == 1 {
+/// Picks the less loaded of two backends, or the only one. O(1), or O(n) while most draws hit excluded backends.
+pub(super) fn pick(draw: &WeightedDraw, view: &TierView<'_>, random: &Random) -> Option<u32> {
+    let first = draw.pick(view, random)?;
+    if draw.indices().len() == 1 {
         return Some(first);
     }
-    match members.pick_but(Some(first), candidates, random) {
-        Some(second) if candidates.load(second).cmp(candidates.load(first)) == Ordering::Less => {
-            Some(second)
-        }
+    match draw.pick_except(Some(first), view, random) {
+        Some(second) if view.load(second).cmp(view.load(first)) == Ordering::Less => Some(second),
         _ => Some(first),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::balance::fixture::{Bench, assert_shares};
+    use crate::balance::fixture::{TestCluster, assert_shares};
     use crate::model::health::Health;
     use crate::model::settings::Policy;
 
     #[test]
-    fn idle_equals_share_alike() {
-        let counts = Bench::new(Policy::PowerOfTwo, &[1; 5]).counts(50_000, 11);
+    fn idle_backends_of_equal_weight_share_equally() {
+        let counts = TestCluster::new(Policy::PowerOfTwo, &[1; 5]).counts(50_000, 11);
         assert_shares(&counts, &[1; 5]);
     }
 
     #[test]
-    fn the_most_loaded_is_never_taken_while_another_is_accepted() {
-        let bench = Bench::new(Policy::PowerOfTwo, &[1, 1, 1]);
+    fn the_most_loaded_is_never_picked_while_another_is_accepted() {
+        let cluster = TestCluster::new(Policy::PowerOfTwo, &[1, 1, 1]);
         for _ in 0..3 {
-            bench.backend(1).start();
+            cluster.backend(1).start();
         }
-        let counts = bench.counts(30_000, 5);
+        let counts = cluster.counts(30_000, 5);
         assert_eq!(counts[1], 0);
-        // Of three pairs, each idle one wins the one with the loaded member and half of the third.
+        // There are three pairs: each idle backend wins its pair with the loaded one, and half of the third.
         assert_shares(&[counts[0], counts[2]], &[1, 1]);
         for index in [0, 2] {
-            bench.backend(index).set_health(Health::CHECK_DOWN);
+            cluster.backend(index).set_health(Health::CHECK_DOWN);
         }
-        assert_eq!(bench.counts(100, 6), [0, 100, 0]);
+        assert_eq!(cluster.counts(100, 6), [0, 100, 0]);
     }
 
     #[test]
     fn load_is_counted_per_unit_of_weight() {
-        let bench = Bench::new(Policy::PowerOfTwo, &[1, 4]);
+        let cluster = TestCluster::new(Policy::PowerOfTwo, &[1, 4]);
         for _ in 0..2 {
-            bench.backend(1).start();
+            cluster.backend(1).start();
         }
-        // 1/1 against 3/4: the heavier one, though it has more in flight.
-        assert_eq!(bench.counts(1000, 7), [0, 1000]);
+        // 1/1 against 3/4: the heavier one is picked although it has more in flight.
+        assert_eq!(cluster.counts(1000, 7), [0, 1000]);
         for _ in 0..2 {
-            bench.backend(1).start();
+            cluster.backend(1).start();
         }
-        assert_eq!(bench.counts(1000, 8), [1000, 0]);
+        assert_eq!(cluster.counts(1000, 8), [1000, 0]);
     }
 
     #[test]
-    fn sessions_that_stay_spread_by_weight() {
+    fn long_sessions_are_spread_by_weight() {
         let weights = [1, 2, 3, 4];
-        let bench = Bench::new(Policy::PowerOfTwo, &weights);
+        let cluster = TestCluster::new(Policy::PowerOfTwo, &weights);
         for _ in 0..10_000 {
-            let taken = bench.pick().unwrap();
-            bench.backend(taken).start();
+            let picked = cluster.pick().unwrap();
+            cluster.backend(picked).start();
         }
         for (index, weight) in weights.into_iter().enumerate() {
-            let held = bench.backend(index).in_flight();
-            assert!(held.abs_diff(weight * 1000) < 30, "{index}: {held}");
+            let open = cluster.backend(index).in_flight();
+            assert!(open.abs_diff(weight * 1000) < 30, "{index}: {open}");
         }
     }
 }

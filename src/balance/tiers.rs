@@ -1,43 +1,43 @@
-//! The order in which groups and states of health are asked for a member: the precedence of backups, of panic
-//! and of backends that refuse connections, in one place.
+//! The order in which groups and health states are considered for a pick: the precedence of backups, of panic mode and
+//! of backends that refuse connections, in one place.
 //!
-//! A tier is a group and the health bits that it does not accept. [`UNRESOLVED`] is in every one: there is nowhere
-//! to connect to. A backend that refuses connections comes after all that do not, panic or not. The last tiers
-//! take what is left, since a backend that is thought down may still answer, and no answer surely is none.
+//! A tier is a group and the health bits that it excludes. Every tier excludes [`Health::UNRESOLVED`], since there is
+//! nowhere to connect to. Backends that refuse connections come after all others, in panic mode too. The last tiers
+//! accept what is left: a backend that is believed down may still answer, while without a backend there is no answer.
 
 use crate::model::health::Health;
 
-/// No bit at all: [`crate::model::backend::Backend::is_healthy`].
+/// Excludes every backend that is not healthy.
 pub(super) const HEALTHY: Health = Health::all();
-/// The check may have failed, connections are not refused.
+/// Excludes backends that refuse connections; the check of the others may have failed.
 const NOT_REFUSING: Health = Health::REFUSED.union(Health::UNRESOLVED);
-/// Whatever has an address.
+/// Excludes only backends without an address.
 const ANY: Health = Health::UNRESOLVED;
 
-/// One place to look for a member.
+/// One step of the search for a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tier {
-    /// Backups or primaries.
+    /// Whether the tier consists of backups; otherwise of primaries.
     pub backups: bool,
-    /// Health bits, none of which a member may have.
-    pub refused: Health,
+    /// Health bits that exclude a backend from the tier.
+    pub excluded: Health,
 }
 
-const fn primaries(refused: Health) -> Tier {
+const fn primaries(excluded: Health) -> Tier {
     Tier {
         backups: false,
-        refused,
+        excluded,
     }
 }
 
-const fn backups(refused: Health) -> Tier {
+const fn backups(excluded: Health) -> Tier {
     Tier {
         backups: true,
-        refused,
+        excluded,
     }
 }
 
-/// Backups stand in before a primary that failed its check does.
+/// The order outside panic mode: healthy backups come before primaries that failed their check.
 const NORMAL: [Tier; 6] = [
     primaries(HEALTHY),
     backups(HEALTHY),
@@ -47,7 +47,8 @@ const NORMAL: [Tier; 6] = [
     backups(ANY),
 ];
 
-/// Too few are healthy to carry the load alone, so the check's word counts for nothing among primaries.
+/// The order in panic mode: too few primaries are healthy to take the load alone, so check results of primaries are
+/// ignored.
 const PANIC: [Tier; 5] = [
     primaries(NOT_REFUSING),
     backups(HEALTHY),
@@ -56,10 +57,10 @@ const PANIC: [Tier; 5] = [
     backups(ANY),
 ];
 
-/// No panic is allowed: whoever is not healthy takes nothing.
+/// The order where panic mode is disabled: only healthy backends get traffic.
 const STRICT: [Tier; 2] = [primaries(HEALTHY), backups(HEALTHY)];
 
-/// The tiers, first choice first; `strict` says that there is no panic, whatever happens.
+/// The tiers in order of preference; `strict` disables panic mode.
 pub(super) const fn order(panic: bool, strict: bool) -> &'static [Tier] {
     match (strict, panic) {
         (true, _) => &STRICT,
@@ -70,7 +71,7 @@ pub(super) const fn order(panic: bool, strict: bool) -> &'static [Tier] {
 
 #[cfg(test)]
 mod tests {
-    use crate::balance::fixture::Bench;
+    use crate::balance::fixture::TestCluster;
     use crate::model::health::Health;
     use crate::model::settings::Policy;
 
@@ -83,20 +84,23 @@ mod tests {
     ];
 
     /// Two primaries (0, 1) and two backups (2, 3) with the health bits of `health`.
-    fn cluster(policy: Policy, health: [Health; 4]) -> Bench {
-        let bench = Bench::with_backups(policy, &[(1, false), (1, false), (1, true), (1, true)]);
+    fn cluster(policy: Policy, health: [Health; 4]) -> TestCluster {
+        let cluster =
+            TestCluster::with_backups(policy, &[(1, false), (1, false), (1, true), (1, true)]);
         for (index, bits) in health.into_iter().enumerate() {
-            bench.backend(index).set_health(bits);
+            cluster.backend(index).set_health(bits);
         }
-        bench
+        cluster
     }
 
-    /// The set of members that picks find, whatever the key and the random numbers.
-    fn taken(bench: &Bench, tried: &[u32]) -> Vec<usize> {
-        let mut taken: Vec<usize> = (0..200).filter_map(|_| bench.pick_without(tried)).collect();
-        taken.sort_unstable();
-        taken.dedup();
-        taken
+    /// The backends that picks choose over many keys and random numbers.
+    fn picked(cluster: &TestCluster, tried: &[u32]) -> Vec<usize> {
+        let mut picked: Vec<usize> = (0..200)
+            .filter_map(|_| cluster.pick_without(tried))
+            .collect();
+        picked.sort_unstable();
+        picked.dedup();
+        picked
     }
 
     const H: Health = Health::empty();
@@ -106,7 +110,7 @@ mod tests {
     const DR: Health = D.union(R);
     const UR: Health = U.union(R);
 
-    /// Health of the four, members tried, members taken in the normal order, in panic.
+    /// Health of the four backends, backends tried, backends picked in the normal order and in panic mode.
     type Case = (
         [Health; 4],
         &'static [u32],
@@ -136,18 +140,18 @@ mod tests {
     ];
 
     #[test]
-    fn every_policy_goes_through_the_tiers_in_order() {
+    fn every_policy_follows_the_order_of_the_tiers() {
         for policy in POLICIES {
             for (health, tried, normal, panic) in CASES {
-                let bench = cluster(policy, *health);
+                let cluster = cluster(policy, *health);
                 assert_eq!(
-                    &taken(&bench, tried),
+                    &picked(&cluster, tried),
                     normal,
                     "{policy:?} {health:?} {tried:?}"
                 );
-                bench.state.set_panic(true);
+                cluster.state.set_panic(true);
                 assert_eq!(
-                    &taken(&bench, tried),
+                    &picked(&cluster, tried),
                     panic,
                     "{policy:?} in panic {health:?} {tried:?}"
                 );
@@ -156,23 +160,23 @@ mod tests {
     }
 
     #[test]
-    fn clusters_without_anyone_to_take_it_have_no_pick() {
+    fn a_cluster_without_eligible_backends_has_no_pick() {
         for policy in POLICIES {
-            assert_eq!(Bench::new(policy, &[]).pick(), None);
-            assert_eq!(Bench::new(policy, &[0, 0]).pick(), None);
-            let one = Bench::new(policy, &[3]);
+            assert_eq!(TestCluster::new(policy, &[]).pick(), None);
+            assert_eq!(TestCluster::new(policy, &[0, 0]).pick(), None);
+            let one = TestCluster::new(policy, &[3]);
             assert_eq!(one.pick(), Some(0));
             assert_eq!(one.pick_without(&[0]), None);
-            assert_eq!(one.pick_without(&[7]), Some(0), "an index of no member");
-            let zero_beside = Bench::new(policy, &[0, 2, 0]);
-            assert_eq!(taken(&zero_beside, &[]), [1], "{policy:?}");
-            let only_backups = Bench::with_backups(policy, &[(1, true), (1, true)]);
-            assert_eq!(taken(&only_backups, &[]), [0, 1], "{policy:?}");
+            assert_eq!(one.pick_without(&[7]), Some(0), "an index out of range");
+            let zero_beside = TestCluster::new(policy, &[0, 2, 0]);
+            assert_eq!(picked(&zero_beside, &[]), [1], "{policy:?}");
+            let only_backups = TestCluster::with_backups(policy, &[(1, true), (1, true)]);
+            assert_eq!(picked(&only_backups, &[]), [0, 1], "{policy:?}");
         }
     }
 
     #[test]
-    fn without_panic_only_the_healthy_are_taken() {
+    fn without_panic_mode_only_healthy_backends_are_picked() {
         for policy in POLICIES {
             for (health, expected) in [
                 ([H, D, H, H], &[0][..]),
@@ -180,97 +184,101 @@ mod tests {
                 ([D, D, D, R], &[]),
                 ([U, U, U, U], &[]),
             ] {
-                let bench = cluster(policy, health).strict();
-                assert_eq!(taken(&bench, &[]), expected, "{policy:?} {health:?}");
-                bench.state.set_panic(true);
-                assert_eq!(taken(&bench, &[]), expected, "{policy:?} {health:?}");
+                let cluster = cluster(policy, health).strict();
+                assert_eq!(picked(&cluster, &[]), expected, "{policy:?} {health:?}");
+                cluster.state.set_panic(true);
+                assert_eq!(picked(&cluster, &[]), expected, "{policy:?} {health:?}");
             }
-            // It is still tried by one request at a time.
-            let bench = cluster(policy, [R | Health::TRIAL, R, R, R]).strict();
-            bench.state.set_trials(true);
-            assert_eq!((bench.pick(), bench.pick()), (Some(0), None));
+            // A refused backend still gets trials, one request at a time.
+            let cluster = cluster(policy, [R | Health::TRIAL, R, R, R]).strict();
+            cluster.state.set_trials(true);
+            assert_eq!((cluster.pick(), cluster.pick()), (Some(0), None));
         }
     }
 
     #[test]
-    fn a_standby_keeps_all_until_it_fails() {
+    fn backups_on_standby_get_all_traffic_until_none_is_healthy() {
         for policy in POLICIES {
             for strict in [false, true] {
-                let bench = cluster(policy, [H, H, H, R]);
-                let bench = if strict { bench.strict() } else { bench };
-                bench.state.set_standby(true);
-                assert_eq!(taken(&bench, &[]), [2], "{policy:?}");
-                assert_eq!(taken(&bench, &[2]), [0; 0], "no retry leaves it");
-                // A primary that was refused waits, a backup is tried.
-                bench.backend(0).set_health(R | Health::TRIAL);
-                bench.backend(3).set_health(R | Health::TRIAL);
-                bench.state.set_trials(true);
-                assert_eq!((bench.pick(), bench.pick()), (Some(3), Some(2)));
-                bench.backend(2).set_health(R);
-                assert_eq!(taken(&bench, &[0]), [1], "the flag alone holds nothing");
+                let cluster = cluster(policy, [H, H, H, R]);
+                let cluster = if strict { cluster.strict() } else { cluster };
+                cluster.state.set_standby(true);
+                assert_eq!(picked(&cluster, &[]), [2], "{policy:?}");
+                assert_eq!(picked(&cluster, &[2]), [0; 0], "no retry goes to a primary");
+                // A refused primary waits; a refused backup gets its trial.
+                cluster.backend(0).set_health(R | Health::TRIAL);
+                cluster.backend(3).set_health(R | Health::TRIAL);
+                cluster.state.set_trials(true);
+                assert_eq!((cluster.pick(), cluster.pick()), (Some(3), Some(2)));
+                cluster.backend(2).set_health(R);
+                assert_eq!(
+                    picked(&cluster, &[0]),
+                    [1],
+                    "the flag has no effect without a healthy backup"
+                );
             }
         }
     }
 
     #[test]
-    fn a_trial_goes_first_and_once() {
+    fn a_trial_comes_first_and_once() {
         for policy in POLICIES {
-            let bench = cluster(policy, [H, R | Health::TRIAL, R | Health::TRIAL, H]);
-            bench.state.set_trials(true);
-            assert_eq!(bench.pick(), Some(1));
-            assert_eq!(bench.pick(), Some(2));
-            assert_eq!(bench.pick(), Some(0));
-            assert!(!bench.state.has_trials(), "none was left");
-            assert_eq!(taken(&bench, &[]), [0]);
+            let cluster = cluster(policy, [H, R | Health::TRIAL, R | Health::TRIAL, H]);
+            cluster.state.set_trials(true);
+            assert_eq!(cluster.pick(), Some(1));
+            assert_eq!(cluster.pick(), Some(2));
+            assert_eq!(cluster.pick(), Some(0));
+            assert!(!cluster.state.has_trials(), "no trial is left");
+            assert_eq!(picked(&cluster, &[]), [0]);
         }
     }
 
     #[test]
-    fn a_trial_waits_for_a_request_that_may_take_it() {
-        let bench = cluster(
+    fn a_trial_waits_for_a_request_that_may_claim_it() {
+        let cluster = cluster(
             Policy::RoundRobin,
             [H, R | Health::TRIAL, H, U | R | Health::TRIAL],
         );
-        bench.state.set_trials(true);
-        assert_eq!(bench.pick_without(&[1]), Some(0), "this one was tried");
-        assert!(bench.state.has_trials(), "another request may take it");
-        assert_eq!(bench.pick(), Some(1));
-        assert_eq!(bench.pick(), Some(0), "no address, no trial");
-        assert!(!bench.state.has_trials());
-        assert_eq!(bench.backend(3).health(), U | R | Health::TRIAL);
+        cluster.state.set_trials(true);
+        assert_eq!(cluster.pick_without(&[1]), Some(0), "backend 1 was tried");
+        assert!(cluster.state.has_trials(), "another request may claim it");
+        assert_eq!(cluster.pick(), Some(1));
+        assert_eq!(cluster.pick(), Some(0), "no address, no trial");
+        assert!(!cluster.state.has_trials());
+        assert_eq!(cluster.backend(3).health(), U | R | Health::TRIAL);
     }
 
     #[test]
-    fn a_trial_is_granted_to_nobody_while_the_flag_is_down() {
-        let bench = cluster(Policy::Random, [H, R | Health::TRIAL, H, H]);
-        assert_eq!(taken(&bench, &[]), [0]);
-        assert_eq!(bench.backend(1).health(), R | Health::TRIAL);
+    fn no_trial_is_claimed_while_the_flag_is_clear() {
+        let cluster = cluster(Policy::Random, [H, R | Health::TRIAL, H, H]);
+        assert_eq!(picked(&cluster, &[]), [0]);
+        assert_eq!(cluster.backend(1).health(), R | Health::TRIAL);
     }
 
     #[test]
-    fn weight_zero_takes_no_trial() {
-        let bench = Bench::new(Policy::RoundRobin, &[1, 0]);
-        bench.backend(1).set_health(R | Health::TRIAL);
-        bench.state.set_trials(true);
-        assert_eq!(bench.pick(), Some(0));
-        assert!(!bench.state.has_trials());
+    fn a_backend_of_weight_zero_gets_no_trial() {
+        let cluster = TestCluster::new(Policy::RoundRobin, &[1, 0]);
+        cluster.backend(1).set_health(R | Health::TRIAL);
+        cluster.state.set_trials(true);
+        assert_eq!(cluster.pick(), Some(0));
+        assert!(!cluster.state.has_trials());
     }
 
     #[test]
-    fn workers_that_race_for_a_trial_take_it_once() {
+    fn workers_that_race_for_a_trial_claim_it_once() {
         for _ in 0..50 {
-            let bench = cluster(Policy::RoundRobin, [H, R | Health::TRIAL, H, H]);
-            bench.state.set_trials(true);
-            let took: usize = std::thread::scope(|scope| {
+            let cluster = cluster(Policy::RoundRobin, [H, R | Health::TRIAL, H, H]);
+            cluster.state.set_trials(true);
+            let claimed: usize = std::thread::scope(|scope| {
                 let workers: Vec<_> = (0..4)
-                    .map(|_| scope.spawn(|| bench.pick() == Some(1)))
+                    .map(|_| scope.spawn(|| cluster.pick() == Some(1)))
                     .collect();
                 workers
                     .into_iter()
                     .map(|worker| usize::from(worker.join().unwrap()))
                     .sum()
             });
-            assert_eq!(took, 1);
+            assert_eq!(claimed, 1);
         }
     }
 }

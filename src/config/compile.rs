@@ -4,7 +4,7 @@
 //!
 //! A cluster whose settings and addresses did not change is shared with the generation before, ring and all.
 //!
-//! A backend that the peer set adds while the proxy runs comes in through its check ([`JOINING`]). In the first
+//! A backend that the peer set adds while the proxy runs comes in through its check ([`Health::JOINING`]). In the first
 //! generation such backends are the last ones known to have been good, so they are used at once.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::schema::{BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteConfig};
-use crate::balance::{Balancer, Member};
+use crate::balance::{Balancer, WeightedBackend};
 use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::health::Health;
 use crate::model::settings::Protocol;
@@ -217,7 +217,7 @@ fn build_or_share(
             backend.clear_health(Health::UNRESOLVED);
         }
         let (weight, backup) = (backend_config.weight, backend_config.backup);
-        members.push(Member {
+        members.push(WeightedBackend {
             backend: Arc::clone(&backend),
             weight,
             backup,

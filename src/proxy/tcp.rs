@@ -16,7 +16,7 @@ use super::record::SessionOutcome;
 use super::relay::{Relay, RelayEnd};
 use super::sessions::{Fired, Rest, Session};
 use super::worker::Worker;
-use crate::balance::{Pick, hash_key};
+use crate::balance::{PickRequest, hash_key};
 use crate::snapshot::Cluster;
 use crate::telemetry::outcome::{Reason, RetryReason};
 use crate::transport::conn::{Conn, EndName};
@@ -80,7 +80,7 @@ async fn reach(
     let mut tried = Vec::new();
     let mut reason = Reason::NoBackend;
     for attempt in 1..=cluster.settings.retry.attempts {
-        let pick = Pick {
+        let pick = PickRequest {
             key,
             state: &cluster.state,
             worker: worker.index,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cluster, Departing, Endpoint, Listener, ListenerState, Snapshot};
-use crate::balance::{Balancer, Member};
+use crate::balance::{Balancer, WeightedBackend};
 use crate::model::address::SocketAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
@@ -35,7 +35,7 @@ pub(crate) fn endpoint(cluster: &str, address: &str) -> Endpoint {
 
 /// A cluster of `endpoints` with every default.
 pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
-    let members = endpoints.iter().map(|e| Member {
+    let members = endpoints.iter().map(|e| WeightedBackend {
         backend: e.backend.clone(),
         weight: e.weight,
         backup: e.backup,

@@ -158,7 +158,7 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// What the configuration says of it.
     pub settings: ClusterSettings,
-    /// Backends, in the order of the balancer's members.
+    /// Backends, in the order of the balancer's backends.
     pub endpoints: Vec<Endpoint>,
     /// The picker.
     pub balancer: Balancer,

@@ -90,7 +90,7 @@ fn each_address_is_a_backend_with_the_weight_as_written() {
     }
     let members = bench.current.as_ref().unwrap().clusters[0]
         .balancer
-        .members();
+        .backends();
     let labels: Vec<_> = members
         .iter()
         .map(|m| m.backend.label().to_string())

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::connection::Client;
 use super::exchange::{Desk, End, Exchange};
 use super::reply::reason_of_backend;
-use crate::balance::Pick;
+use crate::balance::PickRequest;
 use crate::proxy::connect::{ConnectError, connect};
 use crate::proxy::flow::Stream;
 use crate::proxy::load::Picked;
@@ -100,7 +100,7 @@ pub(super) async fn attempt(
 /// refused is not.
 fn pick(worker: &Worker, exchange: &Exchange, cluster: &Cluster, failure: Reason) -> Option<usize> {
     let with = |tried: &[u32]| {
-        cluster.balancer.pick(&Pick {
+        cluster.balancer.pick(&PickRequest {
             key: exchange.facts.key,
             state: &cluster.state,
             worker: worker.index,
