@@ -1,7 +1,8 @@
-//! Addresses as the configuration file writes them.
+//! Addresses as the configuration writes them.
 //!
 //! A listener is `ip:port`, `[v6]:port` or `:port`; a backend is `ip:port`, `[v6]:port` or `name:port`; both may be
-//! `unix:/path`. The text of an address is its identity (labels, reload matching), so it is kept in one canonical form.
+//! `unix:/path`. The text of an address is its identity (in labels, and when a reload matches backends), so there is
+//! one canonical form of it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,7 +15,7 @@ use thiserror::Error;
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// No `:port` at the end.
+    /// There is no `:port` at the end.
     #[error("expected a port, as in \"{0}:8080\"")]
     MissingPort(String),
     /// The port is not a number from 0 to 65535 (from 1 for a backend).
@@ -23,22 +24,22 @@ pub enum AddressError {
     /// The part before the port is neither an address nor a host name.
     #[error("\"{0}\" is neither an IP address nor a host name")]
     BadHost(String),
-    /// A bare IPv6 address, whose port could not be told from its last group.
+    /// A bare IPv6 address, whose port could not be distinguished from its last group.
     #[error("an IPv6 address is written in brackets, as in \"[::1]:8080\"")]
     BareV6,
-    /// A listener must be an IP address or nothing before the port.
+    /// A listener has a name, where it must have an IP address or nothing before the port.
     #[error("a listener is bound to an IP address, not to a name: \"{0}\"")]
     NameForListener(String),
-    /// `:port` means all addresses, which is no place to connect to.
+    /// `:port` means all addresses, to which nothing can connect.
     #[error("a backend needs an address or a name before its port")]
     EmptyHost,
-    /// The path of a Unix socket depends on no working directory.
+    /// The path of a Unix socket is relative; it must not depend on the working directory.
     #[error("expected an absolute path, as in \"unix:/run/app.sock\"")]
     RelativePath,
-    /// As in a URL.
+    /// There are several slashes before the path, as in a URL.
     #[error("expected one slash before the path: write \"unix:/{0}\"")]
     Slashes(String),
-    /// The kernel knows no longer ones.
+    /// The path is longer than the kernel supports, or contains a NUL byte.
     #[error("expected a path of at most {MAX_SOCKET_PATH} bytes")]
     LongPath,
 }
@@ -46,15 +47,15 @@ pub enum AddressError {
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes with the terminating zero (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
-/// A Unix socket, by the absolute path of its file; written `unix:/path`.
+/// The absolute path of a Unix socket; written `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixAddress(Arc<Path>);
 
 impl UnixAddress {
-    /// The one at `path`.
+    /// Creates the address of the socket at `path`.
     ///
     /// # Errors
-    /// The path is relative, or longer than the kernel takes.
+    /// The path is relative, begins with several slashes, or is longer than the kernel supports.
     pub fn new(path: impl AsRef<Path>) -> Result<Self, AddressError> {
         let path = path.as_ref();
         let bytes = path.as_os_str().as_encoded_bytes();
@@ -71,7 +72,7 @@ impl UnixAddress {
         Ok(Self(path.into()))
     }
 
-    /// Its file.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -83,22 +84,22 @@ impl fmt::Display for UnixAddress {
     }
 }
 
-/// The path behind `unix:`, if `text` begins so.
+/// Parses the path after `unix:`; `None` if `text` does not begin with that.
 fn unix(text: &str) -> Option<Result<UnixAddress, AddressError>> {
     text.strip_prefix("unix:").map(UnixAddress::new)
 }
 
-/// An address of a socket: to connect to, or bound.
+/// An address that a socket connects to or is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SocketAddress {
-    /// TCP.
+    /// A TCP address.
     Ip(SocketAddr),
     /// A Unix socket.
     Unix(UnixAddress),
 }
 
 impl SocketAddress {
-    /// That of TCP.
+    /// The TCP address; `None` for a Unix socket.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
@@ -122,17 +123,17 @@ impl fmt::Display for SocketAddress {
     }
 }
 
-/// Where something of the proxy's listens.
+/// An address that the proxy listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BindAddress {
-    /// TCP.
+    /// A TCP address.
     Tcp(ListenAddress),
     /// A Unix socket.
     Unix(UnixAddress),
 }
 
 impl BindAddress {
-    /// That of TCP.
+    /// The TCP address; `None` for a Unix socket.
     pub fn tcp(&self) -> Option<ListenAddress> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -140,7 +141,7 @@ impl BindAddress {
         }
     }
 
-    /// Whether the system chooses the port, another one each time.
+    /// Whether the system chooses the port, a different one each time.
     pub fn is_any_port(&self) -> bool {
         self.tcp().is_some_and(|address| address.port() == 0)
     }
@@ -172,7 +173,7 @@ impl fmt::Display for BindAddress {
     }
 }
 
-/// Where a listener is bound by TCP: an address, or all of them (both families where the system has IPv6).
+/// A TCP address to listen on: one IP address, or all of them (of both families if the system has IPv6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenAddress {
     ip: Option<IpAddr>,
@@ -180,7 +181,7 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// All addresses of the machine.
+    /// All addresses of the machine, on `port`.
     pub const fn any(port: u16) -> Self {
         Self { ip: None, port }
     }
@@ -237,14 +238,14 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Where a backend lives: an address, or a name that is resolved again and again.
+/// The address of a backend: an IP address, a name that is resolved periodically, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendAddress {
     /// `ip:port` or `[v6]:port`.
     Ip(SocketAddr),
-    /// `name:port`; the addresses that it stands for are backends of their own. The host is in lower case.
+    /// `name:port`; each address that the name resolves to is a backend of its own.
     Name {
-        /// Host name.
+        /// Host name, in lower case.
         host: String,
         /// Port, never 0.
         port: u16,
@@ -254,8 +255,8 @@ pub enum BackendAddress {
 }
 
 impl BackendAddress {
-    /// The host that requests and checks name where nothing else says it: the address, or `localhost`, since a path
-    /// is no host.
+    /// The host that requests and checks name by default: the address, or `localhost` for a Unix socket, since a path
+    /// is not a host.
     pub fn host(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
@@ -263,7 +264,7 @@ impl BackendAddress {
         }
     }
 
-    /// The label of the backend at `ip` among those that a name stands for: `name@ip:port`. Others are their own label.
+    /// The label of the backend at `ip` for a name: `name@ip:port`. Other addresses are their own label.
     pub fn label_at(&self, ip: IpAddr) -> String {
         match self {
             Self::Ip(_) | Self::Unix(_) => self.to_string(),
@@ -328,7 +329,7 @@ fn split_port(text: &str) -> Result<(&str, u16), AddressError> {
     Ok((host, port))
 }
 
-/// `Ok(None)`: not written as an address, so perhaps a name.
+/// Parses an IP address; `Ok(None)` if `host` does not look like one, so that it may be a name.
 fn parse_ip(host: &str) -> Result<Option<IpAddr>, AddressError> {
     if let Some(inner) = host.strip_prefix('[') {
         let inner = inner.trim_end_matches(']');
@@ -348,8 +349,8 @@ fn parse_ip(host: &str) -> Result<Option<IpAddr>, AddressError> {
     Ok(None)
 }
 
-/// Letters, digits, `-` and `_` in labels of 1 to 63, at most 253 in all (RFC 1123 2.1, with the `_` that
-/// service names of container platforms use).
+/// Whether `host` consists of labels of 1 to 63 letters, digits, `-` and `_`, with at most 253 characters in total (RFC
+/// 1123 2.1, plus the `_` that service names of container platforms use).
 fn is_host_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     !host.is_empty()

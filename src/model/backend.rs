@@ -1,10 +1,11 @@
 //! A backend's identity and live state.
 //!
-//! One [`Backend`] lives as long as its place (cluster, address, and for a name which of its addresses) is a member,
-//! through every generation of the configuration; it is the only state that workers share on the path of a request, and all of it is atomic.
+//! A [`Backend`] lives as long as its cluster has it (same address, and for a name the same one of its addresses),
+//! through every generation of the configuration. It is the only state that workers share on the path of a request, and
+//! what they use of it is atomic.
 //!
-//! A backend that the peer set doubts goes through [`Doubt`]: the writer of snapshots raises it, the health checks
-//! answer it with a probe at once.
+//! If the peer set doubts a backend, the [`Doubt`] is raised by the writer of snapshots and answered by the health
+//! checks with an immediate probe.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -32,32 +33,32 @@ impl BackendId {
     }
 }
 
-/// How far a doubt of the peer set has come.
+/// The state of a doubt that the peer set has about a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Doubt {
-    /// There is none.
+    /// There is no doubt.
     None,
-    /// A probe is to be made at once.
+    /// A probe has to start at once.
     Raised,
-    /// The probe is on its way.
+    /// The probe has started.
     Probing,
-    /// A probe that began since has passed.
+    /// A probe that started after the doubt was raised has passed.
     Answered,
 }
 
-/// Why a backend is in its state, for people: written and read by the control plane alone.
+/// Why a backend is in its state, for people. Only the control plane writes and reads it.
 #[derive(Debug, Clone)]
 pub struct HealthNote {
     /// One short line, as in `check failed: status 500`.
     pub reason: String,
-    /// Since when.
+    /// Since when the reason applies.
     pub since: SystemTime,
-    /// The health bits that it was written for.
+    /// The health that the reason was written for.
     pub health: Health,
 }
 
-/// A member of a cluster: identity, health and load.
+/// The identity, health and load of one backend of a cluster.
 #[derive(Debug)]
 pub struct Backend {
     id: BackendId,
@@ -74,13 +75,13 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend that is thought healthy.
+    /// Creates a backend, healthy until something speaks against it.
     pub fn new(cluster: Arc<str>, address: BackendAddress) -> Self {
         let (host, label) = (address.host(), address.to_string());
         Self::labelled(cluster, address, host.into(), label.into())
     }
 
-    /// The backend at `ip` of a name, with that in its label.
+    /// Creates the backend at `ip`, one of the addresses of `name`; its label has both.
     pub fn at(cluster: Arc<str>, name: BackendAddress, ip: IpAddr) -> Self {
         let (host, label) = (name.to_string(), name.label_at(ip));
         Self::labelled(cluster, name, host.into(), label.into())
@@ -111,37 +112,37 @@ impl Backend {
         }
     }
 
-    /// Its identity.
+    /// The identity of the backend.
     pub fn id(&self) -> BackendId {
         self.id
     }
 
-    /// Name of the cluster.
+    /// Name of the cluster that the backend belongs to.
     pub fn cluster(&self) -> &Arc<str> {
         &self.cluster
     }
 
-    /// Address as the file or the member set gave it.
+    /// The address as the configuration or the peer set gives it.
     pub fn address(&self) -> &BackendAddress {
         &self.address
     }
 
-    /// The address as text, a name without its addresses: what a backend is called as a host.
+    /// The host that requests name by default: the address as text; for a name, the name and port.
     pub fn host(&self) -> &Arc<str> {
         &self.host
     }
 
-    /// Label of metrics, log and status, and input of the hash ring: the address as text, or `name@ip:port`.
+    /// The label in metrics, logs and status, and the input of the hash ring: the address as text, or `name@ip:port`.
     pub fn label(&self) -> &Arc<str> {
         &self.label
     }
 
-    /// The reasons against it now.
+    /// The current health.
     pub fn health(&self) -> Health {
         Health::from_bits_retain(self.health.load(Ordering::Relaxed))
     }
 
-    /// Whether no bit speaks against it.
+    /// Whether no health bit is set.
     pub fn is_healthy(&self) -> bool {
         self.health().is_healthy()
     }
@@ -156,46 +157,48 @@ impl Backend {
         Health::from_bits_retain(self.health.fetch_and(!bits.bits(), Ordering::AcqRel))
     }
 
-    /// A live connection could not be made: out at once. True if the control plane has yet to hear of it.
+    /// Reports that a live connection failed; the backend is excluded at once. Returns whether the control plane has to
+    /// be notified.
     pub fn report_refused(&self) -> bool {
         self.set_health(Health::REFUSED);
         !self.reported.swap(true, Ordering::AcqRel)
     }
 
-    /// A live connection was made. True if this changed the health, so that the control plane must look.
+    /// Reports that a live connection succeeded. Returns whether this changed the health, so that the control plane has
+    /// to be notified.
     pub fn report_connected(&self) -> bool {
         const ENDED: Health = Health::REFUSED.union(Health::TRIAL);
         self.health().intersects(ENDED) && self.clear_health(ENDED).is_refused()
     }
 
-    /// Takes the report of a refused connection; the control plane's side of [`Self::report_refused`].
+    /// Takes the report of a refused connection, if there is one; the control plane's side of [`Self::report_refused`].
     pub fn take_report(&self) -> bool {
-        // The load first: the control plane looks at every backend, and a swap would take the line from the workers.
+        // Loads first: the control plane visits every backend, and a swap would take the cache line from the workers.
         self.reported.load(Ordering::Acquire) && self.reported.swap(false, Ordering::AcqRel)
     }
 
-    /// Takes the one trial of a refused backend, if there is one to take.
+    /// Claims the trial of a refused backend, if one is granted.
     pub fn claim_trial(&self) -> bool {
         self.health().contains(Health::TRIAL)
             && self.clear_health(Health::TRIAL).contains(Health::TRIAL)
     }
 
-    /// Requests and sessions that this process has open on it.
+    /// Requests and sessions that this process has open with the backend.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one request or session more; its end is [`Self::finish`].
+    /// Counts a request or session that begins; [`Self::finish`] must follow.
     pub fn start(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one request or session less.
+    /// Counts a request or session that has ended.
     pub fn finish(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The doubt about it.
+    /// The state of the peer set's doubt.
     pub fn doubt(&self) -> Doubt {
         match self.doubt.load(Ordering::Acquire) {
             0 => Doubt::None,
@@ -205,23 +208,24 @@ impl Backend {
         }
     }
 
-    /// Raises a doubt, if there is none yet: it is probed at once, and one failure is enough from now on. True if
-    /// this is new, so that the health checks must be woken.
+    /// Raises a doubt, if there is none yet: the backend is probed at once, and one failure takes it down from now on.
+    /// Returns whether the doubt is new, so that the health checks have to be woken.
     pub fn raise_doubt(&self) -> bool {
         self.step_doubt(Doubt::None, Doubt::Raised)
     }
 
-    /// There is no doubt any more.
+    /// Ends the doubt.
     pub fn end_doubt(&self) {
         self.doubt.store(Doubt::None as u8, Ordering::Release);
     }
 
-    /// Takes a raised doubt, to answer it with a probe; the health checks' side of [`Self::raise_doubt`].
+    /// Takes a raised doubt, if there is one, to answer it with a probe; the health checks' side of
+    /// [`Self::raise_doubt`].
     pub fn take_doubt(&self) -> bool {
         self.step_doubt(Doubt::Raised, Doubt::Probing)
     }
 
-    /// A probe passed that began after the doubt was taken.
+    /// Reports that a probe passed that started after the doubt was taken.
     pub fn answer_doubt(&self) {
         self.step_doubt(Doubt::Probing, Doubt::Answered);
     }
@@ -234,7 +238,7 @@ impl Backend {
                 .is_ok()
     }
 
-    /// Why it is in its state. Never called by a worker.
+    /// Why the backend is in its state. Never called by a worker.
     pub fn note(&self) -> HealthNote {
         self.note
             .lock()
@@ -242,7 +246,7 @@ impl Backend {
             .clone()
     }
 
-    /// Says why it is in its state; `since` moves only when the reason changes. Never called by a worker.
+    /// Sets why the backend is in its state; `since` changes only if the reason does. Never called by a worker.
     pub fn set_note(&self, reason: impl Into<String>) {
         let reason = reason.into();
         let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,19 +257,19 @@ impl Backend {
         }
     }
 
-    /// Gives a newer reason for the state that goes on; `since` stays. Never called by a worker.
+    /// Updates the reason for a state that continues; `since` stays. Never called by a worker.
     pub fn amend_note(&self, reason: impl Into<String>) {
         let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
         note.reason = reason.into();
         note.health = self.health();
     }
 
-    /// Whether it is no longer a member: pooled connections go, sessions drain.
+    /// Whether the backend has left its cluster: its pooled connections are closed and its sessions drain.
     pub fn has_departed(&self) -> bool {
         self.departed.load(Ordering::Relaxed)
     }
 
-    /// Says whether it has left its cluster; a backend that returns while it drains is itself again.
+    /// Sets whether the backend has left its cluster; one that returns while it drains keeps its identity.
     pub fn set_departed(&self, departed: bool) {
         self.departed.store(departed, Ordering::Relaxed);
     }
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_reported_once_and_a_connection_ends_it() {
+    fn a_refused_connection_is_reported_once_and_a_connection_ends_it() {
         let b = backend();
         assert!(b.report_refused());
         assert!(!b.report_refused(), "the control plane already knows");
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_is_taken_once() {
+    fn a_trial_is_claimed_once() {
         let b = backend();
         b.set_health(Health::REFUSED | Health::TRIAL);
         assert!(b.claim_trial());
@@ -307,9 +311,9 @@ mod tests {
         b.answer_doubt();
         assert_eq!(b.doubt(), Doubt::None);
         assert!(b.raise_doubt());
-        assert!(!b.raise_doubt(), "it is doubted already");
+        assert!(!b.raise_doubt(), "there is a doubt already");
         b.answer_doubt();
-        assert_eq!(b.doubt(), Doubt::Raised, "by a probe that began before");
+        assert_eq!(b.doubt(), Doubt::Raised, "the probe started before");
         assert!(b.take_doubt());
         assert!(!b.take_doubt());
         b.answer_doubt();
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_connection_does_not_overrule_the_check() {
+    fn a_live_connection_does_not_override_the_check() {
         let b = backend();
         b.set_health(Health::CHECK_DOWN | Health::REFUSED);
         b.report_connected();

@@ -1,8 +1,8 @@
-//! L0: the words that every room uses, with checked constructors. No I/O, no runtime, no file format.
+//! L0: the types that all modules share, with checked constructors. No I/O, no runtime, no file format.
 //!
-//! What stands here is either a plain value from the file ([`settings`], [`page`], [`address`], [`units`]) or the
-//! live state that belongs to an identity and outlives every generation of the configuration
-//! ([`backend::Backend`], [`cluster::ClusterState`]). [`timer_queue`] is what every pure room with timers keeps them in.
+//! A type here is either a plain value from the configuration ([`settings`], [`page`], [`address`], [`units`]) or live
+//! state that belongs to an identity and outlives every generation of the configuration ([`backend::Backend`],
+//! [`cluster::ClusterState`]). [`timer_queue`] holds the timers of code that has no clock of its own.
 
 pub(crate) mod address;
 pub(crate) mod backend;

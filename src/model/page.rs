@@ -1,17 +1,17 @@
-//! What the proxy answers itself with: bodies, and the pages that stand in for its errors.
+//! The bodies of responses from the proxy itself, and the pages that replace its default error responses.
 
 use std::sync::Arc;
 
-/// A body and what it is.
+/// A body with its content type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The Content-Type field.
+    /// Value of the Content-Type field.
     pub content_type: String,
-    /// The bytes.
+    /// The body.
     pub body: Arc<[u8]>,
 }
 
-/// Pages in the place of the proxy's own errors, by status.
+/// Pages for the proxy's own error responses, by status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorPages {
     exact: Vec<(u16, Arc<Page>)>,
@@ -19,20 +19,20 @@ pub struct ErrorPages {
 }
 
 impl ErrorPages {
-    /// The page of one status.
+    /// Adds the page of one status.
     pub fn add(&mut self, status: u16, page: Arc<Page>) {
         self.exact.push((status, page));
     }
 
-    /// The page of all statuses that begin with the digit `class`.
+    /// Adds the page of all statuses that begin with the digit `class`.
     pub fn add_class(&mut self, class: u16, page: Arc<Page>) {
         self.classes.push((class, page));
     }
 
-    /// The page for `status`: exact before class, `self` before `wider`.
+    /// Finds the page for `status`: an exact status comes before a class, and `self` before `wider`.
     pub fn find<'p>(&'p self, wider: &'p Self, status: u16) -> Option<&'p Arc<Page>> {
         let among = |pages: &'p [(u16, Arc<Page>)], key: u16| {
-            let found = pages.iter().find(|(of, _)| *of == key);
+            let found = pages.iter().find(|(status, _)| *status == key);
             found.map(|(_, page)| page)
         };
         let class = status / 100;
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_before_class_and_narrow_before_wide() {
+    fn an_exact_status_comes_before_a_class_and_a_route_before_its_listener() {
         let route = pages(&[("4xx", "route 4xx"), ("503", "route 503")]);
         let listener = pages(&[
             ("404", "listener 404"),

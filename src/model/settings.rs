@@ -1,7 +1,7 @@
-//! The settings of listeners, routes and clusters as plain values, with the defaults of the file.
+//! The settings of listeners, routes and clusters as plain values, with the defaults of the configuration.
 //!
-//! Written by the configuration loader, read by both planes. Every default is safe in production: no
-//! unlimited timeout, head or queue.
+//! The configuration loader writes them, both planes read them. Every default is safe in production: no timeout, head
+//! or queue is unlimited.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     #[default]
     Http,
-    /// Bytes.
+    /// TCP, relayed byte by byte.
     Tcp,
 }
 
 impl Protocol {
-    /// The word of the file, the log and the status.
+    /// The name in the configuration, the log and the status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -29,18 +29,18 @@ impl Protocol {
     }
 }
 
-/// How long a client may take.
+/// How long the proxy waits for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTimeouts {
-    /// First byte of a request head to its end.
+    /// Most time from the first byte of a request head to its end.
     pub header: Duration,
-    /// Between requests on a kept connection, and before the first.
+    /// Most time between the requests of a connection, and before the first.
     pub idle: Duration,
-    /// Longest silence inside a request body.
+    /// Most time without a byte of a request body.
     pub request_body: Duration,
-    /// Longest time a client takes nothing of what is sent to it.
+    /// Most time during which a client reads nothing of what is sent to it.
     pub write: Duration,
-    /// Longest silence of a tcp session or an upgraded connection.
+    /// Most time without a byte in either direction of a tcp session or an upgraded connection.
     pub tunnel: Duration,
 }
 
@@ -56,17 +56,17 @@ impl Default for ListenerTimeouts {
     }
 }
 
-/// How many there may be: a number, or a share of a limit.
+/// A limit given as a number or as a share of another limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CountOrShare {
-    /// So many.
+    /// A number.
     Count(u32),
-    /// A ratio in (0, 1].
+    /// A share in (0, 1].
     Share(f64),
 }
 
 impl CountOrShare {
-    /// The number, at least 1; a share is one of `whole`.
+    /// The number; a share is taken of `whole`, and is at least 1.
     pub fn of(self, whole: u32) -> u32 {
         match self {
             Self::Count(count) => count,
@@ -75,23 +75,23 @@ impl CountOrShare {
     }
 }
 
-/// How much a client may send.
+/// How much clients may open and send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerLimits {
-    /// Connections at a time; absent: what the descriptor limit carries. At it the listener stops accepting.
+    /// Most connections at a time; absent: what the descriptor limit allows. At the limit the listener stops accepting.
     pub connections: Option<u32>,
-    /// Connections of one client address at a time (IPv6: of one network of 64 bits), as a number or as a share of
-    /// `connections`; absent: no limit. Trusted proxies have none.
+    /// Most connections of one client address at a time (IPv6: of one /64 network), as a number or as a share of
+    /// `connections`; absent: no limit. Trusted proxies are exempt.
     pub connections_per_client: Option<CountOrShare>,
-    /// Request line and fields, with line ends.
+    /// Most bytes of a request line and its fields, with line ends.
     pub header_bytes: usize,
-    /// Number of fields of a request head.
+    /// Most fields of a request head.
     pub headers: usize,
-    /// Request target.
+    /// Most bytes of a request target.
     pub uri_bytes: usize,
-    /// Request body, decoded.
+    /// Most bytes of a decoded request body.
     pub body_bytes: u64,
-    /// Trailer section of a chunked body, with line ends.
+    /// Most bytes of the trailer section of a chunked body, with line ends.
     pub trailer_bytes: usize,
 }
 
@@ -115,18 +115,18 @@ pub enum Policy {
     /// Smooth weighted round robin (`round_robin`, also called `weighted`).
     #[default]
     RoundRobin,
-    /// Fewest requests in flight per unit of weight.
+    /// The backend with the fewest requests in flight per unit of weight.
     LeastConnections,
-    /// Weighted hash ring over the hash key.
+    /// A weighted hash ring over the hash key.
     ConsistentHash,
-    /// Weighted random.
+    /// A random backend, by weight.
     Random,
-    /// The less loaded of two random ones.
+    /// The less loaded of two random backends.
     PowerOfTwo,
 }
 
 impl Policy {
-    /// The word of the file and the status.
+    /// The name in the configuration and the status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RoundRobin => "round_robin",
@@ -138,7 +138,7 @@ impl Policy {
     }
 }
 
-/// What `consistent_hash` hashes. A request that lacks it is hashed by its client address.
+/// What `consistent_hash` hashes. The client address is hashed if a request lacks it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum HashKey {
     /// The client address.
@@ -148,24 +148,24 @@ pub enum HashKey {
     Path,
     /// The path and the query.
     Uri,
-    /// A request field; the name is in lower case.
+    /// The request field of this name, in lower case.
     Header(String),
-    /// A cookie.
+    /// The cookie of this name.
     Cookie(String),
-    /// A parameter of the query.
+    /// The query parameter of this name.
     Query(String),
 }
 
-/// How long a backend may take.
+/// How long the proxy waits for a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterTimeouts {
-    /// TCP handshake.
+    /// Most time for the TCP handshake.
     pub connect: Duration,
-    /// Request sent to response head.
+    /// Most time from the end of the request to the response head.
     pub response: Duration,
-    /// Longest silence inside a response body, and the longest time a backend takes nothing of a request body.
+    /// Most time without a byte of a response body, and during which a backend reads nothing of a request body.
     pub body: Duration,
-    /// Life of an unused pooled connection.
+    /// Most time that a pooled connection stays unused.
     pub idle: Duration,
 }
 
@@ -180,16 +180,16 @@ impl Default for ClusterTimeouts {
     }
 }
 
-/// When a request is tried on another backend.
+/// When a request is retried on another backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts in all, the first included; 1 to 10.
+    /// Most attempts, including the first; 1 to 10.
     pub attempts: u32,
-    /// After a connection that could not be made.
+    /// Whether to retry after a connection could not be made.
     pub on_connect: bool,
-    /// After a connection that ended before the first byte of the response.
+    /// Whether to retry after a connection ended before the first byte of the response.
     pub on_reset: bool,
-    /// After the `response` timeout.
+    /// Whether to retry after the `response` timeout.
     pub on_timeout: bool,
 }
 
@@ -204,36 +204,36 @@ impl Default for Retry {
     }
 }
 
-/// What becomes of the sessions (tcp and upgraded) of a backend that goes down, by its check or by a refusal.
+/// What happens to the sessions (tcp and upgraded) of a backend that goes down, by its check or a refused connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnDown {
-    /// They go on.
+    /// They continue.
     #[default]
     Keep,
     /// They are closed.
     Close,
-    /// They are closed after `drain_timeout`, unless it is up again before.
+    /// They are closed after `drain_timeout`, unless the backend is up again before that.
     Drain,
 }
 
-/// What happens when a backend without `backup` is up again while backups stand in.
+/// What happens when a primary is up again while backups replace it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnUp {
-    /// New traffic returns to it; sessions on backups go on.
+    /// New traffic returns to it; sessions on backups continue.
     #[default]
     Keep,
     /// New traffic returns to it; sessions on backups are closed.
     CloseBackups,
-    /// Nothing: new traffic stays with the backups until none of them is healthy.
+    /// New traffic stays with the backups until none of them is healthy.
     Stay,
 }
 
 /// How the names of a cluster are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolve {
-    /// Between two look-ups of a name.
+    /// Time between two lookups of a name.
     pub every: Duration,
-    /// One address of each name at a time, under the name alone; else each address is a backend.
+    /// Whether each name is one backend, with one address at a time; otherwise each address is a backend.
     pub one: bool,
 }
 
@@ -249,26 +249,26 @@ impl Default for Resolve {
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What is asked.
+    /// What a probe does.
     pub kind: CheckKind,
-    /// Between the starts of two probes of one backend.
+    /// Time between the starts of two probes of one backend.
     pub interval: Duration,
-    /// For one whole probe.
+    /// Most time for a probe.
     pub timeout: Duration,
-    /// Passes in a row that bring a backend up.
+    /// Consecutive passes that bring a backend up.
     pub rise: u32,
-    /// Failures in a row that take a backend down.
+    /// Consecutive failures that take a backend down.
     pub fall: u32,
-    /// Another port than the backend's.
+    /// The port to probe, if it is not the backend's.
     pub port: Option<u16>,
 }
 
-/// What a probe asks.
+/// What a probe does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckKind {
-    /// A connection that opens.
+    /// Opens a connection.
     Tcp,
-    /// `GET path` with an expected status.
+    /// Sends `GET path` and expects a status.
     Http {
         /// Origin-form target.
         path: String,
@@ -276,41 +276,41 @@ pub enum CheckKind {
         host: Option<String>,
         /// Inclusive ranges of passing status codes.
         status: Vec<(u16, u16)>,
-        /// A text that the body must contain.
+        /// Text that the body must contain.
         expect: Option<String>,
     },
-    /// Bytes to send, and a text that the answer must contain.
+    /// Sends bytes and expects a text in the answer.
     Exchange {
-        /// May be empty: the server speaks first.
+        /// What to send; empty if the server speaks first.
         send: String,
-        /// Never empty.
+        /// Text that the answer must contain; never empty.
         expect: String,
     },
-    /// PostgreSQL answers a login of `user`.
+    /// Begins a PostgreSQL login of `user` and expects an answer.
     Postgres {
         /// Name of a role.
         user: String,
     },
-    /// MySQL answers a login of `user`.
+    /// Begins a MySQL login of `user` and expects an answer.
     Mysql {
         /// Name of an account.
         user: String,
     },
-    /// Redis answers a PING.
+    /// Sends a Redis PING and expects an answer.
     Redis,
 }
 
-/// Peers that are believed when they say for whom a request is made.
+/// Peers that are trusted to name the client of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Those with an address in one of these.
+    /// Peers with an address in one of these networks are trusted.
     pub networks: Vec<IpNet>,
-    /// Those of a Unix socket, which have no address.
+    /// Whether peers on a Unix socket, which have no address, are trusted.
     pub unix: bool,
 }
 
 impl TrustedProxies {
-    /// Whether `peer` is one; `None`: it comes over a Unix socket.
+    /// Whether `peer` is trusted; `None` is a peer on a Unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         match peer {
             Some(ip) => self.networks.iter().any(|net| net.contains(&ip)),
@@ -364,40 +364,40 @@ impl Default for ClusterSettings {
     }
 }
 
-/// Least level of events that are written.
+/// The lowest level of events that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
-    /// Errors.
+    /// Only errors.
     Error,
-    /// And warnings.
+    /// Also warnings.
     Warn,
-    /// And what an operator wants to know.
+    /// Also what an operator wants to know.
     #[default]
     Info,
-    /// And what a client did.
+    /// Also what a client did.
     Debug,
-    /// And every step.
+    /// Also every step.
     Trace,
 }
 
-/// How events look.
+/// The format of logged events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// `TIME LEVEL message key=value …`.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where the access log goes.
+/// Where the access log is written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum AccessLog {
     /// Nowhere.
     #[default]
     Off,
-    /// Standard output.
+    /// To standard output.
     Stdout,
-    /// A file, relative to the configuration file's directory.
+    /// To a file, relative to the directory of the configuration.
     File(PathBuf),
 }

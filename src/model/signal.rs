@@ -1,4 +1,4 @@
-//! Signals as people know them.
+//! The names of Unix signals.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ const NAMES: [(i32, &str); 30] = [
     (libc::SIGSYS, "SIGSYS"),
 ];
 
-/// `SIGTERM`; `signal 40` for one without a name.
+/// Returns the name of a signal, as in `SIGTERM`; `signal 40` if it has none.
 pub(crate) fn signal_name(number: i32) -> Cow<'static, str> {
     let known = NAMES.iter().find(|(known, _)| *known == number);
     known.map_or_else(

@@ -1,8 +1,8 @@
-//! Durations and sizes as the file writes them: `"250ms"`, `"10s"`, `"1m30s"`, `"64KiB"`, `"1TiB"`.
+//! Durations and sizes as the configuration writes them: `"250ms"`, `"10s"`, `"1m30s"`, `"64KiB"`, `"1TiB"`.
 //!
-//! Whole numbers with a unit, never bare numbers. Durations may be sums from the largest unit to the smallest,
-//! each at most once. Binary units (`KiB`) count in 1024, decimal ones (`KB`) in 1000. Ranges are the business of
-//! those who ask; the functions that show a value write it as the file would.
+//! They are integers with a unit, never bare numbers. A duration may be a sum from the largest unit to the smallest,
+//! each at most once. Binary units (`KiB`) are powers of 1024, decimal ones (`KB`) of 1000. Callers check ranges. The
+//! functions that show a value write it as the configuration would.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use thiserror::Error;
 /// Why a text is not a duration or a size.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum UnitError {
-    /// Nothing, or no digit where a number begins.
+    /// It is empty, or has no digit where a number should begin.
     #[error("it does not begin with a number")]
     NoNumber,
-    /// A number and nothing behind it.
+    /// Nothing follows a number.
     #[error("it has no unit")]
     NoUnit,
-    /// A fraction.
-    #[error("a fraction; take a smaller unit")]
+    /// It has a fraction.
+    #[error("fractions are not allowed; use a smaller unit")]
     Fraction,
-    /// Behind the number stands no known unit.
+    /// What follows a number is not a known unit.
     #[error("\"{0}\" is not a unit")]
     UnknownUnit(String),
-    /// The parts of a sum are not in order, or a unit comes twice.
-    #[error("its parts do not go from the largest unit to the smallest")]
+    /// The parts of a sum are not in order, or a unit is repeated.
+    #[error("its parts are not ordered from the largest unit to the smallest")]
     Order,
-    /// More than the type holds.
+    /// It does not fit the type.
     #[error("it is too large")]
     TooLarge,
 }
 
-/// Largest first; the factor is in milliseconds.
+/// Units of durations, largest first; the factor is in milliseconds.
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -40,7 +40,8 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Largest binary unit first, so that a value is shown in the largest that fits; the factor is in bytes.
+/// Units of sizes, largest binary unit first, so that a value is shown in the largest that fits; the factor is in
+/// bytes.
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -53,13 +54,13 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"1d"` and sums such as `"1m30s"`.
+/// Parses a duration: `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"1d"`, and sums such as `"1m30s"`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut rest = text;
     let mut allowed = &DURATION_UNITS[..];
     let mut total: u64 = 0;
     loop {
-        let (number, unit, behind) = split_part(rest)?;
+        let (number, unit, following) = split_part(rest)?;
         let at = allowed
             .iter()
             .position(|(name, _)| *name == unit)
@@ -68,27 +69,27 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         total = part
             .and_then(|part| total.checked_add(part))
             .ok_or(UnitError::TooLarge)?;
-        if behind.is_empty() {
+        if following.is_empty() {
             return Ok(Duration::from_millis(total));
         }
         allowed = &allowed[at + 1..];
-        rest = behind;
+        rest = following;
     }
 }
 
-/// `"512B"`, `"64KiB"`, `"10MiB"`, `"1TiB"`; also decimal, `"64KB"`. In bytes.
+/// Parses a size in bytes: `"512B"`, `"64KiB"`, `"10MiB"`, `"1TiB"`; also decimal, `"64KB"`.
 pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
-    let (number, unit, behind) = split_part(text)?;
+    let (number, unit, following) = split_part(text)?;
     let (_, factor) = SIZE_UNITS
         .iter()
-        .find(|(name, _)| behind.is_empty() && *name == unit)
+        .find(|(name, _)| following.is_empty() && *name == unit)
         .ok_or_else(|| {
-            UnitError::UnknownUnit(text[text.len() - unit.len() - behind.len()..].to_owned())
+            UnitError::UnknownUnit(text[text.len() - unit.len() - following.len()..].to_owned())
         })?;
     number.checked_mul(*factor).ok_or(UnitError::TooLarge)
 }
 
-/// The duration as the file would write it, in whole milliseconds: `1m30s`.
+/// Writes a duration as the configuration would, in whole milliseconds: `1m30s`.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if rest == 0 {
@@ -104,7 +105,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     shown
 }
 
-/// The size as the file would write it, in the largest binary unit that needs no fraction: `64KiB`.
+/// Writes a size as the configuration would, in the largest binary unit that needs no fraction: `64KiB`.
 pub(crate) fn show_size(bytes: u64) -> String {
     let (unit, factor) = SIZE_UNITS[..4]
         .iter()
@@ -135,7 +136,7 @@ fn split_part(text: &str) -> Result<(u64, &str, &str), UnitError> {
     Ok((number, &rest[..unit], &rest[unit..]))
 }
 
-/// A unit of durations that stands in the wrong place is another mistake than no unit at all.
+/// Tells a unit in the wrong position from an unknown unit.
 fn misplaced(unit: &str) -> UnitError {
     if DURATION_UNITS.iter().any(|(name, _)| *name == unit) {
         UnitError::Order
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed() {
         for (text, ms) in [
             ("0s", 0),
             ("250ms", 250),
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn no_durations() {
+    fn malformed_durations_are_refused() {
         for (text, error) in [
             ("", UnitError::NoNumber),
             ("s", UnitError::NoNumber),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         for (text, bytes) in [
             ("0B", 0),
             ("512B", 512),
@@ -228,7 +229,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC*") {
+        fn arbitrary_text_never_panics(text in "\\PC*") {
             let _ = (parse_duration(&text), parse_size(&text));
         }
     }

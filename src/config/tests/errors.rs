@@ -152,7 +152,7 @@ fn durations_and_sizes() {
         ),
         (
             "'1.5s'",
-            format!("\"1.5s\" | a fraction; take a smaller unit; expected {shape}"),
+            format!("\"1.5s\" | fractions are not allowed; use a smaller unit; expected {shape}"),
         ),
         (
             "'366d'",
