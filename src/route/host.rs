@@ -1,29 +1,29 @@
-//! The one form of a host that rules are compared with, in the file and in requests.
+//! The canonical form of a host, in which rules and requests are compared.
 //!
-//! Names are in lower case without a trailing dot. IPv6 literals are as RFC 5952 writes them, since one address has many
-//! spellings (`[::1]`, `[0:0::0001]`); an IPv4 address in one stays an IPv6 literal. Empty labels never come here: the
-//! reader of requests refuses them, and so does the loader of the file.
+//! Names are in lower case without a trailing dot. IPv6 literals are written as in RFC 5952, since one address has many
+//! spellings (`[::1]`, `[0:0::0001]`); one that embeds an IPv4 address stays an IPv6 literal. Empty labels do not
+//! occur: the request parser and the configuration loader refuse them.
 
 use std::io::Write;
 use std::net::Ipv6Addr;
 
-/// As much of a host as is compared; no name is longer.
+/// Bytes of a host that are compared; no name is longer.
 pub(crate) const HOST_BYTES: usize = 256;
 
-/// The form of `host`, which has no port; it is put into `room`.
-pub(crate) fn canonical<'r>(host: &[u8], room: &'r mut [u8; HOST_BYTES]) -> &'r [u8] {
+/// Writes the canonical form of `host`, which has no port, into `buffer`.
+pub(crate) fn canonical<'b>(host: &[u8], buffer: &'b mut [u8; HOST_BYTES]) -> &'b [u8] {
     if let Some(address) = literal(host) {
-        let mut rest = room.as_mut_slice();
-        // The longest has 47 bytes.
+        let mut rest = buffer.as_mut_slice();
+        // The longest literal has 47 bytes.
         let _ = write!(rest, "[{address}]");
         let left = rest.len();
-        return &room[..HOST_BYTES - left];
+        return &buffer[..HOST_BYTES - left];
     }
     let name = host.strip_suffix(b".").unwrap_or(host);
     let length = name.len().min(HOST_BYTES);
-    room[..length].copy_from_slice(&name[..length]);
-    room[..length].make_ascii_lowercase();
-    &room[..length]
+    buffer[..length].copy_from_slice(&name[..length]);
+    buffer[..length].make_ascii_lowercase();
+    &buffer[..length]
 }
 
 fn literal(host: &[u8]) -> Option<Ipv6Addr> {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_have_one_form() {
+    fn hosts_have_one_canonical_form() {
         for (host, form) in [
             ("A.b.", "a.b"),
             ("x", "x"),
@@ -54,7 +54,7 @@ mod tests {
             assert_eq!(String::from_utf8(found).unwrap(), form, "{host}");
         }
         let long = "a".repeat(300);
-        let mut room = [0; HOST_BYTES];
-        assert_eq!(canonical(long.as_bytes(), &mut room).len(), HOST_BYTES);
+        let mut buffer = [0; HOST_BYTES];
+        assert_eq!(canonical(long.as_bytes(), &mut buffer).len(), HOST_BYTES);
     }
 }

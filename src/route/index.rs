@@ -1,9 +1,11 @@
-//! From a host and a path to the rules that may match: a bucket of paths for each host and each `*.` domain of the
-//! list and one for rules without a host, and in a bucket the lists of rules by exact path, by prefix, and the rest.
+//! Finds the rules that may match a host and a path: there is a bucket for each host, for each `*.` domain and for
+//! rules without a host, and each bucket has lists of rules by exact path, by prefix, and of all others.
 //!
-//! Every list is ascending, so the first match is found by merging the few lists that a request hits. A rule stands in
-//! one list for each of its hosts and paths, and in two for a path `/x/*`: for `/x` itself, and for the prefix `/x/`. A list ends with its first rule that nothing but host and path decides: no later one of the
-//! same list can be the first. Hash maps are seeded at random; their keys come from the file, clients only look up.
+//! Every list is ascending, so the first match is found by merging the few lists that a request hits. A rule is in one
+//! list for each of its hosts and paths, and in two for a path `/x/*`: for `/x` itself, and for the prefix `/x/`. A
+//! list ends with its first rule that only has conditions on host and path, since no later rule of that list can be the
+//! first to match. Hash maps are seeded at random; their keys come from the configuration, and clients only cause
+//! lookups.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,45 +15,45 @@ use foldhash::{HashMap, HashMapExt};
 use super::prefixes::Prefixes;
 use super::rule::{HostPattern, PathPattern, Rule};
 
-/// Lists that are merged at a time. A request hits more only where many prefixes or domains are nested.
+/// Most lists that are merged at a time. A request hits more only if many prefixes or domains are nested.
 const LISTS: usize = 16;
 
-/// What a look-up found, and what it cost.
-pub(super) struct LookUp {
-    /// The place of the rule.
+/// The result of a lookup, and its cost.
+pub(super) struct Lookup {
+    /// Index of the rule.
     pub found: Option<u32>,
-    /// Domains, lists and rules that were looked at.
+    /// Number of domains, lists and rules that were examined.
     pub steps: usize,
 }
 
-/// Rules by host and path; they are named by their place in the list.
+/// Rules by host and path; a rule is identified by its index in the list.
 #[derive(Debug)]
 pub(super) struct Index {
     exact: HashMap<Box<[u8]>, Paths>,
     under: HashMap<Box<[u8]>, Paths>,
-    /// Lengths of the keys of `under`, ascending, each once.
+    /// Distinct lengths of the keys of `under`, ascending.
     under_lengths: Vec<usize>,
     any: Paths,
 }
 
 impl Index {
-    /// Indexes all rules.
+    /// Builds the index of `rules`.
     pub(super) fn new<T>(rules: &[Rule<T>]) -> Self {
         let mut exact: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut under: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut any = Vec::new();
-        for (place, rule) in (0u32..).zip(rules) {
+        for (index, rule) in (0u32..).zip(rules) {
             if rule.hosts.is_empty() {
-                any.push(place);
+                any.push(index);
             }
             for host in &rule.hosts {
-                let places = match host {
+                let indices = match host {
                     HostPattern::Exact(host) => exact.entry(host.as_bytes()).or_default(),
                     HostPattern::Under(domain) => under.entry(domain.as_bytes()).or_default(),
                 };
-                // One that is written twice.
-                if places.last() != Some(&place) {
-                    places.push(place);
+                // A rule may repeat a host.
+                if indices.last() != Some(&index) {
+                    indices.push(index);
                 }
             }
         }
@@ -61,7 +63,7 @@ impl Index {
         let paths = |hosts: HashMap<&[u8], Vec<u32>>| {
             hosts
                 .into_iter()
-                .map(|(host, places)| (host.into(), Paths::new(rules, &places)))
+                .map(|(host, indices)| (host.into(), Paths::new(rules, &indices)))
                 .collect()
         };
         Self {
@@ -72,9 +74,9 @@ impl Index {
         }
     }
 
-    /// The first rule whose host and path match and that `holds`. Rules are asked in ascending order (among at most
-    /// [`LISTS`] lists at a time).
-    pub(super) fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> LookUp {
+    /// Finds the first rule whose host and path match and for which `holds` is true. Calls `holds` in ascending order
+    /// (of the rules in at most [`LISTS`] lists at a time).
+    pub(super) fn first(&self, host: &[u8], path: &[u8], holds: impl FnMut(u32) -> bool) -> Lookup {
         let mut search = Search {
             holds,
             found: None,
@@ -87,7 +89,7 @@ impl Index {
             paths.search(path, &mut search);
         }
         for &length in &self.under_lengths {
-            // At least one label, and the dot behind it.
+            // A subdomain has at least one more label, and a dot after it.
             let Some(dot) = host.len().checked_sub(length + 1).filter(|&dot| dot > 0) else {
                 break;
             };
@@ -107,45 +109,45 @@ impl Index {
 struct Paths {
     exact: HashMap<Box<[u8]>, Box<[u32]>>,
     prefixes: Prefixes,
-    /// Without a path, or with an expression.
+    /// Rules without a path, or with a regular expression.
     rest: Vec<u32>,
 }
 
 impl Paths {
-    /// Of the rules at these places (ascending).
-    fn new<T>(rules: &[Rule<T>], places: &[u32]) -> Self {
+    /// Indexes the rules at `indices` (ascending) by path.
+    fn new<T>(rules: &[Rule<T>], indices: &[u32]) -> Self {
         let mut exact: HashMap<&[u8], Vec<u32>> = HashMap::new();
         let mut prefixes: BTreeMap<Cow<'_, [u8]>, Vec<u32>> = BTreeMap::new();
         let mut rest = Vec::new();
-        let add = |list: &mut Vec<u32>, place: u32| {
-            let ended = |&last: &u32| last == place || rules[last as usize].is_plain();
+        let add = |list: &mut Vec<u32>, index: u32| {
+            let ended = |&last: &u32| last == index || rules[last as usize].is_plain();
             if !list.last().is_some_and(ended) {
-                list.push(place);
+                list.push(index);
             }
         };
-        for &place in places {
-            let paths = &rules[place as usize].paths;
+        for &index in indices {
+            let paths = &rules[index as usize].paths;
             if paths.is_empty() {
-                add(&mut rest, place);
+                add(&mut rest, index);
             }
             for path in paths {
-                let (whole, start) = match path {
+                let (exact_path, prefix) = match path {
                     PathPattern::Exact(path) => (Some(path.as_bytes()), None),
                     PathPattern::Prefix(text) => (None, Some(Cow::from(text.as_bytes()))),
                     PathPattern::Below(path) => {
-                        let start = [path.as_bytes(), b"/"].concat();
-                        (Some(path.as_bytes()), Some(start.into()))
+                        let prefix = [path.as_bytes(), b"/"].concat();
+                        (Some(path.as_bytes()), Some(prefix.into()))
                     }
                     PathPattern::Regex(_) => {
-                        add(&mut rest, place);
+                        add(&mut rest, index);
                         (None, None)
                     }
                 };
-                if let Some(whole) = whole {
-                    add(exact.entry(whole).or_default(), place);
+                if let Some(path) = exact_path {
+                    add(exact.entry(path).or_default(), index);
                 }
-                if let Some(start) = start {
-                    add(prefixes.entry(start).or_default(), place);
+                if let Some(prefix) = prefix {
+                    add(prefixes.entry(prefix).or_default(), index);
                 }
             }
         }
@@ -164,22 +166,21 @@ impl Paths {
         if let Some(list) = self.exact.get(path) {
             search.add(list);
         }
-        self.prefixes.of(path, |list| search.add(list));
+        self.prefixes.for_each(path, |list| search.add(list));
     }
 }
 
-/// The first of all rules in the added lists that holds.
+/// A search for the first rule of all added lists for which `holds` is true.
 struct Search<'a, F> {
     holds: F,
     found: Option<u32>,
     lists: [&'a [u32]; LISTS],
     count: usize,
-    /// See [`LookUp`].
     steps: usize,
 }
 
 impl<'a, F: FnMut(u32) -> bool> Search<'a, F> {
-    /// Adds an ascending list; when there is no room, what is there is searched first.
+    /// Adds an ascending list. If there is no room, the lists so far are searched first.
     fn add(&mut self, list: &'a [u32]) {
         if list.is_empty() {
             return;
@@ -192,29 +193,29 @@ impl<'a, F: FnMut(u32) -> bool> Search<'a, F> {
         self.steps += 1;
     }
 
-    fn finish(mut self) -> LookUp {
+    fn finish(mut self) -> Lookup {
         self.merge();
-        LookUp {
+        Lookup {
             found: self.found,
             steps: self.steps,
         }
     }
 
-    /// Asks the rules of all lists in ascending order, until one holds or none can go before what was found.
+    /// Examines the rules of all lists in ascending order, until one holds or none can precede the one found so far.
     fn merge(&mut self) {
         let lists = &mut self.lists[..self.count];
         self.count = 0;
-        while let Some((list, place, rest)) = lists
+        while let Some((list, index, rest)) = lists
             .iter_mut()
-            .filter_map(|list| list.split_first().map(|(&place, rest)| (list, place, rest)))
-            .min_by_key(|&(_, place, _)| place)
+            .filter_map(|list| list.split_first().map(|(&index, rest)| (list, index, rest)))
+            .min_by_key(|&(_, index, _)| index)
         {
-            if self.found.is_some_and(|found| found < place) {
+            if self.found.is_some_and(|found| found < index) {
                 return;
             }
             self.steps += 1;
-            if (self.holds)(place) {
-                self.found = Some(place);
+            if (self.holds)(index) {
+                self.found = Some(index);
                 return;
             }
             *list = rest;

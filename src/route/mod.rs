@@ -1,9 +1,9 @@
-//! L1 pure: which rule takes a request. No I/O, no HTTP parser: a request comes in as borrowed slices.
+//! L1 pure: finds the rule for a request. No I/O, no HTTP parser: a request is given as borrowed slices.
 //!
-//! The first rule in the file that matches wins; what a rule leaves out matches all. [`rule`] holds the words of
-//! one rule and what each of them means, [`table`] the whole list, indexed by host and path so that ten thousand
-//! rules cost hardly more than ten. Paths and queries are compared byte for byte, as they are forwarded; a path of which a
-//! backend's reading would take another rule is told apart, so that it can be refused.
+//! The first matching rule in the configuration wins; a condition that a rule omits matches everything. [`rule`]
+//! defines the conditions of one rule, [`table`] the list of rules, indexed by host and path so that ten thousand rules
+//! cost hardly more than ten. Paths and queries are compared byte for byte, as they are forwarded; a path that a
+//! backend may normalize to one that matches another rule is detected, so that it can be refused.
 //!
 //! The control plane builds a table for each listener of a generation; workers read it.
 
@@ -16,7 +16,7 @@ pub(crate) mod table;
 
 use std::net::IpAddr;
 
-/// A request as the rules see it.
+/// The parts of a request that rules can match.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
     /// Method, case-sensitive (RFC 9110 9.1).
@@ -27,17 +27,17 @@ pub struct RequestView<'a> {
     pub path: &'a [u8],
     /// Query without its `?`, if there is a `?`.
     pub query: Option<&'a [u8]>,
-    /// The client address, v4-mapped addresses unmapped. `None` if a trusted proxy said who it is and could not be
-    /// understood: then it is in no network.
+    /// The client address, with v4-mapped addresses unmapped. `None` if a trusted proxy sent one that cannot be parsed:
+    /// such a client is in no network.
     pub client: Option<IpAddr>,
-    /// The request fields.
+    /// The fields of the request.
     pub fields: &'a dyn Fields,
 }
 
 /// The fields of a request head, by name.
 pub trait Fields {
-    /// Calls `each` with every value of the field `name` (lower case) in order, until it returns true; says
-    /// whether it did.
+    /// Calls `each` with every value of the field `name` (lower case) in order, until it returns true. Returns whether
+    /// it did.
     fn any_value(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool;
 }
 

@@ -1,37 +1,38 @@
-//! The readings of a path: what a backend may make of it before it looks at it.
+//! The normal forms of a path: what a backend may normalize it to before it uses it.
 //!
-//! A request is matched and forwarded as it came. If a rule fences something off by its path (`/admin/*`), a path that
-//! only becomes that one behind us (`/x/../admin/`, `/%61dmin/`, `//admin/`) would go round the fence. No backend reads a
-//! path as widely as can be: each takes some of what follows and leaves the rest. So the table is asked with every
-//! reading, which is the path with any subset of these features resolved, as far as they occur in it:
+//! A request is matched and forwarded as it was received. If a rule restricts a path (`/admin/*`), a path that a
+//! backend normalizes to that one (`/x/../admin/`, `/%61dmin/`, `//admin/`) would bypass the rule. No backend applies
+//! every normalization: each applies some and not the others. So the table looks up every normal form, which is the
+//! path with any subset of these features normalized, as far as they occur in it:
 //!
-//! | feature | |
+//! | feature | normalization |
 //! |---|---|
-//! | `%2F` | is `/` |
-//! | `%5C` | is `\` |
-//! | `\` | is `/` |
-//! | `%3B` | is `;` |
-//! | `;v=1` | parameters are stripped from every segment, `;` included |
-//! | `%61` | an escaped unreserved character is that character (RFC 3986 6.2.2.2) |
-//! | `%3a`, `%e9` | any other escaped visible character is that character, and other escapes have capitals (6.2.2.1) |
+//! | `%2F` | becomes `/` |
+//! | `%5C` | becomes `\` |
+//! | `\` | becomes `/` |
+//! | `%3B` | becomes `;` |
+//! | `;v=1` | parameters are stripped from every segment, including the `;` |
+//! | `%61` | an escaped unreserved character becomes that character (RFC 3986 6.2.2.2) |
+//! | `%3a`, `%e9` | any other escaped visible character becomes that character, and other escapes upper case (6.2.2.1) |
 //! | `.`, `..` | dot segments are resolved (5.2.4), before or after runs of `/` are merged |
-//! | `//` | runs of `/` are one |
+//! | `//` | runs of `/` are merged |
 //!
-//! Where one of them takes another rule than the path itself, which of them counts would be up to whoever reads it next.
-//! Some have too many meanings to be played through and are ambiguous outright: a dot segment (also an encoded one) beside
-//! `%2F`, `%5C`, `\` or parameters; parameters that hold `%2F`, `%5C` or `\`; and `;` beside `%3B`. Tomcat, Undertow and
-//! Jetty strip parameters up to the next `/` of the path as it came and decode afterwards, others decode first: without
-//! those, both come to the same. Outside stay what no rule of paths can know: the case of letters, a second decoding
-//! (`%2561`), `?` and `#` behind an escape, and whether a trailing `/` counts.
+//! If one of them matches another rule than the path itself, which rule applies would depend on the backend. Some
+//! combinations have too many meanings to enumerate and are always ambiguous: a dot segment (also an encoded one) with
+//! `%2F`, `%5C`, `\` or parameters; parameters that contain `%2F`, `%5C` or `\`; and `;` with `%3B`. Tomcat, Undertow
+//! and Jetty strip parameters up to the next `/` of the path as received and decode afterwards, others decode first;
+//! without those combinations the results are the same. Some differences are not covered, since no rule on paths can
+//! know them: the case of letters, a second decoding (`%2561`), escaped `?` and `#`, and whether a trailing `/`
+//! matters.
 //!
-//! An ordinary path costs one look at each byte and no memory. One with features costs two to the power of how many
-//! occur, times its length; over [`WORK`] it is ambiguous, so that reading costs no more than for a long ordinary one. The
-//! table bounds what it costs to look the readings up.
+//! An ordinary path costs one look at each byte and no memory. A path with n features costs 2^n times its length; above
+//! [`WORK`] it is ambiguous, so that it costs no more than a long ordinary one. The table limits the cost of looking
+//! the forms up.
 
-/// Bytes that are read in all to look at every reading of one path.
+/// Most bytes that are read to produce every normal form of one path.
 pub(super) const WORK: usize = 32 << 10;
 
-/// Features, as bits.
+/// A set of features, as bits.
 type Features = u16;
 
 const SLASH: Features = 1;
@@ -44,81 +45,82 @@ const OTHERS: Features = 1 << 6;
 const DOTS: Features = 1 << 7;
 const RUNS: Features = 1 << 8;
 
-/// No feature: the order of stripping parameters and decoding counts.
-const TORN_PARAMETERS: Features = 1 << 9;
+/// Not a feature: set if the order of stripping parameters and decoding matters.
+const ORDER_DEPENDENT: Features = 1 << 9;
 
-/// What tears segments apart or hides them; a dot segment beside one of these is ambiguous.
-const TEARING: Features = SLASH | ESCAPED_BACKSLASH | BACKSLASH | ESCAPED_SEMICOLON | PARAMETERS;
+/// The features that split or hide segments; a dot segment together with one of these is ambiguous.
+const SPLITTING: Features = SLASH | ESCAPED_BACKSLASH | BACKSLASH | ESCAPED_SEMICOLON | PARAMETERS;
 
-/// Whether another reading of a path that begins with `/` may be another text. Costs one look at each byte; without
-/// branches, so that several are looked at together.
-pub(super) fn may_differ(path: &[u8]) -> bool {
-    let Some((_, behind)) = path.split_first() else {
+/// Whether a path that begins with `/` may have a normal form other than itself. Looks at each byte once, without
+/// branches, so that it can be vectorized.
+pub(super) fn may_have_other_forms(path: &[u8]) -> bool {
+    let Some((_, rest)) = path.split_first() else {
         return false;
     };
-    let mut odd = false;
-    for (&before, &byte) in path.iter().zip(behind) {
-        odd |= (byte == b'%') | (byte == b'\\') | (byte == b';');
-        odd |= (before == b'/') & ((byte == b'/') | (byte == b'.'));
+    let mut found = false;
+    for (&previous, &byte) in path.iter().zip(rest) {
+        found |= (byte == b'%') | (byte == b'\\') | (byte == b';');
+        found |= (previous == b'/') & ((byte == b'/') | (byte == b'.'));
     }
-    odd
+    found
 }
 
-/// Whether `holds` for every other reading of a path that begins with `/`; false for one that is ambiguous outright.
-pub(super) fn all_readings(path: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
-    let mut reading = Reading::default();
-    let occurring = reading.features(path);
-    if occurring & TORN_PARAMETERS != 0
-        || occurring & DOTS != 0 && occurring & TEARING != 0
+/// Whether `holds` is true for every other normal form of a path that begins with `/`; false for a path that is always
+/// ambiguous.
+pub(super) fn all_normal_forms(path: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> bool {
+    let mut normalizer = Normalizer::default();
+    let occurring = normalizer.features(path);
+    if occurring & ORDER_DEPENDENT != 0
+        || occurring & DOTS != 0 && occurring & SPLITTING != 0
         || path.len() << occurring.count_ones() > WORK
     {
         return false;
     }
     let mut chosen = occurring;
     while chosen != 0 {
-        reading.decode(path, chosen);
+        normalizer.decode(path, chosen);
         let all_hold = match (chosen & DOTS != 0, chosen & RUNS != 0) {
-            (false, false) => holds(&reading.decoded),
-            (false, true) => holds(reading.merged()),
-            (true, false) => holds(reading.resolved(Slashes::Kept)),
+            (false, false) => holds(&normalizer.decoded),
+            (false, true) => holds(normalizer.merged()),
+            (true, false) => holds(normalizer.resolved(Slashes::Unmerged)),
             (true, true) => {
-                holds(reading.resolved(Slashes::Merged))
-                    && holds(reading.resolved(Slashes::MergedAfterwards))
+                holds(normalizer.resolved(Slashes::MergedBefore))
+                    && holds(normalizer.resolved(Slashes::MergedAfter))
             }
         };
         if !all_hold {
             return false;
         }
-        // The next lesser subset.
+        // The next smaller subset.
         chosen = (chosen - 1) & occurring;
     }
     true
 }
 
-/// When runs of slashes are merged, beside dot segments.
+/// Whether runs of slashes are merged, and whether before or after dot segments are resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slashes {
-    Kept,
-    Merged,
-    MergedAfterwards,
+    Unmerged,
+    MergedBefore,
+    MergedAfter,
 }
 
-/// Room for one reading after the other.
+/// Produces one normal form after another in buffers that it reuses.
 #[derive(Debug, Default)]
-struct Reading {
+struct Normalizer {
     decoded: Vec<u8>,
     out: Vec<u8>,
 }
 
-impl Reading {
-    /// The features that occur in `path`, and [`TORN_PARAMETERS`]. Dot segments and runs of slashes count if the widest reading of all else has
-    /// them: what another has, that one has too.
+impl Normalizer {
+    /// Finds the features that occur in `path`, and [`ORDER_DEPENDENT`]. Dot segments and runs of slashes count if the
+    /// path has them after all other features are normalized: if any normal form has them, that one does.
     fn features(&mut self, path: &[u8]) -> Features {
         let mut found = 0;
-        let (mut in_parameters, mut has_semicolon, mut is_torn) = (false, false, false);
+        let (mut in_parameters, mut has_semicolon, mut is_split) = (false, false, false);
         let mut at = 0;
         while let Some(&byte) = path.get(at) {
-            let brings = match (byte, escaped(&path[at + 1..])) {
+            let features = match (byte, escaped(&path[at + 1..])) {
                 (b'%', Some(code)) => {
                     at += 2;
                     feature_of(code, &path[at - 1..=at])
@@ -127,32 +129,32 @@ impl Reading {
                 (b';', _) => PARAMETERS,
                 _ => 0,
             };
-            in_parameters = byte != b'/' && (in_parameters || brings & PARAMETERS != 0);
-            is_torn |= in_parameters && brings & (SLASH | BACKSLASH) != 0;
+            in_parameters = byte != b'/' && (in_parameters || features & PARAMETERS != 0);
+            is_split |= in_parameters && features & (SLASH | BACKSLASH) != 0;
             has_semicolon |= byte == b';';
-            found |= brings;
+            found |= features;
             at += 1;
         }
-        if is_torn || has_semicolon && found & ESCAPED_SEMICOLON != 0 {
-            found |= TORN_PARAMETERS;
+        if is_split || has_semicolon && found & ESCAPED_SEMICOLON != 0 {
+            found |= ORDER_DEPENDENT;
         }
-        let mut widest = path;
+        let mut decoded = path;
         if found != 0 {
             self.decode(path, found);
-            widest = &self.decoded;
+            decoded = &self.decoded;
         }
         let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
-        if widest.split(|&byte| byte == b'/').any(is_dots) {
+        if decoded.split(|&byte| byte == b'/').any(is_dots) {
             found |= DOTS;
         }
-        if memchr::memmem::find(widest, b"//").is_some() {
+        if memchr::memmem::find(decoded, b"//").is_some() {
             found |= RUNS;
         }
         found
     }
 
-    /// Resolves all that is chosen but dot segments and runs of slashes. What lies between two special bytes is taken at
-    /// once.
+    /// Normalizes the chosen features, except dot segments and runs of slashes. Bytes between two special ones are
+    /// copied at once.
     fn decode(&mut self, path: &[u8], chosen: Features) {
         let out = &mut self.decoded;
         out.clear();
@@ -170,14 +172,14 @@ impl Reading {
             rest = tail;
             let mut byte = special;
             if special == b'%' {
-                let (kept, code) = escape(tail, chosen);
-                rest = &tail[kept.len..];
+                let (escape, code) = escape(tail, chosen);
+                rest = &tail[escape.len..];
                 match code {
                     Some(code) => byte = code,
                     None => {
                         if !in_parameters {
                             out.push(b'%');
-                            out.extend_from_slice(&kept.digits[..kept.len]);
+                            out.extend_from_slice(&escape.digits[..escape.len]);
                         }
                         continue;
                     }
@@ -197,6 +199,7 @@ impl Reading {
         }
     }
 
+    /// The decoded path with runs of slashes merged.
     fn merged(&mut self) -> &[u8] {
         self.out.clear();
         self.out.extend_from_slice(&self.decoded);
@@ -204,7 +207,7 @@ impl Reading {
         &self.out
     }
 
-    /// Without dot segments.
+    /// The decoded path with dot segments resolved.
     fn resolved(&mut self, slashes: Slashes) -> &[u8] {
         let out = &mut self.out;
         out.clear();
@@ -220,14 +223,14 @@ impl Reading {
                         out.push(b'/');
                     }
                 }
-                b"" if slashes == Slashes::Merged && !is_last => {}
+                b"" if slashes == Slashes::MergedBefore && !is_last => {}
                 _ => {
                     out.push(b'/');
                     out.extend_from_slice(segment);
                 }
             }
         }
-        if slashes == Slashes::MergedAfterwards {
+        if slashes == Slashes::MergedAfter {
             merge(out);
         }
         out
@@ -235,50 +238,50 @@ impl Reading {
 }
 
 fn merge(text: &mut Vec<u8>) {
-    text.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
+    text.dedup_by(|byte, previous| *byte == b'/' && *previous == b'/');
 }
 
-/// Digits of an escape, none of what is no escape.
+/// The two digits of an escape; none (`len` 0) if a `%` does not begin one.
 struct Digits {
     digits: [u8; 2],
     len: usize,
 }
 
-/// The escape behind a `%`: its digits as they are written, and the byte that it stands for if that is chosen.
-fn escape(behind: &[u8], chosen: Features) -> (Digits, Option<u8>) {
-    let (Some(code), Some(&digits)) = (escaped(behind), behind.first_chunk()) else {
+/// Reads the escape after a `%`: its digits as they are written, and the byte that it becomes if that is chosen.
+fn escape(tail: &[u8], chosen: Features) -> (Digits, Option<u8>) {
+    let (Some(code), Some(&digits)) = (escaped(tail), tail.first_chunk()) else {
         let digits = [0; 2];
         return (Digits { digits, len: 0 }, None);
     };
     let mut found = Digits { digits, len: 2 };
     let is_chosen = feature_of(code, &digits) & chosen & !BACKSLASH & !PARAMETERS != 0;
-    if is_chosen && !stands_for_itself(code) {
+    if is_chosen && !may_be_decoded(code) {
         found.digits.make_ascii_uppercase();
     }
     (
         found,
-        Some(code).filter(|code| is_chosen && stands_for_itself(*code)),
+        Some(code).filter(|code| is_chosen && may_be_decoded(*code)),
     )
 }
 
-/// What an escape of `code`, with these digits, brings; 0 if it stays what it is.
+/// The features of an escape of `code` with these digits; 0 if no normalization changes it.
 fn feature_of(code: u8, digits: &[u8]) -> Features {
     match code {
         b'/' => SLASH,
         b'\\' => ESCAPED_BACKSLASH | BACKSLASH,
         b';' => ESCAPED_SEMICOLON | PARAMETERS,
         _ if is_unreserved(code) => UNRESERVED,
-        _ if stands_for_itself(code) || digits.iter().any(u8::is_ascii_lowercase) => OTHERS,
+        _ if may_be_decoded(code) || digits.iter().any(u8::is_ascii_lowercase) => OTHERS,
         _ => 0,
     }
 }
 
-/// Whether some decode it to that byte and a rule may have that byte.
-fn stands_for_itself(code: u8) -> bool {
+/// Whether some backends decode an escape of this byte, and a rule may contain the byte.
+fn may_be_decoded(code: u8) -> bool {
     code.is_ascii_graphic() && !matches!(code, b'%' | b'?' | b'#')
 }
 
-/// The byte that two hexadecimal digits at the beginning of `text` stand for.
+/// The byte that two hexadecimal digits at the start of `text` encode.
 fn escaped(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     u8::try_from(digit(0)? << 4 | digit(1)?).ok()

@@ -1,27 +1,27 @@
-//! Which of many prefixes a path begins with.
+//! Finds all of many prefixes that a path begins with.
 //!
-//! The longest one is found by a binary search on the lengths that occur, not on the prefixes (M. Waldvogel,
-//! G. Varghese, J. Turner, B. Plattner, "Scalable high speed IP routing lookups", 1997): the start of the path with the
-//! length in question is looked up in a hash map, and a hit sends the search on to greater lengths. So that it is sent
-//! there for every prefix, the map also holds, as marks, the starts of a prefix that the search for it tries; a mark
-//! knows the longest prefix that it begins with itself, so a search that it leads astray has lost nothing. All other
-//! prefixes of the path are starts of the longest one, and each prefix knows the next shorter (its parent).
+//! The longest is found by a binary search over the distinct lengths, not the prefixes (M. Waldvogel, G. Varghese, J.
+//! Turner, B. Plattner, "Scalable high speed IP routing lookups", 1997): the start of the path with the length in
+//! question is looked up in a hash map, and a hit continues the search at greater lengths. So that the search gets
+//! there for every prefix, the map also has markers: the starts of a prefix that the search for it tries. A marker
+//! knows the longest prefix that it begins with itself, so a search that a marker misleads loses nothing. All other
+//! prefixes of the path are starts of the longest one, and each prefix knows the next shorter one (its parent).
 //!
-//! A look-up hashes about log2 of the number of lengths starts of the path, and then costs the depth of nesting; how
-//! many prefixes there are does not count. A prefix adds at most as many marks.
+//! With n distinct lengths, a lookup hashes about log2(n) starts of the path, and then costs the depth of nesting; the
+//! number of prefixes does not matter. A prefix adds at most log2(n) markers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use foldhash::{HashMap, HashMapExt};
 
-/// Prefixes, each with the rules that ask for it.
+/// Prefixes, each with the rules that have it.
 #[derive(Debug)]
 pub(super) struct Prefixes {
     prefixes: Vec<Prefix>,
-    /// Lengths that occur, ascending, each once.
+    /// Distinct lengths, ascending.
     lengths: Vec<usize>,
-    /// Prefixes and marks, and the place of the longest prefix that each begins with.
+    /// Prefixes and markers, with the index of the longest prefix that each begins with.
     longest: HashMap<Box<[u8]>, Option<u32>>,
 }
 
@@ -32,25 +32,25 @@ struct Prefix {
 }
 
 impl Prefixes {
-    /// From prefixes and their rules.
+    /// Builds the index from prefixes and their rules.
     pub(super) fn new(rules: BTreeMap<Cow<'_, [u8]>, Vec<u32>>) -> Self {
         let mut lengths: Vec<usize> = rules.keys().map(|text| text.len()).collect();
         lengths.sort_unstable();
         lengths.dedup();
         let mut prefixes: Vec<Prefix> = Vec::with_capacity(rules.len());
         let mut longest: HashMap<Box<[u8]>, Option<u32>> = HashMap::with_capacity(rules.len());
-        // The prefixes that the one at hand begins with, ascending: it follows them in the order of texts.
-        let mut line: Vec<(&[u8], u32)> = Vec::new();
+        // The prefixes that the current one begins with, ascending: they precede it in lexical order.
+        let mut ancestors: Vec<(&[u8], u32)> = Vec::new();
         for (text, rules) in &rules {
             let text: &[u8] = text;
-            while line
+            while ancestors
                 .last()
                 .is_some_and(|(start, _)| !text.starts_with(start))
             {
-                line.pop();
+                ancestors.pop();
             }
-            let parent = line.last().map(|&(_, place)| place);
-            line.push((text, prefixes.len() as u32));
+            let parent = ancestors.last().map(|&(_, index)| index);
+            ancestors.push((text, prefixes.len() as u32));
             prefixes.push(Prefix {
                 parent,
                 rules: rules.as_slice().into(),
@@ -60,9 +60,9 @@ impl Prefixes {
                     return false;
                 };
                 if !longest.contains_key(start) {
-                    let behind = line.partition_point(|(known, _)| known.len() <= length);
-                    let known = line[..behind].last();
-                    longest.insert(start.into(), known.map(|&(_, place)| place));
+                    let end = ancestors.partition_point(|(known, _)| known.len() <= length);
+                    let known = ancestors[..end].last();
+                    longest.insert(start.into(), known.map(|&(_, index)| index));
                 }
                 true
             });
@@ -75,7 +75,7 @@ impl Prefixes {
     }
 
     /// Calls `each` with the rules of every prefix of `path`, longest first.
-    pub(super) fn of<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
+    pub(super) fn for_each<'a>(&'a self, path: &[u8], mut each: impl FnMut(&'a [u32])) {
         let mut next = None;
         search(&self.lengths, |length| {
             let start = path.get(..length);
@@ -83,16 +83,16 @@ impl Prefixes {
             next = hit.copied().unwrap_or(next);
             hit.is_some()
         });
-        while let Some(place) = next {
-            let prefix = &self.prefixes[place as usize];
+        while let Some(index) = next {
+            let prefix = &self.prefixes[index as usize];
             each(&prefix.rules);
             next = prefix.parent;
         }
     }
 }
 
-/// Asks in the middle of `lengths`, then in the middle of the greater ones after a hit and of the lesser ones after a
-/// miss, until none is left.
+/// Binary search: calls `hit` with the middle of `lengths`, then of the greater ones after a hit or of the lesser ones
+/// after a miss, until none is left.
 fn search(mut lengths: &[usize], mut hit: impl FnMut(usize) -> bool) {
     while !lengths.is_empty() {
         let middle = lengths.len() / 2;
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_prefixes_and_no_others(
+        fn all_prefixes_are_found_and_no_others(
             texts in prop::collection::vec("[ab/]{0,6}", 0..30),
             path in "[abc/]{0,8}",
         ) {
@@ -120,7 +120,7 @@ mod tests {
                 rules.entry(text.as_bytes().into()).or_default().push(rule);
             }
             let mut found = Vec::new();
-            Prefixes::new(rules).of(path.as_bytes(), |rules| found.extend_from_slice(rules));
+            Prefixes::new(rules).for_each(path.as_bytes(), |rules| found.extend_from_slice(rules));
             found.sort_unstable();
             let expected: Vec<u32> = (0u32..)
                 .zip(&texts)

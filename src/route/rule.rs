@@ -1,41 +1,41 @@
-//! The words of one rule: patterns of host, path, method, field, query and client.
+//! The conditions of one rule: patterns of host, path, method, field, query and client.
 //!
-//! The configuration loader checks them and writes hosts and field names in lower case. Host, exact path and prefix
-//! are answered by the index of the table; what is left of a rule, `Rule::holds` decides here.
+//! The configuration loader checks them and writes hosts and field names in lower case. The table's index matches
+//! hosts, exact paths and prefixes; `Rule::holds` checks the other conditions.
 //!
-//! A query is taken as it was sent: its parameters stand between `&`, a name ends at the first `=`, one without `=`
-//! has the empty value, and nothing is decoded (`%41` is not `A`, `+` is no space), so that the route that is taken
-//! and the query that the backend reads are the same bytes.
+//! A query is matched as it was sent: parameters are separated by `&`, a name ends at the first `=`, a parameter
+//! without `=` has the empty value, and nothing is decoded (`%41` is not `A`, `+` is not a space), so that the route is
+//! chosen by the same bytes that the backend reads.
 
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::RequestView;
-use super::normal::all_readings;
+use super::normal::all_normal_forms;
 
-/// Host of a rule, in lower case without a trailing dot.
+/// A host of a rule, in its canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// That host.
+    /// Exactly this host.
     Exact(String),
-    /// `*.example.com`: any host with at least one label more than `example.com` (kept without the `*.`).
+    /// `*.example.com`: any host with at least one label more than `example.com` (stored without the `*.`).
     Under(String),
 }
 
-/// Path of a rule.
+/// A path of a rule.
 #[derive(Debug, Clone)]
 pub enum PathPattern {
-    /// That path.
+    /// Exactly this path.
     Exact(String),
-    /// Every path that begins so, byte for byte; written with a `*` at the end.
+    /// Every path that begins with this, byte for byte; written with a final `*`.
     Prefix(String),
-    /// That path, and every one that goes on behind it with a `/`; written with `/*` at the end.
+    /// This path, and every path that begins with this and a `/`; written with a final `/*`.
     Below(String),
-    /// Every path that the expression matches; it is anchored at neither end.
+    /// Every path that the regular expression matches; it is not anchored at either end.
     Regex(Regex),
 }
 
-/// Expressions are compared by their text: all are made with the same options.
+/// Regular expressions are compared by their text, since all have the same options.
 impl PartialEq for PathPattern {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -49,54 +49,55 @@ impl PartialEq for PathPattern {
 }
 
 impl PathPattern {
-    /// Whether it also takes every reading of what it takes. If not, requests for it are ambiguous.
+    /// Whether the pattern also matches every form to which a path that it matches may be normalized. If not, requests
+    /// for such paths are ambiguous.
     pub fn is_normal(&self) -> bool {
-        let survives = |path: &str, holds: &dyn Fn(&[u8]) -> bool| {
-            !path.starts_with('/') || all_readings(path.as_bytes(), holds)
+        let holds_for_all = |path: &str, holds: &dyn Fn(&[u8]) -> bool| {
+            !path.starts_with('/') || all_normal_forms(path.as_bytes(), holds)
         };
         match self {
             Self::Exact(text) | Self::Below(text) => {
-                survives(text, &|reading| reading == text.as_bytes())
+                holds_for_all(text, &|form| form == text.as_bytes())
             }
-            // What stands behind a prefix must not be able to change it.
-            Self::Prefix(text) => survives(&format!("{text}x"), &|reading| {
-                reading.starts_with(text.as_bytes())
+            // Normalizing what follows a prefix must not change the prefix.
+            Self::Prefix(text) => holds_for_all(&format!("{text}x"), &|form| {
+                form.starts_with(text.as_bytes())
             }),
             Self::Regex(_) => true,
         }
     }
 }
 
-/// What a rule asks of a field or of a query parameter.
+/// A condition on the values of a field or of a query parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValuePattern {
-    /// One of its values is this, byte for byte.
+    /// One of the values is this, byte for byte.
     Exact(String),
-    /// There is one (`true`), or there is none (`false`).
+    /// There is a value (`true`), or there is none (`false`).
     Present(bool),
 }
 
-/// One rule; an empty list matches all.
+/// One rule. An empty list matches every request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule<T> {
-    /// Hosts, any of them.
+    /// Hosts, one of which must match.
     pub hosts: Vec<HostPattern>,
-    /// Paths, any of them; an expression stands alone.
+    /// Paths, one of which must match; a regular expression is the only one of its rule.
     pub paths: Vec<PathPattern>,
-    /// Methods, any of them.
+    /// Methods, one of which must match.
     pub methods: Vec<String>,
-    /// Fields (names in lower case), all of them.
+    /// Fields (names in lower case), all of which must match.
     pub headers: Vec<(String, ValuePattern)>,
-    /// Query parameters, all of them.
+    /// Query parameters, all of which must match.
     pub query: Vec<(String, ValuePattern)>,
-    /// Client networks, any of them.
+    /// Networks, one of which must contain the client.
     pub clients: Vec<IpNet>,
-    /// What is done with a request that matches.
+    /// What to do with a request that matches.
     pub target: T,
 }
 
 impl ValuePattern {
-    /// `any` says whether one of the values passes a test.
+    /// Whether the values match; `any` tells whether one of them passes a test.
     fn accepts(&self, any: impl FnOnce(&mut dyn FnMut(&[u8]) -> bool) -> bool) -> bool {
         match self {
             Self::Exact(wanted) => any(&mut |value| value == wanted.as_bytes()),
@@ -106,7 +107,7 @@ impl ValuePattern {
 }
 
 impl<T> Rule<T> {
-    /// Whether host and path alone decide, so that [`Self::holds`] is always true.
+    /// Whether the index checks all conditions of the rule, so that [`Self::holds`] is always true.
     pub(super) fn is_plain(&self) -> bool {
         self.methods.is_empty()
             && self.headers.is_empty()
@@ -122,8 +123,8 @@ impl<T> Rule<T> {
         })
     }
 
-    /// Whether all that the index does not answer matches: everything but host, exact path and prefix. The cheap
-    /// questions come first.
+    /// Whether the request meets the conditions that the index does not check: all but host, exact path and prefix.
+    /// Cheap conditions come first.
     pub(super) fn holds(&self, request: &RequestView<'_>) -> bool {
         let methods = &self.methods;
         (methods.is_empty() || methods.iter().any(|m| m.as_bytes() == request.method))
@@ -144,7 +145,7 @@ impl<T> Rule<T> {
     }
 }
 
-/// Calls `each` with every value of the parameter `name` until it returns true; says whether it did.
+/// Calls `each` with every value of the parameter `name` until it returns true. Returns whether it did.
 fn any_parameter(query: Option<&[u8]>, name: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     let Some(query) = query else {
         return false;

@@ -1,28 +1,28 @@
-//! The whole list of rules, indexed by host and path. Precedence is the order of the file and nothing else: an exact
-//! host does not go before a wildcard, nor a long prefix before a short one.
+//! The list of rules, indexed by host and path. Only the order of the configuration determines precedence: an exact
+//! host does not come before a wildcard, nor a long prefix before a short one.
 
 use super::RequestView;
-use super::index::{Index, LookUp};
-use super::normal::{all_readings, may_differ};
+use super::index::{Index, Lookup};
+use super::normal::{all_normal_forms, may_have_other_forms};
 use super::rule::Rule;
 
-/// Steps of look-ups that the readings of one path may cost in all, whatever one of them costs.
+/// Lookup steps that the normal forms of one path may always cost in total.
 const STEPS: usize = 1024;
-/// Beside those, so many times the steps of the longest look-up among them: enough for every subset of three features,
-/// unless dot segments stand beside runs of `/`.
-const LOOK_UPS: usize = 8;
+/// In addition to those, this many times the steps of the longest lookup: enough for every subset of three features,
+/// unless the path has dot segments and runs of `/`.
+const LOOKUPS: usize = 8;
 
-/// Rules in the order of the file.
+/// Rules in the order of the configuration.
 #[derive(Debug)]
 pub struct Table<T> {
     rules: Vec<Rule<T>>,
     index: Index,
-    /// Whether a rule looks at the path.
+    /// Whether any rule has a condition on the path.
     has_paths: bool,
 }
 
 impl<T> Table<T> {
-    /// Indexes `rules`; O(n log n) in their number.
+    /// Indexes `rules`. O(n log n) in their number.
     pub fn new(rules: Vec<Rule<T>>) -> Self {
         let index = Index::new(&rules);
         let has_paths = rules.iter().any(|rule| !rule.paths.is_empty());
@@ -33,41 +33,42 @@ impl<T> Table<T> {
         }
     }
 
-    /// The first rule that matches, and its place in the list.
+    /// Finds the first rule that matches, and its index in the list.
     ///
-    /// Allocates nothing. Rules whose host, exact path or prefix does not match cost nothing; those that match are
-    /// looked at in the order of the file, so rules that tell requests apart by other words alone cost what a list
-    /// costs.
+    /// Allocates nothing. Rules whose host, exact path or prefix does not match cost nothing; the others are examined
+    /// in the order of the configuration, so rules that differ only in other conditions cost as much as a linear
+    /// search.
     pub fn find(&self, request: &RequestView<'_>) -> Option<(usize, &T)> {
-        let place = self.look_up(request).found? as usize;
-        Some((place, &self.rules[place].target))
+        let index = self.look_up(request).found? as usize;
+        Some((index, &self.rules[index].target))
     }
 
-    fn look_up(&self, request: &RequestView<'_>) -> LookUp {
-        let holds = |place: u32| self.rules[place as usize].holds(request);
+    fn look_up(&self, request: &RequestView<'_>) -> Lookup {
+        let holds = |index: u32| self.rules[index as usize].holds(request);
         self.index.first(request.host, request.path, holds)
     }
 
-    /// Whether a reading of the request's path takes another rule than the path itself, or there are too
-    /// many to tell: which of them counts would then be up to whoever reads it next.
+    /// Whether a normal form of the request's path matches another rule than the path itself, or there are too many
+    /// forms to find out: which rule applies would then depend on the backend.
     ///
-    /// Allocates only for a path that has other readings, and costs at most `LOOK_UPS` + 1 times what an ordinary path
-    /// may cost on this table, and `STEPS`.
+    /// Allocates only for a path that has other forms, and costs at most `LOOKUPS` + 1 times as much as an ordinary
+    /// path can cost with this table, plus `STEPS`.
     pub fn is_ambiguous(&self, request: &RequestView<'_>) -> bool {
-        if !self.has_paths || !request.path.starts_with(b"/") || !may_differ(request.path) {
+        if !self.has_paths || !request.path.starts_with(b"/") || !may_have_other_forms(request.path)
+        {
             return false;
         }
         let own = self.look_up(request);
         let (mut steps, mut longest) = (own.steps, own.steps);
-        !all_readings(request.path, |path| {
+        !all_normal_forms(request.path, |path| {
             let other = self.look_up(&RequestView { path, ..*request });
             steps += other.steps;
             longest = longest.max(other.steps);
-            other.found == own.found && steps <= STEPS + LOOK_UPS * longest
+            other.found == own.found && steps <= STEPS + LOOKUPS * longest
         })
     }
 
-    /// The rules in the order of the file.
+    /// The rules in the order of the configuration.
     pub fn rules(&self) -> &[Rule<T>] {
         &self.rules
     }

@@ -1,4 +1,4 @@
-//! Readings against a set of them that is found by brute force, and a table against both.
+//! Compares normal forms with those found by brute force, and a table with both.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -8,17 +8,17 @@ use crate::route::rule::{PathPattern, Rule};
 use crate::route::table::Table;
 use crate::route::{Fields, RequestView};
 
-fn readings(path: &str) -> Option<BTreeSet<String>> {
+fn normal_forms(path: &str) -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::from([path.to_owned()]);
-    all_readings(path.as_bytes(), |reading| {
-        found.insert(String::from_utf8(reading.to_vec()).unwrap());
+    all_normal_forms(path.as_bytes(), |form| {
+        found.insert(String::from_utf8(form.to_vec()).unwrap());
         true
     })
     .then_some(found)
 }
 
 #[test]
-fn readings_of_single_features() {
+fn normal_forms_of_single_features() {
     for (path, others) in [
         ("/", &[][..]),
         ("/a/b", &[]),
@@ -48,16 +48,16 @@ fn readings_of_single_features() {
     ] {
         let mut expected: BTreeSet<String> = others.iter().map(|&o| o.to_owned()).collect();
         expected.insert(path.to_owned());
-        // `%2e/b` with dots resolved but not decoded is the path itself, and so on.
-        assert_eq!(readings(path), Some(expected), "{path}");
+        // Some subsets change nothing: `%2e/b` with dots resolved but not decoded is the path itself.
+        assert_eq!(normal_forms(path), Some(expected), "{path}");
     }
 }
 
 #[test]
-fn what_cannot_differ_has_no_other_reading() {
+fn paths_without_features_have_no_other_form() {
     for path in short_paths("/", 3) {
-        if !may_differ(path.as_bytes()) {
-            assert_eq!(readings(&path), Some(BTreeSet::from([path.clone()])));
+        if !may_have_other_forms(path.as_bytes()) {
+            assert_eq!(normal_forms(&path), Some(BTreeSet::from([path.clone()])));
         }
     }
 }
@@ -66,11 +66,11 @@ const PARTS: [&str; 11] = [
     "/", "admin", "x", "%2F", "%5c", "\\", ";", "..", "%2e", "%61dmin", "%3B",
 ];
 
-/// All paths of up to so many parts behind `start`.
-fn short_paths(start: &str, most: u32) -> Vec<String> {
+/// All paths of up to `limit` parts after `start`.
+fn short_paths(start: &str, limit: u32) -> Vec<String> {
     let mut paths = vec![start.to_owned()];
     let mut from = 0;
-    for _ in 0..most {
+    for _ in 0..limit {
         let to = paths.len();
         for at in from..to {
             let longer = PARTS.map(|part| format!("{}{part}", paths[at]));
@@ -113,7 +113,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}", stack.join("/"))
 }
 
-/// What decoding replaces; an escaped backslash becomes a `/` only behind its decoding.
+/// The replacements of decoding; an escaped backslash becomes a `/` only after it is decoded.
 const STEPS: [&[(&str, &str)]; 5] = [
     &[("%2F", "/")],
     &[("%3B", ";")],
@@ -125,12 +125,12 @@ const ESCAPED_BACKSLASH_STEP: u8 = 1 << 3;
 const BACKSLASH_STEP: u8 = 1 << 4;
 const ALL_STEPS: u8 = (1 << STEPS.len()) - 1;
 
-/// Takes some of the steps that are `left`, in any order, and strips parameters before, between or after them.
-fn decode_on(path: &str, left: u8, found: &mut BTreeSet<(String, u8)>) {
+/// Applies some of the steps that are `left`, in any order, and strips parameters before, between or after them.
+fn apply_steps(path: &str, left: u8, found: &mut BTreeSet<(String, u8)>) {
     if !found.insert((path.to_owned(), left)) {
         return;
     }
-    decode_on(&stripped(path), left, found);
+    apply_steps(&stripped(path), left, found);
     for (bit, replaced) in STEPS.iter().enumerate() {
         let step = 1 << bit;
         if left & step == 0 || !replaced.iter().any(|(from, _)| path.contains(from)) {
@@ -142,14 +142,14 @@ fn decode_on(path: &str, left: u8, found: &mut BTreeSet<(String, u8)>) {
             BACKSLASH_STEP => BACKSLASH_STEP | ESCAPED_BACKSLASH_STEP,
             _ => step,
         };
-        decode_on(&decoded, left & !done, found);
+        apply_steps(&decoded, left & !done, found);
     }
 }
 
-/// Every reading, one feature after the other.
+/// Every normal form, applying one normalization after another.
 fn by_brute_force(path: &str) -> BTreeSet<String> {
     let mut steps = BTreeSet::new();
-    decode_on(path, ALL_STEPS, &mut steps);
+    apply_steps(path, ALL_STEPS, &mut steps);
     let mut found: BTreeSet<String> = steps.into_iter().map(|(path, _)| path).collect();
     let decoded: Vec<String> = found.iter().cloned().collect();
     for path in decoded {
@@ -161,48 +161,49 @@ fn by_brute_force(path: &str) -> BTreeSet<String> {
     found
 }
 
-/// Whether the order of stripping parameters and decoding counts.
-fn has_torn_parameters(path: &str) -> bool {
-    let is_torn = |segment: &str| {
+/// Whether the order of stripping parameters and decoding matters.
+fn is_order_dependent(path: &str) -> bool {
+    let is_split = |segment: &str| {
         let mut parts = segment.split(';').flat_map(|part| part.split("%3B"));
         let _before = parts.next();
         parts.any(|part| ["%2F", "%5c", "\\"].iter().any(|text| part.contains(text)))
     };
-    path.contains(';') && path.contains("%3B") || path.split('/').any(is_torn)
+    path.contains(';') && path.contains("%3B") || path.split('/').any(is_split)
 }
 
-/// A path with all its readings.
-struct Short {
+/// A path with all its normal forms.
+struct ShortPath {
     path: String,
-    readings: BTreeSet<String>,
-    /// A dot segment stands beside what tears segments apart, in any reading, or parameters hold it.
-    is_outright: bool,
+    forms: BTreeSet<String>,
+    /// Whether it is always ambiguous: any form has a dot segment together with a feature that splits segments, or the
+    /// order of normalizations matters.
+    always_ambiguous: bool,
 }
 
-static SHORT: LazyLock<Vec<Short>> = LazyLock::new(|| {
-    let read = |path: String| {
-        let readings = by_brute_force(&path);
-        let has_tearing = ["%2F", "%5c", "\\", ";", "%3B"]
+static SHORT_PATHS: LazyLock<Vec<ShortPath>> = LazyLock::new(|| {
+    let normalize = |path: String| {
+        let forms = by_brute_force(&path);
+        let splits = ["%2F", "%5c", "\\", ";", "%3B"]
             .iter()
             .any(|text| path.contains(text));
         let is_dots = |segment| matches!(segment, "." | "..");
-        let has_dots = readings.iter().any(|p| p.split('/').any(is_dots));
-        Short {
-            is_outright: has_tearing && has_dots || has_torn_parameters(&path),
+        let has_dots = forms.iter().any(|p| p.split('/').any(is_dots));
+        ShortPath {
+            always_ambiguous: splits && has_dots || is_order_dependent(&path),
             path,
-            readings,
+            forms,
         }
     };
     let mut paths = short_paths("/", 4);
     paths.extend(short_paths("/;", 4));
-    paths.into_iter().map(read).collect()
+    paths.into_iter().map(normalize).collect()
 });
 
 #[test]
-fn all_readings_are_those_of_brute_force() {
-    for short in SHORT.iter() {
-        let expected = (!short.is_outright).then(|| short.readings.clone());
-        assert_eq!(readings(&short.path), expected, "{}", short.path);
+fn all_normal_forms_are_those_of_brute_force() {
+    for short in SHORT_PATHS.iter() {
+        let expected = (!short.always_ambiguous).then(|| short.forms.clone());
+        assert_eq!(normal_forms(&short.path), expected, "{}", short.path);
     }
 }
 
@@ -226,7 +227,7 @@ impl Fields for NoFields {
 }
 
 #[test]
-fn no_reading_of_a_path_that_goes_on_takes_another_rule() {
+fn no_normal_form_of_a_forwarded_path_matches_another_rule() {
     let rule = |path| Rule {
         hosts: Vec::new(),
         paths: vec![path],
@@ -240,24 +241,27 @@ fn no_reading_of_a_path_that_goes_on_takes_another_rule() {
         rule(PathPattern::Below("/admin".to_owned())),
         rule(PathPattern::Exact("/x".to_owned())),
     ]);
-    let taken = |path: &str| table.find(&request(path)).map(|(place, ())| place);
-    let (mut fenced, mut refused, mut served) = (0, 0, 0);
-    for short in SHORT.iter() {
+    let matched = |path: &str| table.find(&request(path)).map(|(index, ())| index);
+    let (mut restricted, mut refused, mut served) = (0, 0, 0);
+    for short in SHORT_PATHS.iter() {
         let path = &short.path;
-        let own = taken(path);
-        let all_agree = short.readings.iter().all(|p| taken(p) == own);
+        let own = matched(path);
+        let all_agree = short.forms.iter().all(|p| matched(p) == own);
         if table.is_ambiguous(&request(path)) {
             refused += 1;
-            assert!(!all_agree || short.is_outright, "{path}: refused in vain");
+            assert!(
+                !all_agree || short.always_ambiguous,
+                "{path}: refused without need"
+            );
         } else {
-            assert!(all_agree, "{path}: goes round a rule");
-            fenced += usize::from(own == Some(0));
+            assert!(all_agree, "{path}: bypasses a rule");
+            restricted += usize::from(own == Some(0));
             served += usize::from(own != Some(0));
         }
     }
     assert!(
-        fenced > 100 && refused > 100 && served > 100,
-        "{fenced} {refused} {served}"
+        restricted > 100 && refused > 100 && served > 100,
+        "{restricted} {refused} {served}"
     );
 }
 
@@ -267,8 +271,8 @@ fn the_work_for_one_path_is_bounded() {
     for length in [odd.len(), 200, 1 << 10, 8 << 10, 1 << 20] {
         let path = format!("/{odd}{}", "/x".repeat(length / 2));
         let mut bytes = 0;
-        let whole = all_readings(path.as_bytes(), |reading| {
-            bytes += reading.len();
+        let whole = all_normal_forms(path.as_bytes(), |form| {
+            bytes += form.len();
             true
         });
         assert!(bytes <= WORK, "{bytes} for {length}");
@@ -276,9 +280,9 @@ fn the_work_for_one_path_is_bounded() {
     }
     let long = format!("/{}", "a%2Fb".repeat(1600));
     assert!(
-        all_readings(long.as_bytes(), |_| true),
+        all_normal_forms(long.as_bytes(), |_| true),
         "one feature is ordinary"
     );
     let dots = format!("/{}", "../".repeat(100_000));
-    assert!(!all_readings(dots.as_bytes(), |_| true));
+    assert!(!all_normal_forms(dots.as_bytes(), |_| true));
 }

@@ -1,4 +1,4 @@
-//! Each word of a rule by table, and the whole table against a plain walk down the list.
+//! Tests each condition of a rule, and compares the table with a linear search.
 
 use std::cell::Cell;
 
@@ -21,8 +21,7 @@ fn rule<T>(target: T) -> Rule<T> {
     }
 }
 
-/// `*.` before a host and `*` behind a path as in the file, several with commas; `~` before a path stands for an
-/// expression.
+/// Parses hosts as the configuration writes them, separated by commas.
 fn host(text: &str) -> Vec<HostPattern> {
     let texts = text.split(',').filter(|text| !text.is_empty());
     texts
@@ -33,6 +32,7 @@ fn host(text: &str) -> Vec<HostPattern> {
         .collect()
 }
 
+/// Parses paths as the configuration writes them, separated by commas; `~` begins a regular expression.
 fn path(text: &str) -> Vec<PathPattern> {
     if let Some(regex) = text.strip_prefix('~') {
         return vec![PathPattern::Regex(Regex::new(regex).unwrap())];
@@ -77,7 +77,7 @@ fn matches(rule: Rule<()>, request: &RequestView<'_>) -> bool {
 }
 
 #[test]
-fn hosts() {
+fn hosts_match() {
     for (pattern, asked, expected) in [
         ("example.com", "example.com", true),
         ("example.com", "a.example.com", false),
@@ -104,7 +104,7 @@ fn hosts() {
 }
 
 #[test]
-fn paths() {
+fn paths_match() {
     for (pattern, asked, expected) in [
         ("/v1", "/v1", true),
         ("/v1", "/v1/", false),
@@ -142,7 +142,7 @@ fn paths() {
 }
 
 #[test]
-fn methods() {
+fn methods_match() {
     let of = |methods: &[&str]| Rule {
         methods: methods.iter().map(|&method| method.to_owned()).collect(),
         ..rule(())
@@ -168,7 +168,7 @@ fn exactly(value: &str) -> ValuePattern {
 }
 
 #[test]
-fn fields() {
+fn fields_match() {
     let sent: FieldList<'_> = &[("X-Canary", "0"), ("x-canary", "1"), ("Empty", "")];
     for (patterns, expected) in [
         (vec![("x-canary", exactly("1"))], true),
@@ -211,7 +211,7 @@ fn fields() {
 }
 
 #[test]
-fn queries() {
+fn queries_match() {
     for (sent, name, pattern, expected) in [
         (Some("v=2"), "v", exactly("2"), true),
         (Some("v=1&v=2"), "v", exactly("2"), true),
@@ -251,7 +251,7 @@ fn queries() {
 }
 
 #[test]
-fn clients() {
+fn clients_match() {
     for (networks, client, expected) in [
         (&["10.0.0.0/8"][..], "10.1.2.3", true),
         (&["10.0.0.0/8"], "11.0.0.1", false),
@@ -260,7 +260,7 @@ fn clients() {
         (&["192.0.2.7/32"], "192.0.2.7", true),
         (&["0.0.0.0/0"], "::1", false),
         (&[], "::1", true),
-        // Not understood.
+        // A client address that cannot be parsed.
         (&["0.0.0.0/0", "::/0"], "unknown", false),
         (&[], "unknown", true),
     ] {
@@ -287,7 +287,7 @@ fn clients() {
 }
 
 #[test]
-fn the_first_in_the_file_wins_whatever_is_closer() {
+fn the_first_rule_wins_even_if_a_later_one_is_more_specific() {
     let table = Table::new(vec![
         at("*.example.com", "/static/*"),
         at("a.example.com", "/static/x"),
@@ -296,7 +296,7 @@ fn the_first_in_the_file_wins_whatever_is_closer() {
         at("", "/static/*"),
         at("a.example.com", "/late"),
     ]);
-    for (host, path, place) in [
+    for (host, path, index) in [
         ("a.example.com", "/static/x", Some(0)),
         ("a.example.com", "/b.png", Some(2)),
         ("a.example.com", "/late", Some(3)),
@@ -306,8 +306,8 @@ fn the_first_in_the_file_wins_whatever_is_closer() {
     ] {
         let found = table
             .find(&request(host, path, NO_FIELDS))
-            .map(|(place, ())| place);
-        assert_eq!(found, place, "{host}{path}");
+            .map(|(index, ())| index);
+        assert_eq!(found, index, "{host}{path}");
     }
     assert_eq!(table.rules().len(), 6);
     assert!(
@@ -318,11 +318,11 @@ fn the_first_in_the_file_wins_whatever_is_closer() {
 }
 
 #[test]
-fn more_nested_prefixes_and_domains_than_are_merged_at_a_time() {
+fn more_prefixes_and_domains_may_be_nested_than_are_merged_at_a_time() {
     let long: String = "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned();
     let deep = "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.com";
     for wanted in 0..40usize {
-        // From the longest to the shortest; only one of them is not kept for another method.
+        // From the longest to the shortest; all but one are for another method.
         let rules = (0..40).map(|n| Rule {
             hosts: host(&format!("*.{}", &deep[deep.len() - 3 - 2 * (n % 20)..])),
             paths: path(&format!("{}*", &long[..40 - n])),
@@ -336,12 +336,12 @@ fn more_nested_prefixes_and_domains_than_are_merged_at_a_time() {
         let table = Table::new(rules.collect());
         let found = table
             .find(&request(deep, &long, NO_FIELDS))
-            .map(|(place, ())| place);
+            .map(|(index, ())| index);
         assert_eq!(found, Some(wanted));
     }
 }
 
-/// What [`Table::find`] is to be, word by word and without an index.
+/// What [`Table::find`] has to find, condition by condition and without an index.
 fn first_of_list(rules: &[Rule<()>], request: &RequestView<'_>) -> Option<usize> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let (host, path) = (text(request.host), text(request.path));
@@ -399,7 +399,7 @@ fn values() -> impl Strategy<Value = Vec<(String, ValuePattern)>> {
         "[12]?".prop_map(ValuePattern::Exact),
         any::<bool>().prop_map(ValuePattern::Present),
     ];
-    // Most rules have none of these words.
+    // Most rules have no such condition.
     prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(("[xy]", value), 1..3)]
 }
 
@@ -439,7 +439,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn the_index_finds_what_a_walk_down_the_list_finds(
+    fn the_index_finds_what_a_linear_search_finds(
         rules in prop::collection::vec(rules(), 0..40),
         requests in prop::collection::vec(
             (
@@ -466,14 +466,14 @@ proptest! {
                 client: client.parse().ok(),
                 fields: &fields,
             };
-            let found = table.find(&request).map(|(place, ())| place);
+            let found = table.find(&request).map(|(index, ())| index);
             prop_assert_eq!(found, first_of_list(table.rules(), &request), "{:?}", (method, host, path, query));
         }
     }
 }
 
 #[test]
-fn a_path_is_ambiguous_where_a_reading_takes_another_rule() {
+fn a_path_is_ambiguous_if_a_normal_form_matches_another_rule() {
     let table = Table::new(vec![at("", "/admin/*"), at("", "/a/b"), at("", "/files/*")]);
     for (path, ambiguous) in [
         ("/admin/x", false),
@@ -505,7 +505,7 @@ fn a_path_is_ambiguous_where_a_reading_takes_another_rule() {
         ("/files/a/../b", false),
         ("/files/a/..", false),
         ("/files/..", true),
-        // Dot segments beside what tears segments apart.
+        // Dot segments together with what splits segments.
         ("/files/a%2F../b", true),
         ("/files/a;v/../b", true),
         ("/x%2Fy//z/../w", true),
@@ -528,19 +528,19 @@ fn a_path_is_ambiguous_where_a_reading_takes_another_rule() {
     }
 }
 
-/// Counts how often rules ask for a field.
+/// Counts how often rules read a field.
 #[derive(Default)]
-struct Asked(Cell<usize>);
+struct CountedFields(Cell<usize>);
 
-impl Fields for Asked {
+impl Fields for CountedFields {
     fn any_value(&self, _: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.0.set(self.0.get() + 1);
         each(b"")
     }
 }
 
-impl Asked {
-    /// What `act` asks.
+impl CountedFields {
+    /// How often fields are read during `act`.
     fn count(&self, act: impl FnOnce()) -> usize {
         self.0.set(0);
         act();
@@ -548,43 +548,47 @@ impl Asked {
     }
 }
 
-/// With all features but dot segments.
+/// A path with all features but dot segments.
 const ODDEST: &str = "/z//%2fq%5c\\%61%21y%3b";
 
 #[test]
 fn an_odd_path_costs_no_more_than_a_few_ordinary_ones_on_the_same_table() {
-    let asks = |path_text: &str, value| Rule {
+    let rule_with_field = |path_text: &str, value| Rule {
         headers: vec![("x".to_owned(), value)],
         ..at("", path_text)
     };
     for count in [1, 10, 100, 1000] {
-        // Each rule asks for the field first, then for the path if that is an expression.
+        // Each rule reads the field first, then the path if it has a regular expression.
         for (pattern, value) in [
             ("/*", exactly("other")),
             ("~^/a/[a-z]+$", ValuePattern::Present(true)),
         ] {
-            let rules = (0..count).map(|_| asks(pattern, value.clone()));
+            let rules = (0..count).map(|_| rule_with_field(pattern, value.clone()));
             let table = Table::new(rules.collect());
-            let asked = Asked::default();
+            let fields = CountedFields::default();
             let with = |path: &'static str| RequestView {
                 path: path.as_bytes(),
-                fields: &asked,
+                fields: &fields,
                 ..request("a", "/", NO_FIELDS)
             };
-            let ordinary = asked.count(|| assert!(table.find(&with("/ordinary")).is_none()));
+            let ordinary = fields.count(|| assert!(table.find(&with("/ordinary")).is_none()));
             assert_eq!(ordinary, count);
-            let odd = asked.count(|| assert_eq!(table.is_ambiguous(&with(ODDEST)), count > 1));
-            let most = STEPS + (LOOK_UPS + 1) * ordinary;
-            assert!(odd <= most, "{odd} of {most} on {count} times {pattern}");
-            let few = asked.count(|| assert!(!table.is_ambiguous(&with("/a//%61%2f"))));
-            assert_eq!(few, 8 * count, "three features are played through");
+            let odd = fields.count(|| assert_eq!(table.is_ambiguous(&with(ODDEST)), count > 1));
+            let limit = STEPS + (LOOKUPS + 1) * ordinary;
+            assert!(odd <= limit, "{odd} of {limit} on {count} times {pattern}");
+            let few = fields.count(|| assert!(!table.is_ambiguous(&with("/a//%61%2f"))));
+            assert_eq!(
+                few,
+                8 * count,
+                "all subsets of three features are looked up"
+            );
         }
     }
 }
 
 #[test]
-fn nested_domains_and_prefixes_count_though_no_rule_is_asked() {
-    // Every one decides alone, and the first in the file takes what the others would.
+fn nested_domains_and_prefixes_count_as_steps_even_if_no_rule_is_examined() {
+    // The index decides every rule, and the first one matches before the others.
     let host_text = "a.".repeat(30) + "com";
     let rules = (0..30).flat_map(|domain| {
         let host_text = &host_text[2 * domain..];
