@@ -156,7 +156,7 @@ async fn serve(
 
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
     let ordered = Arc::clone(&publisher);
-    let orders: crate::health::Orders = Arc::new(move |order| ordered.order(order));
+    let orders: crate::health::SessionOrderSink = Arc::new(move |order| ordered.order(order));
     tokio::spawn(keep_checking(
         followed,
         Arc::clone(&reports),
@@ -283,7 +283,7 @@ async fn keep_checking(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: Arc<Notify>,
     most: usize,
-    orders: crate::health::Orders,
+    orders: crate::health::SessionOrderSink,
 ) {
     let run = || {
         let (reports, orders) = (Arc::clone(&reports), Arc::clone(&orders));

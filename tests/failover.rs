@@ -384,15 +384,15 @@ fn a_backend_whose_answers_traffic_refuses_fails_its_check_with_that_reason() {
     for (answer, reason) in [
         (
             "HTTP/1.1 200 OK\ncontent-length: 2\n\nok".to_owned(),
-            "check failed: answer refused: bare line end",
+            "check failed: response refused: bare line end",
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok".to_owned(),
-            "check failed: answer refused: malformed or repeated Content-Length",
+            "check failed: response refused: malformed or repeated Content-Length",
         ),
         (
             format!("HTTP/1.1 200 OK\r\n{large}content-length: 2\r\n\r\nok"),
-            "check failed: answer refused: header section too large",
+            "check failed: response refused: header section too large",
         ),
     ] {
         let backend = Backend::start("a");

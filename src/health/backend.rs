@@ -1,5 +1,5 @@
-//! One member as the rounds see it: its place in the newest generation, what is known about it, and the only code
-//! that writes its health bits and its note.
+//! One backend under health checks: its place in the newest generation, what is known about it, and the code that
+//! writes its health bits and its note.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-use super::probe::{Failed, Passed};
-use super::state::{Change, CheckState, Deed, TrialState};
+use super::probe::{ProbeFailure, ProbeSuccess};
+use super::state::{CheckState, Transition, TrialAction, TrialState};
 use crate::model::backend::{Backend, Doubt};
 use crate::model::health::Health;
 use crate::model::settings::Check;
@@ -19,43 +19,46 @@ const UNRESOLVED_NOTE: &str = "name not resolved";
 const UNCHECKED_NOTE: &str = "not checked yet";
 const UP_NOTE: &str = "up";
 
-/// How it is looked after.
+/// How the health of a backend is monitored.
 #[derive(Debug)]
-enum Care {
-    Checked(CheckState),
+enum Monitoring {
+    /// Its cluster has a check.
+    Checks(CheckState),
+    /// Its cluster has no check, so live requests try it after it refused one.
     Trials(TrialState),
 }
 
-/// A member that is followed.
+/// A backend of the newest snapshot.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct MonitoredBackend {
     cluster: Arc<Cluster>,
-    place: usize,
-    care: Care,
-    /// As last written to the log; `None` before the first verdict on one that joins.
+    index: usize,
+    monitoring: Monitoring,
+    /// Whether it is up, as last logged; `None` before the first check result of one that the peer set added.
     up: Option<bool>,
-    /// The probe that runs, and when it began.
+    /// The running probe, and when it started.
     pub(super) probe: Option<(AbortHandle, Instant)>,
 }
 
-impl Member {
-    /// The member at `place` of `cluster`, whose bits and note may be from an earlier membership.
-    pub(super) fn new(cluster: &Arc<Cluster>, place: usize) -> Self {
-        let mut member = Self {
+impl MonitoredBackend {
+    /// Starts monitoring the endpoint at `index` of `cluster`. Its health bits and note may be from earlier, if it was
+    /// in the cluster before.
+    pub(super) fn new(cluster: &Arc<Cluster>, index: usize) -> Self {
+        let mut monitored = Self {
             cluster: cluster.clone(),
-            place,
-            care: Care::Trials(TrialState::default()),
+            index,
+            monitoring: Monitoring::Trials(TrialState::default()),
             up: Some(true),
             probe: None,
         };
-        member.begin_care();
-        member.up = (!member.joins()).then_some(true);
-        member.resolved_or_not();
-        member
+        monitored.start_monitoring();
+        monitored.up = (!monitored.is_joining()).then_some(true);
+        monitored.update_resolution();
+        monitored
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.cluster.endpoints[self.place]
+        &self.cluster.endpoints[self.index]
     }
 
     pub(super) fn backend(&self) -> &Arc<Backend> {
@@ -66,65 +69,67 @@ impl Member {
         &self.cluster
     }
 
-    pub(super) fn place(&self) -> usize {
-        self.place
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
-    /// Whether it waits for the first verdict of its check.
-    pub(super) fn joins(&self) -> bool {
+    /// Whether its first check result is outstanding.
+    pub(super) fn is_joining(&self) -> bool {
         self.backend().health().is_joining()
     }
 
-    /// The check, if it has one and there is something to connect to.
+    /// The check, if there is one and the backend has an address.
     pub(super) fn check(&self) -> Option<&Check> {
         let has_address = self.endpoint().address.is_some();
         self.cluster.settings.check.as_ref().filter(|_| has_address)
     }
 
-    /// When a trial needs care.
+    /// When its trials need [`Self::update`].
     pub(super) fn trial_due(&self) -> Option<Instant> {
-        match &self.care {
-            Care::Trials(trials) => trials.due(),
-            Care::Checked(_) => None,
+        match &self.monitoring {
+            Monitoring::Trials(trials) => trials.due(),
+            Monitoring::Checks(_) => None,
         }
     }
 
-    /// Takes its place in a newer generation. True if its probes begin anew.
-    pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, place: usize) -> bool {
-        let before = std::mem::replace(&mut self.cluster, cluster.clone());
-        let was_resolved = before.endpoints[self.place].address.is_some();
-        self.place = place;
-        let mut changed = before.settings.check != cluster.settings.check;
+    /// Follows a newer generation, in which it is at `index`. Returns whether its probes start again.
+    pub(super) fn follow(&mut self, cluster: &Arc<Cluster>, index: usize) -> bool {
+        let previous = std::mem::replace(&mut self.cluster, cluster.clone());
+        let was_resolved = previous.endpoints[self.index].address.is_some();
+        self.index = index;
+        let mut changed = previous.settings.check != cluster.settings.check;
         if changed {
             self.stop_probe();
-            self.begin_care();
+            self.start_monitoring();
         }
-        // It left and came back, and the generation between was never seen here.
-        if self.joins() && matches!(&self.care, Care::Checked(state) if !state.is_down()) {
+        // It left and returned, and the generation in between was skipped here.
+        if self.is_joining()
+            && matches!(&self.monitoring, Monitoring::Checks(state) if !state.is_down())
+        {
             self.stop_probe();
-            self.care = Care::Checked(CheckState::new(true));
+            self.monitoring = Monitoring::Checks(CheckState::new(true));
             self.up = None;
             changed = true;
         }
-        self.resolved_or_not();
+        self.update_resolution();
         if self.check().is_none() {
             self.stop_probe();
         }
         changed || was_resolved == self.endpoint().address.is_none()
     }
 
-    /// Ends the probe that runs, if one does.
+    /// Stops the running probe, if there is one.
     pub(super) fn stop_probe(&mut self) {
         if let Some((probe, _)) = self.probe.take() {
             probe.abort();
         }
     }
 
-    /// Begins with the care that the cluster asks for now; the health so far is kept where it still has a meaning.
-    fn begin_care(&mut self) {
+    /// Starts the kind of monitoring that the cluster wants now; the health so far is kept where it still applies.
+    fn start_monitoring(&mut self) {
         let backend = self.backend().clone();
         if self.cluster.settings.check.is_some() {
-            if let Care::Checked(state) = &mut self.care {
+            if let Monitoring::Checks(state) = &mut self.monitoring {
                 state.restart();
                 return;
             }
@@ -135,16 +140,17 @@ impl Member {
                 backend.set_note(UNCHECKED_NOTE);
             }
             backend.clear_health(Health::TRIAL);
-            self.care = Care::Checked(CheckState::new(down));
+            self.monitoring = Monitoring::Checks(CheckState::new(down));
         } else {
             backend.clear_health(Health::CHECK_DOWN | Health::JOINING);
             let refused = backend.health().is_refused();
             backend.set_note(if refused { REFUSED_NOTE } else { UP_NOTE });
-            self.care = Care::Trials(TrialState::default());
+            self.monitoring = Monitoring::Trials(TrialState::default());
         }
     }
 
-    fn resolved_or_not(&mut self) {
+    /// Sets or clears [`Health::UNRESOLVED`].
+    fn update_resolution(&mut self) {
         let backend = self.backend();
         if self.endpoint().address.is_none() {
             backend.set_health(Health::UNRESOLVED);
@@ -153,67 +159,69 @@ impl Member {
         }
         backend.clear_health(Health::UNRESOLVED);
         if backend.note().reason == UNRESOLVED_NOTE {
-            backend.set_note(match &self.care {
-                Care::Checked(_) => UNCHECKED_NOTE,
-                Care::Trials(_) => UP_NOTE,
+            backend.set_note(match &self.monitoring {
+                Monitoring::Checks(_) => UNCHECKED_NOTE,
+                Monitoring::Trials(_) => UP_NOTE,
             });
         }
     }
 
-    /// Looks at what workers reported, and at what time asks of its trials.
-    pub(super) fn look(&mut self, now: Instant) {
+    /// Processes what workers reported, and grants a trial if one is due.
+    pub(super) fn update(&mut self, now: Instant) {
         let cluster = self.cluster.clone();
-        let backend = &cluster.endpoints[self.place].backend;
+        let backend = &cluster.endpoints[self.index].backend;
         let reported = backend.take_report();
         let health = backend.health();
-        match &mut self.care {
-            // A refusal may be seen before its report, and the report after a probe has already answered it.
-            // One that joins gets no traffic but in a panic: that it is refused then is its first verdict.
-            Care::Checked(state) if reported && health.is_joining() => {
+        match &mut self.monitoring {
+            // The bit may be visible before the report, and the report may arrive after a probe has cleared the bit. A
+            // backend that is joining gets traffic only in panic mode; a refused connection is then its first result.
+            Monitoring::Checks(state) if reported && health.is_joining() => {
                 state.refused();
                 backend.clear_health(Health::JOINING);
                 backend.set_note(REFUSED_NOTE);
             }
-            Care::Checked(state) if reported || (health.is_refused() && !state.is_down()) => {
+            Monitoring::Checks(state) if reported || (health.is_refused() && !state.is_down()) => {
                 backend.set_health(Health::CHECK_DOWN);
-                if state.refused() == Some(Change::Down) {
+                if state.refused() == Some(Transition::Down) {
                     backend.set_note(REFUSED_NOTE);
                 }
             }
-            Care::Checked(_) => {}
-            Care::Trials(trials) if !health.is_refused() => {
+            Monitoring::Checks(_) => {}
+            Monitoring::Trials(trials) if !health.is_refused() => {
                 if !trials.is_quiet() {
                     trials.recovered();
                     backend.set_note(UP_NOTE);
                 }
             }
-            Care::Trials(trials) => {
+            Monitoring::Trials(trials) => {
                 if reported || trials.is_quiet() {
                     backend.set_note(REFUSED_NOTE);
                     trials.refused(now, health.contains(Health::TRIAL));
                 }
                 match trials.tick(now, health.contains(Health::TRIAL)) {
-                    Some(Deed::Grant) => grant(backend, &cluster),
-                    Some(Deed::Remind) => cluster.state.set_trials(true),
+                    Some(TrialAction::Grant) => grant(backend, &cluster),
+                    Some(TrialAction::Remind) => cluster.state.set_trials(true),
                     None => {}
                 }
             }
         }
     }
 
-    /// What a probe found; one that failed for a lack of ours found nothing.
-    pub(super) fn judge(&mut self, result: Result<Passed, Failed>, now: Instant) {
-        self.look(now);
+    /// Records what a probe found; one that failed for lack of local resources found nothing.
+    pub(super) fn record(&mut self, result: Result<ProbeSuccess, ProbeFailure>, now: Instant) {
+        self.update(now);
         if matches!(&result, Err(failed) if failed.is_local()) {
             return;
         }
         let cluster = self.cluster.clone();
-        let backend = &cluster.endpoints[self.place].backend;
-        let (Care::Checked(state), Some(check)) = (&mut self.care, &cluster.settings.check) else {
+        let backend = &cluster.endpoints[self.index].backend;
+        let (Monitoring::Checks(state), Some(check)) =
+            (&mut self.monitoring, &cluster.settings.check)
+        else {
             return;
         };
         let was_down = state.is_down();
-        // The peer set speaks against it too.
+        // If the peer set doubts it too, one failure is enough.
         let doubted = backend.doubt() != Doubt::None;
         let fall = if doubted { 1 } else { check.fall };
         if result.is_ok() {
@@ -244,11 +252,11 @@ impl Member {
         }
     }
 
-    /// Writes a change of its health to the log, once. Whether it is up now, if there was one.
-    pub(super) fn settle(&mut self) -> Option<bool> {
+    /// Logs a change of its health, once. Returns whether it is up now, or `None` if nothing changed.
+    pub(super) fn log_transition(&mut self) -> Option<bool> {
         let backend = self.backend();
         let up = backend.is_healthy();
-        if Some(up) == self.up || self.joins() {
+        if Some(up) == self.up || self.is_joining() {
             return None;
         }
         let (cluster, label, reason) = (backend.cluster(), backend.label(), backend.note().reason);
@@ -265,7 +273,7 @@ impl Member {
 fn grant(backend: &Backend, cluster: &Cluster) {
     backend.set_health(Health::TRIAL);
     cluster.state.set_trials(true);
-    // A worker may have been let in between the look and the grant; a bit alone would keep it out.
+    // A worker may have connected since the health was read; the trial bit alone would then exclude the backend.
     if !backend.health().is_refused() {
         backend.clear_health(Health::TRIAL);
     }

@@ -1,92 +1,63 @@
-//! The rounds: which members there are, who is due, which probes run, and what their cluster's panic flag says.
+//! The state of the health task: which backends and clusters are monitored, and which probe or trial is due when.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
-use super::Orders;
-use super::member::Member;
-use super::probe::{Failed, Passed, probe};
+use super::SessionOrderSink;
+use super::backend::MonitoredBackend;
+use super::cluster::MonitoredCluster;
+use super::probe::{ProbeFailure, probe};
+use super::probe_queue::{FinishedProbe, ProbeQueue};
 use crate::model::backend::BackendId;
-use crate::model::settings::{OnDown, OnUp};
+use crate::model::settings::OnDown;
 use crate::model::timer_queue::KeyedTimerQueue;
 use crate::snapshot::publish::SessionOrder;
-use crate::snapshot::{Cluster, Healthy, Snapshot};
+use crate::snapshot::{Cluster, Snapshot};
 use crate::telemetry::outcome::Reason;
 
-/// The first probe comes within this time (or the interval, if that is shorter).
-const FIRST_WITHIN: Duration = Duration::from_secs(1);
-/// The same for one that joins by the peer set, and whose traffic waits for it.
-const JOINS_WITHIN: Duration = Duration::from_millis(100);
-/// Between two of its probes until the first verdict, or the interval, if that is shorter.
-const JOINS_EVERY: Duration = Duration::from_millis(500);
-/// Share of the interval by which a probe may come early or late, so that probes do not fire together.
+/// The first probe of a backend starts within this time (or the interval, if that is shorter).
+const FIRST_PROBE_WITHIN: Duration = Duration::from_secs(1);
+/// The same for a backend that the peer set adds, which gets no traffic before its first check result.
+const JOINING_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// The interval of the probes of such a backend until its first check result, if the interval of the check is longer.
+const JOINING_INTERVAL: Duration = Duration::from_millis(500);
+/// Share of the interval by which a probe may come early or late, so that probes do not run at the same time.
 const JITTER: f64 = 0.05;
 
-type Probed = Result<Passed, Failed>;
-
-/// A cluster that is followed.
-#[derive(Debug)]
-struct Followed {
-    cluster: Arc<Cluster>,
-    /// As last written to the log.
-    panic: bool,
-    /// It has had primaries, and something was known of each: only then can a standby stand in for them.
-    had_primaries: bool,
-    /// A member's health may have changed since the last look.
-    dirty: bool,
-}
-
 /// Everything that the health task owns.
-pub(super) struct Rounds {
-    clusters: HashMap<Arc<str>, Followed>,
-    /// By the id of the backend.
-    members: HashMap<BackendId, Member>,
+pub(super) struct Checker {
+    clusters: HashMap<Arc<str>, MonitoredCluster>,
+    backends: HashMap<BackendId, MonitoredBackend>,
     timers: KeyedTimerQueue<Instant, BackendId>,
-    probes: JoinSet<Probed>,
-    probing: HashMap<Id, BackendId>,
-    finished: Vec<Result<(Id, Probed), JoinError>>,
-    /// Members that are due while `most` run, and since when.
-    waiting: VecDeque<(BackendId, Instant)>,
-    /// The ids in `waiting`: nobody stands there twice.
-    in_line: HashSet<BackendId>,
-    late: bool,
-    /// Probes that run at a time.
-    most: usize,
-    /// A lack of ours stops probes; said once until one gets through.
-    lacking: bool,
-    /// Of the newest snapshot.
+    probes: ProbeQueue,
+    /// Whether the proxy itself cannot connect, as last logged.
+    cannot_connect: bool,
+    /// Setting of the newest snapshot.
     drain_timeout: Duration,
-    /// Members that went up or down in the last batch.
-    flips: Vec<(BackendId, bool)>,
-    orders: Orders,
+    /// Backends that went up (`true`) or down since [`Self::apply_changes`].
+    transitions: Vec<(BackendId, bool)>,
+    orders: SessionOrderSink,
 }
 
-impl Rounds {
-    /// Nothing is followed yet; `most` probes run at a time.
-    pub(super) fn new(most: usize, orders: Orders) -> Self {
+impl Checker {
+    /// Starts without backends. At most `max_probes` run at a time.
+    pub(super) fn new(max_probes: usize, orders: SessionOrderSink) -> Self {
         Self {
             clusters: HashMap::new(),
-            members: HashMap::new(),
+            backends: HashMap::new(),
             timers: KeyedTimerQueue::default(),
-            probes: JoinSet::new(),
-            probing: HashMap::new(),
-            finished: Vec::new(),
-            waiting: VecDeque::new(),
-            in_line: HashSet::new(),
-            late: false,
-            most,
-            lacking: false,
+            probes: ProbeQueue::new(max_probes),
+            cannot_connect: false,
             drain_timeout: Duration::ZERO,
-            flips: Vec::new(),
+            transitions: Vec::new(),
             orders,
         }
     }
 
-    /// Follows a newer snapshot; costs O(members of the clusters that changed).
+    /// Follows a newer snapshot. O(backends of the clusters that changed).
     pub(super) fn follow(&mut self, snapshot: &Snapshot, now: Instant) {
         self.drain_timeout = snapshot.drain_timeout;
         for cluster in &snapshot.clusters {
@@ -96,342 +67,249 @@ impl Rounds {
             }
         }
         if self.clusters.len() > snapshot.clusters.len() {
-            let kept: HashSet<&Arc<str>> = snapshot.clusters.iter().map(|c| &c.name).collect();
-            let gone: Vec<_> = self
+            let present: HashSet<&Arc<str>> = snapshot.clusters.iter().map(|c| &c.name).collect();
+            let removed: Vec<_> = self
                 .clusters
-                .extract_if(|name, _| !kept.contains(name))
+                .extract_if(|name, _| !present.contains(name))
                 .collect();
-            for (_, followed) in gone {
-                let ids = followed.cluster.endpoints.iter().map(|e| e.backend.id());
+            for (_, removed) in removed {
+                let ids = removed.cluster.endpoints.iter().map(|e| e.backend.id());
                 self.forget(ids, now);
             }
         }
     }
 
     fn follow_cluster(&mut self, cluster: &Arc<Cluster>, now: Instant) {
-        let followed = Followed {
-            cluster: cluster.clone(),
-            panic: false,
-            had_primaries: false,
-            dirty: true,
-        };
-        let before = self.clusters.insert(cluster.name.clone(), followed);
-        for (place, endpoint) in cluster.endpoints.iter().enumerate() {
+        let previous = self.clusters.remove(&cluster.name);
+        let next = MonitoredCluster::new(cluster.clone(), previous.as_ref());
+        self.clusters.insert(cluster.name.clone(), next);
+        for (index, endpoint) in cluster.endpoints.iter().enumerate() {
             let id = endpoint.backend.id();
-            let fresh = match self.members.get_mut(&id) {
-                Some(member) => member.follow(cluster, place),
+            let restarts = match self.backends.get_mut(&id) {
+                Some(backend) => backend.follow(cluster, index),
                 None => {
-                    self.members.insert(id, Member::new(cluster, place));
+                    let backend = MonitoredBackend::new(cluster, index);
+                    self.backends.insert(id, backend);
                     true
                 }
             };
-            if fresh {
-                self.plan_first(id, now);
+            if restarts {
+                self.schedule_first(id, now);
             }
         }
-        let Some(before) = before else { return };
-        if let Some(followed) = self.clusters.get_mut(&cluster.name) {
-            (followed.panic, followed.had_primaries) = (before.panic, before.had_primaries);
-        }
-        let kept: HashSet<BackendId> = cluster.endpoints.iter().map(|e| e.backend.id()).collect();
-        let had = before.cluster.endpoints.iter().map(|e| e.backend.id());
-        self.forget(had.filter(|id| !kept.contains(id)), now);
+        let Some(previous) = previous else { return };
+        let present: HashSet<BackendId> =
+            cluster.endpoints.iter().map(|e| e.backend.id()).collect();
+        let known = previous.cluster.endpoints.iter().map(|e| e.backend.id());
+        self.forget(known.filter(|id| !present.contains(id)), now);
     }
 
-    /// Lets go of members. One may be down already without anybody having looked, as when control moves a name on to its
-    /// next address at the word of a worker: then its sessions end as those of any that goes down.
+    /// Stops monitoring backends. One may have gone down unnoticed, for example when a worker's report makes the control
+    /// plane move a name to its next address; then its sessions end like those of any backend that goes down.
     fn forget(&mut self, ids: impl Iterator<Item = BackendId>, now: Instant) {
         for id in ids {
             self.timers.cancel(id);
-            let Some(mut member) = self.members.remove(&id) else {
+            let Some(mut backend) = self.backends.remove(&id) else {
                 continue;
             };
-            member.stop_probe();
-            member.look(now);
-            if member.settle() == Some(false)
-                && let Some(order) = order_of_flip(&member, false, self.drain_timeout)
+            backend.stop_probe();
+            backend.update(now);
+            if backend.log_transition() == Some(false)
+                && let Some(order) = session_order(&backend, false, self.drain_timeout)
             {
                 (self.orders)(order);
             }
         }
     }
 
-    /// Plans the first probe of a member that is new, was resolved or got another check; or looks after its trials.
-    fn plan_first(&mut self, id: BackendId, now: Instant) {
-        let Some(member) = self.members.get_mut(&id) else {
+    /// Schedules the first probe of a backend that is new, got an address or has another check; or its next trial.
+    fn schedule_first(&mut self, id: BackendId, now: Instant) {
+        let Some(backend) = self.backends.get_mut(&id) else {
             return;
         };
-        member.look(now);
-        match member.check().map(|check| check.interval) {
+        backend.update(now);
+        match backend.check().map(|check| check.interval) {
             Some(interval) => {
-                let most = if member.joins() {
-                    JOINS_WITHIN
+                let limit = if backend.is_joining() {
+                    JOINING_PROBE_WITHIN
                 } else {
-                    FIRST_WITHIN
+                    FIRST_PROBE_WITHIN
                 };
-                let within = interval.min(most);
+                let within = interval.min(limit);
                 self.timers.set(id, now + within.mul_f64(fastrand::f64()));
             }
-            None => plan_trial(&mut self.timers, id, member),
+            None => schedule_trial(&mut self.timers, id, backend),
         }
     }
 
-    /// When something is due next.
-    pub(super) fn next_due(&mut self) -> Option<Instant> {
+    /// When the next probe or trial is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.timers.next_due()
     }
 
-    /// Looks at every member for what workers reported, and for doubts of the peer set: a few atomic loads each.
-    pub(super) fn look_at_all(&mut self, now: Instant) {
-        for (&id, member) in &mut self.members {
-            if member.backend().take_doubt() && member.check().is_some() {
-                // What runs began before the doubt, so it answers nothing.
-                member.stop_probe();
+    /// Reads what workers reported and what the peer set doubts, for every backend: a few atomic loads each.
+    pub(super) fn update_all(&mut self, now: Instant) {
+        for (&id, backend) in &mut self.backends {
+            if backend.backend().take_doubt() && backend.check().is_some() {
+                // A running probe started before the doubt, so its result does not count.
+                backend.stop_probe();
                 self.timers.set(id, now);
             }
-            member.look(now);
-            self.flips.extend(member.settle().map(|up| (id, up)));
-            if member.cluster().settings.check.is_none() {
-                plan_trial(&mut self.timers, id, member);
+            backend.update(now);
+            self.transitions
+                .extend(backend.log_transition().map(|up| (id, up)));
+            if backend.cluster().settings.check.is_none() {
+                schedule_trial(&mut self.timers, id, backend);
             }
         }
-        for followed in self.clusters.values_mut() {
-            followed.dirty = true;
+        for cluster in self.clusters.values_mut() {
+            cluster.mark_dirty();
         }
     }
 
-    /// Waits until at least one probe has finished; for ever if none runs. Cancel-safe.
+    /// Waits until at least one probe has ended; forever if none runs. Cancel-safe.
     pub(super) async fn finished_probes(&mut self) {
-        match self.probes.join_next_with_id().await {
-            Some(first) => self.finished.push(first),
-            None => std::future::pending().await,
-        }
-        while let Some(more) = self.probes.try_join_next_with_id() {
-            self.finished.push(more);
-        }
+        self.probes.wait().await;
     }
 
-    /// Judges the probes that finished and starts those that are due.
-    pub(super) fn work_off(&mut self, now: Instant) {
-        for finished in std::mem::take(&mut self.finished) {
-            self.judge(finished, now);
+    /// Processes the probes that have ended, and starts those that are due.
+    pub(super) fn run_due(&mut self, now: Instant) {
+        for finished in self.probes.take_finished() {
+            self.record(finished, now);
         }
-        while let Some((id, at)) = self.timers.pop_due(now) {
-            let Some(member) = self.members.get_mut(&id) else {
+        while let Some((id, due)) = self.timers.pop_due(now) {
+            let Some(backend) = self.backends.get_mut(&id) else {
                 continue;
             };
-            if member.check().is_some() {
-                if self.in_line.insert(id) {
-                    self.waiting.push_back((id, at));
-                }
+            if backend.check().is_some() {
+                self.probes.enqueue(id, due);
             } else {
-                member.look(now);
-                plan_trial(&mut self.timers, id, member);
-                changed(&mut self.clusters, &mut self.flips, id, member);
+                backend.update(now);
+                schedule_trial(&mut self.timers, id, backend);
+                self.note_transition(id);
             }
         }
-        while self.probes.len() < self.most {
-            let Some((id, since)) = self.waiting.pop_front() else {
-                self.late = false;
-                break;
-            };
-            self.in_line.remove(&id);
-            self.start(id, since, now);
+        while let Some((id, due)) = self.probes.dequeue() {
+            self.start(id, due, now);
         }
     }
 
-    fn start(&mut self, id: BackendId, since: Instant, now: Instant) {
-        let Some(member) = self.members.get_mut(&id) else {
+    fn start(&mut self, id: BackendId, due: Instant, now: Instant) {
+        let Some(backend) = self.backends.get_mut(&id) else {
             return;
         };
-        let (Some(check), None) = (member.check(), &member.probe) else {
+        let (Some(interval), None) = (backend.check().map(|c| c.interval), &backend.probe) else {
             return;
         };
-        if now.duration_since(since) > check.interval && !self.late {
-            self.late = true;
-            warn!("health checks are late: too many backends do not answer theirs");
-        }
-        let (cluster, place) = (member.cluster().clone(), member.place());
-        let handle = self.probes.spawn(async move {
-            let endpoint = &cluster.endpoints[place];
+        let (cluster, index) = (backend.cluster().clone(), backend.index());
+        let run = async move {
+            let endpoint = &cluster.endpoints[index];
             match &cluster.settings.check {
                 Some(check) => {
                     probe(check, endpoint.address.as_slice(), endpoint.backend.host()).await
                 }
-                None => Err(Failed::NoAddress),
+                None => Err(ProbeFailure::NoAddress),
             }
-        });
-        self.probing.insert(handle.id(), id);
-        member.probe = Some((handle, now));
+        };
+        let waited = now.duration_since(due);
+        backend.probe = Some((self.probes.start(id, waited, interval, run), now));
     }
 
-    fn judge(&mut self, finished: Result<(Id, Probed), JoinError>, now: Instant) {
-        let (task, result) = match finished {
-            Ok(finished) => finished,
-            Err(broken) => (broken.id(), Err(Failed::Internal)),
-        };
-        // A probe that was stopped is no longer its member's.
-        let Some(id) = self.probing.remove(&task) else {
+    fn record(&mut self, finished: FinishedProbe, now: Instant) {
+        let FinishedProbe {
+            task,
+            backend: id,
+            result,
+        } = finished;
+        let Some(backend) = self.backends.get_mut(&id) else {
             return;
         };
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        let Some((_, began)) = member.probe.take_if(|(handle, _)| handle.id() == task) else {
+        // A probe that was stopped is no longer that of its backend.
+        let Some((_, started)) = backend.probe.take_if(|(handle, _)| handle.id() == task) else {
             return;
         };
         match &result {
-            Err(Failed::Local(error)) if !self.lacking => {
-                self.lacking = true;
+            Err(ProbeFailure::Local(error)) if !self.cannot_connect => {
+                self.cannot_connect = true;
                 warn!(%error, "health checks cannot connect; backends keep their state");
             }
-            Err(Failed::Local(_)) => {}
-            _ if self.lacking => {
-                self.lacking = false;
+            Err(ProbeFailure::Local(_)) => {}
+            _ if self.cannot_connect => {
+                self.cannot_connect = false;
                 info!("health checks connect again");
             }
             _ => {}
         }
-        member.judge(result, now);
-        changed(&mut self.clusters, &mut self.flips, id, member);
-        if let Some(check) = member.check() {
-            let spread = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-            let every = if member.joins() {
-                check.interval.min(JOINS_EVERY)
+        backend.record(result, now);
+        if let Some(check) = backend.check() {
+            let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+            let interval = if backend.is_joining() {
+                check.interval.min(JOINING_INTERVAL)
             } else {
                 check.interval
             };
-            let next = began + every.mul_f64(spread);
+            let next = started + interval.mul_f64(jitter);
             self.timers.set(id, next.max(now));
+        }
+        self.note_transition(id);
+    }
+
+    /// Logs and notes a change of a backend's health, if there was one.
+    fn note_transition(&mut self, id: BackendId) {
+        let Some(backend) = self.backends.get_mut(&id) else {
+            return;
+        };
+        let Some(up) = backend.log_transition() else {
+            return;
+        };
+        self.transitions.push((id, up));
+        if let Some(cluster) = self.clusters.get_mut(&backend.cluster().name) {
+            cluster.mark_dirty();
         }
     }
 
-    /// Writes down what the last batch changed: what becomes of sessions, the standby and panic flags, and one line
-    /// when a panic begins or ends.
-    pub(super) fn settle(&mut self) {
-        for (id, up) in std::mem::take(&mut self.flips) {
-            let member = self.members.get(&id);
-            if let Some(order) = member.and_then(|m| order_of_flip(m, up, self.drain_timeout)) {
+    /// Applies what the last batch changed: orders for sessions, and the standby and panic flags.
+    pub(super) fn apply_changes(&mut self) {
+        for (id, up) in std::mem::take(&mut self.transitions) {
+            let backend = self.backends.get(&id);
+            if let Some(order) = backend.and_then(|b| session_order(b, up, self.drain_timeout)) {
                 (self.orders)(order);
             }
         }
-        for followed in self.clusters.values_mut().filter(|f| f.dirty) {
-            followed.dirty = false;
-            let cluster = &followed.cluster;
-            let healthy = cluster.healthy();
-            let awaited = healthy.primaries_awaited > 0;
-            followed.had_primaries |= healthy.primaries_in_all > 0 && !awaited;
-            let without = followed.had_primaries && !awaited && healthy.primaries == 0;
-            settle_standby(cluster, without, &healthy);
-            if cluster.settings.on_up == OnUp::CloseBackups && healthy.primaries > 0 {
-                close_backups(cluster, &self.orders);
-            }
-            let on_standby = cluster.state.on_standby();
-            let threshold = cluster.settings.panic_threshold;
-            let under = !on_standby && threshold.is_some_and(|share| healthy.is_under(share));
-            cluster.state.set_panic(under);
-            let panic = under || healthy.is_none();
-            if panic != followed.panic {
-                followed.panic = panic;
-                tell_of_panic(cluster, &healthy, panic, under);
-            }
+        for cluster in self.clusters.values_mut() {
+            cluster.update(&self.orders);
         }
     }
 }
 
-/// What becomes of the sessions of a member that went up or down.
-fn order_of_flip(member: &Member, up: bool, drain_timeout: Duration) -> Option<SessionOrder> {
-    let backend = member.backend();
-    let after = match (member.cluster().settings.on_down, up) {
+/// The order for the sessions of a backend that went up or down, as `on_down` says.
+fn session_order(
+    monitored: &MonitoredBackend,
+    up: bool,
+    drain_timeout: Duration,
+) -> Option<SessionOrder> {
+    let backend = monitored.backend();
+    let after = match (monitored.cluster().settings.on_down, up) {
         (OnDown::Keep, _) | (OnDown::Close, true) => return None,
         (OnDown::Close, false) => Some(Duration::ZERO),
         (OnDown::Drain, false) => Some(drain_timeout),
         (OnDown::Drain, true) => None,
     };
-    // One that is down only because it has no address has no sessions either.
-    let is_down = backend.health().is_down();
-    (up || is_down).then(|| SessionOrder {
+    // A backend that is down only because it has no address has no sessions either.
+    (up || backend.health().is_down()).then(|| SessionOrder {
         backend: backend.id(),
         after,
         why: Reason::BackendDown,
     })
 }
 
-/// With `on_up = "stay"`: backups that stand in keep all until none of them is healthy. They begin to when the cluster
-/// is `without` a healthy primary, and not while a primary is awaited that may be healthy.
-fn settle_standby(cluster: &Cluster, without: bool, healthy: &Healthy) {
-    let before = cluster.state.on_standby();
-    let stays = before || without;
-    let standby = cluster.settings.on_up == OnUp::Stay && stays && healthy.backups > 0;
-    if standby == before {
-        return;
-    }
-    cluster.state.set_standby(standby);
-    let name = &cluster.name;
-    match (standby, cluster.settings.on_up) {
-        (true, _) => {
-            warn!(cluster = %name, "the backups stand in, and keep all until none is healthy");
-        }
-        (false, OnUp::Stay) => {
-            warn!(cluster = %name, "no backup is healthy; the others take over");
-        }
-        (false, _) => info!(cluster = %name, "the backups no longer keep all"),
-    }
-}
-
-/// Ends the sessions on backups, as a primary is healthy. What is there without a failure that was seen came by a
-/// moment's refusal, and goes too.
-fn close_backups(cluster: &Cluster, orders: &Orders) {
-    let backups = cluster.endpoints.iter().filter(|e| e.backup);
-    for endpoint in backups.filter(|e| e.backend.in_flight() > 0) {
-        orders(SessionOrder {
-            backend: endpoint.backend.id(),
-            after: Some(Duration::ZERO),
-            why: Reason::PrimaryUp,
-        });
-    }
-}
-
-fn tell_of_panic(cluster: &Cluster, healthy: &Healthy, panic: bool, under: bool) {
-    let (name, up, of) = (&cluster.name, healthy.primaries, healthy.primaries_in_all);
-    match (cluster.settings.panic_threshold, panic) {
-        (None, true) => warn!(
-            cluster = %name, of, "no backend is healthy: requests get 503, connections are closed"
-        ),
-        (Some(threshold), true) if under => warn!(
-            cluster = %name, healthy = up, of, threshold,
-            "panic: too few backends are healthy, so all are used"
-        ),
-        (Some(_), true) => warn!(
-            cluster = %name, of, "panic: no backend is healthy, so all are used"
-        ),
-        // All are gone, or their first verdict is still to come.
-        (_, false) if of + healthy.backups_in_all == 0 => warn!(
-            cluster = %name, "panic is over: no backend is left that takes traffic"
-        ),
-        (None, false) => info!(cluster = %name, healthy = up, of, "a backend is healthy again"),
-        (Some(_), false) => info!(
-            cluster = %name, healthy = up, of, "panic is over: enough backends are healthy again"
-        ),
-    }
-}
-
-fn plan_trial(timers: &mut KeyedTimerQueue<Instant, BackendId>, id: BackendId, member: &Member) {
-    match member.trial_due() {
+fn schedule_trial(
+    timers: &mut KeyedTimerQueue<Instant, BackendId>,
+    id: BackendId,
+    backend: &MonitoredBackend,
+) {
+    match backend.trial_due() {
         Some(due) => timers.set(id, due),
         None => timers.cancel(id),
-    }
-}
-
-fn changed(
-    clusters: &mut HashMap<Arc<str>, Followed>,
-    flips: &mut Vec<(BackendId, bool)>,
-    id: BackendId,
-    member: &mut Member,
-) {
-    let Some(up) = member.settle() else { return };
-    flips.push((id, up));
-    if let Some(followed) = clusters.get_mut(&member.cluster().name) {
-        followed.dirty = true;
     }
 }

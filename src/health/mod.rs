@@ -1,15 +1,15 @@
-//! L3 control: whether backends are fit for traffic.
+//! L3 control: finds out which backends are fit for traffic.
 //!
-//! [`run`] follows every snapshot, probes the members of clusters with a check ([`probe`]), gives refused members of
-//! clusters without one their trials, and keeps three things true: the health bits [`Health::CHECK_DOWN`], [`Health::JOINING`],
-//! [`Health::TRIAL`] and [`Health::UNRESOLVED`] of every member, its note for people, and the panic and standby flags of
-//! every cluster; and it orders the end of sessions, as `on_down` and `on_up` say. Workers
-//! set and clear [`Health::REFUSED`] on their own and report it; a flip is seen by pickers at once and builds no snapshot.
+//! [`run`] follows every snapshot, probes the backends of clusters with a check ([`probe`]) and grants trials to
+//! refused backends of clusters without one. It maintains the health bits [`Health::CHECK_DOWN`], [`Health::JOINING`],
+//! [`Health::TRIAL`] and [`Health::UNRESOLVED`] and the note of every backend, and the panic and standby flags of every
+//! cluster; and it orders the end of sessions, as `on_down` and `on_up` say. Workers set and clear [`Health::REFUSED`]
+//! themselves and report it. Picks see a change at once, without a new snapshot.
 //!
-//! All decisions are in [`state`], which knows neither clock nor socket. One task owns everything here; probes are
-//! the only other tasks, at most [`MAX_PROBES`] of them and no more than the reserve of descriptors carries. Results, reports and time come in one after another, and
-//! what they changed is settled (logged, panic) after each batch of them. A slow look at everything once a second
-//! is the net under the reports: nothing here depends on a wake-up that might be lost.
+//! All decisions are in `state`, which has neither a clock nor a socket. One task owns all state here; the only other
+//! tasks are probes, at most [`MAX_PROBES`] of them and no more than the descriptor reserve allows. Results, reports
+//! and timers are processed one after another, and what they change is applied and logged after each batch. A sweep
+//! over all backends once a second backs up the reports, so that a lost wake-up has no effect.
 //!
 //! [`Health::CHECK_DOWN`]: crate::model::health::Health::CHECK_DOWN
 //! [`Health::JOINING`]: crate::model::health::Health::JOINING
@@ -17,10 +17,12 @@
 //! [`Health::UNRESOLVED`]: crate::model::health::Health::UNRESOLVED
 //! [`Health::REFUSED`]: crate::model::health::Health::REFUSED
 
-mod member;
+mod backend;
+mod checker;
+mod cluster;
 pub(crate) mod probe;
-mod rounds;
-pub(crate) mod state;
+mod probe_queue;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -32,57 +34,57 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::SessionOrder;
-use rounds::Rounds;
+use checker::Checker;
 
-/// Probes that run at a time; the others wait in line.
+/// Most probes that run at a time; the others wait in a queue.
 pub(crate) const MAX_PROBES: usize = 256;
-/// Reports are looked at together, since a backend that dies is reported by every worker.
+/// Time to collect reports before they are processed, since every worker reports a backend that dies.
 const REPORT_DELAY: Duration = Duration::from_millis(5);
-/// The slow look at everything.
+/// Interval of the sweep over all backends.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Where the orders for the sessions of backends go.
-pub(crate) type Orders = Arc<dyn Fn(SessionOrder) + Send + Sync>;
+/// Receives the orders for the sessions of backends.
+pub(crate) type SessionOrderSink = Arc<dyn Fn(SessionOrder) + Send + Sync>;
 
-/// Looks after the health of all members of the newest snapshot until the sender is gone. `reports` is notified
-/// (by `notify_one`) when a worker's `report_refused` or `report_connected` returned true, or control's `raise_doubt`.
-/// At most `most_probes` run at a time. What becomes of sessions goes to `orders`.
+/// Monitors the health of all backends of the newest snapshot until the sender is dropped. `reports` is notified (by
+/// `notify_one`) when `report_refused` or `report_connected` of a worker returns true, or `raise_doubt` of the control
+/// plane. At most `max_probes` run at a time. Orders to end sessions are sent to `orders`.
 pub(crate) async fn run(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     reports: Arc<Notify>,
-    most_probes: usize,
-    orders: Orders,
+    max_probes: usize,
+    orders: SessionOrderSink,
 ) {
-    let mut rounds = Rounds::new(most_probes.clamp(1, MAX_PROBES), orders);
+    let mut checker = Checker::new(max_probes.clamp(1, MAX_PROBES), orders);
     let first = snapshots.borrow_and_update().clone();
-    rounds.follow(&first, now());
+    checker.follow(&first, now());
     drop(first);
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut look: Option<Instant> = None;
+    let mut report_due: Option<Instant> = None;
     loop {
-        let due = rounds.next_due();
+        let due = checker.next_due();
         tokio::select! {
             changed = snapshots.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 let next = snapshots.borrow_and_update().clone();
-                rounds.follow(&next, now());
+                checker.follow(&next, now());
             }
-            () = reports.notified(), if look.is_none() => {
-                look = Some(Instant::now() + REPORT_DELAY);
+            () = reports.notified(), if report_due.is_none() => {
+                report_due = Some(Instant::now() + REPORT_DELAY);
             }
-            () = until(look), if look.is_some() => {
-                look = None;
-                rounds.look_at_all(now());
+            () = until(report_due), if report_due.is_some() => {
+                report_due = None;
+                checker.update_all(now());
             }
-            () = rounds.finished_probes() => {}
+            () = checker.finished_probes() => {}
             () = until(due.map(Instant::from_std)), if due.is_some() => {}
-            _ = sweep.tick() => rounds.look_at_all(now()),
+            _ = sweep.tick() => checker.update_all(now()),
         }
-        rounds.work_off(now());
-        rounds.settle();
+        checker.run_due(now());
+        checker.apply_changes();
     }
 }
 

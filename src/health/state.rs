@@ -1,149 +1,150 @@
-//! Pure: what results, refusals and time make of one backend. No clock, no socket, no shared state: the caller
-//! hands in the results and the time, and flips the backend's health bits as told.
+//! Pure: derives the state of one backend from probe results, refused connections and time. No clock, no socket, no
+//! shared state: the caller passes in results and the time, and sets the backend's health bits accordingly.
 //!
-//! [`CheckState`] is rise and fall. A backend is thought up until something speaks against it, but until its first
-//! pass nothing speaks for it either, so then one failure is enough; that is how a process that starts before a
-//! dead backend leaves it out after one probe instead of `fall` of them. [`TrialState`] is the way back of a backend
-//! without a check: one live request may try it after 1 s, and after twice the time with each one that fails, up to
-//! 30 s (truncated binary exponential back-off).
+//! [`CheckState`] implements rise and fall. A backend is considered up until something speaks against it. Before its
+//! first pass nothing speaks for it either, so one failure is enough: a proxy that starts next to a dead backend stops
+//! using it after one probe instead of `fall` probes. [`TrialState`] is how a backend without a check recovers: one
+//! live request may try it after 1 s, and after each failure in twice the time, up to 30 s (truncated binary
+//! exponential back-off).
 
 use std::time::{Duration, Instant};
 
-/// First wait before a trial.
+/// Wait before the first trial.
 const FIRST_TRIAL: Duration = Duration::from_secs(1);
 /// Longest wait before a trial.
 const LAST_TRIAL: Duration = Duration::from_secs(30);
-/// A trial that was taken and of which nothing was heard for so long is granted again.
+/// A claimed trial without a result for this long is granted again.
 const TRIAL_LOST: Duration = Duration::from_secs(30);
-/// How often a trial that is out is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval at which a granted trial is reviewed.
+const REVIEW: Duration = Duration::from_secs(1);
 
-/// What a result changed.
+/// A change of a backend's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It may be used again.
+pub(crate) enum Transition {
+    /// The backend may be used again.
     Up,
-    /// It is not to be used.
+    /// The backend must not be used.
     Down,
 }
 
 /// Rise and fall of one backend under an active check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckState {
-    standing: Standing,
-    /// Results in a row that speak against the standing.
-    against: u32,
+    status: CheckStatus,
+    /// Consecutive results that contradict the status.
+    contradicting: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// Thought up; has never passed.
+enum CheckStatus {
+    /// Considered up, but no probe has passed yet.
     Unproven,
     Up,
     Down,
 }
 
 impl CheckState {
-    /// A backend that is not checked yet: up, unless it is `down` from before.
+    /// Starts with a backend that has not been checked: up, unless it is already `down`.
     pub(crate) fn new(down: bool) -> Self {
         Self {
-            standing: if down {
-                Standing::Down
+            status: if down {
+                CheckStatus::Down
             } else {
-                Standing::Unproven
+                CheckStatus::Unproven
             },
-            against: 0,
+            contradicting: 0,
         }
     }
 
-    /// Whether it is down.
+    /// Whether the backend is down.
     pub(crate) fn is_down(&self) -> bool {
-        self.standing == Standing::Down
+        self.status == CheckStatus::Down
     }
 
-    /// Forgets the results of another check, but not where they led: a healthy backend stays so.
+    /// Forgets the results of the previous check, but not the status: a healthy backend stays healthy.
     pub(crate) fn restart(&mut self) {
-        self.against = 0;
+        self.contradicting = 0;
     }
 
-    /// A probe passed; `rise` in a row bring it up.
-    pub(crate) fn passed(&mut self, rise: u32) -> Option<Change> {
-        if self.standing != Standing::Down {
+    /// Records a probe that passed; `rise` in a row bring the backend up.
+    pub(crate) fn passed(&mut self, rise: u32) -> Option<Transition> {
+        if self.status != CheckStatus::Down {
             *self = Self {
-                standing: Standing::Up,
-                against: 0,
+                status: CheckStatus::Up,
+                contradicting: 0,
             };
             return None;
         }
-        self.turn(rise, Standing::Up)
+        self.contradict(rise, CheckStatus::Up)
     }
 
-    /// A probe failed; `fall` in a row take it down, and the first one if none ever passed.
-    pub(crate) fn failed(&mut self, fall: u32) -> Option<Change> {
-        match self.standing {
-            Standing::Unproven => self.turn(1, Standing::Down),
-            Standing::Up => self.turn(fall, Standing::Down),
-            Standing::Down => {
-                self.against = 0;
+    /// Records a probe that failed; `fall` in a row take the backend down, or one if none has ever passed.
+    pub(crate) fn failed(&mut self, fall: u32) -> Option<Transition> {
+        match self.status {
+            CheckStatus::Unproven => self.contradict(1, CheckStatus::Down),
+            CheckStatus::Up => self.contradict(fall, CheckStatus::Down),
+            CheckStatus::Down => {
+                self.contradicting = 0;
                 None
             }
         }
     }
 
-    /// A live connection was refused: down at once, and what had passed so far counts no more.
-    pub(crate) fn refused(&mut self) -> Option<Change> {
-        self.against = 0;
+    /// Records a refused live connection: the backend is down at once, and passes so far no longer count.
+    pub(crate) fn refused(&mut self) -> Option<Transition> {
+        self.contradicting = 0;
         if self.is_down() {
             return None;
         }
-        self.turn(1, Standing::Down)
+        self.contradict(1, CheckStatus::Down)
     }
 
-    fn turn(&mut self, needed: u32, to: Standing) -> Option<Change> {
-        self.against = self.against.saturating_add(1);
-        if self.against < needed {
+    /// Counts a result that contradicts the status; after `needed` of them the status becomes `to`.
+    fn contradict(&mut self, needed: u32, to: CheckStatus) -> Option<Transition> {
+        self.contradicting = self.contradicting.saturating_add(1);
+        if self.contradicting < needed {
             return None;
         }
         *self = Self {
-            standing: to,
-            against: 0,
+            status: to,
+            contradicting: 0,
         };
         Some(match to {
-            Standing::Down => Change::Down,
-            Standing::Up | Standing::Unproven => Change::Up,
+            CheckStatus::Down => Transition::Down,
+            CheckStatus::Up | CheckStatus::Unproven => Transition::Up,
         })
     }
 }
 
-/// The trials of one backend that no check looks after.
+/// The trials of one backend without a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TrialState {
     wait: Duration,
-    phase: Phase,
+    phase: TrialPhase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Not refused.
+enum TrialPhase {
+    /// The backend is not refused.
     Quiet,
-    /// Refused; the next trial is granted then.
+    /// The backend is refused; the next trial is granted at this time.
     Waiting(Instant),
     /// A trial is granted.
     Granted {
-        /// When it was first seen to be taken.
-        taken: Option<Instant>,
-        /// When to look again.
-        look: Instant,
+        /// When it was first seen to be claimed.
+        claimed: Option<Instant>,
+        /// When to review it.
+        review: Instant,
     },
 }
 
-/// What is to be done for a refused backend.
+/// What to do for a refused backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum TrialAction {
     /// Grant a trial.
     Grant,
-    /// Tell the pickers once more that a trial waits to be taken: one of them may have looked just before it was
-    /// granted, and have said that there was none just after.
+    /// Set the flag again that announces trials to picks: one may have searched just before the grant, and cleared the
+    /// flag just after it.
     Remind,
 }
 
@@ -151,69 +152,71 @@ impl Default for TrialState {
     fn default() -> Self {
         Self {
             wait: FIRST_TRIAL,
-            phase: Phase::Quiet,
+            phase: TrialPhase::Quiet,
         }
     }
 }
 
 impl TrialState {
-    /// A live connection was refused. `waiting` says that the trial that is out has not been taken, so that this
-    /// is not its result but that of a request that had begun before.
-    pub(crate) fn refused(&mut self, now: Instant, waiting: bool) {
+    /// Records a refused live connection. `unclaimed` says that the granted trial has not been claimed, so that this is
+    /// not its result, but that of an earlier request.
+    pub(crate) fn refused(&mut self, now: Instant, unclaimed: bool) {
         match self.phase {
-            Phase::Quiet => self.wait = FIRST_TRIAL,
-            Phase::Granted { .. } if !waiting => self.wait = (self.wait * 2).min(LAST_TRIAL),
-            Phase::Waiting(_) | Phase::Granted { .. } => return,
+            TrialPhase::Quiet => self.wait = FIRST_TRIAL,
+            TrialPhase::Granted { .. } if !unclaimed => self.wait = (self.wait * 2).min(LAST_TRIAL),
+            TrialPhase::Waiting(_) | TrialPhase::Granted { .. } => return,
         }
-        self.phase = Phase::Waiting(now + self.wait);
+        self.phase = TrialPhase::Waiting(now + self.wait);
     }
 
-    /// It takes connections again.
+    /// Records that the backend accepts connections again.
     pub(crate) fn recovered(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether it was never refused since it last recovered.
+    /// Whether it has not been refused since it last recovered.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.phase == Phase::Quiet
+        self.phase == TrialPhase::Quiet
     }
 
     /// When [`Self::tick`] has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Quiet => None,
-            Phase::Waiting(due) => Some(due),
-            Phase::Granted { look, .. } => Some(look),
+            TrialPhase::Quiet => None,
+            TrialPhase::Waiting(due) => Some(due),
+            TrialPhase::Granted { review, .. } => Some(review),
         }
     }
 
-    /// Time has passed for a backend that is still refused; `waiting` says that the trial that is out has not been
-    /// taken.
-    pub(crate) fn tick(&mut self, now: Instant, waiting: bool) -> Option<Deed> {
-        let look = now + LOOK;
+    /// Advances the time for a backend that is still refused; `unclaimed` says that the granted trial has not been
+    /// claimed.
+    pub(crate) fn tick(&mut self, now: Instant, unclaimed: bool) -> Option<TrialAction> {
+        let review = now + REVIEW;
         match self.phase {
-            Phase::Quiet => None,
-            Phase::Waiting(due) => (now >= due).then(|| self.grant(look)),
-            Phase::Granted { look: next, .. } if now < next => None,
-            Phase::Granted { .. } if waiting => {
-                self.phase = Phase::Granted { taken: None, look };
-                Some(Deed::Remind)
+            TrialPhase::Quiet => None,
+            TrialPhase::Waiting(due) => (now >= due).then(|| self.grant(review)),
+            TrialPhase::Granted { review: next, .. } if now < next => None,
+            TrialPhase::Granted { .. } if unclaimed => {
+                let claimed = None;
+                self.phase = TrialPhase::Granted { claimed, review };
+                Some(TrialAction::Remind)
             }
-            Phase::Granted { taken, .. } => {
-                let taken = taken.unwrap_or(now);
-                if now.duration_since(taken) >= TRIAL_LOST {
-                    return Some(self.grant(look));
+            TrialPhase::Granted { claimed, .. } => {
+                let claimed = claimed.unwrap_or(now);
+                if now.duration_since(claimed) >= TRIAL_LOST {
+                    return Some(self.grant(review));
                 }
-                let taken = Some(taken);
-                self.phase = Phase::Granted { taken, look };
+                let claimed = Some(claimed);
+                self.phase = TrialPhase::Granted { claimed, review };
                 None
             }
         }
     }
 
-    fn grant(&mut self, look: Instant) -> Deed {
-        self.phase = Phase::Granted { taken: None, look };
-        Deed::Grant
+    fn grant(&mut self, review: Instant) -> TrialAction {
+        let claimed = None;
+        self.phase = TrialPhase::Granted { claimed, review };
+        TrialAction::Grant
     }
 }
 
@@ -221,8 +224,8 @@ impl TrialState {
 mod tests {
     use super::*;
 
-    /// Plays `events` (`+` a pass, `-` a failure, `!` a live refusal, `*` a changed check) and writes what each
-    /// changed: `u`, `d` or `.`.
+    /// Plays `events` (`+` a pass, `-` a failure, `!` a refused live connection, `*` a changed check) and returns the
+    /// transition of each: `u`, `d` or `.`.
     fn play(down: bool, rise: u32, fall: u32, events: &str) -> String {
         let mut state = CheckState::new(down);
         events
@@ -239,8 +242,8 @@ mod tests {
                     other => panic!("no such event: {other}"),
                 };
                 match change {
-                    Some(Change::Up) => 'u',
-                    Some(Change::Down) => 'd',
+                    Some(Transition::Up) => 'u',
+                    Some(Transition::Down) => 'd',
                     None => '.',
                 }
             })
@@ -250,25 +253,25 @@ mod tests {
     #[test]
     fn rise_and_fall() {
         for (down, rise, fall, events, expected) in [
-            // Thought up at first; one failure is enough, then `rise` passes bring it back.
+            // At first it is considered up; one failure is enough, then `rise` passes bring it back.
             (false, 2, 3, "-++", "d.u"),
             (false, 2, 3, "+--", "..."),
             (false, 2, 3, "+---", "...d"),
-            // Failures and passes count in a row only.
+            // Only consecutive failures and passes count.
             (false, 2, 3, "+--+--+---", ".........d"),
             (false, 3, 1, "-++-+++", "d.....u"),
             (false, 1, 1, "+-+-+", ".dudu"),
-            // Once it was up again, one failure is not enough any more.
+            // Once it is up again, one failure is no longer enough.
             (false, 2, 3, "-++--+---", "d.u.....d"),
-            // A live refusal takes it down at once and starts the passes anew.
+            // A refused live connection takes it down at once and resets the passes.
             (false, 2, 3, "+!++", ".d.u"),
             (false, 2, 3, "+!+!++", ".d...u"),
             (false, 2, 3, "!-++", "d..u"),
             (false, 2, 3, "+--!", "...d"),
-            // Down from before.
+            // Already down.
             (true, 2, 3, "+-++", "...u"),
             (true, 1, 3, "+", "u"),
-            // A changed check forgets the counts and nothing else.
+            // A changed check resets only the counts.
             (false, 2, 3, "+--*--", "......"),
             (false, 2, 3, "+--*---", "......d"),
             (false, 2, 3, "+---+*++", "...d...u"),
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_come_after_one_second_and_then_ever_later() {
+    fn trials_come_after_one_second_and_then_with_back_off() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut trials = TrialState::default();
@@ -290,7 +293,7 @@ mod tests {
             let due = trials.due().unwrap();
             waits.push((due - now).as_secs());
             assert_eq!(trials.tick(due - Duration::from_millis(1), false), None);
-            assert_eq!(trials.tick(due, false), Some(Deed::Grant));
+            assert_eq!(trials.tick(due, false), Some(TrialAction::Grant));
             now = due;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
@@ -301,37 +304,37 @@ mod tests {
     }
 
     #[test]
-    fn refusals_before_the_trial_was_taken_change_nothing() {
+    fn refused_connections_before_the_trial_is_claimed_change_nothing() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut trials = TrialState::default();
         trials.refused(start, false);
         trials.refused(start + Duration::from_millis(500), false);
-        assert_eq!(trials.due(), Some(at(1)), "requests that had begun before");
-        assert_eq!(trials.tick(at(1), false), Some(Deed::Grant));
+        assert_eq!(trials.due(), Some(at(1)), "the requests were sent before");
+        assert_eq!(trials.tick(at(1), false), Some(TrialAction::Grant));
         trials.refused(at(1), true);
-        assert_eq!(trials.due(), Some(at(2)), "the trial is still out");
+        assert_eq!(trials.due(), Some(at(2)), "the trial is still unclaimed");
         trials.refused(at(2), false);
         assert_eq!(trials.due(), Some(at(4)), "this one was the trial");
     }
 
     #[test]
-    fn a_trial_that_is_lost_is_granted_again() {
+    fn a_lost_trial_is_granted_again() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut trials = TrialState::default();
         trials.refused(start, false);
-        assert_eq!(trials.tick(at(1), false), Some(Deed::Grant));
+        assert_eq!(trials.tick(at(1), false), Some(TrialAction::Grant));
         for second in 2..100 {
-            assert_eq!(trials.tick(at(second), true), Some(Deed::Remind));
+            assert_eq!(trials.tick(at(second), true), Some(TrialAction::Remind));
         }
         let mut granted = Vec::new();
         for second in 100..165 {
-            if trials.tick(at(second), false) == Some(Deed::Grant) {
+            if trials.tick(at(second), false) == Some(TrialAction::Grant) {
                 granted.push(second);
             }
         }
-        assert_eq!(granted, [130, 161], "taken as of 100, and again as of 131");
-        assert_eq!(trials.wait, FIRST_TRIAL, "nothing was heard, so no failure");
+        assert_eq!(granted, [130, 161], "claimed at 100, and again at 131");
+        assert_eq!(trials.wait, FIRST_TRIAL, "no result is not a failure");
     }
 }

@@ -1,4 +1,4 @@
-//! The task as a whole: trials on a paused clock (they need no socket), checks against real listeners.
+//! Tests the whole task: trials with a paused clock (they need no socket), checks against real listeners.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use crate::snapshot::{Cluster, Endpoint, Snapshot};
 use crate::telemetry::capture::Capture;
 use crate::telemetry::outcome::Reason;
 
-/// The running task and what it is told.
+/// The running task, with its inputs and outputs.
 struct Task {
     snapshots: watch::Sender<Arc<Snapshot>>,
     reports: Arc<Notify>,
@@ -57,7 +57,7 @@ impl Task {
             .unwrap();
     }
 
-    /// What was ordered so far: whose sessions end, when and why.
+    /// The orders so far: whose sessions end, when and why.
     fn orders(&self) -> Vec<(BackendId, Option<Duration>, Reason)> {
         let orders = self.orders.lock().unwrap();
         orders
@@ -78,7 +78,8 @@ impl Task {
     }
 }
 
-/// Waits for a condition; the limit is only there to end a test that is broken.
+/// Waits for a condition; the limit only ends a test that fails. With a paused clock nothing is waited for in real
+/// time.
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
@@ -117,13 +118,13 @@ fn http_check(interval: Duration) -> Check {
 const OFTEN: Duration = Duration::from_millis(10);
 const HARDLY_EVER: Duration = Duration::from_secs(3600);
 
-/// What a server answers, and how often it did.
+/// What a server answers, and how often it has done so.
 struct Answers {
     code: AtomicU16,
     answers: AtomicUsize,
 }
 
-/// A server whose status is what `status` says at the time.
+/// A server that answers with the status that `Answers` has at the time.
 async fn server() -> (SocketAddr, Arc<Answers>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -159,10 +160,13 @@ async fn a_checked_backend_falls_and_rises() {
     assert!(b.is_healthy());
     status.code.store(500, Ordering::SeqCst);
     eventually("falls", || b.health() == Health::CHECK_DOWN).await;
-    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    eventually("has the reason", || {
+        reason(&b) == "check failed: status 500"
+    })
+    .await;
     let since = b.note().since;
     status.code.store(503, Ordering::SeqCst);
-    eventually("says the newest", || {
+    eventually("has the newest reason", || {
         reason(&b) == "check failed: status 503"
     })
     .await;
@@ -170,12 +174,15 @@ async fn a_checked_backend_falls_and_rises() {
     b.set_health(Health::REFUSED | Health::TRIAL);
     status.code.store(204, Ordering::SeqCst);
     eventually("rises", || b.is_healthy()).await;
-    eventually("says so", || reason(&b) == "check passed: status 204").await;
+    eventually("has the reason", || {
+        reason(&b) == "check passed: status 204"
+    })
+    .await;
     task.stop().await;
 }
 
 #[tokio::test]
-async fn the_first_failure_is_enough_and_a_live_refusal_too() {
+async fn one_failure_is_enough_at_first_and_a_refused_live_connection_always() {
     let (address, status) = server().await;
     status.code.store(500, Ordering::SeqCst);
     let (sick, refused) = (address.to_string(), server().await.0.to_string());
@@ -189,7 +196,7 @@ async fn the_first_failure_is_enough_and_a_live_refusal_too() {
         r.health() == Health::CHECK_DOWN | Health::REFUSED
     })
     .await;
-    eventually("says why", || {
+    eventually("has the reason", || {
         reason(&r) == "connection refused under live traffic"
     })
     .await;
@@ -197,13 +204,13 @@ async fn the_first_failure_is_enough_and_a_live_refusal_too() {
     assert_eq!(
         r.health(),
         Health::CHECK_DOWN,
-        "only the check brings it back"
+        "only the check brings it up again"
     );
     task.stop().await;
 }
 
 #[tokio::test]
-async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
+async fn a_changed_check_keeps_the_health_and_a_removed_one_resets_it() {
     let (address, status) = server().await;
     let e = endpoint("web", &address.to_string());
     let b = e.backend.clone();
@@ -215,7 +222,7 @@ async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
     let mut patient = http_check(OFTEN);
     patient.fall = 1_000_000;
     task.publish(vec![Arc::new(rechecked(&first, Some(patient)))]);
-    // Probes by the new check fail, but it is healthy as it was.
+    // Probes of the new check fail, but the backend stays healthy.
     let seen = status.answers.load(Ordering::SeqCst);
     eventually("is probed", || {
         status.answers.load(Ordering::SeqCst) >= seen + 3
@@ -235,7 +242,7 @@ async fn another_check_flaps_no_backend_and_none_at_all_frees_it() {
 }
 
 #[tokio::test]
-async fn a_new_check_takes_over_from_the_trials() {
+async fn a_new_check_replaces_trials() {
     let (address, status) = server().await;
     status.code.store(500, Ordering::SeqCst);
     let e = endpoint("web", &address.to_string());
@@ -256,7 +263,7 @@ async fn a_new_check_takes_over_from_the_trials() {
 }
 
 #[tokio::test]
-async fn a_member_that_leaves_and_returns_is_looked_after_again() {
+async fn a_backend_that_leaves_and_returns_is_monitored_again() {
     let (address, status) = server().await;
     let e = endpoint("web", &address.to_string());
     let b = e.backend.clone();
@@ -277,7 +284,7 @@ async fn a_member_that_leaves_and_returns_is_looked_after_again() {
     task.stop().await;
 }
 
-/// As the compiler makes one that the peer set adds.
+/// An endpoint that the peer set has added, as the configuration compiler makes it.
 fn joining(address: SocketAddr) -> Endpoint {
     let e = endpoint("web", &address.to_string());
     e.backend.set_health(Health::CHECK_DOWN | Health::JOINING);
@@ -286,7 +293,7 @@ fn joining(address: SocketAddr) -> Endpoint {
 }
 
 #[tokio::test]
-async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once() {
+async fn a_joining_backend_goes_up_or_down_by_its_first_result_and_that_is_logged_once() {
     let lines = Capture::begin();
     let (good, bad, refused) = (server().await, server().await, server().await);
     bad.1.code.store(500, Ordering::SeqCst);
@@ -297,7 +304,7 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
     let task = Task::start(vec![checked(Vec::new(), patient.clone())]);
     let cluster = checked(endpoints.into(), patient);
     task.publish(vec![cluster.clone()]);
-    // Soon, though the next turn is an hour away.
+    // The first probe comes soon although the interval is an hour.
     eventually("a first pass", || {
         [&good, &refused]
             .iter()
@@ -305,11 +312,14 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
     })
     .await;
     eventually("a first failure", || b.health() == Health::CHECK_DOWN).await;
-    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    eventually("has the reason", || {
+        reason(&b) == "check failed: status 500"
+    })
+    .await;
     assert_eq!(
         g.health(),
         Health::CHECK_DOWN | Health::JOINING,
-        "rise is far"
+        "`rise` is not reached"
     );
     assert_eq!(lines.count("backend is up"), 0);
     assert_eq!(lines.count("backend is down"), 1, "only the failure");
@@ -321,18 +331,18 @@ async fn one_that_joins_is_up_or_down_by_its_first_verdict_and_that_is_said_once
     let again = rechecked(&cluster, Some(http_check(OFTEN)));
     task.publish(vec![Arc::new(again)]);
     eventually("up", || g.is_healthy() && r.is_healthy()).await;
-    eventually("said", || lines.count("backend is up") == 2).await;
+    eventually("logged", || lines.count("backend is up") == 2).await;
     assert_eq!(lines.count("backend is down"), 2);
     assert_eq!(
         lines.count("so all are used"),
         1,
-        "when all that have a verdict are down, and not before"
+        "only when all backends with a result are down"
     );
     task.stop().await;
 }
 
 #[tokio::test]
-async fn one_that_joins_does_not_wait_for_the_interval() {
+async fn a_joining_backend_does_not_wait_for_the_interval() {
     let (address, status) = server().await;
     let e = joining(address);
     let b = e.backend.clone();
@@ -344,19 +354,23 @@ async fn one_that_joins_does_not_wait_for_the_interval() {
         Arc::new(rechecked(&often_probed, Some(http_check(OFTEN)))),
     ]);
     eventually("up after `rise` probes", || b.is_healthy()).await;
-    // A server counts an answer after it was sent.
+    // A server counts an answer after sending it.
     eventually("probed", || status.answers.load(Ordering::SeqCst) >= 2).await;
     let before = often.answers.load(Ordering::SeqCst);
-    eventually("many more rounds", || {
+    eventually("many more probes of the other", || {
         often.answers.load(Ordering::SeqCst) >= before + 30
     })
     .await;
-    assert_eq!(status.answers.load(Ordering::SeqCst), 2, "and then it does");
+    assert_eq!(
+        status.answers.load(Ordering::SeqCst),
+        2,
+        "afterwards the interval applies"
+    );
     task.stop().await;
 }
 
 #[tokio::test]
-async fn one_that_came_back_unseen_rises_again() {
+async fn a_backend_that_left_and_returned_unnoticed_rises_again() {
     let (address, _status) = server().await;
     let e = endpoint("web", &address.to_string());
     let b = e.backend.clone();
@@ -370,7 +384,7 @@ async fn one_that_came_back_unseen_rises_again() {
 }
 
 #[tokio::test]
-async fn a_doubt_is_answered_at_once_and_one_failure_is_enough() {
+async fn a_doubt_causes_a_probe_at_once_and_one_failure_is_enough() {
     let (address, status) = server().await;
     let e = endpoint("web", &address.to_string());
     let b = e.backend.clone();
@@ -388,14 +402,17 @@ async fn a_doubt_is_answered_at_once_and_one_failure_is_enough() {
     status.code.store(500, Ordering::SeqCst);
     doubt();
     eventually("down", || b.health() == Health::CHECK_DOWN).await;
-    eventually("says why", || reason(&b) == "check failed: status 500").await;
+    eventually("has the reason", || {
+        reason(&b) == "check failed: status 500"
+    })
+    .await;
     assert_eq!(b.doubt(), Doubt::Probing);
     task.stop().await;
 }
 
 #[tokio::test]
 async fn a_probe_that_hangs_does_not_answer_a_doubt() {
-    // Takes connections and says nothing.
+    // Accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let e = endpoint("web", &address.to_string());
@@ -422,7 +439,7 @@ async fn a_name_is_unresolved_until_it_has_an_address() {
     let task = Task::start(vec![first.clone()]);
     eventually("unresolved", || b.health() == Health::UNRESOLVED).await;
     assert_eq!(reason(&b), "name not resolved");
-    eventually("panics", || first.in_panic()).await;
+    eventually("is in panic mode", || first.in_panic()).await;
     let mut resolved = e;
     resolved.address = Some(address.into());
     let mut next = rechecked(&first, Some(http_check(OFTEN)));
@@ -455,7 +472,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
     assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
     assert_eq!(reason(&b), "connection refused under live traffic");
 
-    // The trial that was taken last is lost; later one more is granted.
+    // The last trial is claimed but has no result; later another one is granted.
     let from = tokio::time::Instant::now();
     eventually("another trial", || b.health().contains(Health::TRIAL)).await;
     assert!(
@@ -463,7 +480,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
         "{:?}",
         from.elapsed()
     );
-    // A picker that had looked before said that there is none.
+    // A pick that had searched before the grant clears the flag.
     c.state.set_trials(false);
     eventually("reminded", || c.state.has_trials()).await;
 
@@ -484,7 +501,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn transitions_and_panics_are_logged_once() {
+async fn transitions_and_panic_mode_are_logged_once() {
     let lines = Capture::begin();
     let endpoints: Vec<_> = (1..=3)
         .map(|i| endpoint("web", &format!("10.0.0.{i}:80")))
@@ -500,7 +517,7 @@ async fn transitions_and_panics_are_logged_once() {
         task.refuse(b);
     }
     eventually("panic", || c.state.in_panic()).await;
-    // A new generation is no new panic.
+    // A new generation does not log it again.
     let mut next = rechecked(&c, None);
     next.settings.panic_threshold = Some(0.5);
     let next = Arc::new(next);
@@ -527,7 +544,7 @@ async fn transitions_and_panics_are_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_loses_its_last_backend_in_a_panic_is_not_well_again() {
+async fn a_cluster_that_loses_its_last_backend_in_panic_mode_is_not_healthy_again() {
     let lines = Capture::begin();
     let e = endpoint("web", "10.0.0.1:80");
     let b = e.backend.clone();
@@ -538,7 +555,7 @@ async fn a_cluster_that_loses_its_last_backend_in_a_panic_is_not_well_again() {
     let mut next = rechecked(&c, None);
     next.endpoints = Vec::new();
     task.publish(vec![Arc::new(next)]);
-    eventually("said", || lines.count("no backend is left") == 1).await;
+    eventually("logged", || lines.count("no backend is left") == 1).await;
     assert_eq!(lines.count("healthy again"), 0);
     task.stop().await;
 }
@@ -569,7 +586,7 @@ async fn ten_thousand_backends_are_probed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_ends_sessions_as_on_down_says() {
+async fn a_refused_connection_ends_sessions_as_on_down_says() {
     let close = Some(Duration::ZERO);
     let drain = Some(Duration::from_secs(30));
     for (on_down, down, up) in [
@@ -603,7 +620,7 @@ async fn a_refusal_ends_sessions_as_on_down_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backups_stand_in_and_stay_or_are_closed() {
+async fn backups_take_over_and_retain_traffic_or_are_closed() {
     for on_up in [OnUp::Keep, OnUp::CloseBackups, OnUp::Stay] {
         let (first, mut spare) = (
             endpoint("web", "127.0.0.1:9"),
@@ -619,7 +636,7 @@ async fn backups_stand_in_and_stay_or_are_closed() {
         b.start();
         let stays = on_up == OnUp::Stay;
         let seen = || reason(&a) == "connection refused under live traffic";
-        eventually("stands in", || seen() && c.state.on_standby() == stays).await;
+        eventually("takes over", || seen() && c.state.on_standby() == stays).await;
         assert_eq!(task.orders(), []);
         a.report_connected();
         task.reports.notify_one();
@@ -632,12 +649,12 @@ async fn backups_stand_in_and_stay_or_are_closed() {
         }
         assert_eq!(c.state.on_standby(), stays);
         task.refuse(&b);
-        eventually("hands back", || !c.state.on_standby()).await;
+        eventually("gives traffic back", || !c.state.on_standby()).await;
         task.stop().await;
     }
 }
 
-/// A primary that is the name `db.internal`, not resolved, and a backup, with `on_up = "stay"`.
+/// A cluster of an unresolved primary `db.internal` and a backup, with `on_up = "stay"`.
 fn unresolved_with_standby() -> Cluster {
     let (primary, mut spare) = (
         endpoint("web", "db.internal:5432"),
@@ -650,16 +667,13 @@ fn unresolved_with_standby() -> Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_standby_does_not_stay_before_the_primary_is_known() {
+async fn backups_do_not_retain_traffic_before_the_primary_is_resolved() {
     let first = Arc::new(unresolved_with_standby());
     let primary = first.endpoints[0].backend.clone();
     let task = Task::start(vec![first.clone()]);
     eventually("unresolved", || primary.health() == Health::UNRESOLVED).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(
-        !first.state.on_standby(),
-        "nobody has seen the primary down"
-    );
+    assert!(!first.state.on_standby(), "the primary has never been down");
     let mut next = rechecked(&first, None);
     next.endpoints[0].address = Some(SocketAddress::Ip("127.0.0.1:9".parse().unwrap()));
     task.publish(vec![Arc::new(next)]);
@@ -667,12 +681,12 @@ async fn the_standby_does_not_stay_before_the_primary_is_known() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(!first.state.on_standby());
     task.refuse(&primary);
-    eventually("stands in", || first.state.on_standby()).await;
+    eventually("takes over", || first.state.on_standby()).await;
     task.stop().await;
 }
 
 #[tokio::test]
-async fn the_standby_does_not_stay_before_a_primary_has_joined() {
+async fn backups_do_not_retain_traffic_before_a_primary_has_joined() {
     let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut spare = endpoint("web", &listening.local_addr().unwrap().to_string());
     spare.backup = true;
@@ -683,8 +697,8 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     let alone = Arc::new(alone);
     let task = Task::start(vec![alone.clone()]);
     eventually("passes", || reason(&b).starts_with("check passed")).await;
-    assert!(!alone.state.on_standby(), "no primary was ever a member");
-    // One joins by the peer set, and its first verdict is still to come.
+    assert!(!alone.state.on_standby(), "there never was a primary");
+    // The peer set adds a primary, whose first result is outstanding.
     let joins = endpoint("web", "db.internal:5432");
     let a = joins.backend.clone();
     a.set_health(Health::CHECK_DOWN | Health::JOINING);
@@ -694,7 +708,7 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     task.publish(vec![next.clone()]);
     eventually("is followed", || reason(&a) == "name not resolved").await;
     assert!(!alone.state.on_standby());
-    // It has its verdict, and leaves.
+    // It gets its result, and leaves.
     let mut known = rechecked(&next, None);
     known.endpoints[1].address = Some(listening.local_addr().unwrap().into());
     let known = Arc::new(known);
@@ -704,12 +718,12 @@ async fn the_standby_does_not_stay_before_a_primary_has_joined() {
     let mut left = rechecked(&known, None);
     left.endpoints.truncate(1);
     task.publish(vec![Arc::new(left)]);
-    eventually("stands in", || alone.state.on_standby()).await;
+    eventually("takes over", || alone.state.on_standby()).await;
     task.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_settled_before_the_member_is_let_go_of() {
+async fn a_refused_connection_is_processed_before_the_backend_is_forgotten() {
     let lines = Capture::begin();
     for (on_down, after) in [
         (OnDown::Close, Duration::ZERO),

@@ -1,33 +1,33 @@
-//! `{ send = "…", expect = "…" }`: bytes to send, which may be none, and a text in what comes back.
+//! `{ send = "…", expect = "…" }`: sends bytes, or none, and expects a text in the response.
 //!
-//! Passes when the first 64 KiB of what the server sends contain the text.
+//! Passes if the first 64 KiB that the server sends contain the text.
 
-use super::wire::{Wire, contains};
-use super::{Failed, Passed, Verdict};
+use super::connection::{ProbeConnection, contains};
+use super::{ProbeFailure, ProbeSuccess, SuccessCell};
 
-/// How much of an answer is searched.
-const MOST: usize = 64 << 10;
+/// Most bytes of a response that are searched.
+const MAX_RESPONSE: usize = 64 << 10;
 
 pub(super) async fn ask(
-    wire: &mut Wire,
+    connection: &mut ProbeConnection,
     send: &str,
     expect: &str,
-    verdict: &Verdict,
-) -> Result<(), Failed> {
-    wire.send(send.as_bytes()).await?;
-    let mut looked = 0;
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
+    connection.send(send.as_bytes()).await?;
+    let mut searched = 0;
     loop {
-        let is_open = wire.read().await?;
-        if contains(&wire.buffer, expect.as_bytes(), looked) {
-            verdict.get_or_init(|| Passed::Answer("the expected answer"));
+        let is_open = connection.read().await?;
+        if contains(&connection.buffer, expect.as_bytes(), searched) {
+            success.get_or_init(|| ProbeSuccess::Answer("expected response"));
             return Ok(());
         }
-        looked = wire.buffer.len();
-        if looked >= MOST || (!is_open && looked > 0) {
-            return Err(Failed::Unexpected);
+        searched = connection.buffer.len();
+        if searched >= MAX_RESPONSE || (!is_open && searched > 0) {
+            return Err(ProbeFailure::Unexpected);
         }
         if !is_open {
-            return Err(Failed::Ended("an answer"));
+            return Err(ProbeFailure::Ended("a response"));
         }
     }
 }

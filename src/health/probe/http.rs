@@ -1,26 +1,26 @@
-//! `{ http = "/path" }`: one `GET`, whose answer is read as traffic reads it, with the same limits.
+//! `{ http = "/path" }`: one `GET`, whose response is parsed like those of live traffic, with the same limits.
 //!
-//! Passes when the final head is one that traffic takes and its status is among those expected, redirects are not
-//! followed, and, with `expect`, when the first 64 KiB of the decoded body contain that text. Of a body without `expect`
-//! the same 64 KiB are read, so that the backend sees its answer taken: one that hangs changes nothing, one whose
-//! framing traffic would refuse, or that ends before its length, fails.
+//! Passes if live traffic would accept the final head, its status is expected (redirects are not followed) and, with
+//! `expect`, the first 64 KiB of the decoded body contain that text. Without `expect` the same 64 KiB of the body are
+//! read, so that the backend sees its response being read: a body that stalls changes nothing; one with framing that
+//! live traffic would refuse, or that ends before its length, fails.
 
-use super::wire::{Wire, contains};
-use super::{Failed, Passed, Verdict};
+use super::connection::{ProbeConnection, contains};
+use super::{ProbeFailure, ProbeSuccess, SuccessCell};
 use crate::http1::body::BodyReader;
 use crate::http1::head::HeadEnd;
 use crate::http1::response::{self, ResponseHead};
 use crate::model::settings::ListenerLimits;
 
-/// How much of a body is taken.
+/// Most bytes of a body that are read.
 pub(super) const MAX_BODY: usize = 64 << 10;
 pub(super) const USER_AGENT: &str = concat!("lbproxy-check/", env!("CARGO_PKG_VERSION"));
 
-/// The request for `path`.
-pub(super) fn request(path: &str, host: &str) -> Result<Vec<u8>, Failed> {
+/// Builds the request for `path`.
+pub(super) fn request(path: &str, host: &str) -> Result<Vec<u8>, ProbeFailure> {
     let is_valid = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if !path.starts_with('/') || !is_valid(path) || !is_valid(host) {
-        return Err(Failed::Request);
+        return Err(ProbeFailure::Request);
     }
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n"
@@ -28,47 +28,47 @@ pub(super) fn request(path: &str, host: &str) -> Result<Vec<u8>, Failed> {
     Ok(request.into_bytes())
 }
 
-/// Sends `request` and judges the answer.
+/// Sends `request` and evaluates the response.
 pub(super) async fn ask(
-    wire: &mut Wire,
+    connection: &mut ProbeConnection,
     request: &[u8],
     expected: &[(u16, u16)],
     text: Option<&str>,
-    verdict: &Verdict,
-) -> Result<(), Failed> {
-    wire.send(request).await?;
-    let (status, mut body) = final_head(wire).await?;
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
+    connection.send(request).await?;
+    let (status, mut body) = final_head(connection).await?;
     if !expected
         .iter()
         .any(|&(from, to)| (from..=to).contains(&status))
     {
-        return Err(Failed::Status(status));
+        return Err(ProbeFailure::Status(status));
     }
-    let passed = Passed::Status(status);
+    let passed = ProbeSuccess::Status(status);
     if text.is_none() {
-        verdict.get_or_init(|| passed);
+        success.get_or_init(|| passed);
     }
-    match (read_body(wire, &mut body, text).await?, text) {
-        (false, Some(_)) => Err(Failed::Unexpected),
+    match (read_body(connection, &mut body, text).await?, text) {
+        (false, Some(_)) => Err(ProbeFailure::Unexpected),
         _ => {
-            verdict.get_or_init(|| passed);
+            success.get_or_init(|| passed);
             Ok(())
         }
     }
 }
 
-/// Takes heads up to the final one: its status, and the reader of its body. Interim ones are dropped, however many the
-/// time of the check has room for.
-async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
+/// Reads heads up to the final one; returns its status, and a reader for its body. Interim responses are dropped,
+/// limited only by the timeout of the check.
+async fn final_head(connection: &mut ProbeConnection) -> Result<(u16, BodyReader), ProbeFailure> {
     let mut fields = Vec::new();
     loop {
-        let head = match response::parse(&wire.buffer, false, &mut fields) {
+        let head = match response::parse(&connection.buffer, false, &mut fields) {
             Ok(Some(head)) => head,
             Ok(None) => {
-                more_of_a_head(wire).await?;
+                read_more_of_head(connection).await?;
                 continue;
             }
-            Err(refusal) => return Err(Failed::Refused(refusal)),
+            Err(refusal) => return Err(ProbeFailure::Refused(refusal)),
         };
         let ResponseHead { status, len, .. } = head;
         let body = BodyReader::for_response(
@@ -76,58 +76,57 @@ async fn final_head(wire: &mut Wire) -> Result<(u16, BodyReader), Failed> {
             ListenerLimits::default().trailer_bytes,
             head.forwards_trailers,
         );
-        wire.take(len);
+        connection.take(len);
         match status {
-            101 => return Err(Failed::Protocol("status 101, which nobody asked for")),
+            101 => return Err(ProbeFailure::Protocol("unrequested status 101")),
             100..200 => {}
             _ => return Ok((status, body)),
         }
     }
 }
 
-/// Reads until another look at the head is worth the while.
-async fn more_of_a_head(wire: &mut Wire) -> Result<(), Failed> {
-    let mut end = HeadEnd::after(&wire.buffer);
+/// Reads until the head is worth parsing again.
+async fn read_more_of_head(connection: &mut ProbeConnection) -> Result<(), ProbeFailure> {
+    let mut end = HeadEnd::after(&connection.buffer);
     loop {
-        if !wire.read().await? {
-            return Err(Failed::Ended("an answer"));
+        if !connection.read().await? {
+            return Err(ProbeFailure::Ended("a response"));
         }
-        if end.is_due(&wire.buffer, response::LIMITS.bytes) {
+        if end.is_due(&connection.buffer, response::LIMITS.bytes) {
             return Ok(());
         }
     }
 }
 
-/// Reads the body up to [`MAX_BODY`], or until it contains `text`; whether it did.
+/// Reads the body up to [`MAX_BODY`], or until it contains `text`. Returns whether it did.
 async fn read_body(
-    wire: &mut Wire,
+    connection: &mut ProbeConnection,
     body: &mut BodyReader,
     text: Option<&str>,
-) -> Result<bool, Failed> {
+) -> Result<bool, ProbeFailure> {
     let mut payload = Vec::new();
-    let mut taken = 0;
+    let mut total = 0;
     loop {
-        let bytes = &mut wire.buffer;
-        taken += bytes.len();
+        let bytes = &mut connection.buffer;
+        total += bytes.len();
         let piece = body
             .read_in_place(bytes, &mut Vec::new())
-            .map_err(Failed::Refused)?;
+            .map_err(ProbeFailure::Refused)?;
         if let Some(text) = text {
-            let looked = payload.len();
+            let searched = payload.len();
             payload.extend_from_slice(&bytes[..piece.payload]);
-            if contains(&payload, text.as_bytes(), looked) {
+            if contains(&payload, text.as_bytes(), searched) {
                 return Ok(true);
             }
         }
         bytes.clear();
-        if body.is_done() || taken >= MAX_BODY {
+        if body.is_done() || total >= MAX_BODY {
             return Ok(false);
         }
-        if !wire.read().await? {
-            let is_whole = body.end_of_connection();
-            return match is_whole {
+        if !connection.read().await? {
+            return match body.end_of_connection() {
                 true => Ok(false),
-                false => Err(Failed::Ended("the end of the body")),
+                false => Err(ProbeFailure::Ended("the end of the body")),
             };
         }
     }

@@ -1,14 +1,15 @@
-//! One probe of one backend: a connection that opens, and what the check asks over it.
+//! One probe of one backend: opens a connection and does over it what the check says.
 //!
-//! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would meet, not a
-//! pooled socket), one deadline for all of it, and bounds on everything that it reads. It connects as traffic does
-//! ([`dial`]), so a lack of descriptors or ports of ours is no verdict on the backend ([`Failed::Local`]); an HTTP answer
-//! is read by the reader of traffic (`http`), so a backend whose answers traffic refuses fails its check with that
-//! reason. A check that has several addresses (only an agent's has) passes with the first that does; each gets its share
-//! of the time that is left, so that one that swallows packets does not use up the time of the others.
+//! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would see, not a pooled
+//! connection), one deadline for everything, and limits on everything that it reads. It connects like live traffic
+//! ([`dial`]), so a lack of local descriptors or ports says nothing about the backend ([`ProbeFailure::Local`]). An HTTP
+//! response is parsed like one of live traffic (`http`), so a backend whose responses traffic refuses fails its check
+//! for that reason. A check of several addresses (only an agent has them) passes with the first that does; each gets a
+//! share of the remaining time, so that one that drops packets does not use up the time of the others.
 //!
-//! What passes, for each kind, is said in the file of the kind.
+//! The file of each kind says what passes.
 
+mod connection;
 mod exchange;
 mod http;
 mod mysql;
@@ -16,7 +17,6 @@ mod postgres;
 mod redis;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::fmt;
 use std::io;
@@ -30,25 +30,25 @@ use crate::http1::Refusal;
 use crate::model::address::SocketAddress;
 use crate::model::settings::{Check, CheckKind};
 use crate::transport::dial::{DialError, dial};
-use wire::Wire;
+use connection::ProbeConnection;
 
-/// Addresses of one name that one probe tries.
+/// Most addresses of one name that a probe tries.
 const MAX_ADDRESSES: usize = 8;
-/// Characters of a server's own message that are kept.
+/// Most characters of a server's message that are reported.
 const MAX_MESSAGE: usize = 200;
 
-/// A probe that passed.
+/// Why a probe passed; its text follows `check passed: `.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Passed {
+pub(crate) enum ProbeSuccess {
     /// The connection opened.
     Connected,
-    /// The status was one of those expected.
+    /// The status was expected.
     Status(u16),
-    /// The answer was the one expected; what it says.
+    /// The response was as expected; the text describes it.
     Answer(&'static str),
 }
 
-impl fmt::Display for Passed {
+impl fmt::Display for ProbeSuccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected => f.write_str("connected"),
@@ -60,56 +60,56 @@ impl fmt::Display for Passed {
 
 /// Why a probe failed; its text follows `check failed: `.
 #[derive(Debug, Error)]
-pub(crate) enum Failed {
-    /// There is nothing to connect to.
+pub(crate) enum ProbeFailure {
+    /// There is no address to connect to.
     #[error("no address")]
     NoAddress,
-    /// Not done in `check.timeout`.
+    /// It did not end within `check.timeout`.
     #[error("timed out after {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// No connection, by the backend's fault.
+    /// The backend refused the connection or was unreachable.
     #[error("{}", .0.kind())]
     Connect(io::Error),
-    /// We are out of descriptors, ports or memory: says nothing of the backend.
+    /// The proxy has no descriptors, ports or memory; this says nothing about the backend.
     #[error("the proxy cannot connect: {0}")]
     Local(io::Error),
-    /// Another status than those expected.
+    /// The status was not expected.
     #[error("status {0}")]
     Status(u16),
-    /// The answer is one that traffic refuses too.
-    #[error("answer refused: {0}")]
+    /// Live traffic would refuse the response too.
+    #[error("response refused: {0}")]
     Refused(Refusal),
-    /// The answer is not what the protocol allows.
+    /// The response is not one of the protocol.
     #[error("{0}")]
     Protocol(&'static str),
-    /// The connection ended first.
+    /// The connection ended too early.
     #[error("the connection ended before {0}")]
     Ended(&'static str),
-    /// The connection broke.
-    #[error("the connection broke: {}", .0.kind())]
+    /// Reading or writing failed.
+    #[error("connection error: {}", .0.kind())]
     Broken(io::Error),
-    /// The answer does not hold what `expect` asks for.
-    #[error("the answer does not contain the expected text")]
+    /// The response does not contain the text of `expect`.
+    #[error("the response does not contain the expected text")]
     Unexpected,
-    /// The server says itself why not.
-    #[error("the server says: {0}")]
+    /// The server reported an error.
+    #[error("server error: {0}")]
     Server(String),
-    /// The path or the host of the check cannot stand in a request.
-    #[error("the check's path or host is not valid")]
+    /// The path or the host of the check cannot be sent in a request.
+    #[error("the check's path or host is invalid")]
     Request,
-    /// The probe itself broke; the log has the panic.
+    /// The probe panicked; the log has the message.
     #[error("internal error")]
     Internal,
 }
 
-impl Failed {
-    /// Whether it says nothing of the backend.
+impl ProbeFailure {
+    /// Whether it says nothing about the backend.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 }
 
-impl From<DialError> for Failed {
+impl From<DialError> for ProbeFailure {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Backend(error) => Self::Connect(error),
@@ -118,30 +118,34 @@ impl From<DialError> for Failed {
     }
 }
 
-/// Probes a backend that has `addresses` and is called `host` where the check names no host. Takes at most
-/// `check.timeout`; cancel-safe (the connection is closed).
+/// Probes a backend that has `addresses`; `host` is the host to name if the check has none. Takes at most
+/// `check.timeout`. Cancel-safe (the connection is closed).
 ///
 /// # Errors
-/// Why it did not pass.
+/// Why the probe did not pass.
 pub(crate) async fn probe(
     check: &Check,
     addresses: &[SocketAddress],
     host: &str,
-) -> Result<Passed, Failed> {
+) -> Result<ProbeSuccess, ProbeFailure> {
     let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
     let end = Instant::now() + check.timeout;
-    let mut failure = Failed::NoAddress;
+    let mut failure = ProbeFailure::NoAddress;
     for (i, address) in addresses.iter().enumerate() {
         let now = Instant::now();
         let left = end.saturating_duration_since(now);
         let share = left / u32::try_from(addresses.len() - i).unwrap_or(1);
         let address = with_port(address, check.port);
-        let verdict = Verdict::new();
-        let ended = timeout_at(now + share, one(&check.kind, &address, host, &verdict)).await;
-        failure = match (ended, verdict.into_inner()) {
+        let success = SuccessCell::new();
+        let ended = timeout_at(
+            now + share,
+            probe_address(&check.kind, &address, host, &success),
+        )
+        .await;
+        failure = match (ended, success.into_inner()) {
             (Ok(Err(failed)), _) => failed,
             (_, Some(passed)) => return Ok(passed),
-            (_, None) => Failed::TimedOut(check.timeout),
+            (_, None) => ProbeFailure::TimedOut(check.timeout),
         };
     }
     Err(failure)
@@ -155,41 +159,48 @@ fn with_port(address: &SocketAddress, port: Option<u16>) -> SocketAddress {
     address
 }
 
-/// Set as soon as a probe has passed, so that what goes on after that and hangs does not change it.
-type Verdict = OnceLock<Passed>;
+/// Set as soon as a probe has passed, so that it still passes if what follows (reading the rest, a logout) stalls.
+type SuccessCell = OnceLock<ProbeSuccess>;
 
-/// Probes one address. An error fails it even after the verdict.
-async fn one(
+/// Probes one address. An error fails the probe even if `success` is set.
+async fn probe_address(
     kind: &CheckKind,
     address: &SocketAddress,
     host: &str,
-    verdict: &Verdict,
-) -> Result<(), Failed> {
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
     let request = match kind {
         CheckKind::Http {
             path, host: named, ..
         } => http::request(path, named.as_deref().unwrap_or(host))?,
         _ => Vec::new(),
     };
-    let mut wire = Wire::new(dial(address).await?);
+    let mut connection = ProbeConnection::new(dial(address).await?);
     match kind {
         CheckKind::Tcp => {
-            verdict.get_or_init(|| Passed::Connected);
+            success.get_or_init(|| ProbeSuccess::Connected);
             Ok(())
         }
         CheckKind::Http { status, expect, .. } => {
-            http::ask(&mut wire, &request, status, expect.as_deref(), verdict).await
+            http::ask(
+                &mut connection,
+                &request,
+                status,
+                expect.as_deref(),
+                success,
+            )
+            .await
         }
         CheckKind::Exchange { send, expect } => {
-            exchange::ask(&mut wire, send, expect, verdict).await
+            exchange::ask(&mut connection, send, expect, success).await
         }
-        CheckKind::Postgres { user } => postgres::ask(&mut wire, user, verdict).await,
-        CheckKind::Mysql { user } => mysql::ask(&mut wire, user, verdict).await,
-        CheckKind::Redis => redis::ask(&mut wire, verdict).await,
+        CheckKind::Postgres { user } => postgres::ask(&mut connection, user, success).await,
+        CheckKind::Mysql { user } => mysql::ask(&mut connection, user, success).await,
+        CheckKind::Redis => redis::ask(&mut connection, success).await,
     }
 }
 
-/// A server's own message, as it may stand in a log line.
+/// Makes a server's message fit for a log line.
 fn message(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let shown = text.chars().filter(|c| !c.is_control());

@@ -1,86 +1,96 @@
-//! `{ mysql = "user" }`: a login without a password (MySQL documentation, "Client/Server Protocol", connection phase),
-//! carried to its end, since a server blocks hosts that break off too many of them (`max_connect_errors`).
+//! `{ mysql = "user" }`: a login without a password (MySQL documentation, "Client/Server Protocol", connection phase).
+//! It is always completed, since a server blocks hosts that abort too many logins (`max_connect_errors`).
 //!
-//! Passes: a login that succeeds, and the errors by which a server that works refuses it: SQLSTATE class 28 (1045 and
-//! 1698, access denied), 1251 (another way to log in is needed) and 3159 (TLS is needed). All else fails with the
-//! server's own words, such as 1040 (too many connections), 1129 (this host is blocked) or 1130 (this host may not
-//! connect).
+//! A login that succeeds passes, and so do the errors with which a working server refuses it: SQLSTATE class 28 (1045
+//! and 1698, access denied), 1251 (another authentication method is required) and 3159 (TLS is required). Any other
+//! error fails with the server's message, such as 1040 (too many connections), 1129 (this host is blocked) or 1130
+//! (this host may not connect).
 
-use super::wire::Wire;
-use super::{Failed, Passed, Verdict, message};
+use super::connection::ProbeConnection;
+use super::{ProbeFailure, ProbeSuccess, SuccessCell, message};
 
 /// Largest packet that is read.
-const MOST: usize = 16 << 10;
-/// Packets of one login.
-const PACKETS: u32 = 8;
-const WHAT: Failed = Failed::Protocol("not an answer of MySQL");
+const MAX_PACKET: usize = 16 << 10;
+/// Most packets of one login.
+const MAX_PACKETS: u32 = 8;
+const NOT_MYSQL: ProbeFailure = ProbeFailure::Protocol("not a MySQL response");
 
 const LONG_PASSWORD: u32 = 1;
 const PROTOCOL_41: u32 = 0x200;
 const SECURE_CONNECTION: u32 = 0x8000;
 const PLUGIN_AUTH: u32 = 0x8_0000;
 
-pub(super) async fn ask(wire: &mut Wire, user: &str, verdict: &Verdict) -> Result<(), Failed> {
-    let (_, greeting) = packet(wire).await?;
+pub(super) async fn ask(
+    connection: &mut ProbeConnection,
+    user: &str,
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
+    let (_, greeting) = packet(connection).await?;
     let login = login(&greeting, user)?;
-    wire.send(&framed(1, &login)).await?;
-    for _ in 0..PACKETS {
-        let (sequence, answer) = packet(wire).await?;
-        match judge(&answer)? {
-            Step::In => {
-                verdict.get_or_init(|| Passed::Answer("the server lets in"));
+    connection.send(&frame(1, &login)).await?;
+    for _ in 0..MAX_PACKETS {
+        let (sequence, answer) = packet(connection).await?;
+        match evaluate(&answer)? {
+            LoginStep::Accepted => {
+                success.get_or_init(|| ProbeSuccess::Answer("login accepted"));
                 // COM_QUIT.
-                if wire.send(&framed(0, &[1])).await.is_ok() {
-                    wire.drain(MOST).await;
+                if connection.send(&frame(0, &[1])).await.is_ok() {
+                    connection.drain(MAX_PACKET).await;
                 }
                 return Ok(());
             }
-            Step::Refused => {
-                verdict.get_or_init(|| Passed::Answer("the server refuses this user"));
-                wire.drain(MOST).await;
+            LoginStep::Refused => {
+                success.get_or_init(|| ProbeSuccess::Answer("login refused for this user"));
+                connection.drain(MAX_PACKET).await;
                 return Ok(());
             }
-            // Another method, or more of this one: there is no password for it either.
-            Step::Empty => wire.send(&framed(sequence.wrapping_add(1), &[])).await?,
+            // The server wants another method, or more data: there is no password to send either way.
+            LoginStep::WantsData => {
+                connection
+                    .send(&frame(sequence.wrapping_add(1), &[]))
+                    .await?
+            }
         }
     }
-    Err(WHAT)
+    Err(NOT_MYSQL)
 }
 
-/// Reads one packet: its sequence number and its payload.
-async fn packet(wire: &mut Wire) -> Result<(u8, Vec<u8>), Failed> {
-    wire.fill(4, "an answer").await?;
-    let header = wire.take(4);
+/// Reads one packet; returns its sequence number and its payload.
+async fn packet(connection: &mut ProbeConnection) -> Result<(u8, Vec<u8>), ProbeFailure> {
+    connection.fill(4, "a response").await?;
+    let header = connection.take(4);
     let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
-    if !(1..=MOST).contains(&length) {
-        return Err(WHAT);
+    if !(1..=MAX_PACKET).contains(&length) {
+        return Err(NOT_MYSQL);
     }
-    wire.fill(length, "the end of its answer").await?;
-    Ok((header[3], wire.take(length)))
+    connection.fill(length, "the end of the response").await?;
+    Ok((header[3], connection.take(length)))
 }
 
-fn framed(sequence: u8, payload: &[u8]) -> Vec<u8> {
+fn frame(sequence: u8, payload: &[u8]) -> Vec<u8> {
     let [a, b, c, _] = (payload.len() as u32).to_le_bytes();
     let mut packet = vec![a, b, c, sequence];
     packet.extend_from_slice(payload);
     packet
 }
 
-/// The answer to the server's greeting, which is its version 10.
-fn login(greeting: &[u8], user: &str) -> Result<Vec<u8>, Failed> {
+/// Builds the login from the server's greeting (of protocol version 10).
+fn login(greeting: &[u8], user: &str) -> Result<Vec<u8>, ProbeFailure> {
     let rest = match greeting {
-        [0xff, error @ ..] => return Err(server(error)),
+        [0xff, error @ ..] => return Err(server_error(error)),
         [10, rest @ ..] => rest,
-        _ => return Err(WHAT),
+        _ => return Err(NOT_MYSQL),
     };
-    let version = memchr::memchr(0, rest).ok_or(WHAT)?;
-    // Behind the version: thread (4), challenge (8), filler, capabilities (2), charset, status (2), capabilities (2),
+    let version = memchr::memchr(0, rest).ok_or(NOT_MYSQL)?;
+    // After the version: thread (4), challenge (8), filler, capabilities (2), charset, status (2), capabilities (2),
     // length of the challenge, reserved (10), the rest of the challenge, the name of the method.
     let rest = &rest[version + 1..];
-    let fixed: &[u8; 31] = rest.first_chunk().ok_or(WHAT)?;
+    let fixed: &[u8; 31] = rest.first_chunk().ok_or(NOT_MYSQL)?;
     let capabilities = u32::from_le_bytes([fixed[13], fixed[14], fixed[18], fixed[19]]);
     if capabilities & PROTOCOL_41 == 0 {
-        return Err(Failed::Protocol("a MySQL server older than version 4.1"));
+        return Err(ProbeFailure::Protocol(
+            "MySQL server older than version 4.1",
+        ));
     }
     let challenge = usize::from(fixed[20]).saturating_sub(8).max(13);
     let method = rest.get(31 + challenge..).unwrap_or_default();
@@ -91,7 +101,7 @@ fn login(greeting: &[u8], user: &str) -> Result<Vec<u8>, Failed> {
         flags |= PLUGIN_AUTH;
     }
     let mut login = flags.to_le_bytes().to_vec();
-    login.extend((MOST as u32).to_le_bytes());
+    login.extend((MAX_PACKET as u32).to_le_bytes());
     // utf8.
     login.push(33);
     login.extend([0; 23]);
@@ -106,31 +116,33 @@ fn login(greeting: &[u8], user: &str) -> Result<Vec<u8>, Failed> {
     Ok(login)
 }
 
+/// What the server answers during a login.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
-    In,
+enum LoginStep {
+    Accepted,
     Refused,
-    Empty,
+    /// It wants more data, of which there is none.
+    WantsData,
 }
 
-fn judge(answer: &[u8]) -> Result<Step, Failed> {
+fn evaluate(answer: &[u8]) -> Result<LoginStep, ProbeFailure> {
     match answer {
-        [0, ..] => Ok(Step::In),
-        [0xfe | 1, ..] => Ok(Step::Empty),
+        [0, ..] => Ok(LoginStep::Accepted),
+        [0xfe | 1, ..] => Ok(LoginStep::WantsData),
         [0xff, error @ ..] => {
-            let (code, state, _) = parts(error);
+            let (code, state, _) = split_error(error);
             if state.starts_with(b"28") || matches!(code, 1251 | 3159) {
-                Ok(Step::Refused)
+                Ok(LoginStep::Refused)
             } else {
-                Err(server(error))
+                Err(server_error(error))
             }
         }
-        _ => Err(WHAT),
+        _ => Err(NOT_MYSQL),
     }
 }
 
-/// Code, SQLSTATE (empty before the login) and text of an error.
-fn parts(error: &[u8]) -> (u16, &[u8], &[u8]) {
+/// Splits an error into code, SQLSTATE (empty before the login) and text.
+fn split_error(error: &[u8]) -> (u16, &[u8], &[u8]) {
     match error {
         [a, b, b'#', rest @ ..] if rest.len() >= 5 => {
             (u16::from_le_bytes([*a, *b]), &rest[..5], &rest[5..])
@@ -140,9 +152,9 @@ fn parts(error: &[u8]) -> (u16, &[u8], &[u8]) {
     }
 }
 
-fn server(error: &[u8]) -> Failed {
-    let (code, _, text) = parts(error);
-    Failed::Server(message(&[format!("{code} ").as_bytes(), text].concat()))
+fn server_error(error: &[u8]) -> ProbeFailure {
+    let (code, _, text) = split_error(error);
+    ProbeFailure::Server(message(&[format!("{code} ").as_bytes(), text].concat()))
 }
 
 #[cfg(test)]
@@ -177,18 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn greetings_that_are_none() {
-        let whole = greeting(PROTOCOL_41 | PLUGIN_AUTH, b"x\0");
+    fn malformed_greetings_fail() {
+        let greeting_bytes = greeting(PROTOCOL_41 | PLUGIN_AUTH, b"x\0");
         for cut in 0..38 {
-            assert!(login(&whole[..cut], "lb").is_err(), "{cut}");
+            assert!(login(&greeting_bytes[..cut], "lb").is_err(), "{cut}");
         }
         for (greeting, expected) in [
-            (&b"HTTP/1.1 400"[..], "not an answer of MySQL"),
+            (&b"HTTP/1.1 400"[..], "not a MySQL response"),
             (
                 b"\xff\x10\x04Too many connections",
-                "the server says: 1040 Too many connections",
+                "server error: 1040 Too many connections",
             ),
-            (b"\xff", "the server says: 0 "),
+            (b"\xff", "server error: 0 "),
         ] {
             assert_eq!(login(greeting, "lb").unwrap_err().to_string(), expected);
         }
@@ -196,29 +208,29 @@ mod tests {
     }
 
     #[test]
-    fn what_passes() {
+    fn login_answers_are_evaluated() {
         for (answer, expected) in [
-            (&b"\0\0\0\x02\0\0\0"[..], Step::In),
-            (b"\xfemysql_native_password\0", Step::Empty),
-            (b"\x01\x04", Step::Empty),
-            (b"\xff\x15\x04#28000Access denied", Step::Refused),
-            (b"\xff\xe3\x04#08004other method", Step::Refused),
+            (&b"\0\0\0\x02\0\0\0"[..], LoginStep::Accepted),
+            (b"\xfemysql_native_password\0", LoginStep::WantsData),
+            (b"\x01\x04", LoginStep::WantsData),
+            (b"\xff\x15\x04#28000Access denied", LoginStep::Refused),
+            (b"\xff\xe3\x04#08004other method", LoginStep::Refused),
         ] {
-            assert_eq!(judge(answer).unwrap(), expected, "{answer:?}");
+            assert_eq!(evaluate(answer).unwrap(), expected, "{answer:?}");
         }
         for (answer, expected) in [
             (
                 &b"\xff\x10\x04#08004Too many connections"[..],
-                "the server says: 1040 Too many connections",
+                "server error: 1040 Too many connections",
             ),
             (
                 b"\xff\x6a\x04#HY000Host 'x' is not allowed",
-                "the server says: 1130 Host 'x' is not allowed",
+                "server error: 1130 Host 'x' is not allowed",
             ),
-            (b"\x02", "not an answer of MySQL"),
-            (b"", "not an answer of MySQL"),
+            (b"\x02", "not a MySQL response"),
+            (b"", "not a MySQL response"),
         ] {
-            assert_eq!(judge(answer).unwrap_err().to_string(), expected);
+            assert_eq!(evaluate(answer).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -1,37 +1,41 @@
 //! `{ postgres = "user" }`: a StartupMessage of protocol 3.0 (PostgreSQL documentation, chapter "Frontend/Backend
-//! Protocol"), up to the point where the server has looked at it. No password is ever sent.
+//! Protocol"), up to the server's answer. No password is ever sent.
 //!
-//! Passes: any Authentication message, be it that the user is let in or that it must give a password, and an
-//! ErrorResponse of SQLSTATE class 28 (not authorised: `pg_hba.conf` does not let this user in, the server is up). All
-//! else fails with the server's own words, such as 57P03 (starting up, shutting down) or 53300 (too many connections).
-//! A user that is let in is logged out in order.
+//! Any Authentication message passes, whether it accepts the user or requests a password, and so does an ErrorResponse
+//! of SQLSTATE class 28 (not authorized: `pg_hba.conf` does not admit this user, but the server is up). Anything else
+//! fails with the server's message, such as 57P03 (starting up, shutting down) or 53300 (too many connections). A user
+//! that is accepted is logged out in an orderly way.
 
-use super::wire::Wire;
-use super::{Failed, Passed, Verdict, message};
+use super::connection::ProbeConnection;
+use super::{ProbeFailure, ProbeSuccess, SuccessCell, message};
 
 /// Largest message that is read.
-const MOST: usize = 16 << 10;
-/// What is read of a session that is let in, before it is ended.
+const MAX_MESSAGE: usize = 16 << 10;
+/// Most bytes of an accepted session that are read before it is ended.
 const GREETING: usize = 64 << 10;
 const PROTOCOL: u32 = 3 << 16;
-const WHAT: Failed = Failed::Protocol("not an answer of PostgreSQL");
+const NOT_POSTGRES: ProbeFailure = ProbeFailure::Protocol("not a PostgreSQL response");
 
-pub(super) async fn ask(wire: &mut Wire, user: &str, verdict: &Verdict) -> Result<(), Failed> {
-    wire.send(&startup(user)).await?;
+pub(super) async fn ask(
+    connection: &mut ProbeConnection,
+    user: &str,
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
+    connection.send(&startup(user)).await?;
     loop {
-        wire.fill(5, "an answer").await?;
-        let size = size(&wire.buffer)?;
-        wire.fill(size, "the end of its answer").await?;
-        let message = wire.take(size);
-        match judge(&message)? {
-            Some((passed, let_in)) => {
-                verdict.get_or_init(|| passed);
-                if let_in && wire.send(b"X\0\0\0\x04").await.is_ok() {
-                    wire.drain(GREETING).await;
+        connection.fill(5, "a response").await?;
+        let size = size(&connection.buffer)?;
+        connection.fill(size, "the end of the response").await?;
+        let message = connection.take(size);
+        match evaluate(&message)? {
+            Some((passed, logged_in)) => {
+                success.get_or_init(|| passed);
+                if logged_in && connection.send(b"X\0\0\0\x04").await.is_ok() {
+                    connection.drain(GREETING).await;
                 }
                 return Ok(());
             }
-            // A notice.
+            // A notice; the answer is still to come.
             None => continue,
         }
     }
@@ -47,33 +51,32 @@ fn startup(user: &str) -> Vec<u8> {
     message
 }
 
-/// Bytes of the message that begins with these five.
-fn size(header: &[u8]) -> Result<usize, Failed> {
+/// Size in bytes of the message that begins with `header`, of at least five bytes.
+fn size(header: &[u8]) -> Result<usize, ProbeFailure> {
     let &[_, a, b, c, d, ..] = header else {
-        return Err(WHAT);
+        return Err(NOT_POSTGRES);
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     match length {
-        4..=MOST => Ok(1 + length),
-        _ => Err(WHAT),
+        4..=MAX_MESSAGE => Ok(1 + length),
+        _ => Err(NOT_POSTGRES),
     }
 }
 
-/// What a whole message says: passed and whether the user is in, or nothing yet.
-fn judge(message: &[u8]) -> Result<Option<(Passed, bool)>, Failed> {
+/// Evaluates a complete message: whether the probe passes and the user is logged in, or nothing yet.
+fn evaluate(message: &[u8]) -> Result<Option<(ProbeSuccess, bool)>, ProbeFailure> {
     match message {
-        [b'R', _, _, _, _, 0, 0, 0, 0] => Ok(Some((Passed::Answer("the server lets in"), true))),
-        [b'R', _, _, _, _, _, _, _, _, ..] => Ok(Some((
-            Passed::Answer("the server asks for a password"),
-            false,
-        ))),
+        [b'R', _, _, _, _, 0, 0, 0, 0] => Ok(Some((ProbeSuccess::Answer("login accepted"), true))),
+        [b'R', _, _, _, _, _, _, _, _, ..] => {
+            Ok(Some((ProbeSuccess::Answer("password requested"), false)))
+        }
         [b'E', _, _, _, _, fields @ ..] => refusal(fields).map(Some),
         [b'N' | b'v', ..] => Ok(None),
-        _ => Err(WHAT),
+        _ => Err(NOT_POSTGRES),
     }
 }
 
-fn refusal(fields: &[u8]) -> Result<(Passed, bool), Failed> {
+fn refusal(fields: &[u8]) -> Result<(ProbeSuccess, bool), ProbeFailure> {
     let field = |code: u8| {
         fields
             .split(|byte| *byte == 0)
@@ -82,9 +85,9 @@ fn refusal(fields: &[u8]) -> Result<(Passed, bool), Failed> {
     };
     let (state, text) = (field(b'C'), field(b'M'));
     if state.starts_with(b"28") {
-        return Ok((Passed::Answer("the server refuses this user"), false));
+        return Ok((ProbeSuccess::Answer("login refused for this user"), false));
     }
-    Err(Failed::Server(message(
+    Err(ProbeFailure::Server(message(
         &[state, b" ".as_slice(), text].concat(),
     )))
 }
@@ -101,33 +104,33 @@ mod tests {
     }
 
     fn shown(message: &[u8]) -> String {
-        match judge(message) {
-            Ok(Some((passed, let_in))) => format!("{passed} {let_in}"),
+        match evaluate(message) {
+            Ok(Some((passed, logged_in))) => format!("{passed} {logged_in}"),
             Ok(None) => "nothing".to_owned(),
             Err(failed) => failed.to_string(),
         }
     }
 
     #[test]
-    fn what_passes() {
+    fn login_answers_are_evaluated() {
         for (message, expected) in [
-            (frame(b'R', &[0; 4]), "the server lets in true"),
+            (frame(b'R', &[0; 4]), "login accepted true"),
             (
                 frame(b'R', &[0, 0, 0, 10, b'S']),
-                "the server asks for a password false",
+                "password requested false",
             ),
             (
                 frame(b'E', b"SFATAL\0C28000\0Mno entry\0\0"),
-                "the server refuses this user false",
+                "login refused for this user false",
             ),
             (
                 frame(b'E', b"SFATAL\0VFATAL\0C57P03\0Mstarting up\0\0"),
-                "the server says: 57P03 starting up",
+                "server error: 57P03 starting up",
             ),
-            (frame(b'E', b""), "the server says:  "),
+            (frame(b'E', b""), "server error:  "),
             (frame(b'N', b"SNOTICE\0\0"), "nothing"),
-            (frame(b'R', b""), "not an answer of PostgreSQL"),
-            (frame(b'Z', b"I"), "not an answer of PostgreSQL"),
+            (frame(b'R', b""), "not a PostgreSQL response"),
+            (frame(b'Z', b"I"), "not a PostgreSQL response"),
         ] {
             assert_eq!(shown(&message), expected, "{message:?}");
         }

@@ -1,40 +1,43 @@
 //! `{ redis = true }`: `PING` (RESP2, redis.io/docs/reference/protocol-spec).
 //!
-//! Passes: `+PONG`, and the two errors by which a server that works asks for a login (`-NOAUTH`, `-NOPERM`). All else
-//! fails with the server's own words, such as `-LOADING`, `-MASTERDOWN` or `-DENIED` (protected mode).
+//! `+PONG` passes, and so do the two errors with which a working server requests a login (`-NOAUTH`, `-NOPERM`). Any
+//! other error fails with the server's message, such as `-LOADING`, `-MASTERDOWN` or `-DENIED` (protected mode).
 
-use super::wire::Wire;
-use super::{Failed, Passed, Verdict, message};
+use super::connection::ProbeConnection;
+use super::{ProbeFailure, ProbeSuccess, SuccessCell, message};
 
-/// Longest line.
-const MOST: usize = 1 << 10;
+/// Most bytes of a line.
+const MAX_LINE: usize = 1 << 10;
 
-pub(super) async fn ask(wire: &mut Wire, verdict: &Verdict) -> Result<(), Failed> {
-    wire.send(b"*1\r\n$4\r\nPING\r\n").await?;
+pub(super) async fn ask(
+    connection: &mut ProbeConnection,
+    success: &SuccessCell,
+) -> Result<(), ProbeFailure> {
+    connection.send(b"*1\r\n$4\r\nPING\r\n").await?;
     let line = loop {
-        if let Some(end) = memchr::memchr(b'\n', &wire.buffer) {
-            break wire.take(end + 1);
+        if let Some(end) = memchr::memchr(b'\n', &connection.buffer) {
+            break connection.take(end + 1);
         }
-        if wire.buffer.len() > MOST {
-            return Err(Failed::Protocol("not an answer of Redis"));
+        if connection.buffer.len() > MAX_LINE {
+            return Err(ProbeFailure::Protocol("not a Redis response"));
         }
-        if !wire.read().await? {
-            return Err(Failed::Ended("an answer"));
+        if !connection.read().await? {
+            return Err(ProbeFailure::Ended("a response"));
         }
     };
-    let passed = judge(&line)?;
-    verdict.get_or_init(|| passed);
+    let passed = evaluate(&line)?;
+    success.get_or_init(|| passed);
     Ok(())
 }
 
-fn judge(line: &[u8]) -> Result<Passed, Failed> {
+fn evaluate(line: &[u8]) -> Result<ProbeSuccess, ProbeFailure> {
     match line.trim_ascii_end() {
-        b"+PONG" => Ok(Passed::Answer("PONG")),
+        b"+PONG" => Ok(ProbeSuccess::Answer("PONG")),
         [b'-', error @ ..] => match error.split(u8::is_ascii_whitespace).next() {
-            Some(b"NOAUTH" | b"NOPERM") => Ok(Passed::Answer("the server asks for a login")),
-            _ => Err(Failed::Server(message(error))),
+            Some(b"NOAUTH" | b"NOPERM") => Ok(ProbeSuccess::Answer("login requested")),
+            _ => Err(ProbeFailure::Server(message(error))),
         },
-        _ => Err(Failed::Protocol("not an answer of Redis")),
+        _ => Err(ProbeFailure::Protocol("not a Redis response")),
     }
 }
 
@@ -43,31 +46,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes() {
+    fn answers_are_evaluated() {
         for (line, expected) in [
             ("+PONG\r\n", "PONG"),
-            (
-                "-NOAUTH Authentication required.\r\n",
-                "the server asks for a login",
-            ),
+            ("-NOAUTH Authentication required.\r\n", "login requested"),
             (
                 "-NOPERM this user has no permissions to run the 'ping' command\r\n",
-                "the server asks for a login",
+                "login requested",
             ),
         ] {
-            assert_eq!(judge(line.as_bytes()).unwrap().to_string(), expected);
+            assert_eq!(evaluate(line.as_bytes()).unwrap().to_string(), expected);
         }
         for (line, expected) in [
             (
                 "-LOADING Redis is loading the dataset in memory\r\n",
-                "the server says: LOADING Redis is loading the dataset in memory",
+                "server error: LOADING Redis is loading the dataset in memory",
             ),
-            ("-NOAUTHX\r\n", "the server says: NOAUTHX"),
-            ("+OK\r\n", "not an answer of Redis"),
-            ("HTTP/1.1 400 Bad Request\r\n", "not an answer of Redis"),
-            ("\n", "not an answer of Redis"),
+            ("-NOAUTHX\r\n", "server error: NOAUTHX"),
+            ("+OK\r\n", "not a Redis response"),
+            ("HTTP/1.1 400 Bad Request\r\n", "not a Redis response"),
+            ("\n", "not a Redis response"),
         ] {
-            assert_eq!(judge(line.as_bytes()).unwrap_err().to_string(), expected);
+            assert_eq!(evaluate(line.as_bytes()).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Probes against servers that answer in every way.
+//! Probes of servers with all kinds of responses.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -44,7 +44,7 @@ async fn server(answer: impl Into<Vec<u8>>) -> (SocketAddress, JoinHandle<String
                 Err(_) => break,
             }
         }
-        // The probe may have heard enough before all of it is written.
+        // The probe may end before everything is written.
         let _ = socket.write_all(&answer).await;
         let _ = socket.read_u8().await;
         String::from_utf8(head).unwrap()
@@ -59,7 +59,7 @@ async fn shown(kind: CheckKind, timeout: Duration, addresses: &[SocketAddress]) 
     }
 }
 
-/// An address that refuses: bound a moment ago, and nobody else's as long as the probe takes.
+/// An address that refuses connections: bound but not listening, so that nobody else gets it during the probe.
 async fn refusing() -> (SocketAddress, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -110,7 +110,7 @@ async fn the_status_decides() {
             "HTTP/1.1 500 Oh\r\ncontent-length: 3\r\n\r\noh!",
             "failed: status 500",
         ),
-        // The body is not HTTP: it is not asked.
+        // A malformed body is not read after an unexpected status.
         (
             "HTTP/1.1 503 Oh\r\ntransfer-encoding: chunked\r\n\r\nzz",
             "failed: status 503",
@@ -126,7 +126,7 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
-async fn a_body_is_taken_up_to_a_bound() {
+async fn a_body_is_read_up_to_a_limit() {
     let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n".to_vec();
     answer.resize(answer.len() + 2 * MAX_BODY, b'x');
     let (address, serving) = server(answer).await;
@@ -138,7 +138,7 @@ async fn a_body_is_taken_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn a_body_that_hangs_changes_nothing() {
+async fn a_body_that_stalls_changes_nothing() {
     let (address, _serving) = server("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab").await;
     let short = Duration::from_secs(2);
     assert_eq!(
@@ -148,16 +148,16 @@ async fn a_body_that_hangs_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_fails() {
+async fn malformed_or_missing_responses_fail() {
     let (address, _serving) = server("SSH-2.0-OpenSSH_9.2\r\n").await;
     let failed = shown(http("/"), LONG, &[address]).await;
-    assert!(failed.starts_with("failed: answer refused: "), "{failed}");
+    assert!(failed.starts_with("failed: response refused: "), "{failed}");
 
     let mut endless = b"HTTP/1.1 200 OK\r\nx: ".to_vec();
     endless.resize(4 * crate::http1::response::LIMITS.bytes, b'x');
     let (address, _serving) = server(endless).await;
     let failed = shown(http("/"), LONG, &[address]).await;
-    assert!(failed.starts_with("failed: answer refused: "), "{failed}");
+    assert!(failed.starts_with("failed: response refused: "), "{failed}");
 
     let (address, _serving) = server("").await;
     let failed = shown(
@@ -184,7 +184,7 @@ async fn a_connection_is_enough_for_a_tcp_check() {
         shown(CheckKind::Tcp, LONG, std::slice::from_ref(&address)).await,
         "passed: connected"
     );
-    let (refused, _held) = refusing().await;
+    let (refused, _bound) = refusing().await;
     assert_eq!(
         shown(CheckKind::Tcp, LONG, std::slice::from_ref(&refused)).await,
         "failed: connection refused"
@@ -210,8 +210,8 @@ async fn an_address_that_hangs_leaves_time_for_the_next() {
     );
 }
 
-/// What a server that sends `answer` and then its end is judged as.
-async fn judged(kind: CheckKind, answer: impl Into<Vec<u8>>) -> String {
+/// The result of a probe of a server that sends `answer` and closes.
+async fn evaluated(kind: CheckKind, answer: impl Into<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = SocketAddress::Ip(listener.local_addr().unwrap());
     let answer = answer.into();
@@ -219,14 +219,14 @@ async fn judged(kind: CheckKind, answer: impl Into<Vec<u8>>) -> String {
         let (mut socket, _) = listener.accept().await.unwrap();
         let _ = socket.write_all(&answer).await;
         let _ = socket.shutdown().await;
-        // What the probe sends is taken, so that the close is in order.
+        // What the probe sends is read, so that the close is orderly.
         let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
     });
     shown(kind, LONG, &[address]).await
 }
 
 #[tokio::test]
-async fn what_traffic_refuses_fails_with_that_reason() {
+async fn responses_that_traffic_refuses_fail_for_that_reason() {
     let large = format!(
         "HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n",
         "x".repeat(70 << 10)
@@ -234,20 +234,20 @@ async fn what_traffic_refuses_fails_with_that_reason() {
     for (answer, expected) in [
         (
             "HTTP/1.1 200 OK\ncontent-length: 0\n\n",
-            "failed: answer refused: bare line end",
+            "failed: response refused: bare line end",
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
-            "failed: answer refused: malformed or repeated Content-Length",
+            "failed: response refused: malformed or repeated Content-Length",
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            "failed: answer refused: ambiguous framing",
+            "failed: response refused: ambiguous framing",
         ),
-        (&large, "failed: answer refused: header section too large"),
+        (&large, "failed: response refused: header section too large"),
         (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-            "failed: answer refused: malformed chunk",
+            "failed: response refused: malformed chunk",
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
@@ -255,29 +255,29 @@ async fn what_traffic_refuses_fails_with_that_reason() {
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-le",
-            "failed: the connection ended before an answer",
+            "failed: the connection ended before a response",
         ),
-        ("", "failed: the connection ended before an answer"),
+        ("", "failed: the connection ended before a response"),
         (
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
-            "failed: status 101, which nobody asked for",
+            "failed: unrequested status 101",
         ),
         ("HTTP/1.1 200 OK\r\n\r\nuntil the end", "passed: status 200"),
         (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "passed: status 200",
         ),
-        // What traffic repairs is repaired here.
+        // What is repaired in traffic is repaired here.
         (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ncontent-length: 2\r\na : b\r\n\r\n",
             "passed: status 200",
         ),
     ] {
-        assert_eq!(judged(http("/"), answer).await, expected, "{answer:.60}");
+        assert_eq!(evaluated(http("/"), answer).await, expected, "{answer:.60}");
     }
     let interim = "HTTP/1.1 102 Processing\r\n\r\n".repeat(300);
     let many = interim + "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    assert_eq!(judged(http("/"), many).await, "passed: status 200");
+    assert_eq!(evaluated(http("/"), many).await, "passed: status 200");
 }
 
 fn expecting(text: &str) -> CheckKind {
@@ -295,7 +295,7 @@ async fn a_body_has_the_expected_text_or_fails() {
     for (answer, expected) in [
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nall is ok",
-            "failed: the answer does not contain the expected text",
+            "failed: the response does not contain the expected text",
         ),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nall is ok",
@@ -307,20 +307,20 @@ async fn a_body_has_the_expected_text_or_fails() {
         ),
         (
             "HTTP/1.1 200 OK\r\nx: ok\r\n\r\nno",
-            "failed: the answer does not contain the expected text",
+            "failed: the response does not contain the expected text",
         ),
         ("HTTP/1.1 500 Oh\r\n\r\nok", "failed: status 500"),
         (
             "HTTP/1.1 204 ok\r\n\r\n",
-            "failed: the answer does not contain the expected text",
+            "failed: the response does not contain the expected text",
         ),
         (
             &far,
-            "failed: the answer does not contain the expected text",
+            "failed: the response does not contain the expected text",
         ),
     ] {
         assert_eq!(
-            judged(expecting("ok"), answer).await,
+            evaluated(expecting("ok"), answer).await,
             expected,
             "{answer:.60}"
         );
@@ -340,15 +340,15 @@ async fn an_exchange_is_searched_for_the_expected_text() {
         expect: expect.to_owned(),
     };
     for (answer, expected) in [
-        ("220 mail.example ESMTP\r\n", "passed: the expected answer"),
+        ("220 mail.example ESMTP\r\n", "passed: expected response"),
         (
             "421 too busy\r\n",
-            "failed: the answer does not contain the expected text",
+            "failed: the response does not contain the expected text",
         ),
-        ("", "failed: the connection ended before an answer"),
+        ("", "failed: the connection ended before a response"),
     ] {
         assert_eq!(
-            judged(exchange("", "220 "), answer).await,
+            evaluated(exchange("", "220 "), answer).await,
             expected,
             "{answer}"
         );
@@ -357,18 +357,18 @@ async fn an_exchange_is_searched_for_the_expected_text() {
     let asked = exchange("INFO replication\r\n\r\n", "role:master");
     assert_eq!(
         shown(asked, LONG, &[address]).await,
-        "passed: the expected answer"
+        "passed: expected response"
     );
     assert_eq!(serving.await.unwrap(), "INFO replication\r\n\r\n");
     let endless = "x".repeat(1 << 20);
     assert_eq!(
-        judged(exchange("", "220 "), endless).await,
-        "failed: the answer does not contain the expected text"
+        evaluated(exchange("", "220 "), endless).await,
+        "failed: the response does not contain the expected text"
     );
 }
 
 #[tokio::test]
-async fn what_is_no_database_fails_as_such() {
+async fn servers_that_are_not_databases_fail_as_such() {
     let user = || "lb".to_owned();
     let kinds = [
         (CheckKind::Postgres { user: user() }, "PostgreSQL"),
@@ -380,11 +380,11 @@ async fn what_is_no_database_fails_as_such() {
             "HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(),
             "\u{7f}".repeat(1 << 20),
         ] {
-            let shown = judged(kind.clone(), junk).await;
-            assert_eq!(shown, format!("failed: not an answer of {name}"));
+            let shown = evaluated(kind.clone(), junk).await;
+            assert_eq!(shown, format!("failed: not a {name} response"));
         }
         for cut in ["", "R\0", "\u{1}\0\0"] {
-            let shown = judged(kind.clone(), cut).await;
+            let shown = evaluated(kind.clone(), cut).await;
             assert!(
                 shown.starts_with("failed: the connection ended before"),
                 "{name}: {shown}"
