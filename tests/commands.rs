@@ -405,7 +405,7 @@ fn the_demo_says_what_became_of_its_file() {
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("round_robin", "random")).unwrap();
     demo.wait("it is applied", |line| {
-        (line == "the file is applied (generation 2): cluster fruit: policy random").then_some(())
+        (line == "configuration applied (generation 2): cluster fruit: policy random").then_some(())
     });
     std::fs::write(&file, text.replace("round_robin", "rondom")).unwrap();
     demo.wait("it is refused", |line| {

@@ -271,7 +271,7 @@ fn no_error_shows_a_secret() {
     printed(&run(&mint(&good, &cidr)));
     for (cidr, expected) in [
         ("10.0.0.0/99", "expected a network such as"),
-        ("10.0.0.1/8", "bits behind the prefix"),
+        ("10.0.0.1/8", "bits after the prefix"),
     ] {
         let error = refused(&run(&mint(&good, &["--cidr", cidr])));
         assert!(error.contains(expected), "{error}");

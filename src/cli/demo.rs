@@ -1,8 +1,8 @@
-//! `lbproxy demo`: three sample backends and the real proxy before them, in one process.
+//! `lbproxy demo`: three sample backends and the real proxy in front of them, in one process.
 //!
-//! The proxy runs on a configuration file that is written for the occasion, so that one may edit it and watch the
-//! reload. A line is printed for every request that a backend answers, and for every change that is applied; one that is
-//! refused is in the log, with its diagnostics.
+//! The proxy runs with a temporary configuration file, so that a user can edit it and watch the reload. A line is
+//! printed for every request that a backend answers, and for every change that is applied. A change that is rejected is
+//! logged with its diagnostics.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 
 const NAMES: [&str; 3] = ["apple", "banana", "cherry"];
 
-/// Runs the demonstration until it is told to stop.
+/// Runs the demonstration until a signal ends it.
 pub fn run() -> ExitCode {
     match demonstrate() {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,7 +58,7 @@ fn demonstrate() -> anyhow::Result<()> {
         );
     });
     let on_applied = Box::new(|generation, changes: &Changes| {
-        println!("the file is applied (generation {generation}): {changes}");
+        println!("configuration applied (generation {generation}): {changes}");
     });
     let result = crate::app::run_with(&[file], on_ready, Some(on_applied));
     runtime.shutdown_background();
@@ -86,7 +86,7 @@ async fn start_backends() -> anyhow::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// An address that was free a moment ago: the admin address must be known before the proxy starts.
+/// Finds an address that is free at the moment, since the admin address must be known before the proxy starts.
 fn free_address() -> anyhow::Result<SocketAddr> {
     let probe = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(probe.local_addr()?)
@@ -101,7 +101,7 @@ fn configuration(backends: &[SocketAddr], admin: SocketAddr) -> String {
     format!(
         "[admin]\naddress = \"{admin}\"\n\n[log]\nlevel = \"warn\"\n\n\
          [[listener]]\nname = \"demo\"\naddress = \"127.0.0.1:0\"\ncluster = \"fruit\"\n\n\
-         # Change the policy or take a backend out, save, and watch.\n\
+         # Change the policy or remove a backend, save, and watch.\n\
          [cluster.fruit]\npolicy = \"round_robin\"\nbackends = [{list}]\ncheck = {{ http = \"/healthz\" }}\n"
     )
 }
@@ -118,8 +118,9 @@ fn welcome(
     }
     let _ = write!(
         text,
-        "one proxy before them\n     proxy  http://{proxy}\n   metrics  http://{admin}/metrics\n    \
-         status  http://{admin}/api/v1/status\n    config  {}\n            edit it and save: the change is applied, or refused with the reason\n\ntry\n  curl http://{proxy}/\n\nCtrl-C ends it\n\n",
+        "one proxy in front of them\n     proxy  http://{proxy}\n   metrics  http://{admin}/metrics\n    \
+         status  http://{admin}/api/v1/status\n    config  {}\n            edit and save it: the change is applied, or \
+         rejected with the reason\n\ntry\n  curl http://{proxy}/\n\nPress Ctrl-C to stop\n\n",
         file.display()
     );
     text

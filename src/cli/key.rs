@@ -1,4 +1,4 @@
-//! `lbproxy key generate`: a new key of the gossip peer set, on standard output or in a file of its own.
+//! `lbproxy key generate`: creates a key for the gossip peer set, on standard output or in a file of its own.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use clap::Subcommand;
 use super::secret;
 use crate::gossip::keyring::SecretKey;
 
-/// What is done with keys.
+/// The subcommands of `lbproxy key`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// A new key on standard output.
+pub enum KeyCommand {
+    /// Create a key and print it.
     Generate {
         /// What the key is for.
         #[arg(long = "for", value_name = "USE", value_enum, default_value_t = Use::Gossip)]
         purpose: Use,
-        /// Write it to this new file instead, which only its owner can read.
+        /// Write the key to this new file instead, which only its owner can read.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -24,14 +24,14 @@ pub enum Command {
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Use {
-    /// Seals what members of the gossip peer set say to each other.
+    /// Encrypts the messages between members of the gossip peer set.
     Gossip,
 }
 
-/// Does it.
-pub fn run(command: &Command) -> anyhow::Result<()> {
+/// Runs `lbproxy key`.
+pub fn run(command: &KeyCommand) -> anyhow::Result<()> {
     match command {
-        Command::Generate {
+        KeyCommand::Generate {
             purpose: Use::Gossip,
             out,
         } => generate(out.as_deref()),

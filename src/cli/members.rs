@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::ask::{self, Door};
 use super::place::Place;
 use super::table::{self, columns};
-use super::{Failure, ended};
+use super::{Failure, exit_code};
 use crate::admin::members::{Member, Members, NO_GOSSIP, PATH, Record};
 use crate::model::units::show_duration;
 
@@ -51,7 +51,7 @@ pub struct MembersArguments {
 
 /// Prints the peer set: a table, or with `--json` the answer as it came. Exit code 3 if the proxy is in none.
 pub fn run(arguments: MembersArguments) -> ExitCode {
-    ended(show(arguments))
+    exit_code(show(arguments))
 }
 
 fn show(arguments: MembersArguments) -> Result<(), Failure> {

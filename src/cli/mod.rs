@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: one file for each subcommand.
 
 pub mod agent;
 mod ask;
@@ -22,8 +22,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::gossip::text::secrets;
 
-/// Letters of a secret that are nearly one: the shortest whole one has 43.
-const WHOLE: usize = 32;
+/// Characters from which on an argument counts as a secret; the shortest complete one has 43.
+const SECRET_LENGTH: usize = 32;
 
 /// Load balancer for TCP and HTTP.
 #[derive(Debug, Parser)]
@@ -36,23 +36,23 @@ const WHOLE: usize = 32;
 )]
 struct Arguments {
     #[command(flatten)]
-    run: Named,
+    run: ConfigPaths,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// What a configuration is read from.
+/// The files and directories of a configuration.
 #[derive(Debug, Args)]
-struct Named {
-    /// The configuration: files, which count together, or directories with *.toml files.
+struct ConfigPaths {
+    /// Configuration: files, which are combined, or directories of *.toml files.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Likewise.
+    /// The same as FILE.
     #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
 }
 
-impl Named {
+impl ConfigPaths {
     fn all(self) -> Vec<PathBuf> {
         let mut all = self.config;
         all.extend(self.files);
@@ -61,32 +61,32 @@ impl Named {
 }
 
 const AFTER: &str = "\
-Begin with:
-  lbproxy demo                                        something to try, without a file
+Start with:
+  lbproxy demo                                        a demonstration, without a file
   lbproxy proxy --from :8080 --to 127.0.0.1:3000      a proxy without a file
-  lbproxy check lb.toml && lbproxy lb.toml            the real thing
+  lbproxy check lb.toml && lbproxy lb.toml            check a configuration and run it
 
-Signals: SIGHUP reads the file again, SIGUSR1 opens log files again, SIGTERM, SIGINT and SIGQUIT drain and exit.
-Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 what was asked for is not there.";
+Signals: SIGHUP reloads the configuration, SIGUSR1 reopens log files, SIGTERM, SIGINT and SIGQUIT drain and exit.
+Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 the requested state does not exist.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the proxy on a configuration, as without a command.
+    /// Run the proxy with a configuration; the same as without a command.
     #[command(arg_required_else_help = true)]
-    Run(Named),
-    /// Run a proxy from arguments alone, and print the file that they stand for.
+    Run(ConfigPaths),
+    /// Run a proxy from arguments alone, and print the equivalent file.
     Proxy(proxy::ProxyArguments),
-    /// Run three sample backends and a proxy before them, to try things on.
+    /// Run a demonstration: three sample backends and a proxy in front of them.
     Demo,
-    /// Check a configuration: all errors and warnings, nothing is bound or changed. `-` is standard input.
+    /// Check a configuration and show all errors and warnings. Binds and changes nothing. `-` is standard input.
     #[command(arg_required_else_help = true)]
     Check {
         #[command(flatten)]
-        named: Named,
-        /// One JSON object on standard output.
+        named: ConfigPaths,
+        /// Print one JSON object to standard output.
         #[arg(long)]
         json: bool,
-        /// Warnings are errors.
+        /// Treat warnings as errors.
         #[arg(long)]
         strict: bool,
     },
@@ -94,25 +94,25 @@ enum Command {
     Status(status::StatusArguments),
     /// Show the gossip peer set as a running proxy sees it.
     Members(members::MembersArguments),
-    /// Stand beside a service: check it, announce it to the gossip peer set, perhaps run it.
+    /// Run next to a service: check it, announce it to the gossip peer set, and optionally supervise it.
     Agent(Box<agent::AgentArguments>),
-    /// Make keys of the gossip peer set.
+    /// Create keys for the gossip peer set.
     Key {
         #[command(subcommand)]
-        command: key::Command,
+        command: key::KeyCommand,
     },
-    /// Make an operator's key pair, and tokens that say what an agent may announce.
+    /// Create an operator's key pair, and tokens that limit what an agent may announce.
     Token {
         #[command(subcommand)]
-        command: token::Command,
+        command: token::TokenCommand,
     },
-    /// Print the completions of a shell: bash, zsh or fish.
+    /// Print completions for a shell: bash, zsh or fish.
     ///
     /// For bash: lbproxy completions bash > ~/.local/share/bash-completion/completions/lbproxy
     ///
     /// For zsh, a file called _lbproxy in a folder of $fpath; for fish, ~/.config/fish/completions/lbproxy.fish.
     Completions {
-        /// The shell.
+        /// The shell to complete for.
         shell: Shell,
     },
     /// Print the version.
@@ -126,19 +126,19 @@ enum Shell {
     Fish,
 }
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// It could not: exit code 1.
+    /// It failed: exit code 1.
     #[error("{0:#}")]
     Failed(anyhow::Error),
-    /// The same, in words that are whole already.
+    /// It failed, with a text that is already formatted: exit code 1.
     #[error("{0}")]
     Said(String),
-    /// Wrong arguments: exit code 2.
+    /// The arguments are invalid: exit code 2.
     #[error("{0:#}")]
     Arguments(anyhow::Error),
-    /// The state that was asked for is not there: exit code 3.
+    /// The requested state does not exist: exit code 3.
     #[error("{0:#}")]
     NotThere(anyhow::Error),
 }
@@ -149,20 +149,20 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Runs the program: exit code 0 if it did what was asked, 1 if it could not, 2 if the arguments are wrong, 3 if what
-/// was asked for is not there; with `agent --once` that of the service.
+/// Runs the program. The exit code is 0 on success, 1 on failure, 2 if the arguments are invalid, and 3 if the
+/// requested state does not exist; with `agent --once` it is that of the service.
 pub fn main() -> ExitCode {
-    // Before clap sees them, whose errors repeat what they are about.
-    if std::env::args_os().any(|argument| gives_secret(&argument.to_string_lossy())) {
+    // Before clap parses them, because its errors repeat arguments.
+    if std::env::args_os().any(|argument| contains_secret(&argument.to_string_lossy())) {
         eprintln!(
-            "error: a key or token was given as an argument: every user of the machine can read it, and it must be \
-             replaced; give the path of its file"
+            "error: a key or token was given as an argument, where every user of this machine can read it: replace it, \
+             and give the path of its file instead"
         );
         return ExitCode::from(2);
     }
     let arguments = Arguments::parse();
     let Some(command) = arguments.command else {
-        // clap shows the help when there is nothing.
+        // clap shows the help if there are no arguments.
         return run::run(&arguments.run.all());
     };
     match command {
@@ -177,10 +177,10 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(arguments),
         Command::Members(arguments) => members::run(arguments),
         Command::Agent(arguments) => agent::run(*arguments),
-        Command::Key { command } => ended(key::run(&command)),
-        Command::Token { command } => ended(token::run(&command)),
-        Command::Completions { shell } => ended(ask::print(&completions(shell))),
-        Command::Version => ended(ask::print(VERSION.as_bytes())),
+        Command::Key { command } => exit_code(key::run(&command)),
+        Command::Token { command } => exit_code(token::run(&command)),
+        Command::Completions { shell } => exit_code(ask::print(&completions(shell))),
+        Command::Version => exit_code(ask::print(VERSION.as_bytes())),
     }
 }
 
@@ -197,16 +197,16 @@ fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// Whether a key or token stands in an argument, and not only a path that is called like one.
-fn gives_secret(argument: &str) -> bool {
+/// Whether an argument contains a key or token, and not only a path with a similar name.
+fn contains_secret(argument: &str) -> bool {
     let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
     secrets(argument)
         .map(|range| argument[range].bytes())
-        .any(|bytes| bytes.take_while(letter).count() >= WHOLE)
+        .any(|bytes| bytes.take_while(letter).count() >= SECRET_LENGTH)
 }
 
-/// The exit code; what went wrong goes to stderr.
-fn ended<E: Into<Failure>>(result: Result<(), E>) -> ExitCode {
+/// Returns the exit code of a result, and writes an error to stderr.
+fn exit_code<E: Into<Failure>>(result: Result<(), E>) -> ExitCode {
     let failure = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(error) => error.into(),
@@ -222,7 +222,7 @@ fn ended<E: Into<Failure>>(result: Result<(), E>) -> ExitCode {
     })
 }
 
-/// With `error:` before it, unless it begins so.
+/// Adds `error:` before the text, unless it begins with that.
 fn as_error(text: &str) -> String {
     match text.trim_start_matches("\u{1b}[1m").starts_with("error") {
         true => text.to_owned(),
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_agree_with_each_other() {
+    fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
     }
 
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_from_paths() {
+    fn keys_are_distinguished_from_paths() {
         let secret = "Jx7fZm9vYmFy_x7fZm9vYmFy-x7fZm9vYmFyJx7fZm9";
         for (argument, gives) in [
             (format!("lbproxy-key-1.{secret}"), true),
@@ -268,7 +268,7 @@ mod tests {
             ("lbproxy-key-1.txt".to_owned(), false),
             (secret.to_owned(), false),
         ] {
-            assert_eq!(gives_secret(&argument), gives, "{argument}");
+            assert_eq!(contains_secret(&argument), gives, "{argument}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
-use super::{Failure, ended, folder};
+use super::{Failure, exit_code, folder};
 use crate::config::addresses;
 use crate::config::diagnostics::render;
 use crate::config::load::load;
@@ -68,7 +68,7 @@ fn admin(text: &str) -> Result<String, String> {
 
 /// Prints the file and runs the proxy on it until it is told to stop.
 pub fn run(arguments: &ProxyArguments) -> ExitCode {
-    ended(start(arguments))
+    exit_code(start(arguments))
 }
 
 fn start(arguments: &ProxyArguments) -> Result<(), Failure> {

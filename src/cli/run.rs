@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::logging::events::last_words;
 
-/// Runs the proxy until it is told to stop; failure if it cannot start or was not given the time to drain.
+/// Runs the proxy until a signal ends it. Fails if it cannot start or is not given the time to drain.
 pub fn run(named: &[PathBuf]) -> ExitCode {
     match crate::app::run(named) {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::ask::{self, Door};
 use super::place::Place;
 use super::table::{columns, plain};
-use super::{Failure, ended};
+use super::{Failure, exit_code};
 use crate::model::units::{parse_duration, show_duration};
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// Shows the state of a proxy; exit code 3 if it has no such cluster.
 pub fn run(arguments: StatusArguments) -> ExitCode {
-    ended(show(arguments))
+    exit_code(show(arguments))
 }
 
 fn show(arguments: StatusArguments) -> Result<(), Failure> {

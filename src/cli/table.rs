@@ -1,10 +1,10 @@
-//! Columns of text for a terminal. What is shown may have come from the network: control and other invisible
-//! characters are written as escapes, and a long text is cut.
+//! Columns of text for a terminal. The text may come from the network, so control and other invisible characters are
+//! escaped, and long texts are truncated.
 
-/// A text of at most `most` characters as a terminal may have it; `-` for an empty one.
-pub(super) fn plain(text: &str, most: usize) -> String {
+/// Makes a text safe for a terminal, with at most `limit` characters of it; `-` if it is empty.
+pub(super) fn plain(text: &str, limit: usize) -> String {
     let mut cell = String::new();
-    for c in text.chars().take(most) {
+    for c in text.chars().take(limit) {
         match c {
             '"' | '\'' | '\\' => cell.push(c),
             c => cell.extend(c.escape_debug()),
@@ -16,7 +16,7 @@ pub(super) fn plain(text: &str, most: usize) -> String {
     cell
 }
 
-/// Rows of cells under each other, two spaces apart.
+/// Aligns rows of cells in columns, two spaces apart.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {

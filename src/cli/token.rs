@@ -1,7 +1,6 @@
-//! `lbproxy token operator` makes an operator's key pair, `lbproxy token mint` a token under it, and `lbproxy token show` says
-//! what a token is for.
-//!
-//! The only place where the wall clock counts: a token ends at a date.
+//! `lbproxy token operator` creates an operator's key pair, `lbproxy token mint` a token signed by it, and `lbproxy
+//! token show` shows what a token allows. This is the only command that depends on the wall clock, since a token
+//! expires at a date.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -21,82 +20,83 @@ use crate::gossip::token::{
 };
 use crate::model::units::{parse_duration, show_duration};
 
-/// Longest life of a token.
+/// Longest lifetime of a token.
 const MAX_TTL: Duration = Duration::from_secs(3650 * 86_400);
 
-/// What is done with tokens.
+/// The subcommands of `lbproxy token`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// A new operator: writes NAME.key, which mints tokens, and NAME.pub, which proxies verify them by.
+pub enum TokenCommand {
+    /// Create an operator: writes NAME.key, which signs tokens, and NAME.pub, with which proxies verify them.
     Operator {
         /// Path of both files, without `.key` and `.pub`; neither may exist.
         #[arg(long, value_name = "NAME")]
         out: PathBuf,
     },
-    /// A new token for an agent, on standard output or in a file: a secret of the agent's. `token show` says its id.
+    /// Create a token for an agent, on standard output or in a file. It is the agent's secret; `token show` shows its
+    /// id.
     Mint(Box<Mint>),
-    /// What a token says, and its id, by which `revoked` names it.
+    /// Show what a token allows, and its id, which `revoked` uses.
     Show {
-        /// The agent's token.
+        /// File with the agent's token.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
 }
 
-/// What a token says.
+/// What a new token allows.
 #[derive(Debug, Args)]
 pub struct Mint {
-    /// The operator's private key.
+    /// File with the operator's private key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The cluster that the agent announces backends for.
+    /// The cluster that the agent may announce backends for.
     #[arg(long, value_name = "NAME")]
     cluster: String,
-    /// Where its backends, and the agent itself, may live: a network such as 10.1.0.0/16, or an address; up to 8 times.
+    /// Where its backends and the agent itself may be: a network such as 10.1.0.0/16, or an address; up to 8 times.
     #[arg(
         long = "cidr",
         value_name = "NETWORK",
         required_unless_present = "backend_cidrs"
     )]
     cidrs: Vec<String>,
-    /// Where its backends may live, in place of --cidr; up to 8 times.
+    /// Where its backends may be, instead of --cidr; up to 8 times.
     #[arg(
         long = "backend-cidr",
         value_name = "NETWORK",
         conflicts_with = "cidrs"
     )]
     backend_cidrs: Vec<String>,
-    /// Where the agent itself may live, if not in the same networks; up to 8 times.
+    /// Where the agent itself may be, if not in the same networks; up to 8 times.
     #[arg(long = "agent-cidr", value_name = "NETWORK")]
     agent_cidrs: Vec<String>,
-    /// The label of the only peer set in which it is good; without it, in each whose proxies know the operator.
+    /// The label of the only peer set in which the token is valid; by default, all whose proxies know the operator.
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
-    /// How many backends may be announced under it at a time; without it, any number.
+    /// How many backends may be announced with the token at a time; by default, any number.
     #[arg(long, value_name = "N")]
     max_backends: Option<String>,
-    /// The most that a backend may weigh, 1 to 1000.
+    /// The largest weight of a backend, 1 to 1000.
     #[arg(long, value_name = "WEIGHT")]
     max_weight: String,
-    /// How long it is good, such as 30d or 12h; at most 3650d.
+    /// How long the token is valid, such as 30d or 12h; at most 3650d.
     #[arg(long, value_name = "DURATION")]
     ttl: String,
-    /// Write it to this new file instead, which only its owner can read.
+    /// Write the token to this new file instead, which only its owner can read.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// Does it.
-pub fn run(command: &Command) -> anyhow::Result<()> {
+/// Runs `lbproxy token`.
+pub fn run(command: &TokenCommand) -> anyhow::Result<()> {
     match command {
-        Command::Operator { out } => operator(out),
-        Command::Mint(wanted) => {
+        TokenCommand::Operator { out } => operator(out),
+        TokenCommand::Mint(wanted) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let now = now.context("the clock stands before 1970")?;
+            let now = now.context("the clock is before 1970")?;
             let credential = minted(wanted, now.as_secs(), &secret::random()?)?;
             secret::put(wanted.out.as_deref(), &credential.to_text())
         }
-        Command::Show { file } => {
+        TokenCommand::Show { file } => {
             let mut out = std::io::stdout().lock();
             let text = shown(secrets::credential(file)?.token());
             let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -113,15 +113,15 @@ fn operator(out: &Path) -> anyhow::Result<()> {
     });
     let key = OperatorKey::generate(&secret::random()?);
     secret::create(&private, secret::PRIVATE, &key.to_text())?;
-    let made = secret::create(&public, secret::PUBLIC, &key.public().to_text());
-    if made.is_err() {
-        // A private key that no proxy can know would only stand in the way of the next attempt.
+    let created = secret::create(&public, secret::PUBLIC, &key.public().to_text());
+    if created.is_err() {
+        // A private key without its public key is useless, and would make the next attempt fail.
         let _ = std::fs::remove_file(&private);
     }
-    made
+    created
 }
 
-/// What a token says, a line each.
+/// Formats what a token allows, one line for each claim.
 fn shown(token: &Token) -> String {
     let list = |cidrs: &[IpNet]| {
         let texts: Vec<String> = cidrs.iter().map(IpNet::to_string).collect();
@@ -129,7 +129,7 @@ fn shown(token: &Token) -> String {
     };
     let claims = token.claims();
     let expires = UNIX_EPOCH.checked_add(Duration::from_secs(token.expires()));
-    // Later than any date that can be written.
+    // The last second of the year 9999; later dates cannot be formatted.
     let last = 253_402_300_799;
     let expires = match expires {
         Some(expires) if token.expires() <= last => {
@@ -165,7 +165,7 @@ fn shown(token: &Token) -> String {
     })
 }
 
-/// A new token, `now` in Unix seconds.
+/// Creates a token; `now` is in Unix seconds.
 fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<AgentCredential> {
     let networks = |flag: &str, texts: &[String]| -> anyhow::Result<Vec<IpNet>> {
         texts.iter().map(|text| network(flag, text)).collect()
@@ -182,7 +182,7 @@ fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<AgentCrede
     let text = secrets::read(&wanted.key)?;
     let operator = OperatorKey::parse(&text).with_context(|| {
         format!(
-            "{} is no operator's private key",
+            "{} is not an operator's private key",
             secrets::shown(&wanted.key)
         )
     })?;
@@ -198,16 +198,16 @@ fn minted(wanted: &Mint, now: u64, seed: &[u8; 32]) -> anyhow::Result<AgentCrede
     credential.context("cannot mint this token")
 }
 
-/// A network or a single address. Bits behind the prefix are no slip to pass over where a permission is given.
+/// Parses a network or a single address. Bits after the prefix are an error, since the network grants a permission.
 fn network(flag: &str, text: &str) -> anyhow::Result<IpNet> {
     let single = text.parse::<IpAddr>().map(IpNet::from);
     let Ok(network) = single.or_else(|_| text.parse::<IpNet>()) else {
         bail!("{flag} {text:?}: expected a network such as 10.1.0.0/16 or fd00::/8, or an address");
     };
-    let whole = network.trunc();
+    let truncated = network.trunc();
     ensure!(
-        whole == network,
-        "{flag} {text:?} has bits behind the prefix; write {whole}, or {} for the one address",
+        truncated == network,
+        "{flag} {text:?} has bits after the prefix; write {truncated}, or {} for the single address",
         network.addr()
     );
     Ok(network)
@@ -229,7 +229,7 @@ fn weight(text: &str) -> anyhow::Result<u16> {
         .with_context(|| format!("--max-weight {text:?}: expected a number from 1 to {MAX_WEIGHT}"))
 }
 
-/// In seconds.
+/// Parses a lifetime, in seconds.
 fn ttl(text: &str) -> anyhow::Result<u64> {
     let ttl = parse_duration(text)
         .with_context(|| format!("--ttl {text:?}: expected a duration such as 30d or 12h"))?;
@@ -248,7 +248,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    /// A key file's directory, and what is wanted under it.
+    /// A directory with a key file, and arguments that use it.
     fn wanted() -> (tempfile::TempDir, Mint) {
         let folder = tempfile::tempdir().unwrap();
         operator(&folder.path().join("operator")).unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_what_was_asked_for() {
+    fn a_token_has_the_requested_claims() {
         let (_folder, wanted) = wanted();
         let credential = minted(&wanted, NOW, &[5; 32]).unwrap();
         let token = credential.token();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_token_is_shown_as_it_was_asked_for() {
+    fn a_restricted_token_is_shown_with_its_restrictions() {
         let (_folder, mut wanted) = wanted();
         let plain = minted(&wanted, NOW, &[5; 32]).unwrap();
         let lines = |credential: &AgentCredential| shown(credential.token());
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments() {
+    fn invalid_arguments_are_refused() {
         let (_folder, good) = wanted();
         let set = |change: fn(&mut Mint)| {
             let mut wanted = Mint {
@@ -341,7 +341,7 @@ mod tests {
             ),
             (
                 |w| w.cidrs[0] = "10.1.2.3/16".to_owned(),
-                "bits behind the prefix; write 10.1.0.0/16, or 10.1.2.3 for the one address",
+                "bits after the prefix; write 10.1.0.0/16, or 10.1.2.3 for the single address",
             ),
             (|w| w.max_weight = "0".to_owned(), "from 1 to 1000"),
             (|w| w.max_weight = "1001".to_owned(), "from 1 to 1000"),
@@ -360,7 +360,7 @@ mod tests {
             ),
             (
                 |w| w.agent_cidrs = vec!["10.1.2.3/16".to_owned()],
-                "--agent-cidr \"10.1.2.3/16\" has bits behind",
+                "--agent-cidr \"10.1.2.3/16\" has bits after",
             ),
             (
                 |w| w.max_backends = Some("0".to_owned()),
@@ -377,7 +377,7 @@ mod tests {
             (|w| w.key.push("x"), "cannot read"),
             (
                 |w| w.key = w.key.with_extension("pub"),
-                "is no operator's private key: it does not begin with `lbproxy-operator-1.`",
+                "is not an operator's private key: it does not begin with `lbproxy-operator-1.`",
             ),
             (
                 |w| w.key = "/dev/zero".into(),
