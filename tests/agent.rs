@@ -3,21 +3,17 @@
 //! Agents of one test have loopback addresses of their own (127.77.x.y), so that tests beside it do not meet them. What
 //! an agent sees of the others is told by its log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::fs::{self, Permissions};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::support::agent::Agent;
+use crate::support::port::Port;
+use crate::support::process::run;
 use lbproxy::internals::gossip::{OperatorKey, mint};
 use rustix::process::Signal;
-use support::agent::Agent;
-use support::port::Port;
-use support::process::run;
 
 const JOINED: &str = "INFO joined the peer set others=1";
 

@@ -27,13 +27,8 @@ use lbproxy::internals::snapshot::{Departing, Snapshot};
 use lbproxy::internals::transport::listen::BoundSockets;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-#[expect(dead_code, reason = "other threads are another test's matter")]
-#[path = "support/counting.rs"]
-mod counting;
-use counting::{asked, held, peak, watch_peak};
-
-#[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+use crate::alone;
+use crate::counting::{asked, held, peak, watch_peak};
 
 const FILE: &str = r#"
 [log]
@@ -237,6 +232,7 @@ fn walk(kept: &mut Kept, client: &mut Side, backend: &mut Side) {
 
 #[test]
 fn a_warm_request_takes_no_memory() {
+    let _one = alone();
     let mut kept = Kept::new(64 << 10);
     let mut client = Side::new(REQUEST.to_vec(), false);
     let mut backend = Side::new([RESPONSE_HEAD, &[b'x'; 128]].concat(), true);
@@ -446,6 +442,7 @@ fn most_held(steps: &[[usize; 4]]) -> usize {
 
 #[test]
 fn whatever_both_sides_do_a_connection_holds_less_than_a_mebibyte() {
+    let _one = alone();
     const ALL: usize = 1 << 30;
     let answer = 64 << 10;
     let plays: [&[[usize; 4]]; 4] = [

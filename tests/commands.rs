@@ -1,22 +1,18 @@
 //! The commands beside a running proxy: how each finds it, what it prints and its exit code; and the proxies that need
 //! no file.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use crate::support::backend::Backend;
+use crate::support::client::get;
+use crate::support::port::Port;
+use crate::support::process::{PROGRAM, Proxy, Reload, collect_lines, run, web};
+use crate::support::wait::{PATIENCE, wait_for, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::backend::Backend;
-use support::client::get;
-use support::port::Port;
-use support::process::{PROGRAM, Proxy, Reload, collect_lines, run, web};
-use support::wait::{PATIENCE, wait_for, wait_until};
 
 /// A run of the program to its end: exit code, stdout and stderr.
 struct Ran {

@@ -4,20 +4,16 @@
 //! `LBPROXY_CORPUS_CASE=text` runs only the cases whose name or file has the text in it, and `LBPROXY_CORPUS_SEED=n`
 //! draws other cuts.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::corpus::answers;
-use support::corpus::bytes::resolve;
-use support::corpus::data::{self, Place};
-use support::corpus::delivery::Delivery;
-use support::corpus::reader;
-use support::corpus::recorder::{Recorder, Rest};
-use support::corpus::wire::{End, Look, Patience, Wire};
-use support::corpus::{requests, responses};
+use crate::support::corpus::answers;
+use crate::support::corpus::bytes::resolve;
+use crate::support::corpus::data::{self, Place};
+use crate::support::corpus::delivery::Delivery;
+use crate::support::corpus::reader;
+use crate::support::corpus::recorder::{Recorder, Rest};
+use crate::support::corpus::wire::{End, Look, Patience, Wire};
+use crate::support::corpus::{requests, responses};
 
 /// Cases in all, at least.
 const LEAST: usize = 300;

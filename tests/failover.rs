@@ -1,27 +1,20 @@
 //! Backends that die, refuse, fail their check and return.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-#[macro_use]
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::support::alone;
+use crate::support::backend::{Action, Answer, Backend, Step, send};
+use crate::support::child::ChildBackend;
+use crate::support::client::{Client, get};
+use crate::support::load::Load;
+use crate::support::process::{ACCESS_LOG, Proxy, web};
+use crate::support::tcp::TcpBackend;
+use crate::support::wait::{PATIENCE, holds_for, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
-use support::alone;
-use support::backend::{Answer, Backend, Step, send};
-use support::child::ChildBackend;
-use support::client::{Client, get};
-use support::load::Load;
-use support::process::{ACCESS_LOG, Proxy, web};
-use support::tcp::TcpBackend;
-use support::wait::{PATIENCE, holds_for, wait_until};
-
-child_entry!();
 
 #[test]
 fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
@@ -235,9 +228,9 @@ fn a_reset_after_the_request_never_takes_a_backend_out() {
     let all = ["a", "b", "c"].map(Backend::start);
     for backend in &all {
         let id = backend.id().to_owned();
-        backend.behave(move |r| -> support::backend::Action {
+        backend.behave(move |r| -> Action {
             match r.target.as_str() {
-                "/poison" => support::backend::Action::Script(vec![Step::Reset]),
+                "/poison" => Action::Script(vec![Step::Reset]),
                 target => Answer::new(200, format!("{id} {target}")).into(),
             }
         });

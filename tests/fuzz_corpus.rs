@@ -1,12 +1,8 @@
 //! Replays what fuzzing has found: every input of tests/fuzz/corpus through what its target asserts.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::path::Path;
 
-use support::fuzz::{TARGETS, inputs, line};
+use crate::support::fuzz::{TARGETS, inputs, line};
 
 #[test]
 fn the_corpus_of_every_target_holds() {

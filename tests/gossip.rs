@@ -3,27 +3,21 @@
 //! Every proxy and agent has an address of its own in 127.0.0.0/8. What is asked: no request fails but those that a
 //! killed backend had in hand and that cannot be sent again. Times are printed, not asserted.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-#[macro_use]
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::agent::{Agent, replace, write_key};
+use crate::support::backend::Backend;
+use crate::support::child::ChildBackend;
+use crate::support::client::get;
+use crate::support::load::{Load, Running};
+use crate::support::port::Port;
+use crate::support::process::{Proxy, run};
+use crate::support::wait::{PATIENCE, holds_for, wait_for, wait_until};
+use crate::support::{alone, number_from_env, raise_descriptor_limit};
 use rustix::process::Signal;
-use support::agent::{Agent, replace, write_key};
-use support::backend::Backend;
-use support::child::ChildBackend;
-use support::load::{Load, Running};
-use support::port::Port;
-use support::process::{Proxy, run};
-use support::wait::{PATIENCE, holds_for, wait_for, wait_until};
-use support::{alone, number_from_env, raise_descriptor_limit};
-
-child_entry!();
 
 /// Longer than any suspicion in a set of this size.
 const DETECTION: Duration = Duration::from_secs(60);
@@ -384,7 +378,7 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
     std::fs::copy(&kept, dir.path().join("lb.members.json")).unwrap();
     let again = Proxy::spawn_in(dir);
     again.wait_ready();
-    let answer = support::client::get(again.addr("web"), "/");
+    let answer = get(again.addr("web"), "/");
     assert_eq!(answer.status, 200, "{}", again.log());
     wait_until(PATIENCE, "it says that the set is the last one", || {
         let metrics = again.metrics();

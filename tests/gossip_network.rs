@@ -1,21 +1,17 @@
 //! The peer set by real processes over a network that loses, delays and carries one way only, and what can be seen of
 //! it on the way.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use support::agent::{Agent, write_key};
-use support::alone;
-use support::backend::Backend;
-use support::port::Port;
-use support::process::Proxy;
-use support::relay::{Relay, Weather};
-use support::wait::{PATIENCE, holds_for, wait_until};
+use crate::support::agent::{Agent, write_key};
+use crate::support::alone;
+use crate::support::backend::Backend;
+use crate::support::port::Port;
+use crate::support::process::Proxy;
+use crate::support::relay::{Relay, Weather};
+use crate::support::wait::{PATIENCE, holds_for, wait_until};
 
 /// A member of the set: where it is bound, and the relay through which the others reach it.
 struct Seat {

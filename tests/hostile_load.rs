@@ -2,8 +2,8 @@
 //! that trickle. The normal load must not notice, and what the hostile one cost must be bounded and come back.
 //!
 //! All clients and backends live in this process: the hostile connections are 10,500, their backends' ends 3,000, and
-//! the proxy, a process of its own, holds 13,500: what it keeps for its other listener is left alone. Where the descriptor limit is too low for that, all counts shrink by
-//! the same factor.
+//! the proxy, a process of its own, holds 13,500: what it keeps for its other listener is left alone. Where the descriptor
+//! limit is too low for that, all counts shrink by the same factor.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
@@ -23,7 +23,7 @@ use support::client::Client;
 use support::load::Load;
 use support::process::Proxy;
 use support::wait::{PATIENCE, pause, wait_for, wait_until};
-use support::{number_from_env, raise_descriptor_limit};
+use support::{alone, number_from_env, raise_descriptor_limit};
 
 /// What a hostile connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,6 +448,7 @@ fn round(proxy: &Proxy, scale: f64, base: u64) -> Round {
 
 #[test]
 fn a_hostile_load_of_13_500_descriptors_disturbs_nobody_and_its_memory_is_bounded() {
+    let _one = alone();
     let scale = scale();
     let backend = Backend::start_with_send_buffer("a", BACKEND_KEEPS);
     backend.behave(|request| match &*request.target {

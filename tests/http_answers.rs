@@ -1,17 +1,13 @@
 //! What the proxy answers itself, with the reason in the metrics and in the access log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::backend::{Answer, Backend, Gate, Step, send};
+use crate::support::client::{Client, Response, get, raw};
+use crate::support::net::connections;
+use crate::support::process::{ACCESS_LOG, Proxy, web, web_with};
+use crate::support::wait::{PATIENCE, pause, wait_until};
 use rustix::process::Signal;
-use support::backend::{Answer, Backend, Gate, Step, send};
-use support::client::{Client, Response, get, raw};
-use support::net::connections;
-use support::process::{ACCESS_LOG, Proxy, web, web_with};
-use support::wait::{PATIENCE, pause, wait_until};
 
 /// Checks the shape of an own answer.
 #[track_caller]

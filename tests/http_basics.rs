@@ -1,14 +1,11 @@
 //! How requests and answers pass: connections kept, order, framing both ways, interim answers, old versions.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
-use support::backend::{Action, Answer, Backend, Gate, Step, send};
-use support::client::{Client, get, raw};
-use support::message::Framing;
-use support::process::{Proxy, web};
-use support::wait::{PATIENCE, wait_until};
+use crate::support::backend::{Action, Answer, Backend, Gate, Step, send};
+use crate::support::client::{Client, get, raw};
+use crate::support::message::Framing;
+use crate::support::pattern;
+use crate::support::process::{Proxy, web};
+use crate::support::wait::{PATIENCE, wait_until};
 
 /// One recording backend behind a proxy, and a connection to the proxy.
 fn one() -> (Backend, Proxy, Client) {
@@ -92,7 +89,7 @@ fn a_body_with_a_length_passes_both_ways() {
     let (backend, _proxy, mut client) = one();
     backend.behave(|_| Action::Echo);
     for size in [1, 100, 16 << 10, 1_000_003] {
-        let body = support::pattern::bytes(size);
+        let body = pattern::bytes(size);
         let echo = client.request("POST", "/", "", &body);
         assert!(echo.body == body, "{size}");
         assert_eq!(echo.framing, Framing::Length(size as u64));
@@ -352,7 +349,7 @@ fn an_http_1_0_client_gets_no_chunks() {
     client.send("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n");
     let answer = client.response();
     assert_eq!(answer.framing, Framing::Close);
-    assert_eq!(answer.body, support::pattern::bytes(100_000));
+    assert_eq!(answer.body, pattern::bytes(100_000));
 }
 
 #[test]

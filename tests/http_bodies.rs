@@ -2,23 +2,19 @@
 //!
 //! `LBPROXY_TEST_BODY_GIB` is the size of the large ones; the default is 2.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use support::backend::{Action, Answer, Backend, Gate, Step, send};
-use support::client::{Client, get};
-use support::net::{TIME_WAIT, connections};
-use support::process::{ACCESS_LOG, Proxy, web, web_with};
-use support::tcp::send_pattern;
-use support::wait::{PATIENCE, holds_for, pause, wait_until};
-use support::{alone, number_from_env, pattern};
+use crate::support::backend::{Action, Answer, Backend, Gate, Step, send};
+use crate::support::client::{Client, Response, get};
+use crate::support::net::{TIME_WAIT, connections};
+use crate::support::process::{ACCESS_LOG, Proxy, web, web_with};
+use crate::support::tcp::send_pattern;
+use crate::support::wait::{PATIENCE, holds_for, pause, wait_until};
+use crate::support::{alone, number_from_env, pattern};
 
 /// What the proxy may grow by while any number of bytes passes through one connection.
 const GROWTH_KIB: u64 = 6 << 10;
@@ -602,7 +598,7 @@ const UPLOAD: u64 = 24 << 20;
 
 /// Sends a whole upload and only then reads the response, as http.client, urllib and Node do.
 #[track_caller]
-fn upload_then_read(addr: SocketAddr) -> support::client::Response {
+fn upload_then_read(addr: SocketAddr) -> Response {
     let mut client = Client::connect(addr);
     client.send(format!(
         "PUT /upload HTTP/1.1\r\nhost: a\r\ncontent-length: {UPLOAD}\r\n\r\n"

@@ -1,14 +1,10 @@
 //! Which fields reach backends and clients: Host, hop-by-hop fields, the forwarding family.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
-use support::backend::{Answer, Backend, Request};
-use support::client::Client;
-use support::message::Fields;
-use support::process::{ACCESS_LOG, Proxy, web, web_with};
-use support::wait::{PATIENCE, wait_until};
+use crate::support::backend::{Answer, Backend, Request};
+use crate::support::client::Client;
+use crate::support::message::Fields;
+use crate::support::process::{ACCESS_LOG, Proxy, web, web_with};
+use crate::support::wait::{PATIENCE, wait_until};
 
 struct Stand {
     backend: Backend,

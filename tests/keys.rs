@@ -1,16 +1,12 @@
 //! `lbproxy key` and `lbproxy token` by the real program: what they print and write, for whom, and what they never show.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
+use crate::support::process::{Proxy, Reload, run};
+use crate::support::wait::{PATIENCE, wait_until};
 use lbproxy::internals::gossip::{AgentCredential, Authority, OperatorPublic, SecretKey};
-use support::process::{Proxy, Reload, run};
-use support::wait::{PATIENCE, wait_until};
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()

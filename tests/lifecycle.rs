@@ -1,21 +1,17 @@
 //! Start, stop, the command line, and addresses that cannot be had.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::backend::{Action, Answer, Backend, Gate, Step};
+use crate::support::client::{Client, get};
+use crate::support::port::Port;
+use crate::support::process::{PROGRAM, Proxy, complete, run, run_config, web};
+use crate::support::wait::{PATIENCE, wait_until};
+use crate::support::ws::Tunnel;
 use rustix::process::Signal;
-use support::backend::{Action, Answer, Backend, Gate, Step};
-use support::client::{Client, get};
-use support::port::Port;
-use support::process::{PROGRAM, Proxy, run, run_config, web};
-use support::wait::{PATIENCE, wait_until};
-use support::ws::Tunnel;
 
 #[test]
 fn sigterm_closes_listeners_and_idle_connections_lets_busy_ones_finish_and_exits_0() {
@@ -309,7 +305,7 @@ fn a_stale_admin_socket_is_replaced_and_a_live_one_is_not() {
     let backend = Backend::start("a");
     let dir = tempfile::tempdir().unwrap();
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("admin.sock")).unwrap());
-    let text = support::process::complete(&web(&[&backend], ""), dir.path());
+    let text = complete(&web(&[&backend], ""), dir.path());
     std::fs::write(dir.path().join("lb.toml"), &text).unwrap();
     let proxy = Proxy::spawn_in(dir);
     proxy.wait_ready();

@@ -1,18 +1,14 @@
 //! Bounds on what clients may hold: connections, time, descriptors, pooled connections.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use support::backend::{Action, Answer, Backend};
-use support::client::{Client, get};
-use support::load::Load;
-use support::process::{Proxy, Reload, web, web_with};
-use support::wait::{PATIENCE, holds_for, pause, wait_until};
-use support::{alone, raise_descriptor_limit};
+use crate::support::backend::{Action, Answer, Backend};
+use crate::support::client::{Client, get};
+use crate::support::load::Load;
+use crate::support::process::{Proxy, Reload, web, web_with};
+use crate::support::wait::{PATIENCE, holds_for, pause, wait_until};
+use crate::support::{alone, raise_descriptor_limit};
 
 #[test]
 fn a_listener_at_its_limit_accepts_nothing_counts_it_and_goes_on_when_one_leaves() {

@@ -1,10 +1,6 @@
 //! Properties of the codec and of the exchange: whatever two sides send, each of them reads exactly what was meant for
-//! it. The exchange runs over streams in memory ([`support::memory`]); what it writes is read back by an independent
-//! strict reader, by httparse and by hyper.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
+//! it. The exchange runs over streams in memory; what it writes is read back by an independent strict reader, by httparse
+//! and by hyper.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -15,8 +11,9 @@ use lbproxy::internals::proxy::http::exchange::READ_AHEAD;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use support::memory::{Last, Plan, Played, Script, Then, When, drive};
-use support::strict::Message;
+use crate::support::memory::{Last, Plan, Played, Script, Then, When, drive};
+use crate::support::runtime;
+use crate::support::strict::{self, Message, Read};
 
 /// What a client may write where a request has a part, the good ones first and often.
 fn line() -> impl Strategy<Value = String> {
@@ -305,7 +302,7 @@ proptest! {
             compare_with_httparse(message);
         }
         for bytes in &played.to_backends {
-            let seen = support::runtime().block_on(read_by_hyper(bytes.clone()));
+            let seen = runtime().block_on(read_by_hyper(bytes.clone()));
             let ours: Vec<_> = expected_of(bytes);
             prop_assert_eq!(seen, ours, "{}", bytes.escape_ascii());
         }
@@ -320,7 +317,7 @@ proptest! {
         let ours = played.responses();
         // A tunnel is no HTTP any more.
         if played.last != Last::Tunnel {
-            let seen = support::runtime().block_on(answer_by_hyper(played.to_client.clone()));
+            let seen = runtime().block_on(answer_by_hyper(played.to_client.clone()));
             let ours = ours.first().map(|m| (m.status(), m.body.clone()));
             prop_assert_eq!(seen, ours, "{}", played.to_client.escape_ascii());
         }
@@ -349,7 +346,7 @@ type Seen = (String, String, Vec<u8>);
 fn expected_of(bytes: &[u8]) -> Vec<Seen> {
     let mut all = Vec::new();
     let mut at = 0;
-    while let Ok(support::strict::Read::Whole(message)) = support::strict::request(&bytes[at..]) {
+    while let Ok(Read::Whole(message)) = strict::request(&bytes[at..]) {
         at += message.len;
         let text = |word| String::from_utf8(message.word(word).to_vec()).unwrap();
         all.push((text(0), text(1), message.body.clone()));

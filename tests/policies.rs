@@ -1,18 +1,15 @@
 //! How requests are shared out: with the figures that the project promises.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::alone;
-use support::backend::{Answer, Backend};
-use support::client::Client;
-use support::load::Load;
-use support::process::{Proxy, web};
+use crate::support::alone;
+use crate::support::backend::{Answer, Backend};
+use crate::support::client::Client;
+use crate::support::load::Load;
+use crate::support::process::{Proxy, web};
+use crate::support::wait::{PATIENCE, wait_until};
 
 fn backends(n: usize) -> Vec<Backend> {
     (0..n).map(|i| Backend::start(&format!("b{i}"))).collect()
@@ -378,9 +375,7 @@ fn a_policy_is_swapped_live_without_a_failure_or_a_closed_connection() {
         let cluster = proxy.status()["clusters"][0].clone();
         assert_eq!(cluster["policy"], shown);
         let done = running.done();
-        support::wait::wait_until(support::wait::PATIENCE, "it goes on", || {
-            running.done() > done + 200
-        });
+        wait_until(PATIENCE, "it goes on", || running.done() > done + 200);
     }
     running.stop().assert_flawless();
 }

@@ -1,9 +1,5 @@
 //! Reloads in place: what changes, what stays, what is refused, and how a change is noticed.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
@@ -12,15 +8,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::backend::{Action, Answer, Backend, Gate};
+use crate::support::client::{Client, get};
+use crate::support::load::Load;
+use crate::support::metrics::{Format, Metrics};
+use crate::support::port::Port;
+use crate::support::process::{ACCESS_LOG, Proxy, Reload, complete, web};
+use crate::support::wait::{PATIENCE, holds_for, wait_until};
+use crate::support::ws::Tunnel;
 use rustix::process::Signal;
-use support::backend::{Action, Answer, Backend, Gate};
-use support::client::{Client, get};
-use support::load::Load;
-use support::metrics::{Format, Metrics};
-use support::port::Port;
-use support::process::{ACCESS_LOG, Proxy, Reload, complete, web};
-use support::wait::{PATIENCE, holds_for, wait_until};
-use support::ws::Tunnel;
 
 const FAST_DRAIN: &str = "drain_timeout = \"1s\"\n";
 

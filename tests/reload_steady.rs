@@ -1,16 +1,13 @@
 //! A thousand reloads under load: no failed request, no closed connection, no growth.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::backend::{Action, Backend};
-use support::load::Load;
-use support::process::{Proxy, Reload};
-use support::wait::pause;
-use support::ws::Tunnel;
+use crate::support::backend::{Action, Backend};
+use crate::support::client::get;
+use crate::support::load::Load;
+use crate::support::process::{Proxy, Reload};
+use crate::support::wait::pause;
+use crate::support::ws::Tunnel;
 
 const RELOADS: usize = 1_000;
 const PACE: Duration = Duration::from_millis(50);
@@ -96,7 +93,7 @@ fn a_thousand_reloads_fail_no_request_close_no_connection_and_keep_no_memory() {
     let rejected = RELOADS as u64 / 10;
     assert_eq!(counts, (RELOADS as u64 - rejected, rejected));
     assert_eq!(proxy.reloads(), counts, "one change is one reload");
-    let last = support::client::get(addr, &format!("/round/{RELOADS}"));
+    let last = get(addr, &format!("/round/{RELOADS}"));
     assert_eq!(last.status, 204, "the last file is in force");
     assert!(
         after_all <= after_200 + 2048,

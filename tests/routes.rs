@@ -1,15 +1,11 @@
 //! Which cluster takes a request, and the answers that a route gives itself.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::net::{IpAddr, SocketAddr};
 
+use crate::support::backend::Backend;
+use crate::support::client::{Client, raw};
+use crate::support::process::{ACCESS_LOG, Proxy};
 use socket2::{Domain, Socket, Type};
-use support::backend::Backend;
-use support::client::{Client, raw};
-use support::process::{ACCESS_LOG, Proxy};
 
 /// A proxy with these routes, in which every cluster `x` has one backend `x`.
 struct Stand {

@@ -1,23 +1,17 @@
 //! The tools of the other tests against each other, without the proxy: what fails here is not the proxy's fault.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-#[macro_use]
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::backend::{Action, Answer, Backend, Gate, Step, send};
-use support::child::ChildBackend;
-use support::client::{Client, get, raw};
-use support::load::Load;
-use support::message::Framing;
-use support::metrics::{Format, Metrics};
-use support::tcp::{TcpBackend, exchange_pattern};
-use support::wait::{PATIENCE, wait_until};
-use support::ws::Tunnel;
-
-child_entry!();
+use crate::support::backend::{Action, Answer, Backend, Gate, Step, send};
+use crate::support::child::ChildBackend;
+use crate::support::client::{Client, get, raw};
+use crate::support::load::Load;
+use crate::support::message::Framing;
+use crate::support::metrics::{Format, Metrics};
+use crate::support::pattern;
+use crate::support::tcp::{TcpBackend, exchange_pattern};
+use crate::support::wait::{PATIENCE, wait_until};
+use crate::support::ws::Tunnel;
 
 #[test]
 fn a_backend_answers_echoes_and_counts() {
@@ -155,10 +149,10 @@ fn bulk_arrives_whole() {
         backend.behave(move |_| Action::Download { length, chunked });
         let answer = get(backend.addr, "/");
         assert_eq!(answer.body.len() as u64, length);
-        support::pattern::check(0, &answer.body).unwrap();
+        pattern::check(0, &answer.body).unwrap();
     }
     backend.behave(|_| Action::Sink);
-    let mut body = support::pattern::bytes(3_000_000);
+    let mut body = pattern::bytes(3_000_000);
     let mut client = Client::connect(backend.addr);
     assert_eq!(client.request("PUT", "/", "", &body).text(), "ok 3000000");
     body[2_000_000] ^= 1;
@@ -170,7 +164,7 @@ fn bulk_arrives_whole() {
     let peer = TcpBackend::threads(|s| exchange_pattern(&s, 50_000_000).unwrap());
     let stream = std::net::TcpStream::connect(peer.addr).unwrap();
     exchange_pattern(&stream, 50_000_000).unwrap();
-    assert!(support::pattern::check(5, &support::pattern::bytes(10)).is_err());
+    assert!(pattern::check(5, &pattern::bytes(10)).is_err());
 }
 
 #[test]

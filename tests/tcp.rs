@@ -2,10 +2,6 @@
 //!
 //! `LBPROXY_TEST_TCP_GIB` is the size of the bulk each way; the default is 4.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
@@ -14,12 +10,12 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use support::client::Client;
-use support::port::Port;
-use support::process::{ACCESS_LOG, Proxy, run_config};
-use support::tcp::{TcpBackend, exchange_pattern, receive_pattern, send_pattern};
-use support::wait::{PATIENCE, pause, wait_until};
-use support::{alone, number_from_env, pattern, raise_descriptor_limit};
+use crate::support::client::Client;
+use crate::support::port::Port;
+use crate::support::process::{ACCESS_LOG, Proxy, run_config};
+use crate::support::tcp::{TcpBackend, exchange_pattern, receive_pattern, send_pattern};
+use crate::support::wait::{PATIENCE, holds_for, pause, wait_until};
+use crate::support::{alone, number_from_env, pattern, raise_descriptor_limit, runtime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn tcp(backends: &[SocketAddr], listener_keys: &str, rest: &str) -> String {
@@ -277,7 +273,7 @@ fn a_peer_that_does_not_read_holds_the_other_back() {
     let stream = connect(proxy.addr("db"));
     let sender = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || send_pattern(&sender, length));
-    support::wait::holds_for(
+    holds_for(
         Duration::from_secs(1),
         "memory stays, the sender waits",
         || proxy.rss_kib() < before + 4 * 1024 && !sending.is_finished(),
@@ -302,7 +298,7 @@ fn five_thousand_sessions_are_open_at_once() {
     let idle_descriptors = proxy.descriptors();
     let addr = proxy.addr("db");
     let opening = Arc::new(tokio::sync::Semaphore::new(256));
-    let streams = support::runtime().block_on(async {
+    let streams = runtime().block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for i in 0..sessions {
             let opening = Arc::clone(&opening);
@@ -322,7 +318,7 @@ fn five_thousand_sessions_are_open_at_once() {
     );
     assert_eq!(backend.open_sessions(), sessions);
     println!("{sessions} sessions, {} KiB resident", proxy.rss_kib());
-    support::runtime().block_on(async {
+    runtime().block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for (i, mut stream) in streams.into_iter().enumerate() {
             tasks.spawn(async move { exchange(&mut stream, i as u64 + sessions).await });

@@ -1,20 +1,16 @@
 //! Counts that equal what clients and backends counted, valid exposition, the admin server, the access log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::alone;
+use crate::support::backend::{Answer, Backend, Step};
+use crate::support::client::{Client, get};
+use crate::support::load::Load;
+use crate::support::metrics::{Format, Metrics};
+use crate::support::port::Port;
+use crate::support::process::{ACCESS_LOG, Proxy, complete, web};
+use crate::support::wait::{PATIENCE, wait_until};
 use rustix::process::Signal;
-use support::alone;
-use support::backend::{Answer, Backend, Step};
-use support::client::{Client, get};
-use support::load::Load;
-use support::metrics::{Format, Metrics};
-use support::port::Port;
-use support::process::{ACCESS_LOG, Proxy, web};
-use support::wait::{PATIENCE, wait_until};
 
 #[test]
 fn metrics_equal_the_load_generators_own_counts_to_the_last_request() {
@@ -425,7 +421,7 @@ fn an_access_log_that_nobody_reads_stops_no_request() {
         .write(true)
         .open(dir.path().join("pipe"))
         .unwrap();
-    let text = support::process::complete(&web(&[&backend], fifo), dir.path());
+    let text = complete(&web(&[&backend], fifo), dir.path());
     std::fs::write(dir.path().join("lb.toml"), text).unwrap();
     let proxy = Proxy::spawn_in(dir);
     proxy.wait_ready();

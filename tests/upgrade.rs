@@ -1,18 +1,14 @@
 //! Upgraded connections: a tunnel only after the backend's 101, and no other protocol by the back door.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use support::backend::{Action, Answer, Backend, Gate, Step, send};
-use support::client::Client;
-use support::process::{ACCESS_LOG, Proxy, web, web_with};
-use support::wait::{PATIENCE, wait_until};
-use support::ws::{Tunnel, handshake};
+use crate::support::backend::{Action, Answer, Backend, Gate, Step, send};
+use crate::support::client::Client;
+use crate::support::process::{ACCESS_LOG, Proxy, web, web_with};
+use crate::support::wait::{PATIENCE, wait_until};
+use crate::support::ws::{Tunnel, handshake};
 
 fn echo_backend() -> Backend {
     let backend = Backend::start("a");

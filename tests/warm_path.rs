@@ -8,13 +8,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-#[expect(dead_code, reason = "what is held is another test's matter")]
-#[path = "support/counting.rs"]
-mod counting;
-use counting::asked_by_others;
-
-#[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+use crate::alone;
+use crate::counting::asked_by_others;
 
 const REQUEST: &[u8] =
     b"GET /items/7?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: curl/8.11.0\r\n\r\n";
@@ -68,6 +63,7 @@ fn start(backend: SocketAddr, folder: &Path) -> SocketAddr {
 
 #[test]
 fn a_warm_request_takes_no_memory_on_its_whole_way() {
+    let _one = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let backend = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = backend.local_addr().expect("it is bound");

@@ -20,14 +20,14 @@ use crate::config::schema::LocalCheck;
 use crate::discovery::dns::resolve_all;
 use crate::gossip::Time;
 use crate::gossip::record::ServiceState;
-use crate::health::probe::{Failed, Passed, probe};
+use crate::health::probe::{ProbeFailure, ProbeSuccess, probe};
 use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::signal::signal_name;
 
 /// Exit code after a drain that a second signal cut short.
 const CUT_SHORT: u8 = 1;
 
-type CheckResult = Result<Passed, Failed>;
+type CheckResult = Result<ProbeSuccess, ProbeFailure>;
 type Running<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// New settings, and whether the announcer has taken them over.
 type ChangeResult = (AgentSettings, Result<(), String>);
@@ -51,7 +51,7 @@ struct Service {
     lifecycle: Lifecycle,
     settings: AgentSettings,
     /// Why the last check failed.
-    failure: Option<Failed>,
+    failure: Option<ProbeFailure>,
     /// The first signal that asked the agent to end; it is passed on to the process.
     end: Option<Signal>,
     exit_code: u8,

@@ -1,7 +1,7 @@
 //! A sample backend in a process of its own, so that it can be killed as a crash kills.
 //!
-//! The test binary runs itself again with one test, [`child_entry!`](crate::child_entry), which finds its orders in
-//! the environment and becomes a backend. The parent holds the port, so that nobody takes it between two lives.
+//! The test program runs itself again with the one test of this module, which finds its orders in the environment and
+//! becomes a backend. The parent holds the port, so that nobody takes it between two lives.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -15,19 +15,9 @@ use super::port::Port;
 
 const ORDERS: &str = "LBPROXY_TEST_CHILD";
 
-/// Puts the entry of child backends into a test binary.
-#[macro_export]
-macro_rules! child_entry {
-    () => {
-        #[test]
-        fn child_backend_entry() {
-            support::child::become_backend_if_told();
-        }
-    };
-}
-
 /// In a child: serves until the parent goes away. Elsewhere: nothing.
-pub fn become_backend_if_told() {
+#[test]
+fn entry() {
     let Ok(orders) = std::env::var(ORDERS) else {
         return;
     };
@@ -64,8 +54,10 @@ impl ChildBackend {
 
     /// Starts it again after a [`Self::kill`].
     pub fn up(&self) {
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let entry = format!("{module}::entry");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_backend_entry", "--nocapture"])
+            .args(["--exact", &entry, "--nocapture"])
             .env(ORDERS, format!("{} {}", self.addr, self.id))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

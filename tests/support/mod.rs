@@ -8,7 +8,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses its own part"
+    reason = "each test program uses its own part"
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
@@ -34,7 +34,8 @@ pub mod tcp;
 pub mod wait;
 pub mod ws;
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::LazyLock;
 
 /// The runtime of backends and load.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
@@ -49,10 +50,12 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
     &RUNTIME
 }
 
-/// Lets one heavy test of a binary run at a time; held until the guard goes.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Lets one heavy test run at a time; held until the guard goes. A lock of a file, because cargo-nextest runs each test
+/// in a process of its own.
+pub fn alone() -> File {
+    let lock = File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/alone.lock")).unwrap();
+    lock.lock().unwrap();
+    lock
 }
 
 /// Raises the descriptor limit of this process, and so of the programs that it starts, to the hard limit; returns it.
