@@ -50,10 +50,6 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    // `cargo test` runs this file without words, so that it does not rot.
-    if std::env::args().len() == 1 {
-        return run(&Options::parse_from(["gossip", "--nodes", "10"]));
-    }
     run(&Options::parse())
 }
 

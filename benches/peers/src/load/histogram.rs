@@ -56,21 +56,31 @@ fn highest(index: usize) -> u64 {
     first + (1 << shift) - 1
 }
 
-/// Every bucket ends where the next begins, and each value lies in its own. Run before anything is measured: a bench
-/// without a test harness has no other place for it.
-pub(crate) fn check() {
-    let mut value = 1_u64;
-    while value < LONGEST {
-        let index = bucket(value);
-        let end = highest(index);
-        assert!(
-            value <= end && end - value <= value / 64,
-            "{value} ns is in a bucket that ends at {end} ns"
-        );
-        assert_eq!(bucket(end + 1), index + 1, "a gap behind {end} ns");
-        value += value / 50 + 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bucket_ends_where_the_next_begins_and_holds_its_values() {
+        let mut value = 1_u64;
+        while value < LONGEST {
+            let index = bucket(value);
+            let end = highest(index);
+            assert!(
+                value <= end && end - value <= value / 64,
+                "{value} ns is in a bucket that ends at {end} ns"
+            );
+            assert_eq!(bucket(end + 1), index + 1, "a gap behind {end} ns");
+            value += value / 50 + 1;
+        }
     }
-    let mut some = Histogram::new();
-    (1..=1000).for_each(|n| some.record(Duration::from_micros(n)));
-    assert!((some.micros(0.5) - 500.0).abs() < 10.0 && (some.micros(0.99) - 990.0).abs() < 20.0);
+
+    #[test]
+    fn a_percentile_is_within_a_bucket_of_the_truth() {
+        let mut some = Histogram::new();
+        (1..=1000).for_each(|n| some.record(Duration::from_micros(n)));
+        assert!(
+            (some.micros(0.5) - 500.0).abs() < 10.0 && (some.micros(0.99) - 990.0).abs() < 20.0
+        );
+    }
 }

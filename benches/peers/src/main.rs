@@ -1,6 +1,6 @@
 //! Measures lbproxy beside HAProxy, nginx, Pingora and a bare byte relay.
 //!
-//! `cargo bench --bench peers` (`-- --help` for more). The proxy that is measured runs alone on one core; backends and
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml` (`-- --help` for more). The proxy that is measured runs alone on one core; backends and
 //! load generator share the others. Peers that are not on the machine are left out, with a word. Everything listens on
 //! loopback, has an end in time, and is ended by its id; the report is on the terminal and in `target/peers/`.
 //!
@@ -9,6 +9,7 @@
 
 mod backend;
 mod build;
+mod figures;
 mod floor;
 mod idle;
 mod launch;
@@ -60,14 +61,6 @@ fn floor(pool: bool, backends: &[String]) -> io::Result<()> {
 }
 
 fn bench() -> io::Result<()> {
-    load::histogram::check();
-    // `cargo test` starts benches too, without `--bench` and with whatever words are for the tests: minutes of load are
-    // not what it wants.
-    let said = |word: &str| std::env::args().any(|argument| argument == word);
-    if !said("--bench") || said("--test") {
-        println!("peers: compiled, and its own checks pass; `cargo bench --bench peers` measures");
-        return Ok(());
-    }
     let options = Options::parse();
     if options.list {
         SCENARIOS

@@ -1,4 +1,4 @@
-//! The command line: `cargo bench --bench peers -- --help`.
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,9 +39,6 @@ pub(crate) struct Options {
     /// Builds and measures the Pingora program too (minutes the first time; needs cmake)
     #[arg(long)]
     pub pingora: bool,
-    /// What cargo says to each bench; without it nothing is measured, and nothing else is read
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 impl Options {

@@ -12,7 +12,7 @@
 //! HTTP/2 and TLS would be two more kinds of [`Work`] here and two more kinds of backend; lbproxy speaks neither yet.
 
 mod client;
-pub(crate) mod histogram;
+mod histogram;
 mod http;
 
 use std::collections::VecDeque;

@@ -12,8 +12,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use self::goals::Verdict;
+use crate::figures::{Figures, median};
 use crate::proxies::Proxy;
-use crate::rounds::{Figures, Series};
+use crate::rounds::Series;
 use crate::scenarios::{Scenario, Unit};
 
 /// A subject in one scenario.
@@ -143,16 +144,6 @@ fn row(series: Series) -> Row {
         proxy: series.proxy,
         rounds: series.rounds,
         failures: series.failures,
-    }
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
 

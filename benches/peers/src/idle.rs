@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::figures::Figures;
 use crate::load::Work;
 use crate::measure::resident;
 use crate::poll;
-use crate::rounds::Figures;
 
 const FIRST: usize = 1000;
 const LAST: usize = 5000;

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::figures::{Figures, median};
 use crate::launch::Cores;
 use crate::measure::resident;
 use crate::poll;
-use crate::report::median;
-use crate::rounds::Figures;
 
 /// The path of the route that answers with the number of the file.
 pub(crate) const PATH: &str = "/number";

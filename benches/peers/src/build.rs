@@ -1,8 +1,7 @@
 //! Finds or builds the programs that are measured, and says which versions they are.
 //!
-//! lbproxy is built by cargo in a run of its own, since a build together with this bench would give it the features of
-//! the tests' dependencies; its profile is `dist`, that of the packages, as the peers come from packages too. Pingora
-//! is built only where that is asked for.
+//! lbproxy is built with the profile of the packages, `dist`, because its peers come from packages too. Pingora is built
+//! only if that is asked for.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,8 @@ use std::process::{Command, Stdio};
 use crate::options::Options;
 use crate::proxies::{self, Programs, Proxy};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// The top of the tree.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Finds and builds; what cannot be had is left out with a word why.
 pub(crate) fn programs(options: &Options, directory: PathBuf, descriptors: u64) -> Programs {
@@ -47,8 +47,10 @@ pub(crate) fn programs(options: &Options, directory: PathBuf, descriptors: u64) 
 
 /// Where reports go, and what is built beside the project: `target/peers`.
 pub(crate) fn target_directory() -> PathBuf {
-    let inside = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    inside.parent().unwrap_or(inside).join("peers")
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target
+        .unwrap_or_else(|| Path::new(ROOT).join("target"))
+        .join("peers")
 }
 
 /// Builds with cargo and returns the program's path as cargo tells it.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Row;
-use crate::rounds::Figures;
+use crate::figures::Figures;
 use crate::scenarios::{Bound, Goal, Unit};
 
 /// A goal, and how it came out.

@@ -1,12 +1,11 @@
-//! Carries out a scenario: rounds A B C A B C …, each proxy started anew and alone, and what came of
-//! each round.
+//! Carries out a scenario: rounds A B C A B C …, each proxy started afresh and alone, and what each
+//! round showed.
 
 use std::io;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::backend::Backends;
+use crate::figures::Figures;
 use crate::idle;
 use crate::launch::Cores;
 use crate::load::{Edge, Load, Pace, Work};
@@ -16,30 +15,6 @@ use crate::proxies::{Programs, Proxy};
 use crate::reload;
 use crate::scenarios::{Plan, Scenario};
 use crate::subjects::Subject;
-
-/// What one round of one subject showed. Latencies are in µs, times of the core in the scenario's unit.
-#[derive(Clone, Default, Serialize)]
-pub(crate) struct Figures {
-    /// What ratios are made of, from the busy time of the proxy's core where it is a time.
-    pub cost: f64,
-    /// The same from the proxy's own time.
-    pub process_cost: f64,
-    /// Requests, exchanges or (bulk) GB a second.
-    pub rate: f64,
-    pub p50: f64,
-    pub p99: f64,
-    pub p999: f64,
-    /// Shares of the time in which the cores were busy.
-    pub proxy_busy: f64,
-    pub others_busy: f64,
-    pub stolen: f64,
-    /// Time of other programs on all cores, as a share of one.
-    pub foreign: f64,
-    /// Resident memory after the load, in MiB; before it where memory is what is measured.
-    pub resident: f64,
-    /// Requests that were due and not begun at the end of an open loop.
-    pub behind: usize,
-}
 
 /// A subject and its rounds.
 pub(crate) struct Series {
@@ -99,7 +74,7 @@ impl Stage<'_> {
         self.programs.obstacle(subject.proxy, &subject.task)
     }
 
-    /// One subject, started anew, for one round.
+    /// One subject, started afresh, for one round.
     pub(crate) fn round(
         &self,
         plan: Plan,
