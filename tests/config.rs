@@ -47,53 +47,6 @@ fn every_sample_is_tested() {
     assert_eq!(files, tested);
 }
 
-/// The TOML of a document: blocks of three backticks and `toml`, and what its shell blocks write with `cat > NAME.toml
-/// <<'END'`; each with the number of its first line.
-fn toml_of(document: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let mut lines = document.lines().enumerate();
-    while let Some((at, line)) = lines.next() {
-        let end = match line {
-            "```toml" => "```",
-            line if line.starts_with("cat > ") && line.ends_with(".toml <<'END'") => "END",
-            _ => continue,
-        };
-        let block = lines.by_ref().map(|(_, line)| line);
-        let block: Vec<&str> = block.take_while(|line| *line != end).collect();
-        found.push((at + 2, block.join("\n") + "\n"));
-    }
-    found
-}
-
-/// A block that shows one part alone is completed by the parts that no file can be without.
-fn completed(block: &str) -> String {
-    let mut text = block.to_owned();
-    if !block.contains("[[listener]]") {
-        text.push_str("[[listener]]\naddress = ':1'\ncluster = 'web'\n");
-    }
-    if !block.contains("[cluster.") {
-        text.push_str("[cluster.web]\nbackends = ['10.0.0.1:80']\n");
-    }
-    text
-}
-
-#[test]
-fn the_blocks_of_the_documents_are_valid() {
-    for (name, document, least) in [
-        ("README.md", include_str!("../README.md"), 3),
-        ("CHANGELOG.md", include_str!("../CHANGELOG.md"), 0),
-    ] {
-        let blocks = toml_of(document);
-        assert!(blocks.len() >= least, "{name}: {blocks:?}");
-        for (line, block) in blocks {
-            let text = completed(&block);
-            let loaded = load(&text);
-            let shown = render(name, &text, &loaded.diagnostics, false);
-            assert_eq!(shown, "", "{name}, the block at line {line}");
-        }
-    }
-}
-
 /// Either a configuration and no error, or none and an error with a place in the text; and it can be shown.
 fn refused_or_whole(bytes: &[u8]) -> Loaded {
     let loaded = load_bytes(bytes);

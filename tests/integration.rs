@@ -10,6 +10,7 @@ mod agent;
 mod commands;
 mod config;
 mod corpus;
+mod documents;
 mod failover;
 mod fuzz_corpus;
 mod gossip;
