@@ -121,12 +121,7 @@ async fn members_come_in_by_their_check_and_leave_by_order_or_by_their_check() {
         path: path.clone(),
         process: Arc::clone(&process),
     };
-    let events = EventLog::start(
-        first.config.log.level,
-        first.config.log.format,
-        Arc::clone(&process),
-    )
-    .unwrap();
+    let events = EventLog::detached();
     let access = AccessLogWriter::start(&AccessLog::Off, Arc::clone(&process)).unwrap();
     let (peer_sets, source) = watch::channel(Arc::default());
     let reports = Arc::new(Notify::new());

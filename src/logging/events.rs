@@ -94,6 +94,20 @@ impl EventLog {
         })
     }
 
+    /// A log that is not the process's and writes nowhere, for tests of those who hold one.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Self {
+        let style = Arc::new(Style::new(false, LogFormat::Text));
+        let (level, _) = build(LogLevel::Info, Arc::clone(&style), io::sink);
+        let loss = Box::new(|_| Vec::new());
+        let queue = Queue::start(queue::QUEUE, io::sink(), Arc::default(), loss);
+        Self {
+            level,
+            style,
+            queue: queue.expect("a thread for the queue"),
+        }
+    }
+
     /// Changes the least level that is written, at once and for all threads.
     pub(crate) fn set_level(&self, level: LogLevel) {
         // Fails only when the subscriber is gone, and then there is no log to change.
