@@ -1,7 +1,7 @@
 //! `lbproxy agent`: its flags, what they make of the settings, and the run.
 //!
 //! A flag overrides the same key of the file, which is whole by itself; without a file the flags must say all that has
-//! no default. The rules are those of the file ([`crate::config::agent`]). Paths in the file are relative to its
+//! no default. The rules are those of the file ([`crate::config::member_rules`]). Paths in the file are relative to its
 //! directory, those of flags to the working directory. Keys and tokens are never arguments, which everybody on the
 //! machine can read, but files.
 
@@ -22,12 +22,12 @@ use super::check::{in_colour, read};
 use crate::agent::announcer::PeerAnnouncer;
 use crate::agent::settings::AgentSettings;
 use crate::agent::settings_file::SettingsFile;
-use crate::config::agent::{
+use crate::config::diagnostics::render;
+use crate::config::load::load_agent;
+use crate::config::member_rules::{
     Problem, drain_time, file, label, level, member_address, name, period, reachable_address, seed,
     word,
 };
-use crate::config::diagnostics::render;
-use crate::config::load::load_agent;
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::MAX_WEIGHT;
 use crate::gossip::text::redacted;

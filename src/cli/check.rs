@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::diagnostics::{self, Diagnostic, Severity, counted};
-use crate::config::load::{MAX_FILE, is_agent, load_agent, load_sources};
+use crate::config::limits::MAX_FILE;
+use crate::config::load::{is_agent, load_agent, load_sources};
 use crate::config::schema::{AgentConfig, Config};
 use crate::config::sources::{Sources, Unreadable};
 use crate::config::watch::read_now;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::world::World;
+use super::environment::Environment;
 
 /// Bytes of all of them together.
 const MAX_TOTAL: usize = 64 << 20;
@@ -21,7 +21,7 @@ impl Contents {
     /// What the file holds.
     pub(super) fn read(
         &mut self,
-        world: &dyn World,
+        world: &dyn Environment,
         path: &Path,
         most: usize,
     ) -> Result<Arc<[u8]>, String> {

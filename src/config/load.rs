@@ -7,19 +7,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::contents::Contents;
-use super::diagnostics::findings::{Finding, Findings, Texts};
+use super::diagnostics::findings::{Finding, Findings, Texts, clean};
 use super::diagnostics::suggest::Suggester;
 use super::diagnostics::{Diagnostic, Severity};
+use super::environment::{Environment, VariablesOnly};
+use super::limits::MAX_FILE;
 use super::reader::{self, Reader};
 use super::schema::{AgentConfig, Config};
-use super::secrets::{self, NamedSecret};
+use super::secrets::{self, NamedSecret, Remark, SecretFile};
 use super::sources::Sources;
 use super::tree::{self, Planter};
-use super::world::{WithoutFiles, World};
-use super::{relations, suspicions, syntax};
-
-/// Largest file that is read, in bytes.
-pub(crate) const MAX_FILE: usize = 16 << 20;
+use super::{cross_checks, lints, syntax};
 
 /// What became of a text: a proxy's configuration, or an agent's.
 #[derive(Debug)]
@@ -32,6 +30,42 @@ pub struct Loaded<T = Config> {
     pub secrets: Vec<NamedSecret>,
     /// What the other files hold that the texts name.
     pub contents: Contents,
+}
+
+impl<T> Loaded<T> {
+    /// With what `look` has to say of each of the files: an error, or warnings.
+    pub fn look_at_secrets(
+        mut self,
+        look: impl Fn(&SecretFile) -> Result<Vec<Remark>, String>,
+    ) -> Self {
+        for NamedSecret { file, at } in &self.secrets {
+            match look(file) {
+                Ok(remarks) => self
+                    .diagnostics
+                    .extend(remarks.iter().map(|remark| Diagnostic {
+                        severity: Severity::Warning,
+                        message: clean(&remark.message),
+                        label: remark.label.to_owned(),
+                        help: Some(clean(&remark.help)),
+                        ..at.clone()
+                    })),
+                Err(message) => {
+                    self.config = None;
+                    self.diagnostics.push(Diagnostic {
+                        severity: Severity::Error,
+                        message: clean(&message),
+                        label: file.kind.expected().to_owned(),
+                        help: None,
+                        ..at.clone()
+                    });
+                }
+            }
+        }
+        self.diagnostics.sort_by_key(|diagnostic| {
+            (diagnostic.file, diagnostic.span.start, diagnostic.severity)
+        });
+        self
+    }
 }
 
 /// One of the texts of a configuration.
@@ -51,11 +85,11 @@ pub fn load(text: &str) -> Loaded {
 /// As [`load`], for the bytes of a file: those that are not UTF-8, or more than [`MAX_FILE`], are refused. To show
 /// the diagnostics, decode the bytes with [`String::from_utf8_lossy`].
 pub fn load_bytes(bytes: &[u8]) -> Loaded {
-    load_with(bytes, &WithoutFiles)
+    load_with(bytes, &VariablesOnly)
 }
 
 /// As [`load_bytes`], in a `world`.
-pub(crate) fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
+pub(crate) fn load_with(bytes: &[u8], world: &dyn Environment) -> Loaded {
     let document = Document {
         bytes,
         included: false,
@@ -64,7 +98,7 @@ pub(crate) fn load_with(bytes: &[u8], world: &dyn World) -> Loaded {
 }
 
 /// As [`load_bytes`], for a configuration of one or more files, with the other files that they name.
-pub(crate) fn load_sources(sources: &Sources, world: &dyn World) -> Loaded {
+pub(crate) fn load_sources(sources: &Sources, world: &dyn Environment) -> Loaded {
     let documents = sources.files.iter().map(|file| Document {
         bytes: &file.bytes,
         included: file.included,
@@ -80,16 +114,16 @@ pub fn load_agent(bytes: &[u8]) -> Loaded<AgentConfig> {
         bytes,
         included: false,
     };
-    read(&[document], &[], &WithoutFiles, Vec::new(), reader::agent)
+    read(&[document], &[], &VariablesOnly, Vec::new(), reader::agent)
 }
 
 fn proxy(reader: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Config {
     let draft = reader::file(reader, root);
     if reader.whole {
-        let known = relations::check(reader, &draft);
+        let known = cross_checks::check(reader, &draft);
         // What could not be filled in may be what is missed.
         if reader.marks.unknown.is_empty() {
-            suspicions::look(reader, &draft, known);
+            lints::check(reader, &draft, known);
         }
     }
     draft.config
@@ -111,7 +145,7 @@ pub(crate) fn is_agent(bytes: &[u8]) -> bool {
 fn read<T>(
     documents: &[Document<'_>],
     directories: &[PathBuf],
-    world: &dyn World,
+    world: &dyn Environment,
     said: Vec<(usize, Finding)>,
     make: impl FnOnce(&mut Reader<'_>, &Spanned<DeTable<'_>>) -> T,
 ) -> Loaded<T> {

@@ -1,32 +1,36 @@
-//! L3 control: the file: [`schema`] (what it says), [`load`] (text to schema, all errors at once) and
-//! [`diagnostics`] (how errors are shown).
+//! The configuration: [`schema`] is what a file says, [`load`] turns text into it and reports all errors at once, and
+//! [`diagnostics`] is how errors are shown.
 //!
-//! The way of a text: TOML with places (`syntax`), one tree of all texts with variables and defaults filled in (`tree`),
-//! typed readers that collect every error (`reader`, with the table of known keys in `keys`, and what to write for a
-//! wrong address in `addresses`), then the relations between parts (`relations`) and what is legal but surely a
-//! mistake (`suspicions`, `shadow`). No socket is bound, and what is not in the texts is asked from outside ([`world`],
-//! [`secrets`]), so that `check` and a live reload run the same code; [`sources`] and [`watch`] read and follow the texts.
-//! The file of an
-//! agent goes the same way, with its rules in [`agent`]. No part panics or loses its bound on any text.
+//! The path of a text, from the leaves up: TOML with spans (`syntax`); one tree of all texts with variables and defaults
+//! filled in (`tree`); typed readers that collect every error (`reader`), which share `limits`, the known keys of each
+//! table (`sections`), texts with a grammar of their own (`grammar`, [`addresses`]) and the rules of a peer set member
+//! ([`member_rules`]); then contradictions between parts of the file (`cross_checks`) and what is legal but surely a
+//! mistake (`lints`, `shadowed_routes`). No socket is bound, and everything that is not in the texts comes from outside
+//! ([`environment`], [`secrets`]), so `check` and a live reload run the same code. [`sources`] and [`watch`] read and
+//! follow the files. The file of an agent takes the same path. No part panics or runs without a bound, whatever the text.
 
 pub(crate) mod addresses;
-pub(crate) mod agent;
 pub(crate) mod compile;
 pub(crate) mod contents;
+mod cross_checks;
 pub(crate) mod diagnostics;
-mod keys;
+mod draft;
+pub(crate) mod environment;
+mod grammar;
+pub(crate) mod limits;
+mod lints;
 pub(crate) mod load;
+pub(crate) mod member_rules;
 mod reader;
-mod relations;
 pub(crate) mod schema;
 pub(crate) mod secrets;
-mod shadow;
+mod sections;
+mod shadowed_routes;
 pub(crate) mod sources;
-mod suspicions;
+mod span;
 mod syntax;
 
 #[cfg(test)]
 mod tests;
 mod tree;
 pub(crate) mod watch;
-pub(crate) mod world;

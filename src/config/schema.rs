@@ -90,7 +90,7 @@ pub struct GossipConfig {
 }
 
 /// What `lbproxy agent` runs on: a file of its own, or flags of the same names. Its rules are in
-/// [`agent`](super::agent).
+/// [`agent`](super::member_rules).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
     /// What proxies `discover`; 1 to 64 bytes.

@@ -1,14 +1,13 @@
 //! Files with a key or a token that a configuration names: where its text names them, and how what was found in them
 //! joins what is said of the text. A look at them is part of `check`, of a start and of a reload; only a file that is
 //! not there is a warning for the first, which may run elsewhere, and an error for the others. No file is opened here. Who may look (`control::files`) hands its finding to
-//! [`Loaded::look_at_secrets`], in words without a byte of what the file holds.
+//! [`Loaded::look_at_secrets`](super::load::Loaded::look_at_secrets), in words without a byte of what the file holds.
 
 use std::path::PathBuf;
 
-use super::diagnostics::findings::{Finding, Findings, Texts, clean};
-use super::diagnostics::{Diagnostic, Severity};
-use super::load::Loaded;
-use super::reader::Place;
+use super::diagnostics::Diagnostic;
+use super::diagnostics::findings::{Finding, Findings, Texts};
+use super::span::TextSpan;
 
 /// What a file is meant to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub struct SecretFile {
     /// As it is written: relative to the directory of the configuration.
     pub path: PathBuf,
     /// Where.
-    pub(super) place: Place,
+    pub(super) place: TextSpan,
 }
 
 /// A file, and a diagnostic at its place that waits for what is to be said.
@@ -50,7 +49,7 @@ pub struct SecretFile {
 pub struct NamedSecret {
     /// The file.
     pub file: SecretFile,
-    at: Diagnostic,
+    pub(super) at: Diagnostic,
 }
 
 /// The files with their places in the texts.
@@ -76,40 +75,4 @@ pub struct Remark {
     pub label: &'static str,
     /// How to put it right.
     pub help: String,
-}
-
-impl<T> Loaded<T> {
-    /// With what `look` has to say of each of the files: an error, or warnings.
-    pub fn look_at_secrets(
-        mut self,
-        look: impl Fn(&SecretFile) -> Result<Vec<Remark>, String>,
-    ) -> Self {
-        for NamedSecret { file, at } in &self.secrets {
-            match look(file) {
-                Ok(remarks) => self
-                    .diagnostics
-                    .extend(remarks.iter().map(|remark| Diagnostic {
-                        severity: Severity::Warning,
-                        message: clean(&remark.message),
-                        label: remark.label.to_owned(),
-                        help: Some(clean(&remark.help)),
-                        ..at.clone()
-                    })),
-                Err(message) => {
-                    self.config = None;
-                    self.diagnostics.push(Diagnostic {
-                        severity: Severity::Error,
-                        message: clean(&message),
-                        label: file.kind.expected().to_owned(),
-                        help: None,
-                        ..at.clone()
-                    });
-                }
-            }
-        }
-        self.diagnostics.sort_by_key(|diagnostic| {
-            (diagnostic.file, diagnostic.span.start, diagnostic.severity)
-        });
-        self
-    }
 }

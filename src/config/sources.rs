@@ -13,12 +13,11 @@ use glob::{MatchOptions, Pattern, glob_with};
 use toml::de::DeValue;
 
 use super::diagnostics::findings::{Finding, quoted};
-use super::load::MAX_FILE;
-use super::reader::MAX_PATTERNS;
+use super::environment::Environment;
+use super::limits::{MAX_FILE, MAX_PATTERNS};
 use super::syntax;
 use super::tree::Planter;
 use super::watch::read_now;
-use super::world::World;
 
 /// Files of one configuration.
 const MAX_FILES: usize = 1000;
@@ -70,7 +69,10 @@ impl Sources {
     ///
     /// # Errors
     /// Each of `named` that cannot be read.
-    pub(crate) fn read(named: &[PathBuf], world: &dyn World) -> Result<Self, Vec<Unreadable>> {
+    pub(crate) fn read(
+        named: &[PathBuf],
+        world: &dyn Environment,
+    ) -> Result<Self, Vec<Unreadable>> {
         let mut reading = Reading {
             sources: Self {
                 files: Vec::new(),
@@ -97,7 +99,7 @@ impl Sources {
 
     /// A text that was read elsewhere, such as standard input; relative paths in it begin where the process is. What it
     /// includes is read (blocking).
-    pub(crate) fn of_text(name: &Path, bytes: Vec<u8>, world: &dyn World) -> Self {
+    pub(crate) fn of_text(name: &Path, bytes: Vec<u8>, world: &dyn Environment) -> Self {
         let mut reading = Reading {
             sources: Self {
                 files: Vec::new(),
@@ -138,7 +140,7 @@ struct Reading<'w> {
     /// Real paths of the files so far.
     known: HashSet<PathBuf>,
     bytes: usize,
-    world: &'w dyn World,
+    world: &'w dyn Environment,
 }
 
 impl Reading<'_> {
@@ -301,7 +303,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// The strings of a text's `include`, each with its place. What is wrong with them otherwise is said by their reader.
-fn patterns_of(bytes: &[u8], world: &dyn World) -> Vec<(String, std::ops::Range<usize>)> {
+fn patterns_of(bytes: &[u8], world: &dyn Environment) -> Vec<(String, std::ops::Range<usize>)> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Vec::new();
     };

@@ -10,9 +10,9 @@ use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::diagnostics::findings::{Finding, Findings};
-use super::keys;
-use super::reader::Place;
-use super::world::World;
+use super::environment::Environment;
+use super::sections;
+use super::span::TextSpan;
 
 /// Bytes that all variables together may add.
 const MAX_EXPANDED: usize = 16 << 20;
@@ -42,7 +42,7 @@ pub(super) struct Marks {
 /// Builds trees.
 pub(super) struct Planter<'w> {
     /// Whom variables are asked from.
-    pub world: &'w dyn World,
+    pub world: &'w dyn Environment,
     /// All texts, joined.
     pub text: &'w str,
     /// Whether to look for what TOML 1.0 does not have.
@@ -56,7 +56,7 @@ pub(super) struct Planter<'w> {
 }
 
 impl<'w> Planter<'w> {
-    pub(super) fn new(world: &'w dyn World, text: &'w str, whole: bool) -> Self {
+    pub(super) fn new(world: &'w dyn Environment, text: &'w str, whole: bool) -> Self {
         Self {
             world,
             text,
@@ -106,7 +106,7 @@ impl<'w> Planter<'w> {
         Spanned::new(place, value)
     }
 
-    fn string<'t>(&mut self, text: DeString<'t>, place: &Place) -> DeString<'t> {
+    fn string<'t>(&mut self, text: DeString<'t>, place: &TextSpan) -> DeString<'t> {
         if !text.contains("${") {
             return text;
         }
@@ -136,7 +136,7 @@ impl<'w> Planter<'w> {
     }
 
     /// Whether an inline table is one only for readers of TOML 1.1.
-    fn warn_of_form(&mut self, place: &Place) -> bool {
+    fn warn_of_form(&mut self, place: &TextSpan) -> bool {
         let literal = self.text.get(place.clone()).unwrap_or_default();
         let Some(what) = beyond_toml_1_0(literal) else {
             return false;
@@ -152,12 +152,12 @@ impl<'w> Planter<'w> {
     }
 }
 
-fn shifted(span: Place, start: usize) -> Place {
+fn shifted(span: TextSpan, start: usize) -> TextSpan {
     span.start + start..span.end + start
 }
 
 /// `text` with its variables filled in. What cannot be is said in `problems`: a message, and what was expected.
-fn expand(text: &str, world: &dyn World, problems: &mut Vec<(String, String)>) -> String {
+fn expand(text: &str, world: &dyn Environment, problems: &mut Vec<(String, String)>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -187,7 +187,7 @@ fn expand(text: &str, world: &dyn World, problems: &mut Vec<(String, String)>) -
 }
 
 /// The value of `NAME` or `NAME:-default`; as in a shell an empty variable takes the default too.
-fn variable(inside: &str, world: &dyn World) -> Result<String, (String, String)> {
+fn variable(inside: &str, world: &dyn Environment) -> Result<String, (String, String)> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
@@ -303,7 +303,7 @@ fn add<'t>(
     findings: &mut Findings,
 ) {
     let name = key.get_ref().clone();
-    let twice = |first: &Place| {
+    let twice = |first: &TextSpan| {
         Finding::error(key.span(), format!("`{name}` is given in two files"))
             .label("expected it once in all files")
             .related(first, "the first is")
@@ -406,7 +406,7 @@ pub(super) fn inherit(root: &mut DeTable<'_>, marks: &mut Marks, findings: &mut 
         table_of("cluster"),
         root.get_mut("cluster").map(|value| value.get_mut()),
     ) {
-        let known = known_of(&default, keys::CLUSTER.keys);
+        let known = known_of(&default, sections::CLUSTER.keys);
         for (_, value) in clusters.iter_mut() {
             if let DeValue::Table(cluster) = value.get_mut() {
                 give(cluster, &known, &mut room);
@@ -440,17 +440,17 @@ struct ListenerDefaults<'t> {
 
 impl<'t> ListenerDefaults<'t> {
     fn of(default: &DeTable<'t>) -> Self {
-        let mut http = known_of(default, keys::LISTENER.keys);
-        keys::NOT_INHERITED
+        let mut http = known_of(default, sections::LISTENER.keys);
+        sections::NOT_INHERITED
             .iter()
             .for_each(|key| drop(http.remove(*key)));
         let mut tcp = http.clone();
-        keys::HTTP_LISTENER
+        sections::HTTP_LISTENER
             .iter()
             .for_each(|key| drop(tcp.remove(*key)));
         for (key, only_http) in [
-            ("timeouts", keys::HTTP_LISTENER_TIMEOUTS),
-            ("limits", keys::HTTP_LISTENER_LIMITS),
+            ("timeouts", sections::HTTP_LISTENER_TIMEOUTS),
+            ("limits", sections::HTTP_LISTENER_LIMITS),
         ] {
             if let Some(DeValue::Table(table)) = tcp.get_mut(key).map(|value| value.get_mut()) {
                 only_http.iter().for_each(|key| drop(table.remove(*key)));
@@ -552,7 +552,7 @@ mod tests {
 
     struct Env;
 
-    impl World for Env {
+    impl Environment for Env {
         fn variable(&self, name: &str) -> Option<OsString> {
             match name {
                 "A" => Some("a".into()),

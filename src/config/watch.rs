@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::load::MAX_FILE;
+use super::limits::MAX_FILE;
 use crate::files;
 
 /// Between two looks that no event asked for.

@@ -11,12 +11,12 @@ use std::time::Duration;
 use super::peers::members_paths;
 use super::state::usual_state_dir;
 use crate::config::diagnostics::{Diagnostic, render_set};
+use crate::config::environment::Environment;
 use crate::config::load::{Loaded, load_sources};
 use crate::config::schema::{AgentConfig, Config};
 use crate::config::secrets::{Remark, SecretFile, SecretKind};
 use crate::config::sources::{Sources, Unreadable};
 use crate::config::watch::{Targets, settled};
-use crate::config::world::World;
 use crate::discovery::gossip::members_file;
 use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::files as paths;
@@ -127,7 +127,7 @@ pub(crate) struct Machine {
     seen: RefCell<Vec<(PathBuf, Option<Fingerprint>)>>,
 }
 
-impl World for Machine {
+impl Environment for Machine {
     fn variable(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }

@@ -1,25 +1,24 @@
-//! The file of an agent: all keys at its top. Its rules are those of the flags ([`crate::config::agent`]).
+//! The file of an agent: all keys at its top. Its rules are those of the flags ([`crate::config::member_rules`]).
 
 use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::check::{PERIOD, warn_of_slowness};
+use super::check::warn_of_slowness;
 use super::gossip::{NOWHERE, key_files, peer, plaintext, report};
-use super::top::LEVELS;
-use super::values::FROM_ZERO;
 use super::{Reader, Slot, Table};
-use crate::config::agent::{name, reachable_address, word};
 use crate::config::diagnostics::findings::Finding;
-use crate::config::keys;
+use crate::config::limits::{FROM_ZERO, LEVELS, PERIOD};
+use crate::config::member_rules::{name, reachable_address, word};
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::config::secrets::SecretKind;
+use crate::config::sections;
 use crate::gossip::record::MAX_WEIGHT;
 
 /// Reads a whole file.
 pub(in crate::config) fn agent(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> AgentConfig {
-    let table = r.known(root.get_ref(), 0..0, &keys::AGENT);
+    let table = r.known(root.get_ref(), 0..0, &sections::AGENT);
     let cluster = r.required(&table, "cluster", "the name that proxies discover");
     let cluster = r.parsed(cluster, "a name, in quotes", name);
     let expected = "an address such as \"10.0.0.7:8080\"";

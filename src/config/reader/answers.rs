@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::patterns;
 use super::{Reader, Slot, Table};
 use crate::config::diagnostics::findings::quoted;
-use crate::config::keys;
+use crate::config::grammar;
+use crate::config::sections;
 use crate::model::page::{ErrorPages, Page};
 use crate::model::route_action::RouteAction;
 
@@ -77,16 +77,16 @@ pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rou
     let expected = "a URL such as \"https://{host}{uri}\"";
     let slot = slot?;
     if let DeValue::String(_) = slot.value.get_ref() {
-        let to = r.parsed(Some(slot), expected, patterns::template)?;
+        let to = r.parsed(Some(slot), expected, grammar::template)?;
         return Some(RouteAction::Redirect { to, status: 308 });
     }
     if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
         r.wrong_type(&slot, &format!("{expected}, or {{ to = …, status = … }}"));
         return None;
     }
-    let table = r.table(Some(slot), &keys::REDIRECT)?;
+    let table = r.table(Some(slot), &sections::REDIRECT)?;
     let to = r.required(&table, "to", expected);
-    let to = r.parsed(to, expected, patterns::template);
+    let to = r.parsed(to, expected, grammar::template);
     let status_slot = table.get("status");
     let status = r.number(status_slot, REDIRECT_CODES, |code| {
         REDIRECTS.contains(&code)
@@ -99,7 +99,7 @@ pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rou
 
 /// `{ status = 200, body = "ok" }`, also with `file`, `content_type` and `headers`.
 pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction<String>> {
-    let table = r.table(slot, &keys::RESPOND)?;
+    let table = r.table(slot, &sections::RESPOND)?;
     let status = r
         .integer(table.get("status"), 200..=599)
         .map_or(200, |status| status as u16);
@@ -186,7 +186,7 @@ fn fields(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> String {
     let mut lines = String::new();
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
-        let known = patterns::field_name(name).and_then(|lower| {
+        let known = grammar::field_name(name).and_then(|lower| {
             match OWN_FIELDS.contains(&lower.as_str()) {
                 true => Err("expected a field that the proxy does not write itself".to_owned()),
                 false => Ok(()),
@@ -220,7 +220,7 @@ fn fields(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> String {
 
 /// A field's value that can be sent as it is.
 fn field_line(text: &str) -> Result<String, String> {
-    let value = patterns::field_value(text)?;
+    let value = grammar::field_value(text)?;
     match value.is_ascii() {
         true => Ok(value),
         false => Err("expected ASCII characters".to_owned()),

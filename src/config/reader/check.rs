@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::patterns;
 use super::{Reader, Slot, Table};
 use crate::config::diagnostics::findings::Finding;
-use crate::config::keys;
+use crate::config::grammar;
+use crate::config::limits::PERIOD;
+use crate::config::sections;
 use crate::model::settings::{Check, CheckKind};
 use crate::model::units::show_duration;
 
-/// Of `interval` and `timeout`: a faster check is an attack, a slower one tells nothing.
-pub(in crate::config) const PERIOD: RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(86_400);
 const INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Consecutive results that change a backend's state: by default for up and for down, and the legal range.
@@ -27,7 +25,7 @@ const MAX_USER: usize = 128;
 /// What is left out has its default, whether the table has one entry or all.
 pub(super) fn check(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Check> {
     let slot = slot?;
-    let table = r.table(Some(slot), &keys::CHECK)?;
+    let table = r.table(Some(slot), &sections::CHECK)?;
     let kind = kind(r, &table);
     let interval = r.duration(table.get("interval"), PERIOD);
     let timeout = r.duration(table.get("timeout"), PERIOD);
@@ -96,9 +94,9 @@ fn kind(r: &mut Reader<'_>, table: &Table<'_>) -> Option<CheckKind> {
     let host = r.parsed(
         table.get("host"),
         "a host such as \"web.internal\"",
-        patterns::check_host,
+        grammar::check_host,
     );
-    let path = r.parsed(http, "a path such as \"/healthz\"", patterns::target);
+    let path = r.parsed(http, "a path such as \"/healthz\"", grammar::target);
     let sent = r.string(send, "the text to send").map(str::to_owned);
     let text = r.parsed(expect, "a text of the answer", expected_text);
     let [postgres, mysql] =
@@ -167,7 +165,7 @@ fn statuses(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(u16, u16)> {
     r.parsed(
         Some(slot),
         "\"2xx\", \"200\", \"200-299\" or 200",
-        patterns::statuses,
+        grammar::statuses,
     )
 }
 

@@ -7,16 +7,17 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::check::check;
-use super::draft::ClusterPlaces;
 use super::gossip::discover;
 use super::listener::http_version;
-use super::patterns;
-use super::values::TIMEOUT;
-use super::{Place, Reader, Slot, Table, Value};
+use super::{Reader, Slot, Table, Value};
 use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::keys;
+use crate::config::draft::ClusterPlaces;
+use crate::config::grammar;
+use crate::config::limits::TIMEOUT;
 use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
+use crate::config::sections;
+use crate::config::span::TextSpan;
 use crate::model::address::BackendAddress;
 use crate::model::settings::{
     ClusterSettings, ClusterTimeouts, HashKey, OnDown, OnUp, Policy, Resolve, Retry,
@@ -55,7 +56,7 @@ const LEAST_RESOLVE: Duration = Duration::from_millis(100);
 
 pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &Value<'_>) -> Read {
     let before = r.findings.errors();
-    if let Err(label) = patterns::name(name.get_ref()) {
+    if let Err(label) = grammar::name(name.get_ref()) {
         let message = format!("{} is not a name for a cluster", quoted(name.get_ref()));
         r.error(name.span(), message, label);
     }
@@ -66,10 +67,10 @@ pub(super) fn cluster(r: &mut Reader<'_>, name: &Spanned<DeString<'_>>, value: &
     };
     // Its name is known even if it is no table, so that those who use it are not told that it is missing.
     let empty = DeTable::new();
-    let table = r.table(Some(slot), &keys::CLUSTER).unwrap_or(Table {
+    let table = r.table(Some(slot), &sections::CLUSTER).unwrap_or(Table {
         entries: &empty,
         place: slot.place(),
-        section: &keys::CLUSTER,
+        section: &sections::CLUSTER,
     });
     let policy = match table.get("policy") {
         None => Some(Policy::default()),
@@ -125,9 +126,9 @@ fn warn_of_port(r: &mut Reader<'_>, check: Option<Slot<'_>>, config: &ClusterCon
 }
 
 /// The keys that nothing looks at where bytes are forwarded and not requests.
-fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> {
+fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, TextSpan)> {
     let mut found = Vec::new();
-    for (name, inner) in keys::HTTP_CLUSTER {
+    for (name, inner) in sections::HTTP_CLUSTER {
         match table.entries.get(*name).map(|v| (v.span(), v.get_ref())) {
             Some((place, _)) if inner.is_empty() => found.push(((*name).to_owned(), place)),
             Some((_, DeValue::Table(entries))) => {
@@ -145,7 +146,7 @@ fn http_only(table: &Table<'_>, config: &ClusterConfig) -> Vec<(String, Place)> 
 }
 
 /// The entries of `retry.on` that are for requests.
-fn http_retries(table: &Table<'_>) -> Vec<(String, Place)> {
+fn http_retries(table: &Table<'_>) -> Vec<(String, TextSpan)> {
     let retry = table.entries.get("retry").map(|retry| retry.get_ref());
     let on = match retry {
         Some(DeValue::Table(retry)) => retry.get("on").map(|on| on.get_ref()),
@@ -156,7 +157,7 @@ fn http_retries(table: &Table<'_>) -> Vec<(String, Place)> {
     };
     let reasons = entries.iter().filter_map(|entry| {
         let reason = entry.get_ref().as_str()?;
-        let of_http = keys::HTTP_RETRY_ON.contains(&reason);
+        let of_http = sections::HTTP_RETRY_ON.contains(&reason);
         of_http.then(|| (format!("on = \"{reason}\""), entry.span()))
     });
     reasons.collect()
@@ -205,7 +206,7 @@ fn resolve(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Resolve {
         let every = r.duration(slot, range).unwrap_or(default.every);
         return Resolve { every, ..default };
     }
-    let Some(table) = r.table(slot, &keys::RESOLVE) else {
+    let Some(table) = r.table(slot, &sections::RESOLVE) else {
         return default;
     };
     let addresses = [("all", false), ("one", true)];
@@ -261,13 +262,13 @@ fn hash_key(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<HashKey> {
             return None;
         }
     }
-    let table = r.table(Some(slot), &keys::HASH_KEY)?;
+    let table = r.table(Some(slot), &sections::HASH_KEY)?;
     let header = r.parsed(
         table.get("header"),
         "the name of a field",
-        patterns::field_name,
+        grammar::field_name,
     );
-    let cookie = r.parsed(table.get("cookie"), "the name of a cookie", patterns::token);
+    let cookie = r.parsed(table.get("cookie"), "the name of a cookie", grammar::token);
     let query = r.parsed(
         table.get("query"),
         "the name of a parameter",
@@ -292,7 +293,7 @@ fn hash_key(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<HashKey> {
 
 fn backends(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<BackendConfig> {
     let expected = "an array of backends, such as [\"10.0.0.1:80\", { address = \"10.0.0.2:80\", weight = 3 }]";
-    let mut known: HashMap<BackendAddress, Place> = HashMap::new();
+    let mut known: HashMap<BackendAddress, TextSpan> = HashMap::new();
     let backends = r.list(slot, expected, |r, slot| {
         let (backend, place) = backend(r, slot)?;
         if let Some(first) = known.get(&backend.address) {
@@ -313,7 +314,7 @@ fn backends(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<BackendConfig> {
 }
 
 /// `"10.0.0.1:80"` or `{ address = "10.0.0.1:80", weight = 3 }`.
-fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)> {
+fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, TextSpan)> {
     let expected = "an address such as \"10.0.0.1:80\" or \"web.internal:80\"";
     if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
         let address = address(
@@ -329,7 +330,7 @@ fn backend(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(BackendConfig, Place)>
         };
         return Some((backend, slot.place()));
     }
-    let table = r.table(Some(slot), &keys::BACKEND)?;
+    let table = r.table(Some(slot), &sections::BACKEND)?;
     let weight = r.integer(table.get("weight"), 0..=1000);
     let backup = r.boolean(table.get("backup"));
     let slot = r.required(&table, "address", expected)?;
@@ -348,7 +349,7 @@ fn address(r: &mut Reader<'_>, slot: Slot<'_>, expected: &str) -> Option<Backend
 
 fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ClusterTimeouts {
     let default = ClusterTimeouts::default();
-    let Some(table) = r.table(slot, &keys::CLUSTER_TIMEOUTS) else {
+    let Some(table) = r.table(slot, &sections::CLUSTER_TIMEOUTS) else {
         return default;
     };
     let mut read = |key, default| r.duration(table.get(key), TIMEOUT).unwrap_or(default);
@@ -362,7 +363,7 @@ fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ClusterTimeouts {
 
 fn retry(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Retry {
     let default = Retry::default();
-    let Some(table) = r.table(slot, &keys::RETRY) else {
+    let Some(table) = r.table(slot, &sections::RETRY) else {
         return default;
     };
     let reasons = [("connect", 0), ("reset", 1), ("timeout", 2)];
@@ -383,7 +384,7 @@ fn retry(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Retry {
 
 fn idle_connections(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> usize {
     let (default, most) = IDLE_CONNECTIONS;
-    let table = r.table(slot, &keys::CLUSTER_LIMITS);
+    let table = r.table(slot, &sections::CLUSTER_LIMITS);
     let slot = table.and_then(|table| table.get("idle_connections"));
     r.integer(slot, 0..=most)
         .map_or(default, |connections| connections as usize)

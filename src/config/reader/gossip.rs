@@ -7,18 +7,18 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::draft::GossipPlaces;
 use super::listener::networks;
-use super::{Place, Reader, Slot, Table};
-use crate::config::agent::{self, Keys, Problem};
+use super::{Reader, Slot, Table};
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::keys;
+use crate::config::draft::GossipPlaces;
+use crate::config::limits::MAX_KEYS;
+use crate::config::member_rules::{self, Keys, Problem};
 use crate::config::schema::GossipConfig;
 use crate::config::secrets::SecretKind;
+use crate::config::sections;
+use crate::config::span::TextSpan;
 use crate::model::address::BackendAddress;
 
-/// Keys of a ring: more than two are only there while one takes the place of another.
-pub(in crate::config) const MAX_KEYS: usize = 8;
 /// Each announcement is held against all of them.
 const MAX_CIDRS: usize = 64;
 /// Likewise.
@@ -50,7 +50,7 @@ pub(super) fn gossip(
         allow_cidrs: None,
         whole: false,
     };
-    let Some(table) = r.table(Some(slot), &keys::GOSSIP) else {
+    let Some(table) = r.table(Some(slot), &sections::GOSSIP) else {
         return (None, Some(places));
     };
     let peer = peer(r, &table);
@@ -85,7 +85,7 @@ pub(super) fn gossip(
     report(
         r,
         &table,
-        agent::of_member(config.address, config.advertise, &keys),
+        member_rules::of_member(config.address, config.advertise, &keys),
     );
     let address = peer.address.and(table.get("address"));
     places.address = address.map(|slot| slot.place());
@@ -96,26 +96,26 @@ pub(super) fn gossip(
 
 /// `{ gossip = "web" }`.
 pub(super) fn discover(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<String> {
-    let table = r.table(slot, &keys::DISCOVER)?;
+    let table = r.table(slot, &sections::DISCOVER)?;
     let expected = "the cluster that agents announce";
     let name = r.required(&table, "gossip", expected);
-    r.parsed(name, expected, agent::name)
+    r.parsed(name, expected, member_rules::name)
 }
 
 pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
     let expected = "an address such as \"10.0.0.5:7946\"";
     let address = r.required(table, "address", expected);
-    let address = r.parsed(address, expected, agent::member_address);
+    let address = r.parsed(address, expected, member_rules::member_address);
     let advertise = match table.get("advertise") {
         None => address,
-        slot => r.parsed(slot, expected, agent::reachable_address),
+        slot => r.parsed(slot, expected, member_rules::reachable_address),
     };
     let advertise = advertise.unwrap_or(NOWHERE);
     let expected = "an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"]";
     let mut known = HashMap::new();
     let seeds = r.list(table.get("seeds"), expected, |r, slot| {
         let expected = "an address such as \"10.0.0.6:7946\" or \"seeds.internal:7946\"";
-        let seed = r.parsed(Some(slot), expected, agent::seed)?;
+        let seed = r.parsed(Some(slot), expected, member_rules::seed)?;
         let what = format!("seed \"{seed}\"");
         // All members may have the same list: the member leaves itself out.
         once(r, &mut known, seed, slot, &what)
@@ -125,7 +125,11 @@ pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
         advertise,
         seeds: seeds.unwrap_or_default(),
         label: r
-            .parsed(table.get("label"), "a label, in quotes", agent::label)
+            .parsed(
+                table.get("label"),
+                "a label, in quotes",
+                member_rules::label,
+            )
             .unwrap_or_default(),
     }
 }
@@ -189,7 +193,7 @@ fn revoked(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
     let expected = "an array of ids of tokens, such as [\"4d578e3854036caf\"]";
     let ids = r.list(slot, expected, |r, slot| {
         let expected = "the id of a token, or 4 of its hexadecimal digits at the least";
-        let id = r.parsed(Some(slot), expected, agent::token_id)?;
+        let id = r.parsed(Some(slot), expected, member_rules::token_id)?;
         let what = format!("id \"{id}\"");
         once(r, &mut known, id, slot, &what)
     });
@@ -227,7 +231,7 @@ fn files(r: &mut Reader<'_>, slot: Option<Slot<'_>>, kind: SecretKind) -> Vec<Pa
 /// The value, if it was not in the list before.
 fn once<T: Clone + Eq + Hash>(
     r: &mut Reader<'_>,
-    known: &mut HashMap<T, Place>,
+    known: &mut HashMap<T, TextSpan>,
     value: T,
     slot: Slot<'_>,
     what: &str,

@@ -6,14 +6,15 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::answers::{errors, only_one, redirect, respond};
-use super::draft::ListenerPlaces;
-use super::patterns::name;
-use super::values::TIMEOUT;
-use super::{Place, Reader, Slot, Table};
+use super::{Reader, Slot, Table};
 use crate::config::addresses;
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::keys;
+use crate::config::draft::ListenerPlaces;
+use crate::config::grammar::name;
+use crate::config::limits::TIMEOUT;
 use crate::config::schema::ListenerConfig;
+use crate::config::sections;
+use crate::config::span::TextSpan;
 use crate::model::address::{BindAddress, ListenAddress};
 use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol, TrustedProxies};
 
@@ -29,7 +30,7 @@ pub(super) fn listener(
     r: &mut Reader<'_>,
     slot: Slot<'_>,
 ) -> Option<Vec<(ListenerConfig, ListenerPlaces)>> {
-    let table = r.table(Some(slot), &keys::LISTENER)?;
+    let table = r.table(Some(slot), &sections::LISTENER)?;
     let expected = "such as \":8080\", \"127.0.0.1:8080\" or \"unix:/run/lb.sock\"";
     let address_slot = r.required(&table, "address", expected);
     let read = bound_to(r, address_slot, &format!("an address {expected}"));
@@ -98,7 +99,7 @@ fn bound_to(
     r: &mut Reader<'_>,
     slot: Option<Slot<'_>>,
     expected: &str,
-) -> Vec<(BindAddress, Place)> {
+) -> Vec<(BindAddress, TextSpan)> {
     let one = |r: &mut Reader<'_>, slot: Slot<'_>| {
         let address = r.parsed(Some(slot), expected, |text| addresses::listen(text, 8080))?;
         Some((address, slot.place()))
@@ -108,7 +109,7 @@ fn bound_to(
         return one(r, slot).into_iter().collect();
     };
     let read = r.filled_list(Some(slot), &format!("{expected}, or an array of them"), one);
-    let mut known: Vec<(BindAddress, Place)> = Vec::new();
+    let mut known: Vec<(BindAddress, TextSpan)> = Vec::new();
     for (address, place) in read.unwrap_or_default() {
         match known.iter().find(|known| known.0 == address) {
             Some((_, first)) => r.findings.add(
@@ -130,7 +131,7 @@ fn bound_to(
 
 /// What has no effect on a tcp listener, and what it cannot do.
 fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
-    for key in keys::HTTP_LISTENER {
+    for key in sections::HTTP_LISTENER {
         let Some((key, value)) = table.entries.get_key_value(*key) else {
             continue;
         };
@@ -144,8 +145,8 @@ fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
         }
     }
     for (name, keys) in [
-        ("timeouts", keys::HTTP_LISTENER_TIMEOUTS),
-        ("limits", keys::HTTP_LISTENER_LIMITS),
+        ("timeouts", sections::HTTP_LISTENER_TIMEOUTS),
+        ("limits", sections::HTTP_LISTENER_LIMITS),
     ] {
         let inner = table.entries.get(name).map(|value| value.get_ref());
         let Some(DeValue::Table(inner)) = inner else {
@@ -256,7 +257,7 @@ pub(super) fn network(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<IpNet> {
 
 fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerTimeouts {
     let default = ListenerTimeouts::default();
-    let Some(table) = r.table(slot, &keys::LISTENER_TIMEOUTS) else {
+    let Some(table) = r.table(slot, &sections::LISTENER_TIMEOUTS) else {
         return default;
     };
     let mut read = |key, default| r.duration(table.get(key), TIMEOUT).unwrap_or(default);
@@ -271,7 +272,7 @@ fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerTimeouts {
 
 fn limits(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerLimits {
     let default = ListenerLimits::default();
-    let Some(table) = r.table(slot, &keys::LISTENER_LIMITS) else {
+    let Some(table) = r.table(slot, &sections::LISTENER_LIMITS) else {
         return default;
     };
     let header_bytes = r

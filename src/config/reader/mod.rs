@@ -3,24 +3,21 @@
 //! a default that stands in for a wrong value is never used.
 //!
 //! [`Table`] and [`Slot`] are the cursor, [`values`] reads single values, the other files one table each. What the
-//! readers return is a [`draft::Draft`]: the configuration, and the places that the relations between its
+//! readers return is a [`Draft`](super::draft::Draft): the configuration, and the places that the relations between its
 //! parts are reported at.
 
 mod agent;
 mod answers;
 mod check;
 mod cluster;
-pub(super) mod draft;
 mod gossip;
 mod listener;
-pub(super) mod patterns;
 mod route;
 mod short;
 mod top;
 mod values;
 
 use std::fmt;
-use std::ops::Range;
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -29,22 +26,15 @@ use toml::de::{DeTable, DeValue};
 use super::contents::Contents;
 use super::diagnostics::findings::{Finding, Findings, Texts, quoted};
 use super::diagnostics::suggest::{Suggester, one_of};
-use super::keys::{self, Section};
+use super::environment::Environment;
 use super::secrets::SecretFile;
+use super::sections::{self, Section};
 use super::tree::Marks;
-use super::world::World;
+use crate::config::span::TextSpan;
 
 pub(super) use agent::agent;
-pub(super) use check::PERIOD;
-pub(super) use gossip::MAX_KEYS;
-pub(super) use top::{LEVELS, file};
-pub(super) use values::{FROM_ZERO, duration_in};
+pub(super) use top::file;
 
-/// Patterns of one `include`.
-pub(super) const MAX_PATTERNS: usize = 100;
-
-/// Byte range of a piece of the text.
-pub(super) type Place = Range<usize>;
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// What all readers share.
@@ -56,7 +46,7 @@ pub(super) struct Reader<'t> {
     /// The directory of each text, absolute; empty if they have none.
     pub directories: &'t [PathBuf],
     /// Where what is not in the texts is asked for.
-    pub world: &'t dyn World,
+    pub world: &'t dyn Environment,
     /// What is known of the values.
     pub marks: Marks,
     /// What was found so far.
@@ -81,7 +71,7 @@ struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    fn place(&self) -> Place {
+    fn place(&self) -> TextSpan {
         self.value.span()
     }
 }
@@ -98,7 +88,7 @@ impl fmt::Display for Slot<'_> {
 /// A table whose unknown keys have been reported.
 struct Table<'a> {
     entries: &'a DeTable<'a>,
-    place: Place,
+    place: TextSpan,
     section: &'static Section,
 }
 
@@ -112,7 +102,7 @@ impl<'a> Table<'a> {
         );
         let value = self.entries.get(key)?;
         #[cfg(test)]
-        keys::seen::note(self.section.name, key);
+        sections::seen::note(self.section.name, key);
         Some(Slot {
             name: key,
             entry: false,
@@ -122,14 +112,14 @@ impl<'a> Table<'a> {
 }
 
 impl Reader<'_> {
-    fn error(&mut self, place: Place, message: impl Into<String>, label: impl Into<String>) {
+    fn error(&mut self, place: TextSpan, message: impl Into<String>, label: impl Into<String>) {
         self.findings
             .add(Finding::error(place, message).label(label));
     }
 
     /// `path` as those who use it take it: relative to the directory of the configuration, whose first text may be
     /// another than the one that names it.
-    fn beside(&self, place: &Place, path: PathBuf) -> PathBuf {
+    fn beside(&self, place: &TextSpan, path: PathBuf) -> PathBuf {
         let (file, _) = self.texts.locate(place.start);
         match (self.directories.get(file), self.directories.first()) {
             (Some(own), first) if Some(own) != first => own.join(path),
@@ -138,13 +128,13 @@ impl Reader<'_> {
     }
 
     /// Whether the value there could not be filled in, which was said.
-    fn is_unknown(&self, place: &Place) -> bool {
+    fn is_unknown(&self, place: &TextSpan) -> bool {
         self.marks.unknown.contains(&place.start)
     }
 
     pub(super) fn warning(
         &mut self,
-        place: Place,
+        place: TextSpan,
         message: impl Into<String>,
         label: impl Into<String>,
     ) {
@@ -153,7 +143,7 @@ impl Reader<'_> {
     }
 
     /// Of a key that nothing looks at, unless it is a default that others have a use for.
-    pub(super) fn warn_of_no_effect(&mut self, key: &str, place: &Place, on: &str) {
+    pub(super) fn warn_of_no_effect(&mut self, key: &str, place: &TextSpan, on: &str) {
         if !self.marks.inherited.contains(&place.start) {
             let message = format!("`{key}` on {on}");
             self.warning(place.clone(), message, "it has no effect there");
@@ -178,7 +168,7 @@ impl Reader<'_> {
     fn known<'a>(
         &mut self,
         entries: &'a DeTable<'a>,
-        place: Place,
+        place: TextSpan,
         section: &'static Section,
     ) -> Table<'a> {
         for key in entries.keys() {
@@ -193,11 +183,11 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown_key(&mut self, key: &str, place: Place, section: &'static Section) {
+    fn unknown_key(&mut self, key: &str, place: TextSpan, section: &'static Section) {
         let near = self.suggester.nearest(key, section.keys.iter().copied());
-        let help = match (near, keys::only_home(key, section)) {
+        let help = match (near, sections::only_home(key, section)) {
             (Some(near), _) => Some(format!("did you mean `{near}`?")),
-            (None, Some(home)) if home.name == keys::TOP.name => Some(format!(
+            (None, Some(home)) if home.name == sections::TOP.name => Some(format!(
                 "`{key}` belongs at the top of the file, before the first section"
             )),
             (None, Some(home)) => Some(format!("`{key}` is a key of {}", home.name)),

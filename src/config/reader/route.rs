@@ -6,14 +6,15 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::answers::{errors, only_one, redirect, respond};
-use super::draft::RoutePlaces;
 use super::listener::{BODY_BYTES, network};
-use super::patterns::{self, RegexProblem};
-use super::values::TIMEOUT;
-use super::{Place, Reader, Slot, Table};
+use super::{Reader, Slot, Table};
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::keys;
+use crate::config::draft::RoutePlaces;
+use crate::config::grammar::{self, RegexProblem};
+use crate::config::limits::TIMEOUT;
 use crate::config::schema::RouteConfig;
+use crate::config::sections;
+use crate::config::span::TextSpan;
 use crate::model::route_action::RouteAction;
 use crate::route::rule::{HostPattern, PathPattern, Rule, ValuePattern};
 
@@ -23,13 +24,13 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "
 
 pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, RoutePlaces)> {
     let before = r.findings.errors();
-    let table = r.table(Some(slot), &keys::ROUTE)?;
+    let table = r.table(Some(slot), &sections::ROUTE)?;
     let listeners = listeners(r, table.get("listeners"));
     let (names, listener_places) = listeners.map(|l| l.into_iter().unzip()).unzip();
     let (host_texts, hosts): (Vec<_>, Vec<_>) = hosts(r, &table).into_iter().unzip();
     let (path_texts, paths): (Vec<_>, Vec<_>) = paths(r, &table).into_iter().unzip();
     bound_pairs(r, &table, hosts.len(), paths.len());
-    let name = r.parsed(table.get("name"), "a name such as \"api\"", patterns::name);
+    let name = r.parsed(table.get("name"), "a name such as \"api\"", grammar::name);
     let config = RouteConfig {
         named: name.is_some(),
         name: name.unwrap_or_else(|| host_texts.join(",") + &path_texts.join(",")),
@@ -38,7 +39,7 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
             hosts,
             paths,
             methods: methods(r, table.get("method")),
-            headers: value_patterns(r, table.get("header"), patterns::field_name),
+            headers: value_patterns(r, table.get("header"), grammar::field_name),
             query: value_patterns(r, table.get("query"), parameter_name),
             clients: clients(r, table.get("client")),
             target: action(r, &table),
@@ -57,7 +58,7 @@ pub(super) fn route(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(RouteConfig, 
     Some((config, places))
 }
 
-fn listeners(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Vec<(String, Place)>> {
+fn listeners(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Vec<(String, TextSpan)>> {
     r.one_or_more(slot, |r, slot| {
         let name = r.string(Some(slot), "the name of a listener, or an array of them")?;
         Some((name.to_owned(), slot.place()))
@@ -69,7 +70,7 @@ fn hosts<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Vec<(&'a str, HostPattern
     let expected = "a host such as \"api.example.com\", or an array of them";
     let hosts = r.one_or_more(table.get("host"), |r, slot| {
         r.parsed(Some(slot), expected, |text| {
-            patterns::host(text).map(|pattern| (text, pattern))
+            grammar::host(text).map(|pattern| (text, pattern))
         })
     });
     hosts.unwrap_or_default()
@@ -88,7 +89,7 @@ fn paths<'a>(r: &mut Reader<'_>, table: &Table<'a>) -> Vec<(&'a str, PathPattern
     let expected = "a path such as \"/v1/*\", or an array of them";
     let plain = r.one_or_more(plain, |r, slot| {
         let (text, pattern) = r.parsed(Some(slot), expected, |text| {
-            patterns::path(text).map(|pattern| (text, pattern))
+            grammar::path(text).map(|pattern| (text, pattern))
         })?;
         warn_of_star(r, &slot, text);
         warn_of_odd_form(r, &slot, text, &pattern);
@@ -137,7 +138,7 @@ fn warn_of_odd_form(r: &mut Reader<'_>, slot: &Slot<'_>, text: &str, pattern: &P
 fn path_regex<'a>(r: &mut Reader<'_>, slot: Option<Slot<'a>>) -> Option<(&'a str, PathPattern)> {
     let text = r.string(slot, "an expression such as \"^/v[0-9]+/\"")?;
     let slot = slot?;
-    match patterns::path_regex(text) {
+    match grammar::path_regex(text) {
         Ok(regex) => Some((text, PathPattern::Regex(regex))),
         Err(RegexProblem { message, place }) => {
             let literal = r.text.get(slot.place()).unwrap_or_default();
@@ -157,7 +158,7 @@ fn path_regex<'a>(r: &mut Reader<'_>, slot: Option<Slot<'a>>) -> Option<(&'a str
 
 /// Where a byte range of a string's value stands in its literal, if the literal has one line and no escapes but
 /// those of two characters.
-fn within_literal(literal: &str, range: &Place) -> Option<Place> {
+fn within_literal(literal: &str, range: &TextSpan) -> Option<TextSpan> {
     let quote = literal.chars().next()?;
     if !matches!(quote, '"' | '\'') || literal[1..].starts_with([quote, '\n']) {
         return None;
@@ -187,7 +188,7 @@ fn within_literal(literal: &str, range: &Place) -> Option<Place> {
 fn methods(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
     let methods = r.one_or_more(slot, |r, slot| {
         let expected = "a method such as \"GET\", or an array of them";
-        let method = r.parsed(Some(slot), expected, patterns::token)?;
+        let method = r.parsed(Some(slot), expected, grammar::token)?;
         let upper = method.to_ascii_uppercase();
         if upper != method && METHODS.contains(&upper.as_str()) {
             r.findings.add(
@@ -251,12 +252,12 @@ fn value_patterns(
 
 fn value_pattern(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<ValuePattern> {
     if let DeValue::Table(_) = slot.value.get_ref() {
-        let table = r.table(Some(slot), &keys::VALUE)?;
+        let table = r.table(Some(slot), &sections::VALUE)?;
         let present = r.required(&table, "present", "true or false")?;
         return r.boolean(Some(present)).map(ValuePattern::Present);
     }
     let expected = "a value such as \"1\", or { present = true }";
-    r.parsed(Some(slot), expected, patterns::field_value)
+    r.parsed(Some(slot), expected, grammar::field_value)
         .map(ValuePattern::Exact)
 }
 
@@ -284,7 +285,7 @@ fn action(r: &mut Reader<'_>, table: &Table<'_>) -> RouteAction<String> {
 
 /// `limits = { body_bytes = "1GiB" }`.
 fn body_bytes(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<u64> {
-    let table = r.table(slot, &keys::ROUTE_LIMITS)?;
+    let table = r.table(slot, &sections::ROUTE_LIMITS)?;
     r.size(table.get("body_bytes"), BODY_BYTES)
 }
 
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn places_within_literals() {
-        let at = |literal: &str, range: Place| within_literal(literal, &range);
+        let at = |literal: &str, range: TextSpan| within_literal(literal, &range);
         assert_eq!(at("'^/v(1'", 3..4), Some(4..5));
         assert_eq!(at("\"^/v(1\"", 3..5), Some(4..6));
         assert_eq!(at(r#""\\d(1""#, 2..3), Some(4..5));

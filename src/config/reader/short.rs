@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use super::{Reader, Slot, kind};
 use crate::config::diagnostics::findings::Finding;
-use crate::config::keys::{self, Section};
+use crate::config::sections::{self, Section};
 
 impl Reader<'_> {
     /// Reports a value that is not a table with the keys of `section`.
@@ -26,43 +26,43 @@ impl Reader<'_> {
 fn expected(section: &Section) -> &'static str {
     const SHAPES: [(&Section, &str); 11] = [
         (
-            &keys::RETRY,
+            &sections::RETRY,
             "a table such as { attempts = 2 }, the first attempt included",
         ),
         (
-            &keys::CHECK,
+            &sections::CHECK,
             "a table such as { http = \"/healthz\" } or { tcp = true }",
         ),
         (
-            &keys::ADMIN,
+            &sections::ADMIN,
             "a table such as { address = \"127.0.0.1:9900\" }",
         ),
-        (&keys::LOG, "a table such as { level = \"info\" }"),
+        (&sections::LOG, "a table such as { level = \"info\" }"),
         (
-            &keys::LISTENER_TIMEOUTS,
+            &sections::LISTENER_TIMEOUTS,
             "a table such as { header = \"10s\", idle = \"75s\" }",
         ),
         (
-            &keys::LISTENER_LIMITS,
+            &sections::LISTENER_LIMITS,
             "a table such as { connections = 10000 }",
         ),
         (
-            &keys::CLUSTER_TIMEOUTS,
+            &sections::CLUSTER_TIMEOUTS,
             "a table such as { connect = \"1s\", response = \"30s\" }",
         ),
         (
-            &keys::CLUSTER_LIMITS,
+            &sections::CLUSTER_LIMITS,
             "a table such as { idle_connections = 256 }",
         ),
         (
-            &keys::REDIRECT,
+            &sections::REDIRECT,
             "a table such as { to = \"https://{host}{uri}\", status = 308 }",
         ),
         (
-            &keys::RESPOND,
+            &sections::RESPOND,
             "a table such as { status = 200, body = \"ok\" }",
         ),
-        (&keys::DISCOVER, "a table such as { gossip = \"web\" }"),
+        (&sections::DISCOVER, "a table such as { gossip = \"web\" }"),
     ];
     let shape = SHAPES.iter().find(|(known, _)| known.name == section.name);
     shape.map_or("a table", |(_, shape)| shape)
@@ -71,24 +71,24 @@ fn expected(section: &Section) -> &'static str {
 /// The entry that holds the value which is `written` so, if it is plain.
 fn meant(section: &Section, value: &DeValue<'_>, written: &str) -> Option<String> {
     const STRINGS: [(&Section, &str); 4] = [
-        (&keys::CHECK, "http"),
-        (&keys::ADMIN, "address"),
-        (&keys::LOG, "level"),
-        (&keys::DISCOVER, "gossip"),
+        (&sections::CHECK, "http"),
+        (&sections::ADMIN, "address"),
+        (&sections::LOG, "level"),
+        (&sections::DISCOVER, "gossip"),
     ];
     const NUMBERS: [(&Section, &str); 4] = [
-        (&keys::RETRY, "attempts"),
-        (&keys::LISTENER_LIMITS, "connections"),
-        (&keys::CLUSTER_LIMITS, "idle_connections"),
-        (&keys::RESPOND, "status"),
+        (&sections::RETRY, "attempts"),
+        (&sections::LISTENER_LIMITS, "connections"),
+        (&sections::CLUSTER_LIMITS, "idle_connections"),
+        (&sections::RESPOND, "status"),
     ];
     let entries = match value {
         DeValue::String(_) => &STRINGS[..],
         DeValue::Integer(_) => &NUMBERS[..],
-        DeValue::Boolean(true) if section.name == keys::CHECK.name => {
+        DeValue::Boolean(true) if section.name == sections::CHECK.name => {
             return Some("tcp = true".to_owned());
         }
-        DeValue::Boolean(false) if section.name == keys::RETRY.name => {
+        DeValue::Boolean(false) if section.name == sections::RETRY.name => {
             return Some("attempts = 1".to_owned());
         }
         _ => return None,

@@ -5,29 +5,22 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::draft::{Complete, Draft};
-use super::values::FROM_ZERO;
-use super::{MAX_PATTERNS, Reader, Slot, Table, cluster, gossip, listener, route};
+use super::{Reader, Slot, Table, cluster, gossip, listener, route};
 use crate::config::addresses;
 use crate::config::diagnostics::Severity;
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::keys;
-use crate::config::schema::{AccessLog, Config, LogConfig, LogFormat, LogLevel};
+use crate::config::draft::{Complete, Draft};
+use crate::config::limits::{FROM_ZERO, LEVELS, MAX_PATTERNS};
+use crate::config::schema::{AccessLog, Config, LogConfig, LogFormat};
+use crate::config::sections;
+use crate::config::span::TextSpan;
 use crate::model::address::BindAddress;
-
-pub(in crate::config) const LEVELS: [(&str, LogLevel); 5] = [
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
 
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Reads a whole file.
 pub(in crate::config) fn file(r: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Draft {
-    let top = r.known(root.get_ref(), 0..0, &keys::TOP);
+    let top = r.known(root.get_ref(), 0..0, &sections::TOP);
     let (listeners, listeners_whole) = sections(r, top.get("listener"), listener::listener);
     let (routes, routes_whole) = sections(r, top.get("route"), route::route);
     let (clusters, clusters_whole) = clusters(r, top.get("cluster"));
@@ -101,12 +94,12 @@ fn include(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
 /// `[defaults]`. What it says was given to each table that it is for, and is read there; here what nobody takes is read
 /// too. Of warnings those that hold where it is taken are enough.
 fn defaults(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
-    let Some(table) = r.table(slot, &keys::DEFAULTS) else {
+    let Some(table) = r.table(slot, &sections::DEFAULTS) else {
         return;
     };
     if let Some(slot) = table.get("listener") {
         alone(r, slot, |r, entries| {
-            for key in keys::NOT_INHERITED {
+            for key in sections::NOT_INHERITED {
                 if let Some((key, _)) = entries.remove_entry(*key) {
                     let message = format!("`{}` in [defaults.listener]", key.get_ref());
                     r.error(key.span(), message, "expected in each [[listener]] alone");
@@ -207,8 +200,8 @@ fn clusters(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> (Vec<cluster::Read>, 
     (clusters, r.findings.errors() == before)
 }
 
-fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(BindAddress, super::Place)> {
-    let table: Table<'_> = r.table(slot, &keys::ADMIN)?;
+fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(BindAddress, TextSpan)> {
+    let table: Table<'_> = r.table(slot, &sections::ADMIN)?;
     let expected = "an address such as \"127.0.0.1:9900\" or \"unix:/run/lbproxy.sock\"";
     let slot = r.required(&table, "address", expected)?;
     let address = r.parsed(Some(slot), expected, addresses::admin)?;
@@ -216,7 +209,7 @@ fn admin(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<(BindAddress, sup
 }
 
 fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {
-    let table = r.table(slot, &keys::LOG);
+    let table = r.table(slot, &sections::LOG);
     let slot = |key| table.as_ref().and_then(|table| table.get(key));
     let (level, format, access) = (slot("level"), slot("format"), slot("access"));
     let is_table = |slot: &Slot<'_>| matches!(slot.value.get_ref(), DeValue::Table(_));
@@ -235,7 +228,7 @@ fn log(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> LogConfig {
 /// `{ to = "stdout" }` or `{ file = "access.log" }`, each with `query`: where the access log goes, and whether it shows
 /// queries.
 fn access_table(r: &mut Reader<'_>, slot: Slot<'_>) -> (Option<AccessLog>, Option<bool>) {
-    let Some(table) = r.table(Some(slot), &keys::ACCESS) else {
+    let Some(table) = r.table(Some(slot), &sections::ACCESS) else {
         return (None, None);
     };
     let query = r.boolean(table.get("query"));

@@ -8,47 +8,17 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{MAX_KEYS, Reader, Slot};
-use crate::config::agent;
+use super::{Reader, Slot};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::diagnostics::suggest::one_of;
+use crate::config::grammar::{self, DURATION, duration_in, share};
+use crate::config::limits::MAX_KEYS;
 use crate::config::secrets::{SecretFile, SecretKind};
 use crate::model::settings::CountOrShare;
-use crate::model::units::{parse_duration, parse_size, show_duration, show_size};
-
-const MS: Duration = Duration::from_millis(1);
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
-
-/// Timeouts: no zero, which would end everything at once, and nothing that is as good as unlimited.
-pub(super) const TIMEOUT: RangeInclusive<Duration> = MS..=YEAR;
-/// Spans of time where zero means at once.
-pub(in crate::config) const FROM_ZERO: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+use crate::model::units::{parse_size, show_size};
 
 /// Files with secrets that are noted: more than this are refused as too many keys.
 const MAX_SECRETS: usize = MAX_KEYS + 1;
-
-const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
-
-/// A duration within `range`, or what was expected.
-pub(in crate::config) fn duration_in(
-    text: &str,
-    range: &RangeInclusive<Duration>,
-) -> Result<Duration, String> {
-    let value = parse_duration(text).map_err(|why| format!("{why}; expected {DURATION}"))?;
-    if range.contains(&value) {
-        return Ok(value);
-    }
-    let (least, most) = (show_duration(*range.start()), show_duration(*range.end()));
-    Err(format!(
-        "expected a duration from \"{least}\" to \"{most}\""
-    ))
-}
-
-/// What `"50%"` is of the whole, whatever its size.
-fn share(text: &str) -> Option<f64> {
-    let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
-    Some(percent / 100.0)
-}
 
 impl Reader<'_> {
     pub(super) fn string<'a>(&mut self, slot: Option<Slot<'a>>, expected: &str) -> Option<&'a str> {
@@ -83,7 +53,7 @@ impl Reader<'_> {
 
     /// Of a file, which need not exist.
     pub(super) fn path(&mut self, slot: Option<Slot<'_>>) -> Option<PathBuf> {
-        let path = self.parsed(slot, "the path of a file", agent::file)?;
+        let path = self.parsed(slot, "the path of a file", grammar::file_path)?;
         let place = slot?.place();
         (!self.is_unknown(&place)).then(|| self.beside(&place, path))
     }

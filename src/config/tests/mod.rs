@@ -14,8 +14,9 @@ mod warnings;
 use proptest::prelude::*;
 
 use super::diagnostics::{Diagnostic, Severity};
-use super::load::{MAX_FILE, load, load_agent, load_bytes};
-use super::{keys, schema::Config};
+use super::limits::MAX_FILE;
+use super::load::{load, load_agent, load_bytes};
+use super::{schema::Config, sections};
 
 /// A small valid file to put a snippet before: what belongs to the top, and tables.
 const REST: &str = "
@@ -84,12 +85,12 @@ fn says(snippet: &str, expected: &str) {
 
 #[test]
 fn the_full_sample_has_every_key() {
-    keys::seen::take();
+    sections::seen::take();
     assert_eq!(said(include_str!("../../../config/full.toml")), [""; 0]);
     let agent = load_agent(include_bytes!("../../../config/agent.toml"));
     assert_eq!(agent.diagnostics, []);
-    let seen = keys::seen::take();
-    for section in keys::ALL.into_iter().chain([&keys::AGENT]) {
+    let seen = sections::seen::take();
+    for section in sections::ALL.into_iter().chain([&sections::AGENT]) {
         // Of two keys for the same one is enough.
         let others = [("[gossip]", "key_files"), ("`access`", "to")];
         let shown = |key: &&&str| !others.contains(&(section.name, **key));

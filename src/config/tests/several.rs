@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use super::{config, said, shown};
 use crate::config::diagnostics::render_set;
+use crate::config::environment::Environment;
 use crate::config::load::{Loaded, load_sources, load_with};
 use crate::config::schema::Config;
 use crate::config::sources::Sources;
-use crate::config::world::World;
 use crate::model::route_action::RouteAction;
 
 /// A few variables, and the files of the machine.
 struct Env;
 
-impl World for Env {
+impl Environment for Env {
     fn variable(&self, name: &str) -> Option<OsString> {
         match name {
             "PORT" => Some("8081".into()),

@@ -4,10 +4,14 @@
 //! Grammars: host and path RFC 3986 3.2.2 and 3.3, token RFC 9110 5.6.2, field value RFC 9110 5.5.
 
 use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::config::diagnostics::suggest::{Suggester, one_of};
+use crate::model::units::{parse_duration, show_duration};
 use crate::route::host::{HOST_BYTES, canonical};
 use crate::route::rule::{HostPattern, PathPattern};
 
@@ -15,8 +19,39 @@ use crate::route::rule::{HostPattern, PathPattern};
 const MAX_NAME: usize = 128;
 /// Memory that one compiled expression may take.
 const MAX_REGEX: usize = 1 << 20;
+/// What a value of a duration looks like.
+pub(super) const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
 /// What a template may hold.
 const PLACEHOLDERS: [&str; 4] = ["host", "uri", "path", "query"];
+
+/// A duration within `range`, or what was expected.
+pub(super) fn duration_in(
+    text: &str,
+    range: &RangeInclusive<Duration>,
+) -> Result<Duration, String> {
+    let value = parse_duration(text).map_err(|why| format!("{why}; expected {DURATION}"))?;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = (show_duration(*range.start()), show_duration(*range.end()));
+    Err(format!(
+        "expected a duration from \"{least}\" to \"{most}\""
+    ))
+}
+
+/// What `"50%"` is of the whole, whatever its size.
+pub(super) fn share(text: &str) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
+    Some(percent / 100.0)
+}
+
+/// The path of a file, which need not exist.
+pub(super) fn file_path(text: &str) -> Result<PathBuf, String> {
+    let legal = !text.is_empty() && !text.contains('\0');
+    legal
+        .then(|| PathBuf::from(text))
+        .ok_or_else(|| "expected the path of a file".to_owned())
+}
 
 /// The name of a listener or a cluster.
 pub(super) fn name(text: &str) -> Result<String, String> {

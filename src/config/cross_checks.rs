@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use super::diagnostics::findings::{Finding, quoted};
 use super::diagnostics::suggest::one_of;
-use super::reader::draft::Draft;
-use super::reader::{Place, Reader};
+use super::draft::Draft;
+use super::reader::Reader;
+use super::span::TextSpan;
 use crate::model::address::{BackendAddress, BindAddress, UnixAddress};
 use crate::model::settings::Protocol;
 
@@ -29,7 +30,7 @@ pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
 }
 
 fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
-    let mut known: HashMap<&str, &Place> = HashMap::new();
+    let mut known: HashMap<&str, &TextSpan> = HashMap::new();
     for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
         if !places.named || places.sibling {
             continue;
@@ -53,16 +54,16 @@ fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
 /// Who holds a port, by address: those that are bound to all addresses collide with each of their family.
 #[derive(Default)]
 struct Port<'d> {
-    exact: HashMap<IpAddr, &'d Place>,
+    exact: HashMap<IpAddr, &'d TextSpan>,
     /// Bound to all addresses of the family (v4, v6).
-    all: [Option<&'d Place>; 2],
+    all: [Option<&'d TextSpan>; 2],
     /// Bound to any address of the family.
-    any: [Option<&'d Place>; 2],
+    any: [Option<&'d TextSpan>; 2],
 }
 
 impl<'d> Port<'d> {
     /// Takes the address; the place of one that holds it already, if there is one.
-    fn claim(&mut self, ip: Option<IpAddr>, place: &'d Place) -> Option<&'d Place> {
+    fn claim(&mut self, ip: Option<IpAddr>, place: &'d TextSpan) -> Option<&'d TextSpan> {
         let ip = ip.map(|ip| ip.to_canonical());
         let (families, all): (&[usize], bool) = match ip {
             None => (&[0, 1], true),
@@ -91,7 +92,7 @@ impl<'d> Port<'d> {
 }
 
 fn addresses(r: &mut Reader<'_>, draft: &Draft) {
-    let mut claims: Vec<(BindAddress, &Place, &str)> = draft
+    let mut claims: Vec<(BindAddress, &TextSpan, &str)> = draft
         .config
         .listeners
         .iter()
@@ -108,7 +109,7 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
     }
     claims.sort_by_key(|(_, place, _)| place.start);
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    let mut paths: HashMap<&UnixAddress, &Place> = HashMap::new();
+    let mut paths: HashMap<&UnixAddress, &TextSpan> = HashMap::new();
     for (address, place, _) in claims.iter().filter(|claim| !claim.0.is_any_port()) {
         let taken = match address {
             BindAddress::Tcp(tcp) => ports.entry(tcp.port()).or_default().claim(tcp.ip(), place),
@@ -272,7 +273,7 @@ fn clusters(r: &mut Reader<'_>, draft: &Draft) -> bool {
 
 fn unknown_name<'d>(
     r: &mut Reader<'_>,
-    place: &Place,
+    place: &TextSpan,
     what: &str,
     name: &str,
     known: impl Iterator<Item = &'d str> + Clone,

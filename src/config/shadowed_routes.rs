@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
-use super::reader::draft::Draft;
+use super::draft::Draft;
 use super::schema::RouteConfig;
 use crate::model::settings::Protocol;
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};

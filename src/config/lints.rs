@@ -5,17 +5,17 @@
 
 use std::collections::HashSet;
 
+use super::cross_checks::AllKnown;
 use super::diagnostics::findings::{Finding, quoted};
+use super::draft::Draft;
 use super::reader::Reader;
-use super::reader::draft::Draft;
-use super::relations::AllKnown;
 use super::schema::Config;
-use super::shadow;
+use super::shadowed_routes;
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::settings::Protocol;
 
 /// Adds a warning for each.
-pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKnown) {
+pub(super) fn check(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKnown) {
     if all_known && draft.complete.listeners && draft.complete.routes {
         unused_clusters(r, draft);
         tcp_clusters(r, draft);
@@ -27,7 +27,7 @@ pub(super) fn look(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKn
         idle_listeners(r, draft);
         unreachable_routes(r, draft);
     }
-    for (route, first) in shadow::shadowed(draft) {
+    for (route, first) in shadowed_routes::shadowed(draft) {
         r.findings.add(
             Finding::warning(
                 draft.routes[route].header.clone(),

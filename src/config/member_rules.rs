@@ -16,7 +16,8 @@ use std::time::Duration;
 use super::addresses;
 use super::diagnostics::findings::{clean, quoted};
 use super::diagnostics::suggest::one_of;
-use super::reader::{FROM_ZERO, LEVELS, MAX_KEYS, PERIOD, duration_in, patterns};
+use super::grammar::{self, duration_in};
+use super::limits::{FROM_ZERO, LEVELS, MAX_KEYS, PERIOD};
 use super::schema::{AgentConfig, LocalCheck};
 use crate::gossip::identity::is_possible;
 use crate::gossip::record::{MAX_NAME, MAX_WEIGHT, MAX_WORD};
@@ -315,10 +316,7 @@ pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
 /// # Errors
 /// What was expected.
 pub(crate) fn file(text: &str) -> Result<PathBuf, String> {
-    let legal = !text.is_empty() && !text.contains('\0');
-    legal
-        .then(|| PathBuf::from(text))
-        .ok_or_else(|| "expected the path of a file".to_owned())
+    grammar::file_path(text)
 }
 
 /// An address that a member binds: `ip:port`, perhaps all addresses (`0.0.0.0`, `[::]`).
@@ -405,7 +403,7 @@ impl FromStr for LocalCheck {
                 false => format!("{authority}:80"),
             };
             let kind = CheckKind::Http {
-                path: patterns::target(if path.is_empty() { "/" } else { path })?,
+                path: grammar::target(if path.is_empty() { "/" } else { path })?,
                 host: Some(authority.to_owned()),
                 status: vec![(200, 299)],
                 expect: None,

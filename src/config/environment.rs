@@ -1,11 +1,11 @@
 //! What a configuration takes from the machine besides its own texts: variables of the environment, and the contents of
-//! files that it names. A loader asks for them through [`World`], so that it opens nothing itself.
+//! files that it names. A loader asks for them through [`Environment`], so that it opens nothing itself.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 /// Where a loader asks for what is not in the texts.
-pub(crate) trait World {
+pub(crate) trait Environment {
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<OsString>;
 
@@ -18,9 +18,9 @@ pub(crate) trait World {
 
 /// The environment of this process, and files that are not looked at: each holds nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct WithoutFiles;
+pub(crate) struct VariablesOnly;
 
-impl World for WithoutFiles {
+impl Environment for VariablesOnly {
     fn variable(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }
