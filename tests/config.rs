@@ -166,7 +166,7 @@ check = { http = \"/healthz\", interval = 5 }
  --> lb.toml:1:1
   |
 1 | [[listener]]
-  | ^^^^^^^^^^^^ expected `address = …` in it, such as ":8080", "127.0.0.1:8080" or "unix:/run/lb.sock"
+  | ^^^^^^^^^^^^ expected `address = …` in it, an address such as ":8080", "127.0.0.1:8080" or "unix:/run/lb.sock", or an array of them
 
 error: unknown key `adress` in [[listener]]
  --> lb.toml:2:1

@@ -30,7 +30,6 @@ use crate::discovery::gossip::settings::{MemberError, MemberSettings};
 use crate::gossip::identity::Role;
 use crate::gossip::record::{MAX_NAME, Record, ServiceState};
 use crate::gossip::token::{GRACE, TokenError};
-use crate::model::peer_set::PeerSetSettings;
 use crate::model::units::show_duration;
 
 /// Longest time between two looks at the wall clock, which may be set at any time.
@@ -255,14 +254,7 @@ impl Announcer for PeerAnnouncer {
 
 fn member_settings(config: &AgentConfig) -> MemberSettings {
     MemberSettings {
-        peer_set: PeerSetSettings {
-            address: config.address,
-            advertise: config.advertise,
-            seeds: config.seeds.clone(),
-            label: config.label.clone(),
-            key_files: config.key_files.clone(),
-            insecure_plaintext: config.insecure_plaintext,
-        },
+        peer_set: config.peer_set.clone(),
         token_keys: Vec::new(),
         revoked: Vec::new(),
         token_file: config.token_file.clone(),

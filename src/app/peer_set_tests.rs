@@ -19,6 +19,7 @@ use crate::gossip::record::{Announced, Record, ServiceState};
 use crate::gossip::view::{Liveness, Member, PeerSet};
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::settings::AccessLog;
 use crate::snapshot::publish::Publisher;
 use crate::telemetry::metrics::ProcessMetrics;
@@ -34,15 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn discovering(path: &Path) -> (Config, Tried) {
     let (mut config, _, tried) = read_config(&[path.to_owned()]).unwrap();
     config.gossip = Some(GossipConfig {
-        address: "127.0.0.1:7946".parse().unwrap(),
-        advertise: "127.0.0.1:7946".parse().unwrap(),
-        seeds: Vec::new(),
-        label: String::new(),
-        key_files: Vec::new(),
+        peer_set: PeerSetSettings {
+            insecure_plaintext: true,
+            ..PeerSetSettings::new("127.0.0.1:7946".parse().unwrap())
+        },
         token_keys: Vec::new(),
         revoked: Vec::new(),
         allow_cidrs: vec!["127.0.0.0/8".parse().unwrap()],
-        insecure_plaintext: true,
         members_file: None,
     });
     config.clusters[0].discover = Some("web".to_owned());

@@ -1,9 +1,9 @@
-//! `lbproxy agent`: its flags, what they make of the settings, and the run.
+//! `lbproxy agent`: its flags, the settings that they make with those of a file, and the run.
 //!
-//! A flag overrides the same key of the file, which is whole by itself; without a file the flags must say all that has
-//! no default. The rules are those of the file ([`crate::config::member_rules`]). Paths in the file are relative to its
-//! directory, those of flags to the working directory. Keys and tokens are never arguments, which everybody on the
-//! machine can read, but files.
+//! A flag overrides the same key of the file, which is complete by itself. Without a file the flags must give
+//! everything that has no default. The rules are those of the file ([`crate::config::member_rules`]). Paths in the file
+//! are relative to its directory, those of flags to the working directory. Keys and tokens are files and never
+//! arguments, which every user of the machine can read.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,19 +33,20 @@ use crate::gossip::record::MAX_WEIGHT;
 use crate::gossip::text::redacted;
 use crate::logging::events::{EventLog, last_words};
 use crate::model::address::BackendAddress;
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::settings::{LogFormat, LogLevel};
 
 /// The flags of `lbproxy agent`.
 #[derive(Debug, Clone, Args)]
 #[command(arg_required_else_help = true)]
 pub struct AgentArguments {
-    /// The same settings from a file; flags override it.
+    /// The same settings from a file, which flags override.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Cluster of the service: what proxies discover.
     #[arg(long, value_name = "NAME", value_parser = name)]
     cluster: Option<String>,
-    /// Where the service is reached.
+    /// Where proxies reach the service.
     #[arg(long, value_name = "IP:PORT", value_parser = reachable_address)]
     backend: Option<SocketAddr>,
     /// Share of the traffic, 0 to 1000; 1 by default.
@@ -54,78 +55,105 @@ pub struct AgentArguments {
     /// Zone of the service.
     #[arg(long, value_name = "NAME", value_parser = word)]
     zone: Option<String>,
-    /// Check of the service: http://127.0.0.1:8080/healthz or tcp://127.0.0.1:8080; without it, it is ready while it
-    /// runs.
+    /// Check of the service: http://127.0.0.1:8080/healthz or tcp://127.0.0.1:8080. Without it the service is ready as
+    /// long as the agent runs.
     #[arg(long, value_name = "URL")]
     check: Option<LocalCheck>,
-    /// UDP and TCP address of the agent itself.
-    #[arg(long, value_name = "IP:PORT", value_parser = member_address)]
-    address: Option<SocketAddr>,
-    /// Where others reach that; by default the same.
-    #[arg(long, value_name = "IP:PORT", value_parser = reachable_address)]
-    advertise: Option<SocketAddr>,
-    /// Members to ask first, ip:port or name:port; more with commas or by more flags.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = seed)]
-    seeds: Vec<BackendAddress>,
-    /// Label of the peer set; sets with others never mix.
-    #[arg(long, value_name = "LABEL", value_parser = label)]
-    label: Option<String>,
-    /// File with the key of the peer set. More with commas or by more flags: the first seals, all open.
-    #[arg(long, value_name = "FILE", value_delimiter = ',', value_parser = file)]
-    key_file: Vec<PathBuf>,
+    #[command(flatten)]
+    peer_set: PeerSetArguments,
     /// File with an operator's token, if the peer set asks for one.
     #[arg(long, value_name = "FILE", value_parser = file)]
     token_file: Option<PathBuf>,
-    /// Name of the agent, for people; the host's by default.
+    /// Name of the agent, for people; the host's name by default.
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
     /// Version of the service.
     #[arg(long, value_name = "VERSION", value_parser = word)]
     build: Option<String>,
-    /// Between two checks; 1s by default.
+    /// Time between two checks; 1s by default.
     #[arg(long, value_name = "DURATION", value_parser = period)]
     interval: Option<Duration>,
-    /// For one check; 1s by default.
+    /// Time for one check; 1s by default.
     #[arg(long, value_name = "DURATION", value_parser = period)]
     timeout: Option<Duration>,
     /// How long the service may take to end; 30s by default.
     #[arg(long, value_name = "DURATION", value_parser = drain_time)]
     drain_timeout: Option<Duration>,
-    /// From the announced drain to the stop of the COMMAND; 1s by default.
+    /// Time from the announced drain to the stop of the COMMAND; 1s by default.
     #[arg(long, value_name = "DURATION", value_parser = drain_time, requires = "command")]
     drain_delay: Option<Duration>,
-    /// Go without a key although the address is not loopback; with one, take what is not sealed too.
-    #[arg(long)]
-    insecure_plaintext: bool,
-    /// Run the COMMAND once and end with its exit code.
+    /// Run the COMMAND once and exit with its exit code.
     #[arg(long, requires = "command")]
     once: bool,
-    /// error, warn, info, debug or trace; info by default.
+    /// Log level: error, warn, info, debug or trace; info by default.
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     level: Option<LogLevel>,
-    /// The service itself, to be supervised.
+    /// The service itself, which the agent then supervises.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// Why flags, or flags and file together, are no settings.
+/// The flags of the agent's place in the peer set.
+#[derive(Debug, Clone, Args)]
+struct PeerSetArguments {
+    /// UDP and TCP address of the agent itself.
+    #[arg(long, value_name = "IP:PORT", value_parser = member_address)]
+    address: Option<SocketAddr>,
+    /// Where others reach the agent; by default the address.
+    #[arg(long, value_name = "IP:PORT", value_parser = reachable_address)]
+    advertise: Option<SocketAddr>,
+    /// Members that are contacted first, ip:port or name:port. Several with commas or with several flags.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = seed)]
+    seeds: Vec<BackendAddress>,
+    /// Label of the peer set. Sets with different labels never mix.
+    #[arg(long, value_name = "LABEL", value_parser = label)]
+    label: Option<String>,
+    /// File with the key of the peer set. Several with commas or with several flags: the first seals, all of them open.
+    #[arg(long, value_name = "FILE", value_delimiter = ',', value_parser = file)]
+    key_file: Vec<PathBuf>,
+    /// Do without a key on an address that is not loopback; with a key, also accept what is not sealed.
+    #[arg(long)]
+    insecure_plaintext: bool,
+}
+
+impl PeerSetArguments {
+    /// Overrides `config` with the flags.
+    fn apply(self, config: &mut PeerSetSettings) {
+        // An advertised address that is the default follows the address.
+        if config.advertise == config.address {
+            config.advertise = self.address.unwrap_or(config.address);
+        }
+        override_with(&mut config.address, self.address);
+        override_with(&mut config.advertise, self.advertise);
+        override_with(&mut config.label, self.label);
+        if !self.seeds.is_empty() {
+            config.seeds = self.seeds;
+        }
+        if !self.key_file.is_empty() {
+            config.key_files = self.key_file;
+        }
+        config.insecure_plaintext |= self.insecure_plaintext;
+    }
+}
+
+/// Why flags, or flags and file together, are not valid settings.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ArgumentError {
-    /// Nothing says it.
+    /// Neither a flag nor a file gives it.
     #[error("{0} is required without --config")]
     Required(&'static str),
-    /// A flag about a check that is not there.
+    /// A flag for a check that does not exist.
     #[error("{0} without a check")]
     NoCheck(&'static str),
-    /// Nothing that could run once.
-    #[error("the file says `once`, and there is no COMMAND to run: put it behind --")]
+    /// `once` without anything to run.
+    #[error("the file says `once`, but there is no COMMAND to run: put it after --")]
     NoCommand,
-    /// What each may be, and all together may not.
+    /// A rule that the settings break together.
     #[error("{}", Flags(.0))]
     Rule(Problem),
 }
 
-/// A problem in which the keys of the file are flags.
+/// Shows a problem with flags in place of the keys of the file.
 struct Flags<'a>(&'a Problem);
 
 impl fmt::Display for Flags<'_> {
@@ -141,20 +169,20 @@ impl fmt::Display for Flags<'_> {
     }
 }
 
-/// Runs an agent until it is told to end; exit code 2 if the flags are wrong, 1 if it cannot start, else as
-/// [`crate::agent::run`] says.
+/// Runs an agent until it is asked to end. The exit code is 2 if the flags are wrong, 1 if it cannot start, and else
+/// that of [`crate::agent::run`].
 pub fn run(arguments: AgentArguments) -> ExitCode {
-    let held = match arguments.config.as_deref().map(bytes_of).transpose() {
-        Ok(held) => held,
-        Err(said) => {
-            eprintln!("{said}");
+    let content = match arguments.config.as_deref().map(bytes_of).transpose() {
+        Ok(content) => content,
+        Err(error) => {
+            eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     };
-    let (file, warnings) = match arguments.with(held.as_deref()) {
+    let (file, warnings) = match arguments.with(content.as_deref()) {
         Ok(read) => read,
-        Err(said) => {
-            eprintln!("{}", said.trim_end());
+        Err(errors) => {
+            eprintln!("{}", errors.trim_end());
             return ExitCode::FAILURE;
         }
     };
@@ -165,7 +193,7 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match serve(settings, arguments, held, &warnings) {
+    match serve(settings, arguments, content, &warnings) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             last_words(&format!("error: {error:#}"));
@@ -177,7 +205,7 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
 fn serve(
     settings: AgentSettings,
     arguments: AgentArguments,
-    held: Option<Vec<u8>>,
+    content: Option<Vec<u8>>,
     warnings: &str,
 ) -> anyhow::Result<u8> {
     let events = EventLog::start(settings.config.level, LogFormat::Text, Arc::default())?;
@@ -185,8 +213,8 @@ fn serve(
     if !warnings.is_empty() {
         warn!("the configuration has warnings\n{warnings}");
     }
-    let source = match (arguments.config.clone(), held) {
-        (Some(path), Some(held)) => {
+    let source = match (arguments.config.clone(), content) {
+        (Some(path), Some(content)) => {
             let read = move |text: &[u8]| {
                 let (file, warnings) = arguments.with(Some(text))?;
                 let settings = arguments.clone().settings(file);
@@ -196,7 +224,7 @@ fn serve(
             };
             let log = Rc::clone(&events);
             let applied = move |config: &AgentConfig| log.set_level(config.level);
-            Some(SettingsFile::new(path, held, read, applied))
+            Some(SettingsFile::new(path, content, read, applied))
         }
         _ => None,
     };
@@ -207,15 +235,15 @@ fn serve(
     code
 }
 
-/// What the file holds.
+/// The content of the file.
 fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
     let name = redacted(&path.display().to_string()).into_owned();
     read(path).map_err(|error| format!("error: {name}: cannot be read: {error}"))
 }
 
 impl AgentArguments {
-    /// The configuration that the file of `--config` gives as it holds `bytes`, and its warnings as they are shown; or
-    /// all that is wrong with it.
+    /// The configuration that the file of `--config` gives if its content is `bytes`, and its warnings as they are
+    /// shown; or everything that is wrong with it.
     fn with(&self, bytes: Option<&[u8]>) -> Result<(Option<AgentConfig>, String), String> {
         let (Some(path), Some(bytes)) = (&self.config, bytes) else {
             return Ok((None, String::new()));
@@ -223,39 +251,36 @@ impl AgentArguments {
         let name = redacted(&path.display().to_string()).into_owned();
         let loaded = load_agent(bytes);
         let text = String::from_utf8_lossy(bytes);
-        let said = match &loaded.diagnostics[..] {
+        let shown = match &loaded.diagnostics[..] {
             [] => String::new(),
             diagnostics => render(&name, &text, diagnostics, in_colour()),
         };
         let Some(mut config) = loaded.config else {
-            return Err(said);
+            return Err(shown);
         };
         let directory = path.parent().unwrap_or(Path::new(""));
-        for file in config.key_files.iter_mut().chain(&mut config.token_file) {
+        let key_files = config.peer_set.key_files.iter_mut();
+        for file in key_files.chain(&mut config.token_file) {
             *file = directory.join(&*file);
         }
-        Ok((Some(config), said))
+        Ok((Some(config), shown))
     }
 
-    /// The settings of these flags over those of `file`.
+    /// The settings of `file`, overridden by these flags.
     ///
     /// # Errors
     /// What is missing or does not fit together.
     pub fn settings(self, file: Option<AgentConfig>) -> Result<AgentSettings, ArgumentError> {
         let mut all = match file {
-            Some(mut file) => {
-                // A default that followed the address still does.
-                if file.advertise == file.address {
-                    file.advertise = self.address.unwrap_or(file.address);
-                }
-                file
-            }
+            Some(file) => file,
             None => AgentConfig::new(
                 self.cluster
                     .clone()
                     .ok_or(ArgumentError::Required("--cluster"))?,
                 self.backend.ok_or(ArgumentError::Required("--backend"))?,
-                self.address.ok_or(ArgumentError::Required("--address"))?,
+                self.peer_set
+                    .address
+                    .ok_or(ArgumentError::Required("--address"))?,
             ),
         };
         override_with(&mut all.cluster, self.cluster);
@@ -263,22 +288,13 @@ impl AgentArguments {
         override_with(&mut all.weight, self.weight);
         override_with(&mut all.zone, self.zone);
         override_with(&mut all.build, self.build);
-        override_with(&mut all.address, self.address);
-        override_with(&mut all.advertise, self.advertise);
-        override_with(&mut all.label, self.label);
         override_with(&mut all.drain_timeout, self.drain_timeout);
         override_with(&mut all.drain_delay, self.drain_delay);
         override_with(&mut all.level, self.level);
+        self.peer_set.apply(&mut all.peer_set);
         all.once |= self.once;
         all.token_file = self.token_file.or(all.token_file);
         all.name = self.name.or(all.name);
-        if !self.seeds.is_empty() {
-            all.seeds = self.seeds;
-        }
-        if !self.key_file.is_empty() {
-            all.key_files = self.key_file;
-        }
-        all.insecure_plaintext |= self.insecure_plaintext;
         all.check = match (self.check, all.check) {
             (Some(mut flag), Some(file)) => {
                 flag.check.interval = file.check.interval;
@@ -299,7 +315,7 @@ impl AgentArguments {
         all.validate().map_err(ArgumentError::Rule)?;
         let mut settings = AgentSettings::new(all);
         settings.command = self.command;
-        // Of the flags clap asks the same.
+        // clap asks the same of the flags.
         if settings.config.once && settings.command.is_empty() {
             return Err(ArgumentError::NoCommand);
         }

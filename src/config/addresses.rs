@@ -1,6 +1,6 @@
-//! Addresses of the file, and what to write instead of one that is wrong: people bring the forms of other programs
-//! along (`http://…`, `8080`, `*:8080`, `localhost:8080`, `10.0.0.1:80 weight=3`). A form is shown only where it
-//! reads as an address itself.
+//! Addresses of the file, and what to write instead of one that is wrong. People write the forms of other programs
+//! (`http://…`, `8080`, `*:8080`, `localhost:8080`, `10.0.0.1:80 weight=3`). A message suggests a form only if that is
+//! an address itself.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use crate::model::address::{AddressError, BackendAddress, BindAddress, ListenAdd
 
 /// Schemes that mean TLS.
 const TLS_SCHEMES: [&str; 5] = ["https", "wss", "grpcs", "tls", "ssl"];
-/// Schemes with a port of their own.
+/// Schemes whose default port is 80.
 const PORT_80: [&str; 2] = ["http", "ws"];
 
-/// An address that the proxy itself listens on; `port` is the one that examples show.
+/// An address that the proxy listens on. Examples in messages have `port`.
 ///
 /// # Errors
 /// What was expected, and how it is written.
@@ -24,7 +24,7 @@ pub(crate) fn listen(text: &str, port: u16) -> Result<BindAddress, String> {
 /// The address of an admin server.
 ///
 /// # Errors
-/// Likewise.
+/// What was expected, and how it is written.
 pub(crate) fn admin(text: &str) -> Result<BindAddress, String> {
     listen(text, 9900)
 }
@@ -76,7 +76,7 @@ fn why_not_backend(text: &str, error: AddressError) -> String {
     if let Some((scheme, rest)) = text.split_once("://") {
         return without_scheme(scheme, rest);
     }
-    // As nginx and HAProxy write what belongs to a server.
+    // nginx and HAProxy write the options of a server after its address.
     if let Some(address) = text.split_whitespace().next().and_then(known)
         && text.contains(char::is_whitespace)
     {
@@ -84,7 +84,7 @@ fn why_not_backend(text: &str, error: AddressError) -> String {
             true => format!(
                 "expected nothing after the address; its weight is written {{ address = \"{address}\", weight = 3 }}"
             ),
-            false => format!("expected no white space: write \"{address}\""),
+            false => format!("expected no blanks: write \"{address}\""),
         };
     }
     match error {
@@ -99,7 +99,7 @@ fn why_not_backend(text: &str, error: AddressError) -> String {
     }
 }
 
-/// An address of a backend, alone or before a path.
+/// The address of a backend, alone or before a path.
 fn known(text: &str) -> Option<BackendAddress> {
     text.split('/').next().unwrap_or_default().parse().ok()
 }
@@ -125,7 +125,7 @@ fn without_scheme(scheme: &str, rest: &str) -> String {
     }
 }
 
-/// The text with a port, where that makes an address of it.
+/// Suggests the text with a port, if that makes it an address.
 fn without_port(text: &str, port: u16) -> String {
     let full = format!("{text}:{port}");
     match full.parse::<BackendAddress>() {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_to_write_for_a_listener() {
+    fn suggestions_for_a_listener() {
         for (text, expected) in [
             (
                 "8080",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_to_write_for_a_backend() {
+    fn suggestions_for_a_backend() {
         for (text, expected) in [
             (
                 "http://10.0.0.1:8080",
@@ -291,10 +291,7 @@ mod tests {
                 "10.0.0.1:80 weight=3",
                 "expected nothing after the address; its weight is written { address = \"10.0.0.1:80\", weight = 3 }",
             ),
-            (
-                " 10.0.0.1:80",
-                "expected no white space: write \"10.0.0.1:80\"",
-            ),
+            (" 10.0.0.1:80", "expected no blanks: write \"10.0.0.1:80\""),
             (
                 "10.0.0.1:0",
                 "\"0\" is not a port; expected a number from 1 to 65535",
@@ -314,18 +311,18 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is said to be written is an address of the kind that was asked for.
+        /// A suggested form is an address of the kind that was expected.
         #[test]
-        fn what_is_written_as_advised_is_taken(
+        fn a_suggested_form_is_accepted(
             scheme in "(http://|tcp://|https://)?", host in "(\\*|localhost|10.0.0.1|\\[::1\\]|web.internal|)",
             port in "(:?[0-9]{0,5})", rest in "(/|/a/b| weight=3|)",
         ) {
             let text = format!("{scheme}{host}{port}{rest}");
-            let advised = |why: &str| Some(why.split_once("write \"")?.1.split_once('"')?.0.to_owned());
-            if let Some(form) = listen(&text, 80).err().and_then(|why| advised(&why)) {
+            let suggested = |why: &str| Some(why.split_once("write \"")?.1.split_once('"')?.0.to_owned());
+            if let Some(form) = listen(&text, 80).err().and_then(|why| suggested(&why)) {
                 proptest::prop_assert!(listen(&form, 80).is_ok(), "{} -> {}", text, form);
             }
-            if let Some(form) = backend(&text).err().and_then(|why| advised(&why)) {
+            if let Some(form) = backend(&text).err().and_then(|why| suggested(&why)) {
                 proptest::prop_assert!(backend(&form).is_ok(), "{} -> {}", text, form);
             }
         }

@@ -1,5 +1,5 @@
-//! What the files hold that a configuration names: pages and bodies. Each is read once a load, and all together are
-//! bounded.
+//! Contents of the files that a configuration names: pages and bodies. Each file is read once in a load, and the sum of
+//! all contents is bounded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::environment::Environment;
 
-/// Bytes of all of them together.
+/// Bytes of all contents together.
 const MAX_TOTAL: usize = 64 << 20;
 
-/// What was read, by path.
+/// The contents by path.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     files: BTreeMap<PathBuf, Result<Arc<[u8]>, String>>,
@@ -18,17 +18,17 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// What the file holds.
+    /// The content of a file, which is read at the first request.
     pub(super) fn read(
         &mut self,
-        world: &dyn Environment,
+        environment: &dyn Environment,
         path: &Path,
         most: usize,
     ) -> Result<Arc<[u8]>, String> {
         if let Some(known) = self.files.get(path) {
             return known.clone();
         }
-        let content = world.content(path, most).and_then(|content| {
+        let content = environment.content(path, most).and_then(|content| {
             self.total += content.len();
             if self.total > MAX_TOTAL {
                 return Err(format!(
@@ -41,7 +41,7 @@ impl Contents {
         content
     }
 
-    /// The files that were asked for, readable or not.
+    /// The files that were asked for, whether they could be read or not.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path)
     }

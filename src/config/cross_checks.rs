@@ -1,4 +1,4 @@
-//! Errors between the parts of a file: names that nobody has, names and addresses that two have.
+//! Contradictions between the parts of a file: names that do not exist, names and addresses that are used twice.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,38 +12,38 @@ use super::span::TextSpan;
 use crate::model::address::{BackendAddress, BindAddress, UnixAddress};
 use crate::model::settings::Protocol;
 
-/// Names that are shown as what was expected.
+/// Known names that a message lists.
 const MAX_NAMES: usize = 8;
 
-/// Whether all names that are used exist.
+/// Whether every cluster that is named exists.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AllKnown(pub bool);
 
-/// Reports every contradiction between parts of `draft`.
+/// Reports every contradiction between the parts of `draft`.
 pub(super) fn check(r: &mut Reader<'_>, draft: &Draft) -> AllKnown {
     listener_names(r, draft);
     addresses(r, draft);
     route_listeners(r, draft);
     discovery(r, draft);
-    circles(r, draft);
+    socket_circles(r, draft);
     AllKnown(clusters(r, draft))
 }
 
 fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
     let mut known: HashMap<&str, &TextSpan> = HashMap::new();
-    for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
-        if !places.named || places.sibling {
+    for (listener, spans) in draft.config.listeners.iter().zip(&draft.listeners) {
+        if !spans.named || spans.sibling {
             continue;
         }
         let Some(first) = known.get(listener.name.as_str()) else {
-            known.insert(&listener.name, &places.name);
+            known.insert(&listener.name, &spans.name);
             continue;
         };
-        // Two listeners on one address have one name too, but that is not what is wrong with them.
-        if places.name != places.address || listener.address.is_any_port() {
+        // Two listeners at one address have one name too, but the name is not what is wrong with them.
+        if spans.name != spans.address || listener.address.is_any_port() {
             let message = format!("two listeners are called {}", quoted(&listener.name));
             r.findings.add(
-                Finding::error(places.name.clone(), message)
+                Finding::error(spans.name.clone(), message)
                     .label("expected another `name`; by default it is the address")
                     .related(first, "the first is"),
             );
@@ -51,7 +51,7 @@ fn listener_names(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// Who holds a port, by address: those that are bound to all addresses collide with each of their family.
+/// The uses of a port by address. One that is bound to all addresses collides with every other of its family.
 #[derive(Default)]
 struct Port<'d> {
     exact: HashMap<IpAddr, &'d TextSpan>,
@@ -62,8 +62,8 @@ struct Port<'d> {
 }
 
 impl<'d> Port<'d> {
-    /// Takes the address; the place of one that holds it already, if there is one.
-    fn claim(&mut self, ip: Option<IpAddr>, place: &'d TextSpan) -> Option<&'d TextSpan> {
+    /// Claims the address. Returns the place of an address that collides with it, if there is one.
+    fn claim(&mut self, ip: Option<IpAddr>, span: &'d TextSpan) -> Option<&'d TextSpan> {
         let ip = ip.map(|ip| ip.to_canonical());
         let (families, all): (&[usize], bool) = match ip {
             None => (&[0, 1], true),
@@ -79,13 +79,13 @@ impl<'d> Port<'d> {
             return taken;
         }
         for &family in families {
-            self.any[family].get_or_insert(place);
+            self.any[family].get_or_insert(span);
             if all {
-                self.all[family].get_or_insert(place);
+                self.all[family].get_or_insert(span);
             }
         }
         if let Some(ip) = ip {
-            self.exact.insert(ip, place);
+            self.exact.insert(ip, span);
         }
         None
     }
@@ -97,26 +97,30 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
         .listeners
         .iter()
         .zip(&draft.listeners)
-        .map(|(listener, places)| (listener.address.clone(), &places.address, "a listener"))
+        .map(|(listener, spans)| (listener.address.clone(), &spans.address, "a listener"))
         .collect();
-    if let (Some(address), Some(place)) = (&draft.config.admin, &draft.admin) {
-        claims.push((address.clone(), place, "the admin server"));
+    if let (Some(address), Some(span)) = (&draft.config.admin, &draft.admin) {
+        claims.push((address.clone(), span, "the admin server"));
     }
     let gossip = draft.gossip.as_ref();
-    let place = gossip.and_then(|places| places.address.as_ref());
-    if let (Some(gossip), Some(place)) = (&draft.config.gossip, place) {
-        claims.push((BindAddress::Tcp(gossip.address.into()), place, "[gossip]"));
+    let span = gossip.and_then(|spans| spans.address.as_ref());
+    if let (Some(gossip), Some(span)) = (&draft.config.gossip, span) {
+        claims.push((
+            BindAddress::Tcp(gossip.peer_set.address.into()),
+            span,
+            "[gossip]",
+        ));
     }
-    claims.sort_by_key(|(_, place, _)| place.start);
+    claims.sort_by_key(|(_, span, _)| span.start);
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
     let mut paths: HashMap<&UnixAddress, &TextSpan> = HashMap::new();
-    for (address, place, _) in claims.iter().filter(|claim| !claim.0.is_any_port()) {
+    for (address, span, _) in claims.iter().filter(|claim| !claim.0.is_any_port()) {
         let taken = match address {
-            BindAddress::Tcp(tcp) => ports.entry(tcp.port()).or_default().claim(tcp.ip(), place),
+            BindAddress::Tcp(tcp) => ports.entry(tcp.port()).or_default().claim(tcp.ip(), span),
             BindAddress::Unix(path) => match paths.entry(path) {
                 Entry::Occupied(first) => Some(*first.get()),
                 Entry::Vacant(free) => {
-                    free.insert(place);
+                    free.insert(span);
                     None
                 }
             },
@@ -128,10 +132,10 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
                 BindAddress::Unix(_) => "expected a path of its own",
             };
             let holder = claims
-                .binary_search_by_key(&first.start, |(_, place, _)| place.start)
+                .binary_search_by_key(&first.start, |(_, span, _)| span.start)
                 .map_or("it", |at| claims[at].2);
             r.findings.add(
-                Finding::error((*place).clone(), message)
+                Finding::error((*span).clone(), message)
                     .label(expected)
                     .related(first, format!("{holder} has it")),
             );
@@ -139,21 +143,21 @@ fn addresses(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// Sessions that Unix sockets lead round in a circle. The proxy resets each of them; that they come back is sure from
-/// the file, as long as a path has one spelling.
-fn circles(r: &mut Reader<'_>, draft: &Draft) {
+/// Reports sessions that Unix sockets lead back to their own listener. The proxy would reset each of them. The file
+/// alone shows it, as long as a path has one spelling.
+fn socket_circles(r: &mut Reader<'_>, draft: &Draft) {
     let listeners = &draft.config.listeners;
     let mut at: HashMap<&UnixAddress, usize> = HashMap::new();
-    for (place, listener) in listeners.iter().enumerate() {
+    for (index, listener) in listeners.iter().enumerate() {
         if let (BindAddress::Unix(path), Protocol::Tcp) = (&listener.address, listener.protocol) {
-            at.insert(path, place);
+            at.insert(path, index);
         }
     }
     let clusters = draft.config.clusters.iter().zip(&draft.clusters);
     let clusters: HashMap<&str, _> = clusters.map(|both| (both.0.name.as_str(), both)).collect();
-    let cluster_of = |place: usize| clusters.get(listeners[place].cluster.as_deref()?);
-    let next_of = |place: usize| {
-        let backends = cluster_of(place).into_iter().flat_map(|(c, _)| &c.backends);
+    let cluster_of = |index: usize| clusters.get(listeners[index].cluster.as_deref()?);
+    let next_of = |index: usize| {
+        let backends = cluster_of(index).into_iter().flat_map(|(c, _)| &c.backends);
         backends.filter_map(|backend| match &backend.address {
             BackendAddress::Unix(path) => at.get(path).copied(),
             _ => None,
@@ -162,14 +166,14 @@ fn circles(r: &mut Reader<'_>, draft: &Draft) {
     for (start, listener) in listeners.iter().enumerate() {
         let mut reached: Vec<usize> = next_of(start).collect();
         let mut looked = 0;
-        while let Some(&place) = reached.get(looked) {
+        while let Some(&index) = reached.get(looked) {
             looked += 1;
-            let new: Vec<_> = next_of(place)
+            let new: Vec<_> = next_of(index)
                 .filter(|next| !reached.contains(next))
                 .collect();
             reached.extend(new);
         }
-        let Some((cluster, places)) = cluster_of(start).filter(|_| reached.contains(&start)) else {
+        let Some((cluster, spans)) = cluster_of(start).filter(|_| reached.contains(&start)) else {
             continue;
         };
         let message = format!(
@@ -177,12 +181,12 @@ fn circles(r: &mut Reader<'_>, draft: &Draft) {
             quoted(&listener.name)
         );
         let label = format!(
-            "expected that cluster {} leads to services",
+            "expected services as backends of cluster {}",
             quoted(&cluster.name)
         );
         r.findings.add(
             Finding::error(
-                places.backends.clone().unwrap_or(places.name.clone()),
+                spans.backends.clone().unwrap_or(spans.name.clone()),
                 message,
             )
             .label(label)
@@ -195,14 +199,14 @@ fn discovery(r: &mut Reader<'_>, draft: &Draft) {
     if draft.gossip.is_some() {
         return;
     }
-    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
-        if let (Some(_), Some(place)) = (&cluster.discover, &places.discover) {
+    for (cluster, spans) in draft.config.clusters.iter().zip(&draft.clusters) {
+        if let (Some(_), Some(span)) = (&cluster.discover, &spans.discover) {
             let message = format!(
                 "cluster {} discovers backends without a peer set",
                 quoted(&cluster.name)
             );
             r.findings.add(
-                Finding::error(place.clone(), message)
+                Finding::error(span.clone(), message)
                     .label("expected a [gossip] section")
                     .help("write [gossip], with an `address`".to_owned()),
             );
@@ -211,7 +215,7 @@ fn discovery(r: &mut Reader<'_>, draft: &Draft) {
 }
 
 fn route_listeners(r: &mut Reader<'_>, draft: &Draft) {
-    if !draft.listeners.iter().all(|places| places.named) {
+    if !draft.listeners.iter().all(|spans| spans.named) {
         return;
     }
     let listeners = &draft.config.listeners;
@@ -219,21 +223,21 @@ fn route_listeners(r: &mut Reader<'_>, draft: &Draft) {
         .iter()
         .map(|listener| (listener.name.as_str(), listener.protocol))
         .collect();
-    for (route, places) in draft.config.routes.iter().zip(&draft.routes) {
+    for (route, spans) in draft.config.routes.iter().zip(&draft.routes) {
         let names = route.listeners.iter().flatten();
-        for (name, place) in names.zip(&places.listeners) {
+        for (name, span) in names.zip(&spans.listeners) {
             match known.get(name.as_str()) {
                 Some(Protocol::Http) => {}
                 Some(Protocol::Tcp) => r.findings.add(
                     Finding::error(
-                        place.clone(),
-                        format!("listener {} speaks tcp", quoted(name)),
+                        span.clone(),
+                        format!("listener {} has protocol tcp", quoted(name)),
                     )
                     .label("expected a listener with protocol \"http\"; routes are for requests"),
                 ),
                 None => {
                     let names = listeners.iter().map(|listener| listener.name.as_str());
-                    unknown_name(r, place, "listener", name, names);
+                    unknown_name(r, span, "listener", name, names);
                 }
             }
         }
@@ -255,17 +259,17 @@ fn clusters(r: &mut Reader<'_>, draft: &Draft) -> bool {
     let known: std::collections::HashSet<&str> = names().collect();
     let of_listeners = draft.config.listeners.iter().zip(&draft.listeners);
     let of_listeners = of_listeners
-        .filter_map(|(listener, places)| listener.cluster.as_deref().zip(places.cluster.as_ref()));
+        .filter_map(|(listener, spans)| listener.cluster.as_deref().zip(spans.cluster.as_ref()));
     let of_routes = draft.config.routes.iter().zip(&draft.routes);
-    let of_routes = of_routes.filter_map(|(route, places)| {
+    let of_routes = of_routes.filter_map(|(route, spans)| {
         let name = route.rule.target.cluster()?.as_str();
-        Some(name).zip(places.cluster.as_ref())
+        Some(name).zip(spans.cluster.as_ref())
     });
     let mut all_known = true;
-    for (name, place) in of_listeners.chain(of_routes) {
+    for (name, span) in of_listeners.chain(of_routes) {
         if !known.contains(name) {
             all_known = false;
-            unknown_name(r, place, "cluster", name, names());
+            unknown_name(r, span, "cluster", name, names());
         }
     }
     all_known
@@ -273,7 +277,7 @@ fn clusters(r: &mut Reader<'_>, draft: &Draft) -> bool {
 
 fn unknown_name<'d>(
     r: &mut Reader<'_>,
-    place: &TextSpan,
+    span: &TextSpan,
     what: &str,
     name: &str,
     known: impl Iterator<Item = &'d str> + Clone,
@@ -287,7 +291,7 @@ fn unknown_name<'d>(
     };
     r.findings.add(
         Finding::error(
-            place.clone(),
+            span.clone(),
             format!("no {what} is called {}", quoted(name)),
         )
         .label(label)

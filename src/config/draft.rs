@@ -1,25 +1,24 @@
-//! What the readers make of a file before its parts are held against each other.
+//! What the readers make of a configuration before its parts are compared with each other.
 
 use super::schema::Config;
 use super::span::TextSpan;
 
-/// The configuration, and beside each of its lists the places in the text, in the same order.
+/// The configuration, and for each of its lists the places in the text, in the same order.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// With defaults where a value was wrong.
+    /// With defaults in place of wrong values.
     pub config: Config,
-    /// Place of `admin.address`.
+    /// Where `admin.address` is.
     pub admin: Option<TextSpan>,
-    /// Of `[gossip]`, even if it could not be read.
-    pub gossip: Option<GossipPlaces>,
-    /// Of each listener.
-    pub listeners: Vec<ListenerPlaces>,
-    /// Of each route.
-    pub routes: Vec<RoutePlaces>,
-    /// Of each cluster.
-    pub clusters: Vec<ClusterPlaces>,
-    /// Whether every listener, route and cluster was read without an error, so that what is not there is
-    /// known not to be there.
+    /// Where the parts of `[gossip]` are, even if it could not be read.
+    pub gossip: Option<GossipSpans>,
+    /// Where the parts of each listener are.
+    pub listeners: Vec<ListenerSpans>,
+    /// Where the parts of each route are.
+    pub routes: Vec<RouteSpans>,
+    /// Where the parts of each cluster are.
+    pub clusters: Vec<ClusterSpans>,
+    /// Which lists were read without an error, so that what they lack is known to be missing.
     pub complete: Complete,
 }
 
@@ -31,60 +30,60 @@ pub(super) struct Complete {
     pub clusters: bool,
 }
 
-/// Places of the parts of `[gossip]`.
+/// Where the parts of `[gossip]` are.
 #[derive(Debug)]
-pub(super) struct GossipPlaces {
-    /// Its header.
+pub(super) struct GossipSpans {
+    /// The whole section.
     pub header: TextSpan,
-    /// Its `address`, if that could be read.
+    /// `address`, if it could be read.
     pub address: Option<TextSpan>,
-    /// Its `allow_cidrs`.
+    /// `allow_cidrs`.
     pub allow_cidrs: Option<TextSpan>,
-    /// Whether it was read without an error.
+    /// Whether the section was read without an error.
     pub whole: bool,
 }
 
-/// Places of a listener's parts.
+/// Where the parts of a listener are.
 #[derive(Debug, Clone)]
-pub(super) struct ListenerPlaces {
-    /// Its header.
+pub(super) struct ListenerSpans {
+    /// The whole table.
     pub header: TextSpan,
-    /// Its `name`, or else its `address`.
+    /// `name`, or else `address`.
     pub name: TextSpan,
-    /// Whether its name could be read.
+    /// Whether the name could be read.
     pub named: bool,
-    /// Its `address`; of several, one of them.
+    /// `address`, or the entry of it.
     pub address: TextSpan,
-    /// Whether it is the listener before at another address.
+    /// Whether this is the previous listener at another address.
     pub sibling: bool,
-    /// Its `cluster`.
+    /// `cluster`.
     pub cluster: Option<TextSpan>,
 }
 
-/// Places of a route's parts.
+/// Where the parts of a route are.
 #[derive(Debug)]
-pub(super) struct RoutePlaces {
-    /// Its header.
+pub(super) struct RouteSpans {
+    /// The whole table.
     pub header: TextSpan,
-    /// Each of its `listeners`.
+    /// Each entry of `listeners`.
     pub listeners: Vec<TextSpan>,
-    /// Its `cluster`.
+    /// `cluster`.
     pub cluster: Option<TextSpan>,
-    /// Whether it was read without an error.
+    /// Whether the route was read without an error.
     pub whole: bool,
 }
 
-/// Places of a cluster's parts.
+/// Where the parts of a cluster are.
 #[derive(Debug)]
-pub(super) struct ClusterPlaces {
-    /// Its name.
+pub(super) struct ClusterSpans {
+    /// The name.
     pub name: TextSpan,
-    /// Its `backends`.
+    /// `backends`.
     pub backends: Option<TextSpan>,
-    /// Its `discover`.
+    /// `discover`.
     pub discover: Option<TextSpan>,
-    /// Its keys that are for requests.
-    pub http_only: Vec<(String, TextSpan)>,
-    /// Whether it was read without an error.
+    /// Keys that have an effect on requests only.
+    pub for_requests: Vec<(String, TextSpan)>,
+    /// Whether the cluster was read without an error.
     pub whole: bool,
 }

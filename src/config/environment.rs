@@ -1,22 +1,22 @@
 //! What a configuration takes from the machine besides its own texts: variables of the environment, and the contents of
-//! files that it names. A loader asks for them through [`Environment`], so that it opens nothing itself.
+//! files that it names. A loader asks for them through [`Environment`] and opens nothing itself.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Where a loader asks for what is not in the texts.
+/// Provides what is not in the texts.
 pub(crate) trait Environment {
     /// A variable of the environment.
     fn variable(&self, name: &str) -> Option<OsString>;
 
-    /// What a file holds, at most `most` bytes.
+    /// The content of a file, at most `most` bytes.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Why the file cannot be read.
     fn content(&self, path: &Path, most: usize) -> Result<Vec<u8>, String>;
 }
 
-/// The environment of this process, and files that are not looked at: each holds nothing.
+/// The variables of this process, and files of which each counts as empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct VariablesOnly;
 

@@ -1,5 +1,5 @@
-//! Pure checks of the texts that have a grammar of their own: names, hosts, paths, tokens, templates, expressions.
-//! Each takes the text and returns the value, or what was expected instead.
+//! Texts with a grammar of their own: units, names, hosts, paths, tokens, templates, expressions. Each function is
+//! pure: it takes a text and returns the value, or what was expected instead.
 //!
 //! Grammars: host and path RFC 3986 3.2.2 and 3.3, token RFC 9110 5.6.2, field value RFC 9110 5.5.
 
@@ -10,21 +10,25 @@ use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::config::diagnostics::suggest::{Suggester, one_of};
-use crate::model::units::{parse_duration, show_duration};
+use super::diagnostics::suggest::{Suggester, one_of};
+use crate::model::units::{parse_duration, parse_size, show_duration, show_size};
 use crate::route::host::{HOST_BYTES, canonical};
 use crate::route::rule::{HostPattern, PathPattern};
 
+/// What a duration looks like.
+pub(super) const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
+/// What a size looks like.
+pub(super) const SIZE: &str = "a size such as \"512B\", \"64KiB\", \"10MiB\", \"1GiB\" or \"1TiB\"";
 /// Longest name of a listener or a cluster: it is a label of every metric.
 const MAX_NAME: usize = 128;
+/// Longest name of a user of a database.
+const MAX_USER: usize = 128;
 /// Memory that one compiled expression may take.
 const MAX_REGEX: usize = 1 << 20;
-/// What a value of a duration looks like.
-pub(super) const DURATION: &str = "a duration such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"";
-/// What a template may hold.
+/// What a template may contain.
 const PLACEHOLDERS: [&str; 4] = ["host", "uri", "path", "query"];
 
-/// A duration within `range`, or what was expected.
+/// A duration in `range`.
 pub(super) fn duration_in(
     text: &str,
     range: &RangeInclusive<Duration>,
@@ -39,7 +43,17 @@ pub(super) fn duration_in(
     ))
 }
 
-/// What `"50%"` is of the whole, whatever its size.
+/// A number of bytes in `range`.
+pub(super) fn size_in(text: &str, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let value = parse_size(text).map_err(|why| format!("{why}; expected {SIZE}"))?;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = (show_size(*range.start()), show_size(*range.end()));
+    Err(format!("expected a size from \"{least}\" to \"{most}\""))
+}
+
+/// The ratio that a share such as `"50%"` stands for. Its size is not checked.
 pub(super) fn share(text: &str) -> Option<f64> {
     let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
     Some(percent / 100.0)
@@ -77,14 +91,14 @@ pub(super) fn field_name(text: &str) -> Result<String, String> {
     token(text).map(str::to_ascii_lowercase)
 }
 
-/// What a field or a parameter is compared with.
+/// The value that a field or a parameter is compared with.
 pub(super) fn field_value(text: &str) -> Result<String, String> {
     if text.chars().any(|c| c.is_control() && c != '\t') {
         return Err("expected a value without control characters".to_owned());
     }
     if text.trim_matches([' ', '\t']) != text {
         return Err(
-            "expected a value without blanks around it, since a field's value has none".to_owned(),
+            "expected a value without blanks around it, since a field value has none".to_owned(),
         );
     }
     Ok(text.to_owned())
@@ -110,10 +124,10 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
         };
     }
     if text.contains(':') {
-        return Err("expected a host without a port, which does not count".to_owned());
+        return Err("expected a host without a port, which does not matter".to_owned());
     }
     if text.ends_with('.') {
-        return Err("expected a host without a dot at its end, which does not count".to_owned());
+        return Err("expected a host without a dot at its end, which does not matter".to_owned());
     }
     if !text.is_ascii() {
         return Err("expected the ASCII form of the name, such as \"xn--…\"".to_owned());
@@ -146,10 +160,10 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// `"/v1/users"`, `"/v1/*"` for `/v1` and all below it, or any other prefix when it ends in `*`.
+/// `"/v1/users"`, `"/v1/*"` for `/v1` and everything below it, or any other prefix that ends in `*`.
 pub(super) fn path(text: &str) -> Result<PathPattern, String> {
     if !text.starts_with('/') && text != "*" {
-        return Err("expected a path that begins with \"/\", or \"*\" for all".to_owned());
+        return Err("expected a path that begins with \"/\", or \"*\" for all paths".to_owned());
     }
     if text.contains('?') {
         return Err(
@@ -164,8 +178,8 @@ pub(super) fn path(text: &str) -> Result<PathPattern, String> {
     })
 }
 
-/// What a health check asks for: a path, perhaps with a query.
-pub(in crate::config) fn target(text: &str) -> Result<String, String> {
+/// The target of a health check: a path, perhaps with a query.
+pub(super) fn target(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err("expected a path that begins with \"/\"".to_owned());
     }
@@ -173,7 +187,7 @@ pub(in crate::config) fn target(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The Host field of a health check.
+/// The `Host` field of a health check.
 pub(super) fn check_host(text: &str) -> Result<String, String> {
     let legal = !text.is_empty()
         && text
@@ -184,7 +198,7 @@ pub(super) fn check_host(text: &str) -> Result<String, String> {
         .ok_or_else(|| "expected a host, perhaps with a port, such as \"web.internal\"".to_owned())
 }
 
-/// Paths are compared byte for byte as they are forwarded, and what is forwarded has no other bytes.
+/// Paths are compared byte for byte as they are forwarded, and a forwarded path has visible ASCII characters only.
 fn visible(text: &str) -> Result<(), String> {
     match text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
         None => Ok(()),
@@ -199,7 +213,7 @@ fn visible(text: &str) -> Result<(), String> {
     }
 }
 
-/// A template of Location.
+/// A template for `Location`.
 pub(super) fn template(text: &str) -> Result<String, String> {
     let known = || one_of(["{host}", "{uri}", "{path}", "{query}"], '"');
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -210,7 +224,7 @@ pub(super) fn template(text: &str) -> Result<String, String> {
         let inside = rest[at..]
             .strip_prefix('{')
             .and_then(|open| open.split_once('}'));
-        let Some((inside, behind)) = inside else {
+        let Some((inside, after)) = inside else {
             return Err(format!("a brace without its partner; expected {}", known()));
         };
         if !PLACEHOLDERS.contains(&inside) {
@@ -220,19 +234,19 @@ pub(super) fn template(text: &str) -> Result<String, String> {
             });
             return Err(format!("expected {}{hint}", known()));
         }
-        rest = behind;
+        rest = after;
     }
     Ok(text.to_owned())
 }
 
-/// Why an expression cannot be used, and where in it, as a byte range.
+/// Why an expression cannot be used, and where the reason stands in it, as a byte range.
 #[derive(Debug)]
 pub(super) struct RegexProblem {
     pub message: String,
-    pub place: Option<std::ops::Range<usize>>,
+    pub span: Option<std::ops::Range<usize>>,
 }
 
-/// An expression over the bytes of a path: `.` and the classes mean bytes, so no Unicode tables are needed.
+/// An expression over the bytes of a path. `.` and the classes mean bytes, so no Unicode tables are needed.
 pub(super) fn path_regex(text: &str) -> Result<Regex, RegexProblem> {
     let parsed = regex_syntax::ParserBuilder::new()
         .unicode(false)
@@ -249,9 +263,9 @@ pub(super) fn path_regex(text: &str) -> Result<Regex, RegexProblem> {
         .map_err(|_| RegexProblem {
             message: format!(
                 "the expression needs more than {} when it is compiled",
-                crate::model::units::show_size(MAX_REGEX as u64)
+                show_size(MAX_REGEX as u64)
             ),
-            place: None,
+            span: None,
         })
 }
 
@@ -263,11 +277,35 @@ fn regex_problem(error: &regex_syntax::Error) -> RegexProblem {
     };
     RegexProblem {
         message,
-        place: span.map(|span| span.start.offset..span.end.offset),
+        span: span.map(|span| span.start.offset..span.end.offset),
     }
 }
 
-/// Inclusive range of status codes: `"2xx"`, `"200"` or `"200-299"`.
+/// Text that an answer must contain.
+pub(super) fn expected_text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("expected at least one character".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The name of a user of a database.
+pub(super) fn user_name(text: &str) -> Result<String, String> {
+    let legal = (1..=MAX_USER).contains(&text.len()) && !text.contains(char::is_control);
+    legal.then(|| text.to_owned()).ok_or_else(|| {
+        format!("expected the name of a user, at most {MAX_USER} bytes without control characters")
+    })
+}
+
+/// The name of a parameter of a query.
+pub(super) fn parameter_name(text: &str) -> Result<String, String> {
+    let legal = !text.is_empty() && !text.chars().any(char::is_control);
+    legal
+        .then(|| text.to_owned())
+        .ok_or_else(|| "expected the name of a parameter".to_owned())
+}
+
+/// An inclusive range of status codes: `"2xx"`, `"200"` or `"200-299"`.
 pub(super) fn statuses(text: &str) -> Result<(u16, u16), String> {
     let expected = || "expected \"2xx\", \"200\" or \"200-299\", from 200 to 599".to_owned();
     let code = |text: &str| -> Option<u16> {
@@ -389,11 +427,11 @@ mod tests {
         );
         let problem = path_regex("^/v(1").unwrap_err();
         assert_eq!(
-            (problem.message.as_str(), problem.place),
+            (problem.message.as_str(), problem.span),
             ("unclosed group", Some(3..4))
         );
         let problem = path_regex("(a{1000}){1000}").unwrap_err();
-        assert_eq!(problem.place, None);
+        assert_eq!(problem.span, None);
         assert!(path_regex(&"(".repeat(10_000)).is_err());
     }
 

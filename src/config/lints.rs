@@ -1,7 +1,7 @@
-//! What is legal but surely a mistake, as far as it takes the whole file to see: clusters that nothing uses or that
-//! have nobody to send to, listeners and routes that nothing reaches, a peer set that fills no cluster. What one value
-//! tells alone is warned of by its reader. Nothing is said of parts with errors, so that no warning is a mere
-//! consequence of one.
+//! What is legal but surely a mistake, where it takes the whole file to see it: clusters that nothing uses or that have
+//! no backend to send to, listeners and routes that nothing reaches, a peer set that fills no cluster. A mistake that
+//! one value shows alone is a warning of its reader. Parts with errors get no warning, since it might only follow from
+//! the error.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use super::shadowed_routes;
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::settings::Protocol;
 
-/// Adds a warning for each.
+/// Adds all warnings.
 pub(super) fn check(r: &mut Reader<'_>, draft: &Draft, AllKnown(all_known): AllKnown) {
     if all_known && draft.complete.listeners && draft.complete.routes {
         unused_clusters(r, draft);
@@ -50,18 +50,18 @@ fn unused_clusters(r: &mut Reader<'_>, draft: &Draft) {
         .iter()
         .filter_map(|listener| listener.cluster.as_deref());
     let used: HashSet<&str> = of_routes.map(String::as_str).chain(of_listeners).collect();
-    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+    for (cluster, spans) in draft.config.clusters.iter().zip(&draft.clusters) {
         if !used.contains(cluster.name.as_str()) {
             let message = format!("nothing uses cluster {}", quoted(&cluster.name));
             r.findings.add(
-                Finding::warning(places.name.clone(), message)
+                Finding::warning(spans.name.clone(), message)
                     .label("expected a listener or a route with this `cluster`"),
             );
         }
     }
 }
 
-/// Keys for requests in clusters to which only tcp listeners send.
+/// Keys that are for requests, in clusters to which only tcp listeners send.
 fn tcp_clusters(r: &mut Reader<'_>, draft: &Draft) {
     let Config {
         listeners, routes, ..
@@ -77,30 +77,30 @@ fn tcp_clusters(r: &mut Reader<'_>, draft: &Draft) {
         .chain(of_routes.map(String::as_str))
         .collect();
     let tcp: HashSet<&str> = of(Protocol::Tcp).collect();
-    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+    for (cluster, spans) in draft.config.clusters.iter().zip(&draft.clusters) {
         let name = cluster.name.as_str();
         if tcp.contains(name) && !http.contains(name) {
-            for (key, place) in &places.http_only {
-                r.warn_of_no_effect(key, place, "a cluster of tcp listeners");
+            for (key, span) in &spans.for_requests {
+                r.warn_of_no_effect(key, span, "a cluster of tcp listeners");
             }
         }
     }
 }
 
-/// Backends that are a listener of the same file: what is sent there comes back.
+/// Backends that are a listener of the same file, so that what is sent to them comes back.
 fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
-    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
+    for (cluster, spans) in draft.config.clusters.iter().zip(&draft.clusters) {
         for backend in &cluster.backends {
             let mut listeners = draft.config.listeners.iter().zip(&draft.listeners);
             let own = listeners.find(|(listener, _)| leads_to(&backend.address, &listener.address));
             let Some((listener, own)) = own else { continue };
-            let place = places.backends.clone().unwrap_or(places.name.clone());
+            let span = spans.backends.clone().unwrap_or(spans.name.clone());
             let label = match listener.protocol {
                 Protocol::Http => {
                     "expected a service: a request that comes back is answered with 508"
                 }
                 Protocol::Tcp => {
-                    "expected a service: a session that comes back is reset after some rounds"
+                    "expected a service: a session that comes back is reset after a few rounds"
                 }
             };
             let message = format!(
@@ -110,7 +110,7 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
                 quoted(&listener.name)
             );
             r.findings.add(
-                Finding::warning(place, message)
+                Finding::warning(span, message)
                     .label(label)
                     .related(&own.address, "the listener is"),
             );
@@ -118,7 +118,7 @@ fn own_listeners(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// Whether a backend is surely that listener. What other addresses the machine has is not known here.
+/// Whether a backend is certainly that listener. The other addresses of the machine are not known here.
 fn leads_to(backend: &BackendAddress, listener: &BindAddress) -> bool {
     let listener = match (backend, listener) {
         (BackendAddress::Unix(backend), BindAddress::Unix(listener)) => return backend == listener,
@@ -140,9 +140,9 @@ fn leads_to(backend: &BackendAddress, listener: &BindAddress) -> bool {
 }
 
 fn empty_clusters(r: &mut Reader<'_>, draft: &Draft) {
-    for (cluster, places) in draft.config.clusters.iter().zip(&draft.clusters) {
-        // What a cluster discovers, nobody knows yet.
-        if !places.whole || cluster.discover.is_some() {
+    for (cluster, spans) in draft.config.clusters.iter().zip(&draft.clusters) {
+        // What a cluster discovers is not known yet.
+        if !spans.whole || cluster.discover.is_some() {
             continue;
         }
         let backends = &cluster.backends;
@@ -156,38 +156,34 @@ fn empty_clusters(r: &mut Reader<'_>, draft: &Draft) {
         } else if backends.iter().all(|backend| backend.backup) {
             (
                 "has only backup backends",
-                "expected at least one that is no backup",
+                "expected at least one backend that is not a backup",
             )
         } else {
             continue;
         };
-        let place = places.backends.clone().unwrap_or(places.name.clone());
+        let span = spans.backends.clone().unwrap_or(spans.name.clone());
         let message = format!("cluster {} {what}", quoted(&cluster.name));
-        r.findings
-            .add(Finding::warning(place, message).label(label));
+        r.findings.add(Finding::warning(span, message).label(label));
     }
 }
 
-/// A peer set that no cluster listens to, or whose members may announce nothing.
+/// A peer set that fills no cluster, or whose members may announce nothing.
 fn idle_gossip(r: &mut Reader<'_>, draft: &Draft) {
-    let (Some(gossip), Some(places)) = (&draft.config.gossip, &draft.gossip) else {
+    let (Some(gossip), Some(spans)) = (&draft.config.gossip, &draft.gossip) else {
         return;
     };
-    let discovers = draft
-        .clusters
-        .iter()
-        .any(|places| places.discover.is_some());
+    let discovers = draft.clusters.iter().any(|spans| spans.discover.is_some());
     if !discovers && draft.complete.clusters {
         r.warning(
-            places.header.clone(),
+            spans.header.clone(),
             "no cluster discovers backends in [gossip]",
             "expected a cluster with discover = { gossip = \"…\" }",
         );
     }
-    if discovers && places.whole && gossip.allow_cidrs.is_empty() {
-        let place = places.allow_cidrs.as_ref().unwrap_or(&places.header);
+    if discovers && spans.whole && gossip.allow_cidrs.is_empty() {
+        let span = spans.allow_cidrs.as_ref().unwrap_or(&spans.header);
         r.findings.add(
-            Finding::warning(place.clone(), "no announced backend will be accepted")
+            Finding::warning(span.clone(), "no announced backend will be accepted")
                 .label("expected `allow_cidrs` with the networks where backends may live")
                 .help(
                     "write allow_cidrs = [\"10.0.0.0/8\"]; loopback only when it is listed"
@@ -197,7 +193,7 @@ fn idle_gossip(r: &mut Reader<'_>, draft: &Draft) {
     }
 }
 
-/// A listener that can only refuse.
+/// Listeners that refuse everything.
 fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
     let routes = &draft.config.routes;
     let all_reached = routes.iter().any(|route| route.listeners.is_none());
@@ -206,9 +202,9 @@ fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
         .flat_map(|route| route.listeners.iter().flatten())
         .map(String::as_str)
         .collect();
-    for (listener, places) in draft.config.listeners.iter().zip(&draft.listeners) {
-        let (fate, label) = match listener.protocol {
-            _ if places.sibling => continue,
+    for (listener, spans) in draft.config.listeners.iter().zip(&draft.listeners) {
+        let (effect, label) = match listener.protocol {
+            _ if spans.sibling => continue,
             _ if listener.cluster.is_some() || listener.answer.is_some() => continue,
             Protocol::Http if all_reached || reached.contains(listener.name.as_str()) => continue,
             Protocol::Http => (
@@ -217,22 +213,22 @@ fn idle_listeners(r: &mut Reader<'_>, draft: &Draft) {
             ),
             Protocol::Tcp => ("closes every connection", "expected a `cluster`"),
         };
-        let message = format!("listener {} {fate}", quoted(&listener.name));
+        let message = format!("listener {} {effect}", quoted(&listener.name));
         r.findings
-            .add(Finding::warning(places.header.clone(), message).label(label));
+            .add(Finding::warning(spans.header.clone(), message).label(label));
     }
 }
 
-/// Routes without any http listener; the first is enough.
+/// Routes without any http listener. Only the first of them is reported.
 fn unreachable_routes(r: &mut Reader<'_>, draft: &Draft) {
     let has_http = draft
         .config
         .listeners
         .iter()
         .any(|listener| listener.protocol == Protocol::Http);
-    if let (false, Some(places)) = (has_http, draft.routes.first()) {
+    if let (false, Some(spans)) = (has_http, draft.routes.first()) {
         r.findings.add(
-            Finding::warning(places.header.clone(), "routes without an http listener")
+            Finding::warning(spans.header.clone(), "routes without an http listener")
                 .label("expected a [[listener]] with protocol \"http\""),
         );
     }

@@ -1,4 +1,4 @@
-//! Text to [`Config`], all errors at once.
+//! From text to [`Config`], with all errors at once.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -16,30 +16,30 @@ use super::reader::{self, Reader};
 use super::schema::{AgentConfig, Config};
 use super::secrets::{self, NamedSecret, Remark, SecretFile};
 use super::sources::Sources;
-use super::tree::{self, Planter};
+use super::tree::{self, TreeBuilder};
 use super::{cross_checks, lints, syntax};
 
-/// What became of a text: a proxy's configuration, or an agent's.
+/// What a text was read as: the configuration of a proxy or of an agent.
 #[derive(Debug)]
 pub struct Loaded<T = Config> {
-    /// The configuration; `None` if any diagnostic is an error.
+    /// The configuration; `None` if a diagnostic is an error.
     pub config: Option<T>,
-    /// Errors and warnings in the order of their places; of each at most 1000, and one that counts the rest.
+    /// Errors and warnings in the order of their places: at most 1000 of each, and one that counts the rest.
     pub diagnostics: Vec<Diagnostic>,
-    /// Files with secrets that the texts name, in their order; none if one is no TOML.
+    /// Files with secrets that the texts name, in their order; none if a text is not TOML.
     pub secrets: Vec<NamedSecret>,
-    /// What the other files hold that the texts name.
+    /// Contents of the other files that the texts name.
     pub contents: Contents,
 }
 
 impl<T> Loaded<T> {
-    /// With what `look` has to say of each of the files: an error, or warnings.
+    /// Adds what `check` finds in each of the files: an error, or warnings.
     pub fn look_at_secrets(
         mut self,
-        look: impl Fn(&SecretFile) -> Result<Vec<Remark>, String>,
+        check: impl Fn(&SecretFile) -> Result<Vec<Remark>, String>,
     ) -> Self {
         for NamedSecret { file, at } in &self.secrets {
-            match look(file) {
+            match check(file) {
                 Ok(remarks) => self
                     .diagnostics
                     .extend(remarks.iter().map(|remark| Diagnostic {
@@ -70,58 +70,58 @@ impl<T> Loaded<T> {
 
 /// One of the texts of a configuration.
 #[derive(Debug, Clone, Copy)]
-struct Document<'t> {
+struct SourceText<'t> {
     bytes: &'t [u8],
-    /// Whether another one has named it.
+    /// Whether another one has included it.
     included: bool,
 }
 
-/// Reads `text`, with the variables of this process. Touches no file and no socket: a file that it names counts as
-/// empty. Costs about the time of parsing it as TOML.
+/// Reads `text`, with the variables of this process. Opens no file and no socket: a file that it names counts as empty.
+/// Costs about as much as parsing it as TOML.
 pub fn load(text: &str) -> Loaded {
     load_bytes(text.as_bytes())
 }
 
-/// As [`load`], for the bytes of a file: those that are not UTF-8, or more than [`MAX_FILE`], are refused. To show
-/// the diagnostics, decode the bytes with [`String::from_utf8_lossy`].
+/// Like [`load`], for the bytes of a file. Bytes that are not UTF-8, or more than [`MAX_FILE`] of them, are refused. To
+/// show the diagnostics, decode the bytes with [`String::from_utf8_lossy`].
 pub fn load_bytes(bytes: &[u8]) -> Loaded {
     load_with(bytes, &VariablesOnly)
 }
 
-/// As [`load_bytes`], in a `world`.
-pub(crate) fn load_with(bytes: &[u8], world: &dyn Environment) -> Loaded {
-    let document = Document {
+/// Like [`load_bytes`], in an `environment`.
+pub(crate) fn load_with(bytes: &[u8], environment: &dyn Environment) -> Loaded {
+    let text = SourceText {
         bytes,
         included: false,
     };
-    read(&[document], &[], world, Vec::new(), proxy)
+    read(&[text], &[], environment, Vec::new(), proxy)
 }
 
-/// As [`load_bytes`], for a configuration of one or more files, with the other files that they name.
-pub(crate) fn load_sources(sources: &Sources, world: &dyn Environment) -> Loaded {
-    let documents = sources.files.iter().map(|file| Document {
+/// Like [`load_bytes`], for a configuration of one or more files, with the other files that they name.
+pub(crate) fn load_sources(sources: &Sources, environment: &dyn Environment) -> Loaded {
+    let texts = sources.files.iter().map(|file| SourceText {
         bytes: &file.bytes,
         included: file.included,
     });
-    let documents: Vec<_> = documents.collect();
+    let texts: Vec<_> = texts.collect();
     let directories: Vec<_> = sources.files.iter().map(|f| f.directory.clone()).collect();
-    read(&documents, &directories, world, sources.findings(), proxy)
+    read(&texts, &directories, environment, sources.findings(), proxy)
 }
 
-/// As [`load_bytes`], for the file of an agent.
+/// Like [`load_bytes`], for the file of an agent.
 pub fn load_agent(bytes: &[u8]) -> Loaded<AgentConfig> {
-    let document = Document {
+    let text = SourceText {
         bytes,
         included: false,
     };
-    read(&[document], &[], &VariablesOnly, Vec::new(), reader::agent)
+    read(&[text], &[], &VariablesOnly, Vec::new(), reader::agent)
 }
 
 fn proxy(reader: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Config {
     let draft = reader::file(reader, root);
     if reader.whole {
         let known = cross_checks::check(reader, &draft);
-        // What could not be filled in may be what is missed.
+        // A value that could not be filled in may be what seems to be missing.
         if reader.marks.unknown.is_empty() {
             lints::check(reader, &draft, known);
         }
@@ -129,7 +129,7 @@ fn proxy(reader: &mut Reader<'_>, root: &Spanned<DeTable<'_>>) -> Config {
     draft.config
 }
 
-/// Whether the bytes are meant as the file of an agent: it has no listener, and names its one cluster or backend.
+/// Whether the bytes are meant as the file of an agent: it has no listener, and names its cluster or its backend.
 pub(crate) fn is_agent(bytes: &[u8]) -> bool {
     let (text, None) = decode(bytes) else {
         return false;
@@ -141,12 +141,12 @@ pub(crate) fn is_agent(bytes: &[u8]) -> bool {
     names_one && root.get("listener").is_none()
 }
 
-/// `said` is what was found before, each in its file.
+/// Reads all texts with `make`. `found` is what was found before, with the index of its text.
 fn read<T>(
-    documents: &[Document<'_>],
+    documents: &[SourceText<'_>],
     directories: &[PathBuf],
-    world: &dyn Environment,
-    said: Vec<(usize, Finding)>,
+    environment: &dyn Environment,
+    found: Vec<(usize, Finding)>,
     make: impl FnOnce(&mut Reader<'_>, &Spanned<DeTable<'_>>) -> T,
 ) -> Loaded<T> {
     let decoded: Vec<_> = documents.iter().map(|d| decode(d.bytes)).collect();
@@ -166,26 +166,26 @@ fn read<T>(
         let understood = match refused {
             None => syntax::parse(text),
             Some(finding) => {
-                broken.push((file, Broken::Refused(finding)));
+                broken.push((file, NotToml::Refused(finding)));
                 syntax::Parsed::nothing()
             }
         };
         if !understood.errors.is_empty() {
-            broken.push((file, Broken::Syntax(text, understood.errors)));
+            broken.push((file, NotToml::Syntax(text, understood.errors)));
         }
         parsed.push(understood.root);
     }
     let whole = broken.is_empty();
-    let mut planter = Planter::new(world, &joined, whole);
+    let mut builder = TreeBuilder::new(environment, &joined, whole);
     let span = parsed.first().map_or(0..0, Spanned::span);
     let trees = parsed.into_iter().zip(documents).enumerate();
     let trees = trees.map(|(file, (root, document))| {
-        let tree = planter.plant(root.into_inner(), texts.start(file));
+        let tree = builder.build(root.into_inner(), texts.start(file));
         (tree, document.included)
     });
     let trees: Vec<_> = trees.collect();
-    let (mut findings, mut marks) = (planter.findings, planter.marks);
-    for (file, finding) in said {
+    let (mut findings, mut marks) = (builder.findings, builder.marks);
+    for (file, finding) in found {
         findings.add(finding.moved(texts.start(file)));
     }
     let mut root = tree::join(trees, &mut findings);
@@ -195,7 +195,7 @@ fn read<T>(
         text: &joined,
         texts: &texts,
         directories,
-        world,
+        environment,
         marks,
         findings,
         suggester: Suggester::default(),
@@ -218,20 +218,20 @@ fn read<T>(
 }
 
 /// A text that is not TOML.
-enum Broken<'t> {
+enum NotToml<'t> {
     Refused(Finding),
     Syntax(&'t str, Vec<Error>),
 }
 
-/// What is wrong with the texts that are not TOML, and of `findings` the errors that do not only follow from it.
-fn merge(findings: Findings, broken: Vec<(usize, Broken<'_>)>, texts: &Texts<'_>) -> Findings {
+/// What is wrong with the texts that are not TOML, and those errors of `findings` that do not merely follow from it.
+fn merge(findings: Findings, broken: Vec<(usize, NotToml<'_>)>, texts: &Texts<'_>) -> Findings {
     let mut others = findings.into_kept();
     let mut merged = Findings::default();
     for (file, broken) in broken {
         let start = texts.start(file);
         match broken {
-            Broken::Refused(finding) => merged.add(finding.moved(start)),
-            Broken::Syntax(text, errors) => {
+            NotToml::Refused(finding) => merged.add(finding.moved(start)),
+            NotToml::Syntax(text, errors) => {
                 let within = others.extract_if(.., |f| texts.locate(f.span.start).0 == file);
                 let within = within.map(|finding| finding.moved_back(start)).collect();
                 for finding in syntax::merge(text, &errors, within).into_kept() {
@@ -247,7 +247,7 @@ fn merge(findings: Findings, broken: Vec<(usize, Broken<'_>)>, texts: &Texts<'_>
     merged
 }
 
-/// The text of a file, as far as it is one, and what is wrong with the rest.
+/// The text of a file as far as it is text, and what is wrong with the rest.
 fn decode(bytes: &[u8]) -> (&str, Option<Finding>) {
     if bytes.len() > MAX_FILE {
         return ("", Some(too_large(bytes.len())));
@@ -268,7 +268,7 @@ fn decode(bytes: &[u8]) -> (&str, Option<Finding>) {
 fn too_large(bytes: usize) -> Finding {
     Finding::error(0..0, "the file is too large").label(format!(
         "expected at most {MAX_FILE} bytes, found {}{bytes}",
-        // A reader that stops behind the limit cannot know how much more there is.
+        // A reader that stops after the limit cannot know how much more there is.
         if bytes == MAX_FILE + 1 {
             "at least "
         } else {

@@ -1,7 +1,7 @@
-//! The rules of a member of the peer set that its file and its flags share: what its texts and addresses may be, and
-//! what they tell only together. `lbproxy agent` takes each flag through [`member_address`], [`LocalCheck`]'s
-//! `from_str` and the like, and the whole through [`AgentConfig::validate`]; the reader of the file takes the same
-//! way and knows the place of each value besides. `[gossip]` of a proxy obeys the same rules.
+//! The rules of a member of the peer set, which its file and its flags share: what its texts and addresses may be, and
+//! what they mean only together. `lbproxy agent` reads each flag through [`member_address`], the `from_str` of
+//! [`LocalCheck`] and the like, and checks the whole with [`AgentConfig::validate`]. The reader of the file does the
+//! same, and knows the place of each value besides. `[gossip]` of a proxy obeys the same rules.
 //!
 //! Limits of texts are those of a record on the wire ([`crate::gossip::record`]). No file is opened here
 //! (see [`super::secrets`]).
@@ -17,27 +17,27 @@ use super::addresses;
 use super::diagnostics::findings::{clean, quoted};
 use super::diagnostics::suggest::one_of;
 use super::grammar::{self, duration_in};
-use super::limits::{FROM_ZERO, LEVELS, MAX_KEYS, PERIOD};
+use super::limits::{FROM_ZERO, MAX_KEYS, PERIOD};
 use super::schema::{AgentConfig, LocalCheck};
+use super::sections::agent::AGENT;
+use super::sections::words;
 use crate::gossip::identity::is_possible;
 use crate::gossip::record::{MAX_NAME, MAX_WEIGHT, MAX_WORD};
 use crate::model::address::{AddressError, BackendAddress, ListenAddress};
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::settings::{Check, CheckKind, LogLevel};
 use crate::model::units::show_duration;
-
-/// A value, or what was expected.
-type Read<T> = Result<T, String>;
 
 /// A rule that is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Key of the file whose value is wrong; the flag is called alike, with `-` for `_`.
+    /// Key of the file whose value is wrong. The flag has the same name, with `-` for `_`.
     pub key: &'static str,
     /// What is wrong, in one line.
     pub message: String,
     /// What was expected.
     pub expected: String,
-    /// How to put it right, if there is a way to say it.
+    /// How to put it right, if that can be said.
     pub help: Option<String>,
 }
 
@@ -54,32 +54,8 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl AgentConfig {
-    /// With the defaults of all that may be left out.
-    pub fn new(cluster: String, backend: SocketAddr, address: SocketAddr) -> Self {
-        Self {
-            cluster,
-            backend,
-            weight: 1,
-            zone: String::new(),
-            name: None,
-            build: String::new(),
-            check: None,
-            address,
-            advertise: address,
-            seeds: Vec::new(),
-            label: String::new(),
-            key_files: Vec::new(),
-            token_file: None,
-            insecure_plaintext: false,
-            drain_timeout: Duration::from_secs(30),
-            drain_delay: Duration::from_secs(1),
-            once: false,
-            level: LogLevel::default(),
-        }
-    }
-
-    /// The keys of the file whose values are other than `before`.
-    pub fn changed_since(&self, before: &Self) -> Vec<&'static str> {
+    /// The keys of the file whose values differ from those of `previous`.
+    pub fn changed_since(&self, previous: &Self) -> Vec<&'static str> {
         let Self {
             cluster,
             backend,
@@ -88,42 +64,32 @@ impl AgentConfig {
             name,
             build,
             check,
-            address,
-            advertise,
-            seeds,
-            label,
-            key_files,
+            peer_set,
             token_file,
-            insecure_plaintext,
             drain_timeout,
             drain_delay,
             once,
             level,
         } = self;
         let keys = [
-            ("cluster", *cluster != before.cluster),
-            ("backend", *backend != before.backend),
-            ("weight", *weight != before.weight),
-            ("zone", *zone != before.zone),
-            ("name", *name != before.name),
-            ("build", *build != before.build),
-            ("check", *check != before.check),
-            ("address", *address != before.address),
-            ("advertise", *advertise != before.advertise),
-            ("seeds", *seeds != before.seeds),
-            ("label", *label != before.label),
-            ("key_file", *key_files != before.key_files),
-            ("token_file", *token_file != before.token_file),
-            (
-                "insecure_plaintext",
-                *insecure_plaintext != before.insecure_plaintext,
-            ),
-            ("drain_timeout", *drain_timeout != before.drain_timeout),
-            ("drain_delay", *drain_delay != before.drain_delay),
-            ("once", *once != before.once),
-            ("log", *level != before.level),
+            ("cluster", *cluster != previous.cluster),
+            ("backend", *backend != previous.backend),
+            ("weight", *weight != previous.weight),
+            ("zone", *zone != previous.zone),
+            ("name", *name != previous.name),
+            ("build", *build != previous.build),
+            ("check", *check != previous.check),
         ];
-        let changed = keys.into_iter().filter(|(_, changed)| *changed);
+        let more = [
+            ("token_file", *token_file != previous.token_file),
+            ("drain_timeout", *drain_timeout != previous.drain_timeout),
+            ("drain_delay", *drain_delay != previous.drain_delay),
+            ("once", *once != previous.once),
+            ("log", *level != previous.level),
+        ];
+        let of_peer_set = changes_of_peer_set(peer_set, &previous.peer_set);
+        let changed = keys.into_iter().chain(of_peer_set).chain(more);
+        let changed = changed.filter(|(_, changed)| *changed);
         changed.map(|(key, _)| key).collect()
     }
 
@@ -146,7 +112,8 @@ impl AgentConfig {
                 help: None,
             }));
         };
-        let mut text = |key, text: &str, read: fn(&str) -> Read<String>| {
+        let peer_set = &self.peer_set;
+        let mut text = |key, text: &str, read: fn(&str) -> Result<String, String>| {
             rule(key, quoted(text), read(text).err());
         };
         text("cluster", &self.cluster, name);
@@ -155,11 +122,11 @@ impl AgentConfig {
             text("name", own, name);
         }
         text("build", &self.build, word);
-        text("label", &self.label, label);
+        text("label", &peer_set.label, label);
         let heavy = self.weight > MAX_WEIGHT;
         let expected = format!("expected a whole number from 0 to {MAX_WEIGHT}");
         rule("weight", self.weight.to_string(), heavy.then_some(expected));
-        let keys = self.key_files.len();
+        let keys = peer_set.key_files.len();
         let expected = format!("expected at most {MAX_KEYS}");
         rule(
             "key_file",
@@ -178,36 +145,55 @@ impl AgentConfig {
         }
         duration("drain_timeout", self.drain_timeout, &FROM_ZERO);
         duration("drain_delay", self.drain_delay, &FROM_ZERO);
-        let mut address = |key, address: SocketAddr, read: fn(SocketAddr) -> Read<SocketAddr>| {
-            rule(key, quoted(&address.to_string()), read(address).err());
-        };
+        let mut address =
+            |key, address: SocketAddr, read: fn(SocketAddr) -> Result<SocketAddr, String>| {
+                rule(key, quoted(&address.to_string()), read(address).err());
+            };
         address("backend", self.backend, reachable);
-        address("address", self.address, with_port);
-        if self.advertise != self.address {
-            address("advertise", self.advertise, reachable);
+        address("address", peer_set.address, with_port);
+        if peer_set.advertise != peer_set.address {
+            address("advertise", peer_set.advertise, reachable);
         }
-        let keys = Keys {
-            name: "key_file",
-            given: !self.key_files.is_empty(),
-            insecure_plaintext: self.insecure_plaintext,
-        };
-        problems.extend(of_member(self.address, self.advertise, &keys));
+        let given = !peer_set.key_files.is_empty();
+        problems.extend(of_peer_set(peer_set, "key_file", given));
         problems
     }
 }
 
-/// What a member has said of its keys.
-pub(super) struct Keys {
-    /// The key of the file that names them.
-    pub name: &'static str,
-    /// Whether it is there.
-    pub given: bool,
-    /// Whether it can do without.
-    pub insecure_plaintext: bool,
+/// Each key of a member's place in the peer set, and whether its value differs from that of `previous`.
+fn changes_of_peer_set(
+    settings: &PeerSetSettings,
+    previous: &PeerSetSettings,
+) -> [(&'static str, bool); 6] {
+    let PeerSetSettings {
+        address,
+        advertise,
+        seeds,
+        label,
+        key_files,
+        insecure_plaintext,
+    } = settings;
+    [
+        ("address", *address != previous.address),
+        ("advertise", *advertise != previous.advertise),
+        ("seeds", *seeds != previous.seeds),
+        ("label", *label != previous.label),
+        ("key_file", *key_files != previous.key_files),
+        (
+            "insecure_plaintext",
+            *insecure_plaintext != previous.insecure_plaintext,
+        ),
+    ]
 }
 
-/// What the address of a member tells only with the rest.
-pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys) -> Vec<Problem> {
+/// The rules of a member that concern several of its values. `keys` is the key of the file that names its keys, which
+/// is `given` or not.
+pub(super) fn of_peer_set(
+    settings: &PeerSetSettings,
+    keys: &'static str,
+    given: bool,
+) -> Vec<Problem> {
+    let address = settings.address;
     let mut problems = Vec::new();
     let mut add = |message: &str, expected: String, help: String| {
         problems.push(Problem {
@@ -217,9 +203,9 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
             help: Some(help),
         });
     };
-    if reachable(address).is_err() && advertise == address {
+    if reachable(address).is_err() && settings.advertise == address {
         add(
-            "`address` is no address at which others reach this member",
+            "`address` is not an address at which others can reach this member",
             "expected `advertise` beside it".to_owned(),
             format!(
                 "set `advertise` to an address of this machine, such as \"10.0.0.5:{}\"",
@@ -227,12 +213,11 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
             ),
         );
     }
-    if !address.ip().to_canonical().is_loopback() && !keys.given && !keys.insecure_plaintext {
-        let name = keys.name;
+    if !address.ip().to_canonical().is_loopback() && !given && !settings.insecure_plaintext {
         add(
-            &format!("`address` is not loopback, and there is no `{name}`"),
-            format!("expected `{name}`, since whoever reaches the address could speak for every member"),
-            "make a key with: lbproxy key generate --out gossip.key; or, in a network without strangers, set \
+            &format!("`address` is not loopback, and there is no `{keys}`"),
+            format!("expected `{keys}`, since anyone who reaches the address could speak for every member"),
+            "make a key with: lbproxy key generate --out gossip.key; or, in a network that you trust, set \
              `insecure_plaintext`"
                 .to_owned(),
         );
@@ -240,7 +225,7 @@ pub(super) fn of_member(address: SocketAddr, advertise: SocketAddr, keys: &Keys)
     problems
 }
 
-/// What members are called, and what is discovered.
+/// The name of a member, or of what is discovered.
 ///
 /// # Errors
 /// What was expected.
@@ -256,7 +241,7 @@ pub(crate) fn word(text: &str) -> Result<String, String> {
     printable(text, 0..=MAX_WORD)
 }
 
-/// Of a peer set; may be empty.
+/// The label of a peer set; may be empty.
 ///
 /// # Errors
 /// What was expected.
@@ -272,7 +257,7 @@ fn printable(text: &str, bytes: RangeInclusive<usize>) -> Result<String, String>
     })
 }
 
-/// The id of a token, or what ids begin with; in small letters.
+/// The id of a token or its beginning, in lower case.
 ///
 /// # Errors
 /// What was expected.
@@ -283,7 +268,7 @@ pub(crate) fn token_id(text: &str) -> Result<String, String> {
     })
 }
 
-/// Between two checks of the service, and for one.
+/// `interval` or `timeout` of the check of the service.
 ///
 /// # Errors
 /// What was expected.
@@ -299,16 +284,12 @@ pub(crate) fn drain_time(text: &str) -> Result<Duration, String> {
     duration_in(text, &FROM_ZERO)
 }
 
-/// Of the log.
+/// The level of the log.
 ///
 /// # Errors
 /// What was expected.
 pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
-    let found = LEVELS.iter().find(|(word, _)| *word == text);
-    let words = || LEVELS.iter().map(|(word, _)| *word);
-    found
-        .map(|(_, level)| *level)
-        .ok_or_else(|| format!("expected {}", one_of(words(), '"')))
+    words::value(text).ok_or_else(|| format!("expected {}", one_of(words::all::<LogLevel>(), '"')))
 }
 
 /// The path of a file, which need not exist.
@@ -319,7 +300,7 @@ pub(crate) fn file(text: &str) -> Result<PathBuf, String> {
     grammar::file_path(text)
 }
 
-/// An address that a member binds: `ip:port`, perhaps all addresses (`0.0.0.0`, `[::]`).
+/// An address that a member binds: `ip:port`. It may be all addresses (`0.0.0.0`, `[::]`).
 ///
 /// # Errors
 /// What was expected.
@@ -342,7 +323,7 @@ pub(crate) fn member_address(text: &str) -> Result<SocketAddr, String> {
     with_port(SocketAddr::new(ip.to_canonical(), address.port()))
 }
 
-/// An address at which others reach a member or a service: one of one machine, with a port.
+/// An address at which others reach a member or a service: that of one machine, with a port.
 ///
 /// # Errors
 /// What was expected.
@@ -352,7 +333,7 @@ pub(crate) fn reachable_address(text: &str) -> Result<SocketAddr, String> {
 
 fn with_port(address: SocketAddr) -> Result<SocketAddr, String> {
     match address.port() {
-        0 => Err("expected a port from 1 to 65535, which others are told".to_owned()),
+        0 => Err("expected a port from 1 to 65535, at which others can reach it".to_owned()),
         _ => Ok(address),
     }
 }
@@ -365,7 +346,7 @@ fn reachable(address: SocketAddr) -> Result<SocketAddr, String> {
     })
 }
 
-/// Where a member may be met first: `ip:port` or `name:port`.
+/// A member that is contacted first: `ip:port` or `name:port`.
 ///
 /// # Errors
 /// What was expected.
@@ -414,8 +395,8 @@ impl FromStr for LocalCheck {
         };
         let check = Check {
             kind,
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
+            interval: AGENT.default_duration("interval"),
+            timeout: AGENT.default_duration("timeout"),
             rise: 1,
             fall: 2,
             port: None,

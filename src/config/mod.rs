@@ -1,13 +1,14 @@
 //! The configuration: [`schema`] is what a file says, [`load`] turns text into it and reports all errors at once, and
 //! [`diagnostics`] is how errors are shown.
 //!
-//! The path of a text, from the leaves up: TOML with spans (`syntax`); one tree of all texts with variables and defaults
-//! filled in (`tree`); typed readers that collect every error (`reader`), which share `limits`, the known keys of each
-//! table (`sections`), texts with a grammar of their own (`grammar`, [`addresses`]) and the rules of a peer set member
-//! ([`member_rules`]); then contradictions between parts of the file (`cross_checks`) and what is legal but surely a
-//! mistake (`lints`, `shadowed_routes`). No socket is bound, and everything that is not in the texts comes from outside
-//! ([`environment`], [`secrets`]), so `check` and a live reload run the same code. [`sources`] and [`watch`] read and
-//! follow the files. The file of an agent takes the same path. No part panics or runs without a bound, whatever the text.
+//! The path of a text, from the leaves up: TOML with spans (`syntax`); one tree of all texts with variables and
+//! defaults filled in (`tree`); typed readers that collect every error (`reader`), which share `limits`, the known keys
+//! of each table (`sections`), texts with a grammar of their own (`grammar`, [`addresses`]) and the rules of a peer set
+//! member ([`member_rules`]); then contradictions between parts of the file (`cross_checks`) and what is legal but
+//! surely a mistake (`lints`, `shadowed_routes`). No socket is bound, and everything that is not in the texts comes
+//! from outside ([`environment`], [`secrets`]), so `check` and a live reload run the same code. [`sources`] and
+//! [`watch`] read and follow the files. The file of an agent takes the same path. No part panics or runs without a
+//! bound, whatever the text.
 
 pub(crate) mod addresses;
 pub(crate) mod compile;

@@ -1,5 +1,6 @@
-//! The configuration as plain typed values: what the loader makes of a valid file and the compiler makes
-//! snapshots of. Exactly the keys that work; a key that is not here is an unknown key.
+//! The configuration as plain typed values: the loader makes them of a valid file, the compiler makes snapshots of
+//! them. There is a field for every key that works; names, ranges and defaults are those of the declarations in
+//! `sections`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::page::ErrorPages;
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::route_action::RouteAction;
 pub(crate) use crate::model::settings::{AccessLog, LogFormat, LogLevel};
 use crate::model::settings::{
@@ -16,35 +18,35 @@ use crate::model::settings::{
 };
 use crate::route::rule::Rule;
 
-/// A whole file.
+/// A whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Data-plane threads; absent: one per core.
+    /// Data-plane threads; absent: one for each core.
     pub workers: Option<usize>,
-    /// How long live sessions may go on at shutdown, and after their listener or backend is removed.
+    /// How long sessions may continue at shutdown, and after their listener or backend has been removed.
     pub drain_timeout: Duration,
-    /// After SIGTERM: how long listeners still accept while `/readyz` is 503.
+    /// How long listeners still accept after SIGTERM, while `/readyz` is 503.
     pub shutdown_delay: Duration,
-    /// Reload when the file changes.
+    /// Whether a change of the file is a reload.
     pub watch: bool,
-    /// Where the proxy keeps what outlives it; absent: see `state_dir`.
+    /// Directory for what outlives the process; absent: it is chosen at the start.
     pub state_dir: Option<PathBuf>,
-    /// Admin server.
+    /// Address of the admin server; absent: there is none.
     pub admin: Option<BindAddress>,
     /// Logs.
     pub log: LogConfig,
-    /// The peer set; absent: none.
+    /// The peer set; absent: the proxy is in none.
     pub gossip: Option<GossipConfig>,
-    /// Listeners in order.
+    /// Listeners in the order of the file. A listener with several addresses is there once for each of them.
     pub listeners: Vec<ListenerConfig>,
-    /// Routes in order.
+    /// Routes in the order of the file.
     pub routes: Vec<RouteConfig>,
-    /// Clusters in order.
+    /// Clusters in the order of the file.
     pub clusters: Vec<ClusterConfig>,
 }
 
 impl Config {
-    /// Listeners, however many addresses they have.
+    /// Number of listeners; one with several addresses counts once.
     pub fn listener_count(&self) -> usize {
         let names = self.listeners.iter().map(|listener| &listener.name);
         names.collect::<std::collections::HashSet<_>>().len()
@@ -54,172 +56,152 @@ impl Config {
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Events of the proxy itself, to stderr.
+    /// Least level of the events of the proxy itself, which go to stderr.
     pub level: LogLevel,
-    /// How they look.
+    /// How events look.
     pub format: LogFormat,
-    /// One JSON object a finished request.
+    /// Where the access log goes.
     pub access: AccessLog,
-    /// Whether that shows what follows `?` in targets and referers.
+    /// Whether it shows targets and referers with what follows `?`.
     pub access_query: bool,
 }
 
 /// `[gossip]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GossipConfig {
-    /// UDP and TCP address that is bound.
-    pub address: SocketAddr,
-    /// Where others reach it, and its name among them; by default the address.
-    pub advertise: SocketAddr,
-    /// Members that are asked first; may be empty (others may name this one).
-    pub seeds: Vec<BackendAddress>,
-    /// Sets with other labels never mix; by default empty.
-    pub label: String,
-    /// The first seals, all open; relative to the directory of the configuration.
-    pub key_files: Vec<PathBuf>,
-    /// Operators' public keys: records need a token of one of them then.
+    /// The proxy's place in the peer set.
+    pub peer_set: PeerSetSettings,
+    /// Public keys of operators. If there are any, records need a token of one of them.
     pub token_keys: Vec<PathBuf>,
-    /// What the ids of tokens that do not count any more begin with: 4 to 16 hexadecimal digits, in small letters.
+    /// Beginnings of the ids of tokens that are no longer accepted: 4 to 16 hexadecimal digits in lower case.
     pub revoked: Vec<String>,
-    /// Where announced backends may live.
+    /// Networks where announced backends may live.
     pub allow_cidrs: Vec<IpNet>,
-    /// Unsealed packets are accepted, and without keys sent, on an address that is not loopback too.
-    pub insecure_plaintext: bool,
-    /// Where the last good set is kept for a start without peers; by default beside the configuration.
+    /// Where the last good set is kept for a start without peers; absent: in the state directory.
     pub members_file: Option<PathBuf>,
 }
 
-/// What `lbproxy agent` runs on: a file of its own, or flags of the same names. Its rules are in
-/// [`agent`](super::member_rules).
+/// What `lbproxy agent` runs on: a file of its own, or flags of the same names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
     /// What proxies `discover`; 1 to 64 bytes.
     pub cluster: String,
     /// Where the proxies reach the service.
     pub backend: SocketAddr,
-    /// 0 to 1000; by default 1.
+    /// Share of the traffic, 0 to 1000.
     pub weight: u16,
-    /// At most 32 bytes; by default empty.
+    /// Zone of the service, at most 32 bytes.
     pub zone: String,
-    /// Name of this agent, 1 to 64 bytes; absent: the host's.
+    /// Name of this agent, 1 to 64 bytes; absent: the host's name.
     pub name: Option<String>,
-    /// Version of the service, at most 32 bytes; by default empty.
+    /// Version of the service, at most 32 bytes.
     pub build: String,
     /// How the service is checked; absent: it is ready as long as the agent runs.
     pub check: Option<LocalCheck>,
-    /// UDP and TCP address that is bound.
-    pub address: SocketAddr,
-    /// Where others reach it, and its name among them; by default the address.
-    pub advertise: SocketAddr,
-    /// Members that are asked first; may be empty (others may name this one).
-    pub seeds: Vec<BackendAddress>,
-    /// Sets with other labels never mix; by default empty.
-    pub label: String,
-    /// The key `key_file`, one or an array: the first seals, all open; relative to the directory of the configuration.
-    pub key_files: Vec<PathBuf>,
-    /// The operator's permission; likewise.
+    /// The agent's place in the peer set.
+    pub peer_set: PeerSetSettings,
+    /// The operator's token; relative to the directory of the configuration.
     pub token_file: Option<PathBuf>,
-    /// Unsealed packets are accepted, and without a key sent, on an address that is not loopback too.
-    pub insecure_plaintext: bool,
-    /// How long the service may go on after it is announced as draining; by default 30 s.
+    /// How long the service may continue after it has been announced as draining.
     pub drain_timeout: Duration,
-    /// From the announced drain to the stop of the process that the agent runs; by default 1 s.
+    /// Time from the announced drain to the stop of the process that the agent runs.
     pub drain_delay: Duration,
-    /// Run the process once, and end with its exit code; only with one.
+    /// Run the process once, and end with its exit code; only with a process.
     pub once: bool,
-    /// Events of the agent, to stderr.
+    /// Least level of the events of the agent, which go to stderr.
     pub level: LogLevel,
 }
 
-/// What an agent asks its service: `http://host:port/path` or `tcp://host:port`, every `interval` for `timeout`.
+/// How an agent checks its service: `http://host:port/path` or `tcp://host:port`, every `interval` for at most
+/// `timeout`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalCheck {
-    /// Where it is asked; a name is looked up each time.
+    /// Where the service is asked. A name is resolved for each check.
     pub target: BackendAddress,
-    /// By default every second for a second. `rise` and `fall` say what [`agent::lifecycle`](crate::agent::lifecycle) does.
+    /// What is asked. `rise` and `fall` say what [`agent::lifecycle`](crate::agent::lifecycle) does.
     pub check: Check,
 }
 
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
-    /// Name; by default the address.
+    /// Name, by default the first address.
     pub name: String,
     /// Address.
     pub address: BindAddress,
-    /// Protocol.
+    /// What clients speak.
     pub protocol: Protocol,
     /// Cluster that takes what no route takes.
     pub cluster: Option<String>,
-    /// What is answered instead to what no route takes: a redirect or a fixed answer.
+    /// Redirect or fixed response for what no route takes.
     pub answer: Option<RouteAction<String>>,
-    /// Pages in the place of the proxy's own errors.
+    /// Pages in place of the proxy's own errors.
     pub errors: ErrorPages,
-    /// Networks whose X-Forwarded-* are believed.
+    /// Peers whose X-Forwarded-* are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Whether requests and responses get a Via field.
+    /// Whether requests and responses get a `Via` field.
     pub via: bool,
-    /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
+    /// Whether all responses have `X-Request-Id`, and not only the proxy's own.
     pub expose_request_id: bool,
-    /// Timeouts.
+    /// How long a client may take.
     pub timeouts: ListenerTimeouts,
-    /// Limits.
+    /// How much a client may send.
     pub limits: ListenerLimits,
 }
 
 /// `[[route]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteConfig {
-    /// Name in the access log: `name`, else hosts and paths as the file wrote them; empty without any.
+    /// Name in the access log: `name`, or else hosts and paths as written; empty if there are none.
     pub name: String,
-    /// Whether that is its `name`, so that it has counters.
+    /// Whether the file names it, so that it has counters.
     pub named: bool,
-    /// Names of http listeners; `None`: all of them.
+    /// Names of http listeners; absent: all of them.
     pub listeners: Option<Vec<String>>,
-    /// What it matches, and what it does.
+    /// What it matches and what it does.
     pub rule: Rule<RouteAction<String>>,
-    /// Limit of the whole request.
+    /// Limit for the whole request.
     pub timeout: Option<Duration>,
-    /// Request body; absent: the listener's limit.
+    /// Limit for the request body; absent: that of the listener.
     pub body_bytes: Option<u64>,
-    /// Pages in the place of the proxy's own errors, before the listener's.
+    /// Pages in place of the proxy's own errors, before those of the listener.
     pub errors: ErrorPages,
-    /// Whether its requests are written to the access log.
+    /// Whether its requests are in the access log.
     pub log: bool,
 }
 
 /// `[cluster.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterConfig {
-    /// Name.
+    /// The name in the header of its table.
     pub name: String,
-    /// Backends in order.
+    /// Backends in the order of the file.
     pub backends: Vec<BackendConfig>,
     /// Name under which agents of the peer set announce more backends: `discover = { gossip = "web" }`.
     pub discover: Option<String>,
-    /// Everything else.
+    /// All other keys.
     pub settings: ClusterSettings,
 }
 
-/// A backend.
+/// A backend, as the file or the peer set names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendConfig {
-    /// Address.
+    /// Where it is reached; a name stands for all its addresses.
     pub address: BackendAddress,
-    /// 0 to 1000; by default 1.
+    /// Share of the traffic, 0 to 1000.
     pub weight: u32,
-    /// Used only while no other is healthy.
+    /// Used only while no backend without this flag is healthy.
     pub backup: bool,
-    /// Who named it.
+    /// What named it.
     pub origin: Origin,
 }
 
-/// Who named a backend.
+/// What named a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Origin {
-    /// The file.
+    /// The configuration file.
     #[default]
     File,
-    /// The peer set.
+    /// An agent of the peer set.
     Gossip,
 }

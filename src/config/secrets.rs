@@ -1,7 +1,9 @@
-//! Files with a key or a token that a configuration names: where its text names them, and how what was found in them
-//! joins what is said of the text. A look at them is part of `check`, of a start and of a reload; only a file that is
-//! not there is a warning for the first, which may run elsewhere, and an error for the others. No file is opened here. Who may look (`control::files`) hands its finding to
-//! [`Loaded::look_at_secrets`](super::load::Loaded::look_at_secrets), in words without a byte of what the file holds.
+//! Files with a key or a token that a configuration names: where its texts name them, and what was found in them.
+//!
+//! Checking them is part of `check`, of a start and of a reload. Only a missing file is a warning for `check`, which
+//! may run on another machine, and an error for the others. No file is opened here: `control::files` does that, and
+//! passes its finding to [`Loaded::look_at_secrets`](super::load::Loaded::look_at_secrets) in words without a byte of
+//! the content.
 
 use std::path::PathBuf;
 
@@ -9,7 +11,7 @@ use super::diagnostics::Diagnostic;
 use super::diagnostics::findings::{Finding, Findings, Texts};
 use super::span::TextSpan;
 
-/// What a file is meant to hold.
+/// What a file should contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretKind {
     /// A key of the peer set.
@@ -21,7 +23,7 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    /// What is expected of such a file.
+    /// What messages say was expected.
     pub fn expected(self) -> &'static str {
         match self {
             Self::Key => "expected the file of a key, as `lbproxy key generate` makes it",
@@ -33,18 +35,18 @@ impl SecretKind {
     }
 }
 
-/// A file, as the configuration names it.
+/// A file as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
-    /// What it is meant to hold.
+    /// What it should contain.
     pub kind: SecretKind,
-    /// As it is written: relative to the directory of the configuration.
+    /// As written: relative to the directory of the configuration.
     pub path: PathBuf,
-    /// Where.
-    pub(super) place: TextSpan,
+    /// Where the configuration names it.
+    pub(super) span: TextSpan,
 }
 
-/// A file, and a diagnostic at its place that waits for what is to be said.
+/// A file, and an empty diagnostic at its place for what may be found in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSecret {
     /// The file.
@@ -52,11 +54,11 @@ pub struct NamedSecret {
     pub(super) at: Diagnostic,
 }
 
-/// The files with their places in the texts.
+/// The files with a diagnostic for each.
 pub(super) fn placed(files: Vec<SecretFile>, texts: &Texts<'_>) -> Vec<NamedSecret> {
     let at = files.iter().map(|file| {
         let mut findings = Findings::default();
-        findings.add(Finding::error(file.place.clone(), ""));
+        findings.add(Finding::error(file.span.clone(), ""));
         findings.into_diagnostics(texts).into_iter().next()
     });
     let at: Vec<_> = at.collect();

@@ -1,9 +1,9 @@
-//! Routes that an earlier one leaves nothing to.
+//! Routes that are never taken, since an earlier one takes every request that they match.
 //!
-//! A route is shadowed if each condition of one earlier route is implied by its own: sound, so there are no false
-//! alarms, but not complete (two earlier routes may do it together). Earlier routes are looked up by the hosts and
-//! paths that could imply the first of the later, so that ten thousand routes cost milliseconds; a budget of
-//! comparisons bounds what is left, and where it ends nothing more is said.
+//! A route is shadowed if its conditions imply each condition of one earlier route. That is sound, so there are no
+//! false alarms, but not complete: two earlier routes may shadow it together. Earlier routes are looked up by the hosts
+//! and paths that could match those of the later one, so that ten thousand routes cost milliseconds. A budget of
+//! comparisons bounds what is left; when it is spent, no more routes are reported.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,9 +14,9 @@ use super::schema::RouteConfig;
 use crate::model::settings::Protocol;
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
-/// Comparisons of single conditions in all.
+/// Comparisons of single conditions.
 const BUDGET: usize = 1_000_000;
-/// What matching an expression against a path costs in such comparisons.
+/// The cost of matching an expression against a path, in such comparisons.
 const REGEX_COST: usize = 20;
 /// Candidates that are collected for the cost of one comparison.
 const COLLECTED_PER_COST: usize = 16;
@@ -27,9 +27,9 @@ pub(super) fn shadowed(draft: &Draft) -> Vec<(usize, usize)> {
     let listeners = &draft.config.listeners;
     let named = listeners.iter().zip(&draft.listeners);
     let http = named
-        .filter(|(listener, places)| listener.protocol == Protocol::Http && !places.sibling)
+        .filter(|(listener, spans)| listener.protocol == Protocol::Http && !spans.sibling)
         .count();
-    let mut search = Search {
+    let mut search = ShadowSearch {
         routes,
         hosts: HashMap::new(),
         http,
@@ -41,7 +41,7 @@ pub(super) fn shadowed(draft: &Draft) -> Vec<(usize, usize)> {
             continue;
         }
         match search.first_over(at) {
-            // What it would take, the one that shadows it takes too, so it need not be looked at again.
+            // Whatever it would shadow, the route that shadows it shadows too, so it need not be added.
             Some(first) => found.push((at, first)),
             None => search.add(at),
         }
@@ -53,56 +53,56 @@ pub(super) fn shadowed(draft: &Draft) -> Vec<(usize, usize)> {
 }
 
 #[derive(Hash, PartialEq, Eq, Clone, Copy)]
-enum Host<'c> {
+enum HostKey<'c> {
     Any,
     Exact(&'c str),
     Under(&'c str),
 }
 
 #[derive(Hash, PartialEq, Eq, Clone, Copy)]
-enum Path<'c> {
+enum PathKey<'c> {
     Any,
     Exact(&'c str),
     Prefix(&'c str),
     Below(&'c str),
 }
 
-/// The routes of one host.
+/// The routes of one host by path.
 #[derive(Default)]
-struct Paths<'c> {
-    routes: HashMap<Path<'c>, Vec<usize>>,
-    /// Of the texts of prefixes, and of what `/*` stands behind.
+struct PathIndex<'c> {
+    routes: HashMap<PathKey<'c>, Vec<usize>>,
+    /// Lengths of the texts of prefixes, and of the paths before `/*`.
     prefix_lengths: BTreeSet<usize>,
     regexes: Vec<usize>,
 }
 
-struct Search<'c> {
+struct ShadowSearch<'c> {
     routes: &'c [RouteConfig],
-    hosts: HashMap<Host<'c>, Paths<'c>>,
+    hosts: HashMap<HostKey<'c>, PathIndex<'c>>,
     http: usize,
     left: usize,
 }
 
-impl<'c> Search<'c> {
+impl<'c> ShadowSearch<'c> {
     fn add(&mut self, at: usize) {
         let routes = self.routes;
         let rule = &routes[at].rule;
         self.spend(rule.hosts.len() * rule.paths.len() / COLLECTED_PER_COST);
-        for host in all_or(&rule.hosts, Host::Any, host_key) {
+        for host in all_or(&rule.hosts, HostKey::Any, host_key) {
             let paths = self.hosts.entry(host).or_default();
             if rule.paths.is_empty() {
-                paths.routes.entry(Path::Any).or_default().push(at);
+                paths.routes.entry(PathKey::Any).or_default().push(at);
             }
             for path in &rule.paths {
                 let key = match path {
-                    PathPattern::Exact(path) => Path::Exact(path),
+                    PathPattern::Exact(path) => PathKey::Exact(path),
                     PathPattern::Prefix(prefix) => {
                         paths.prefix_lengths.insert(prefix.len());
-                        Path::Prefix(prefix)
+                        PathKey::Prefix(prefix)
                     }
                     PathPattern::Below(path) => {
                         paths.prefix_lengths.insert(path.len());
-                        Path::Below(path)
+                        PathKey::Below(path)
                     }
                     PathPattern::Regex(_) => {
                         paths.regexes.push(at);
@@ -114,7 +114,7 @@ impl<'c> Search<'c> {
         }
     }
 
-    /// The first of the routes added so far that takes all that route `at` matches.
+    /// The first of the routes added so far that takes everything that route `at` matches.
     fn first_over(&mut self, at: usize) -> Option<usize> {
         let routes = self.routes;
         let later = &routes[at];
@@ -167,7 +167,7 @@ impl<'c> Search<'c> {
     }
 }
 
-/// How many conditions a route has.
+/// The number of conditions of a route.
 fn conditions(route: &RouteConfig) -> usize {
     let rule = &route.rule;
     route.listeners.as_ref().map_or(0, Vec::len)
@@ -179,7 +179,7 @@ fn conditions(route: &RouteConfig) -> usize {
         + rule.clients.len()
 }
 
-/// Every key of a list, or the one that stands for an empty one.
+/// The keys of a list, or the one that stands for an empty list.
 fn all_or<'c, T, K>(list: &'c [T], all: K, key: impl Fn(&'c T) -> K) -> Vec<K> {
     if list.is_empty() {
         return vec![all];
@@ -187,40 +187,40 @@ fn all_or<'c, T, K>(list: &'c [T], all: K, key: impl Fn(&'c T) -> K) -> Vec<K> {
     list.iter().map(key).collect()
 }
 
-fn host_key(host: &HostPattern) -> Host<'_> {
+fn host_key(host: &HostPattern) -> HostKey<'_> {
     match host {
-        HostPattern::Exact(host) => Host::Exact(host),
-        HostPattern::Under(parent) => Host::Under(parent),
+        HostPattern::Exact(host) => HostKey::Exact(host),
+        HostPattern::Under(parent) => HostKey::Under(parent),
     }
 }
 
-/// Every host pattern that matches all that `host` matches.
-fn hosts_over(host: Option<&HostPattern>) -> Vec<Host<'_>> {
-    let key = host.map_or(Host::Any, host_key);
-    let mut over = vec![Host::Any];
-    if let Host::Exact(mut rest) | Host::Under(mut rest) = key {
+/// Every host pattern that matches everything that `host` matches.
+fn hosts_over(host: Option<&HostPattern>) -> Vec<HostKey<'_>> {
+    let key = host.map_or(HostKey::Any, host_key);
+    let mut over = vec![HostKey::Any];
+    if let HostKey::Exact(mut rest) | HostKey::Under(mut rest) = key {
         over.push(key);
         while let Some((_, parent)) = rest.split_once('.') {
-            over.push(Host::Under(parent));
+            over.push(HostKey::Under(parent));
             rest = parent;
         }
     }
     over
 }
 
-/// Every path pattern but expressions that matches all that `path` matches.
+/// Every path pattern that matches everything that `path` matches, except expressions.
 fn paths_over<'c>(
     path: Option<&'c PathPattern>,
     prefix_lengths: &BTreeSet<usize>,
-) -> Vec<Path<'c>> {
-    let mut over = vec![Path::Any];
+) -> Vec<PathKey<'c>> {
+    let mut over = vec![PathKey::Any];
     let (text, below) = match path {
         Some(PathPattern::Exact(path)) => {
-            over.push(Path::Exact(path));
+            over.push(PathKey::Exact(path));
             (path.as_str(), true)
         }
         Some(PathPattern::Below(path)) => (path.as_str(), true),
-        // A prefix of `/x` is none of what `/x/*` takes, but one of `/x/` is.
+        // The prefix `/x` is not covered by `/x/*`, but the prefix `/x/` is.
         Some(PathPattern::Prefix(prefix)) => (prefix.as_str(), false),
         None | Some(PathPattern::Regex(_)) => ("", false),
     };
@@ -228,16 +228,16 @@ fn paths_over<'c>(
         let Some((start, rest)) = text.split_at_checked(*length) else {
             continue;
         };
-        over.push(Path::Prefix(start));
+        over.push(PathKey::Prefix(start));
         if rest.starts_with('/') || rest.is_empty() && below {
-            over.push(Path::Below(start));
+            over.push(PathKey::Below(start));
         }
     }
     over
 }
 
-/// Whether each of the later patterns is implied by one of the earlier. No pattern at all matches everything, so that it
-/// asks for `None`.
+/// Whether each of the later patterns is covered by one of the earlier. An empty list matches everything, which `None`
+/// stands for.
 fn all_implied<T>(earlier: &[T], later: &[T], implied: impl Fn(&T, Option<&T>) -> bool) -> bool {
     let takes_all = |later: Option<&T>| earlier.iter().any(|earlier| implied(earlier, later));
     earlier.is_empty()
@@ -263,13 +263,13 @@ fn host_implied(earlier: &HostPattern, later: Option<&HostPattern>) -> bool {
     }
 }
 
-/// No expression but the same is implied by another.
+/// An expression covers only itself and single paths.
 fn path_implied(earlier: &PathPattern, later: Option<&PathPattern>) -> bool {
     if matches!(earlier, PathPattern::Prefix(prefix) if prefix.is_empty()) {
         return true;
     }
     let Some(later) = later else { return false };
-    let goes_on = |text: &str, path: &str| {
+    let continues = |text: &str, path: &str| {
         text.strip_prefix(path)
             .is_some_and(|rest| rest.starts_with('/'))
     };
@@ -288,9 +288,9 @@ fn path_implied(earlier: &PathPattern, later: Option<&PathPattern>) -> bool {
             PathPattern::Exact(text) | PathPattern::Prefix(text) | PathPattern::Below(text),
         ) => text.starts_with(prefix),
         (PathPattern::Below(path), PathPattern::Exact(text) | PathPattern::Below(text)) => {
-            path == text || goes_on(text, path)
+            path == text || continues(text, path)
         }
-        (PathPattern::Below(path), PathPattern::Prefix(prefix)) => goes_on(prefix, path),
+        (PathPattern::Below(path), PathPattern::Prefix(prefix)) => continues(prefix, path),
     }
 }
 
@@ -325,8 +325,8 @@ mod tests {
         listener = [{ address = ':1', name = 'a' }, { address = ':2', name = 'b' }]
     ";
 
-    /// Lines of the routes that are shadowed and of those that shadow them, when each of `conditions` is a route
-    /// on a line of its own.
+    /// The lines of the routes that are shadowed, each with the line of the route that shadows it. Each of `conditions`
+    /// is a route on a line of its own.
     fn shadows(conditions: &[&str]) -> Vec<(usize, usize)> {
         let mut text = LISTENERS.trim().to_owned() + "\nroute = [\n";
         for conditions in conditions {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_route_takes_all_of() {
+    fn routes_that_an_earlier_one_shadows() {
         for (earlier, later) in [
             ("", ""),
             (
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_route_leaves_something_of() {
+    fn routes_that_an_earlier_one_does_not_shadow() {
         for (earlier, later) in [
             ("host = 'a'", ""),
             ("host = 'a'", "host = 'b'"),
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_takes_all_is_told() {
+    fn the_first_route_that_shadows_is_reported() {
         let routes = [
             "host = 'x'",
             "path = '/a*'",

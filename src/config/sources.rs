@@ -1,8 +1,10 @@
-//! The texts of a configuration: files and directories that are named at the start, and the files that those include.
+//! The texts of a configuration: the files and directories that are named at the start, and the files that those
+//! include.
 //!
-//! A directory stands for its `*.toml` files in byte order of their names, without those that begin with a dot. What a
-//! file includes stands behind it, in byte order of paths. A file counts once, under however many names it is reached.
-//! What is wrong with an `include` is kept for the loader, which says it at its place with all else that is wrong.
+//! A directory stands for its `*.toml` files in byte order of their names, except those that begin with a dot. The
+//! files that a file includes come after it, in byte order of their paths. A file counts once, however many names lead
+//! to it. What is wrong with an `include` is kept for the loader, which reports it at its place together with
+//! everything else.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,8 +17,9 @@ use toml::de::DeValue;
 use super::diagnostics::findings::{Finding, quoted};
 use super::environment::Environment;
 use super::limits::{MAX_FILE, MAX_PATTERNS};
+use super::span::TextSpan;
 use super::syntax;
-use super::tree::Planter;
+use super::tree::TreeBuilder;
 use super::watch::read_now;
 
 /// Files of one configuration.
@@ -27,28 +30,28 @@ const MATCH: MatchOptions = MatchOptions {
     require_literal_leading_dot: true,
 };
 
-/// One text.
+/// One file of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
-    /// Where it was read.
+pub(crate) struct SourceFile {
+    /// Where it was read from.
     pub path: PathBuf,
-    /// Its directory, absolute.
+    /// Its absolute directory.
     pub directory: PathBuf,
-    /// What it holds: at most [`MAX_FILE`] bytes and one more.
+    /// Its content: at most [`MAX_FILE`] bytes and one more.
     pub bytes: Vec<u8>,
-    /// Whether another file has named it.
+    /// Whether another file has included it.
     pub included: bool,
 }
 
-/// All texts, in their order.
+/// All files of a configuration in their order.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
-    /// The texts; at least one.
-    pub files: Vec<Source>,
-    /// The file that what is beside the configuration is beside of: the first that was named, or one in the directory
-    /// that was.
+    /// The files; at least one.
+    pub files: Vec<SourceFile>,
+    /// The file whose directory is that of the configuration: the first one that was named, or one in the directory
+    /// that was named.
     pub main: PathBuf,
-    /// Directories in which files may appear, each with the last part of the pattern that their names match.
+    /// Directories in which files may appear, each with the last part of the pattern that their names must match.
     pub folders: Vec<(PathBuf, Pattern)>,
     problems: Vec<(usize, Finding)>,
 }
@@ -59,7 +62,7 @@ pub(crate) struct Sources {
 pub(crate) struct Unreadable {
     /// The file.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the system.
     #[source]
     pub source: io::Error,
 }
@@ -71,9 +74,9 @@ impl Sources {
     /// Each of `named` that cannot be read.
     pub(crate) fn read(
         named: &[PathBuf],
-        world: &dyn Environment,
+        environment: &dyn Environment,
     ) -> Result<Self, Vec<Unreadable>> {
-        let mut reading = Reading {
+        let mut collector = SourceCollector {
             sources: Self {
                 files: Vec::new(),
                 main: named.first().cloned().unwrap_or_default(),
@@ -82,25 +85,25 @@ impl Sources {
             },
             known: HashSet::new(),
             bytes: 0,
-            world,
+            environment,
         };
         let mut errors = Vec::new();
         for (at, path) in named.iter().enumerate() {
-            if let Err(source) = reading.named(path, at == 0) {
+            if let Err(source) = collector.named(path, at == 0) {
                 let path = path.clone();
                 errors.push(Unreadable { path, source });
             }
         }
         match errors.is_empty() {
-            true => Ok(reading.sources),
+            true => Ok(collector.sources),
             false => Err(errors),
         }
     }
 
-    /// A text that was read elsewhere, such as standard input; relative paths in it begin where the process is. What it
-    /// includes is read (blocking).
-    pub(crate) fn of_text(name: &Path, bytes: Vec<u8>, world: &dyn Environment) -> Self {
-        let mut reading = Reading {
+    /// A text that was read elsewhere, such as standard input. Relative paths in it start at the working directory. The
+    /// files that it includes are read (blocking).
+    pub(crate) fn of_text(name: &Path, bytes: Vec<u8>, environment: &dyn Environment) -> Self {
+        let mut collector = SourceCollector {
             sources: Self {
                 files: Vec::new(),
                 main: name.to_owned(),
@@ -109,14 +112,14 @@ impl Sources {
             },
             known: HashSet::new(),
             bytes: 0,
-            world,
+            environment,
         };
-        reading.add(name.to_owned(), bytes, false);
-        reading.include(0);
-        reading.sources
+        collector.add(name.to_owned(), bytes, false);
+        collector.include(0);
+        collector.sources
     }
 
-    /// The name of each file, and its text as it is shown.
+    /// The name of each file and its text, as they are shown.
     pub(crate) fn shown(&self) -> Vec<(String, String)> {
         let files = self.files.iter().map(|file| {
             let name = file.path.display().to_string();
@@ -125,7 +128,7 @@ impl Sources {
         files.collect()
     }
 
-    /// Whether the same was read; the order counts.
+    /// Whether both have the same files in the same order.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.files == other.files && self.problems.len() == other.problems.len()
     }
@@ -135,15 +138,15 @@ impl Sources {
     }
 }
 
-struct Reading<'w> {
+struct SourceCollector<'w> {
     sources: Sources,
-    /// Real paths of the files so far.
+    /// Real paths of the files that have been read.
     known: HashSet<PathBuf>,
     bytes: usize,
-    world: &'w dyn Environment,
+    environment: &'w dyn Environment,
 }
 
-impl Reading<'_> {
+impl SourceCollector<'_> {
     fn named(&mut self, path: &Path, is_first: bool) -> io::Result<()> {
         if !path.is_dir() {
             if self.known.insert(real(path)) {
@@ -167,7 +170,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads a file, and what it includes if it may.
+    /// Reads a file, and the files that it includes if it may include any.
     fn read(&mut self, path: &Path, included: bool) -> io::Result<()> {
         if self.sources.files.len() >= MAX_FILES {
             let message = format!("a configuration has at most {MAX_FILES} files");
@@ -190,7 +193,7 @@ impl Reading<'_> {
     fn add(&mut self, path: PathBuf, bytes: Vec<u8>, included: bool) {
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        self.sources.files.push(Source {
+        self.sources.files.push(SourceFile {
             path,
             directory,
             bytes,
@@ -198,37 +201,37 @@ impl Reading<'_> {
         });
     }
 
-    /// Reads what the file at `at` includes.
+    /// Reads the files that the file at `at` includes.
     fn include(&mut self, at: usize) {
         let source = &self.sources.files[at];
         let directory = source.path.parent().unwrap_or(Path::new("")).to_owned();
-        let patterns = patterns_of(&source.bytes, self.world);
+        let patterns = patterns_of(&source.bytes, self.environment);
         let mut files = Vec::new();
-        for (pattern, place) in patterns {
+        for (pattern, span) in patterns {
             match self.matches(&directory, &pattern) {
                 Ok(found) if found.is_empty() => {
                     let message = format!("no file matches {}", quoted(&pattern));
-                    let finding = Finding::warning(place, message)
+                    let finding = Finding::warning(span, message)
                         .label("expected at least one; files that appear later are read too");
                     self.sources.problems.push((at, finding));
                 }
-                Ok(found) => files.extend(found.into_iter().map(|file| (file, place.clone()))),
+                Ok(found) => files.extend(found.into_iter().map(|file| (file, span.clone()))),
                 Err(label) => {
                     let message = format!("{} cannot be included", quoted(&pattern));
-                    let finding = Finding::error(place, message).label(label);
+                    let finding = Finding::error(span, message).label(label);
                     self.sources.problems.push((at, finding));
                 }
             }
         }
         files.sort_by(|one, other| one.0.as_os_str().cmp(other.0.as_os_str()));
-        for (file, place) in files {
+        for (file, span) in files {
             if !self.known.insert(real(&file)) {
                 continue;
             }
             if let Err(error) = self.read(&file, true) {
                 let name = quoted(&file.display().to_string());
-                let finding = Finding::error(place, format!("{name} cannot be read"))
-                    .label(error.to_string());
+                let finding =
+                    Finding::error(span, format!("{name} cannot be read")).label(error.to_string());
                 self.sources.problems.push((at, finding));
             }
         }
@@ -242,11 +245,13 @@ impl Reading<'_> {
             );
         }
         if !pattern.contains(['*', '?', '[']) {
-            // It is read, and what is wrong with that is said.
+            // It is read, and an error of that is reported.
             return Ok(vec![directory.join(pattern)]);
         }
         if pattern.contains("**") {
-            return Err("expected `*` within one part of the path; `**` is not taken".to_owned());
+            return Err(
+                "expected `*` within one part of the path; `**` is not supported".to_owned(),
+            );
         }
         let whole = match (Path::new(pattern).is_absolute(), directory.to_str()) {
             (true, _) | (_, Some("")) => pattern.to_owned(),
@@ -258,13 +263,13 @@ impl Reading<'_> {
         if let (Ok(last), Some(folder)) = (Pattern::new(last), literal_folder(directory, pattern)) {
             self.sources.folders.push((folder, last));
         }
-        // A folder that cannot be read has no files.
+        // A directory that cannot be read has no files.
         let files = paths.flatten().filter(|path| !path.is_dir());
         Ok(files.take(MAX_FILES + 1).collect())
     }
 }
 
-/// The folder of a pattern's files, if it is one.
+/// The directory of a pattern's files, if it is only one.
 fn literal_folder(directory: &Path, pattern: &str) -> Option<PathBuf> {
     match pattern.rsplit_once('/') {
         None => Some(directory.to_owned()),
@@ -302,30 +307,30 @@ fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// The strings of a text's `include`, each with its place. What is wrong with them otherwise is said by their reader.
-fn patterns_of(bytes: &[u8], world: &dyn Environment) -> Vec<(String, std::ops::Range<usize>)> {
+/// The strings of a text's `include`, each with its place. Anything else in it is reported by the reader of the key.
+fn patterns_of(bytes: &[u8], environment: &dyn Environment) -> Vec<(String, TextSpan)> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Vec::new();
     };
-    // Most files include nothing, and are parsed once.
+    // Most files include nothing and are parsed only once.
     if bytes.len() > MAX_FILE || !text.contains("include") {
         return Vec::new();
     }
     let parsed = syntax::parse(text);
-    let mut planter = Planter::new(world, text, false);
+    let mut builder = TreeBuilder::new(environment, text, false);
     let Some((key, value)) = parsed.root.into_inner().remove_entry("include") else {
         return Vec::new();
     };
     let mut alone = toml::de::DeTable::new();
     alone.insert(key, value);
-    let alone = planter.plant(alone, 0);
+    let alone = builder.build(alone, 0);
     let values = match alone.get("include").map(|value| value.get_ref()) {
         Some(DeValue::Array(values)) => values.iter().collect(),
         Some(DeValue::String(_)) => alone.get("include").into_iter().collect(),
         _ => Vec::new(),
     };
     let strings = values.into_iter().take(MAX_PATTERNS).filter_map(|value| {
-        let known = !planter.marks.unknown.contains(&value.span().start);
+        let known = !builder.marks.unknown.contains(&value.span().start);
         let text = value.get_ref().as_str().filter(|_| known)?;
         Some((text.to_owned(), value.span()))
     });

@@ -1,8 +1,8 @@
-//! TOML with places, and what is wrong with it as TOML.
+//! TOML with spans, and the syntax errors in it.
 //!
-//! The parser goes on after an error, so that one run tells all; what it makes of the damaged parts is a guess.
-//! So errors that are only consequences are left out: those on the line of a syntax error, and those in the part
-//! that a bracket without its partner has swallowed.
+//! The parser continues after an error, so that one run reports everything, but it guesses what the damaged parts mean.
+//! So errors that only follow from another are left out: those on the line of a syntax error, and those in the part
+//! that an unclosed bracket has swallowed.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,20 +13,20 @@ use toml::de::{DeTable, Error};
 use super::diagnostics::Severity;
 use super::diagnostics::findings::{Finding, Findings, quoted};
 
-/// Longest text of which all syntax errors are looked for; of a longer one the first is told, since the parser
-/// keeps as many as it finds.
+/// Longest text in which all syntax errors are found. In a longer one only the first is reported, since the parser
+/// keeps them all.
 const MAX_RECOVERED: usize = 1 << 20;
 
 /// A text as TOML.
 pub(super) struct Parsed<'t> {
-    /// What could be understood.
+    /// What could be parsed.
     pub root: Spanned<DeTable<'t>>,
-    /// What could not, in no order.
+    /// What could not, in no particular order.
     pub errors: Vec<Error>,
 }
 
 impl Parsed<'_> {
-    /// Of what is no text.
+    /// The result for something that is not text.
     pub(super) fn nothing() -> Self {
         Self {
             root: Spanned::new(0..0, DeTable::new()),
@@ -56,27 +56,27 @@ pub(super) fn parse(text: &str) -> Parsed<'_> {
     }
 }
 
-/// The syntax errors of `text`, and of `others` those that are no mere consequences of them.
+/// The syntax errors of `text`, and those errors of `others` that do not merely follow from them.
 pub(super) fn merge(text: &str, errors: &[Error], others: Vec<Finding>) -> Findings {
     let lines = Lines::of(text);
     let mut ordered: Vec<&Error> = errors.iter().collect();
     ordered.sort_by_key(|error| start(error));
     let swallowed = swallowed(text, &ordered);
-    let mut told_of_brackets = false;
-    let mut told = HashSet::new();
+    let mut bracket_reported = false;
+    let mut lines_with_errors = HashSet::new();
     let mut merged = Findings::default();
     for error in ordered {
         let inside = swallowed.by_brackets.contains(&start(error));
-        if inside && told_of_brackets && !is_unclosed(error) {
+        if inside && bracket_reported && !is_unclosed(error) {
             continue;
         }
-        told_of_brackets |= inside;
-        told.insert(lines.number(start(error)));
+        bracket_reported |= inside;
+        lines_with_errors.insert(lines.number(start(error)));
         merged.add(finding(text, error));
     }
     for other in others {
         let at = other.span.start;
-        let hidden = swallowed.contains(at) || told.contains(&lines.number(at));
+        let hidden = swallowed.contains(at) || lines_with_errors.contains(&lines.number(at));
         if other.severity == Severity::Error && !hidden {
             merged.add(other);
         }
@@ -92,32 +92,32 @@ fn is_unclosed(error: &Error) -> bool {
     error.message().starts_with("unclosed")
 }
 
-/// A header without its end; what follows has gone to another table.
+/// A header without its end, so that what follows belongs to another table.
 fn is_broken_header(error: &Error) -> bool {
     let message = error.message();
     message.starts_with("unclosed table") || message.starts_with("unclosed array table")
 }
 
-/// An array or inline table without its end, in which all that follows is understood wrongly.
+/// An array or inline table without its end, so that everything after it is misunderstood.
 fn is_broken_bracket(error: &Error) -> bool {
     let message = error.message();
     let follows = message.starts_with("missing comma") || message.starts_with("missing key");
     follows || (is_unclosed(error) && !is_broken_header(error))
 }
 
-/// Parts of the text of which nothing that was read can be believed.
+/// Parts of the text that were misunderstood.
 struct Swallowed {
-    /// From the line of the first broken bracket to the header behind the last: arrays eat headers.
+    /// From the line of the first unclosed bracket to the header after the last: arrays swallow headers.
     by_brackets: Range<usize>,
-    /// Each from its line to the end of the next section, whose header the parser joins with the broken one; in
+    /// Each from the line of a broken header to the end of the next section, whose header the parser joins with it; in
     /// order.
     by_headers: Vec<Range<usize>>,
 }
 
 impl Swallowed {
     fn contains(&self, at: usize) -> bool {
-        let behind = self.by_headers.partition_point(|range| range.start <= at);
-        let header = behind.checked_sub(1).map(|last| &self.by_headers[last]);
+        let after = self.by_headers.partition_point(|range| range.start <= at);
+        let header = after.checked_sub(1).map(|last| &self.by_headers[last]);
         self.by_brackets.contains(&at) || header.is_some_and(|range| range.contains(&at))
     }
 }
@@ -128,9 +128,8 @@ fn swallowed(text: &str, ordered: &[&Error]) -> Swallowed {
         before.rfind('\n').map_or(0, |end| end + 1)
     };
     let next_header = |at: usize| {
-        let behind = text.get(at..).unwrap_or_default();
-        behind
-            .find("\n[")
+        let rest = text.get(at..).unwrap_or_default();
+        rest.find("\n[")
             .map_or(text.len() + 1, |found| at + found + 1)
     };
     let mut brackets = ordered.iter().filter(|error| is_broken_bracket(error));
@@ -141,7 +140,7 @@ fn swallowed(text: &str, ordered: &[&Error]) -> Swallowed {
     let headers = ordered.iter().filter(|error| is_broken_header(error));
     let mut by_headers: Vec<Range<usize>> = Vec::new();
     for at in headers.map(|error| start(error)) {
-        // What lies in a part that is known already need not be looked for again.
+        // A header in a part that is already known adds nothing.
         if by_headers.last().is_none_or(|range| at >= range.end) {
             by_headers.push(line_start(at)..next_header(next_header(at)));
         }
@@ -175,7 +174,7 @@ fn finding(text: &str, error: &Error) -> Finding {
     }
 }
 
-/// Where the lines end, to tell which line an offset is on.
+/// Where the lines end, to find the line of an offset.
 struct Lines(Vec<usize>);
 
 impl Lines {

@@ -1,7 +1,8 @@
-//! From the parsed texts to the one tree that the readers see: places count through all texts, `${NAME}` in string
-//! values is filled in, included files are joined, and `[defaults]` stand in each table that does not say otherwise.
+//! From the parsed texts to the one tree that the readers see: spans count through all texts, `${NAME}` in string
+//! values is filled in, included files are joined, and `[defaults]` are copied to each table that does not say
+//! otherwise.
 //!
-//! It happens after TOML is read, so no value can make syntax; keys stay as they are written.
+//! All of this happens after TOML has been parsed, so no value can make syntax. Keys stay as they are written.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,40 +10,33 @@ use std::collections::HashSet;
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::diagnostics::findings::{Finding, Findings};
+use super::diagnostics::findings::{Finding, Findings, quoted};
 use super::environment::Environment;
-use super::sections;
+use super::sections::answers::ACTIONS;
+use super::sections::cluster::{CHECK_DETAILS, CHECK_KINDS, CLUSTER};
+use super::sections::listener::LISTENER;
+use super::sections::{Inheritance, Section, ValueKind};
 use super::span::TextSpan;
 
-/// Bytes that all variables together may add.
+/// Bytes that all variables may add together.
 const MAX_EXPANDED: usize = 16 << 20;
-/// Values that are copied from `[defaults]` in all.
+/// Values that are copied from `[defaults]`, over all tables.
 const MAX_INHERITED: usize = 1 << 20;
-/// Tables that are one value: a default for them is taken whole or not at all.
-const UNITS: [&str; 4] = ["hash_key", "discover", "redirect", "respond"];
-/// Of a listener: what takes the requests that no route takes.
-const FALLBACKS: [&str; 3] = ["cluster", "redirect", "respond"];
-/// Of a check: what it asks, and what belongs to one way of asking.
-const CHECK_KINDS: [&str; 9] = [
-    "http", "tcp", "grpc", "dns", "send", "expect", "postgres", "mysql", "redis",
-];
-const CHECK_DETAILS: [&str; 3] = ["status", "host", "tls"];
-
 /// What is known of the values of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// Where values begin that could not be filled in; that was said.
+    /// Starts of the values that could not be filled in, which has been reported.
     pub unknown: HashSet<usize>,
-    /// Where values begin that were filled in, so that their text is not their value.
+    /// Starts of the values that were filled in, so that their text is not their value.
     pub expanded: HashSet<usize>,
-    /// Where values begin that stand in `[defaults]`.
+    /// Starts of the values that stand in `[defaults]`.
     pub inherited: HashSet<usize>,
 }
 
-/// Builds trees.
-pub(super) struct Planter<'w> {
-    /// Whom variables are asked from.
-    pub world: &'w dyn Environment,
+/// Builds trees of parsed texts.
+pub(super) struct TreeBuilder<'w> {
+    /// Provides the variables.
+    pub environment: &'w dyn Environment,
     /// All texts, joined.
     pub text: &'w str,
     /// Whether to look for what TOML 1.0 does not have.
@@ -55,10 +49,10 @@ pub(super) struct Planter<'w> {
     pub room: usize,
 }
 
-impl<'w> Planter<'w> {
-    pub(super) fn new(world: &'w dyn Environment, text: &'w str, whole: bool) -> Self {
+impl<'w> TreeBuilder<'w> {
+    pub(super) fn new(environment: &'w dyn Environment, text: &'w str, whole: bool) -> Self {
         Self {
-            world,
+            environment,
             text,
             whole,
             findings: Findings::default(),
@@ -68,14 +62,14 @@ impl<'w> Planter<'w> {
     }
 
     /// The tree of a text that begins at `start`.
-    pub(super) fn plant<'t>(&mut self, tree: DeTable<'t>, start: usize) -> DeTable<'t> {
+    pub(super) fn build<'t>(&mut self, tree: DeTable<'t>, start: usize) -> DeTable<'t> {
         self.table(tree, start, true)
     }
 
     fn table<'t>(&mut self, table: DeTable<'t>, start: usize, look: bool) -> DeTable<'t> {
         let entries = table.into_iter().map(|(key, value)| {
-            let at = shifted(key.span(), start);
-            let key = Spanned::new(at, key.into_inner());
+            let span = shifted(key.span(), start);
+            let key = Spanned::new(span, key.into_inner());
             (key, self.value(value, start, look))
         });
         entries.collect()
@@ -87,9 +81,9 @@ impl<'w> Planter<'w> {
         start: usize,
         look: bool,
     ) -> Spanned<DeValue<'t>> {
-        let place = shifted(value.span(), start);
+        let span = shifted(value.span(), start);
         let value = match value.into_inner() {
-            DeValue::String(text) => DeValue::String(self.string(text, &place)),
+            DeValue::String(text) => DeValue::String(self.string(text, &span)),
             DeValue::Array(array) => {
                 let mut moved = DeArray::new();
                 for entry in array {
@@ -98,20 +92,20 @@ impl<'w> Planter<'w> {
                 DeValue::Array(moved)
             }
             DeValue::Table(table) => {
-                let odd = look && self.whole && self.warn_of_form(&place);
+                let odd = look && self.whole && self.warn_of_form(&span);
                 DeValue::Table(self.table(table, start, look && !odd))
             }
             other => other,
         };
-        Spanned::new(place, value)
+        Spanned::new(span, value)
     }
 
-    fn string<'t>(&mut self, text: DeString<'t>, place: &TextSpan) -> DeString<'t> {
+    fn string<'t>(&mut self, text: DeString<'t>, span: &TextSpan) -> DeString<'t> {
         if !text.contains("${") {
             return text;
         }
         let mut problems = Vec::new();
-        let expanded = expand(&text, self.world, &mut problems);
+        let expanded = expand(&text, self.environment, &mut problems);
         let more = expanded.len().saturating_sub(text.len());
         match self.room.checked_sub(more) {
             Some(room) => self.room = room,
@@ -120,29 +114,29 @@ impl<'w> Planter<'w> {
                 format!("expected at most {MAX_EXPANDED} bytes in all"),
             )),
         }
-        self.marks.expanded.insert(place.start);
+        self.marks.expanded.insert(span.start);
         if problems.is_empty() {
             return Cow::Owned(expanded);
         }
         for (message, label) in problems {
             self.findings.add(
-                Finding::error(place.clone(), message)
+                Finding::error(span.clone(), message)
                     .label(label)
                     .help("a plain `${` is written `$${`".to_owned()),
             );
         }
-        self.marks.unknown.insert(place.start);
+        self.marks.unknown.insert(span.start);
         text
     }
 
-    /// Whether an inline table is one only for readers of TOML 1.1.
-    fn warn_of_form(&mut self, place: &TextSpan) -> bool {
-        let literal = self.text.get(place.clone()).unwrap_or_default();
+    /// Whether an inline table needs TOML 1.1, with a warning if it does.
+    fn warn_of_form(&mut self, span: &TextSpan) -> bool {
+        let literal = self.text.get(span.clone()).unwrap_or_default();
         let Some(what) = beyond_toml_1_0(literal) else {
             return false;
         };
         self.findings.add(
-            Finding::warning(place.clone(), format!("an inline table with {what}"))
+            Finding::warning(span.clone(), format!("an inline table with {what}"))
                 .label("many editors and other readers of TOML refuse it")
                 .help(
                     "write it on one line without a comma at its end, or as a [table]".to_owned(),
@@ -156,8 +150,12 @@ fn shifted(span: TextSpan, start: usize) -> TextSpan {
     span.start + start..span.end + start
 }
 
-/// `text` with its variables filled in. What cannot be is said in `problems`: a message, and what was expected.
-fn expand(text: &str, world: &dyn Environment, problems: &mut Vec<(String, String)>) -> String {
+/// `text` with its variables filled in. `problems` gets a message, and what was expected, for each that cannot be.
+fn expand(
+    text: &str,
+    environment: &dyn Environment,
+    problems: &mut Vec<(String, String)>,
+) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -169,25 +167,25 @@ fn expand(text: &str, world: &dyn Environment, problems: &mut Vec<(String, Strin
             continue;
         }
         out.push_str(before);
-        let Some((inside, behind)) = from[2..].split_once('}') else {
+        let Some((inside, after)) = from[2..].split_once('}') else {
             problems.push((
                 "`${` without its `}`".to_owned(),
                 "expected `${NAME}` or `${NAME:-default}`".to_owned(),
             ));
             return out;
         };
-        match variable(inside, world) {
+        match variable(inside, environment) {
             Ok(value) => out.push_str(&value),
             Err(problem) => problems.push(problem),
         }
-        rest = behind;
+        rest = after;
     }
     out.push_str(rest);
     out
 }
 
-/// The value of `NAME` or `NAME:-default`; as in a shell an empty variable takes the default too.
-fn variable(inside: &str, world: &dyn Environment) -> Result<String, (String, String)> {
+/// The value of `NAME` or `NAME:-default`. As in a shell, an empty variable takes the default too.
+fn variable(inside: &str, environment: &dyn Environment) -> Result<String, (String, String)> {
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
@@ -200,7 +198,7 @@ fn variable(inside: &str, world: &dyn Environment) -> Result<String, (String, St
                 .to_owned(),
         ));
     }
-    let value = world
+    let value = environment
         .variable(name)
         .filter(|value| default.is_none() || !value.is_empty());
     match (value.map(std::ffi::OsString::into_string), default) {
@@ -225,8 +223,8 @@ fn is_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// What an inline table has that came with TOML 1.1: a line end or a last comma directly inside its braces, or inside
-/// those of a table in it.
+/// What an inline table has that only TOML 1.1 allows: a line end or a trailing comma directly inside its braces, or
+/// inside those of a table in it.
 fn beyond_toml_1_0(literal: &str) -> Option<&'static str> {
     if !literal.starts_with('{') {
         return None;
@@ -237,7 +235,7 @@ fn beyond_toml_1_0(literal: &str) -> Option<&'static str> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match byte {
-            b'"' | b'\'' => at = behind_string(bytes, at) - 1,
+            b'"' | b'\'' => at = end_of_string(bytes, at) - 1,
             b'#' => {
                 let line = literal[at..].find('\n');
                 at += line.unwrap_or(literal.len() - at) - 1;
@@ -256,8 +254,8 @@ fn beyond_toml_1_0(literal: &str) -> Option<&'static str> {
     None
 }
 
-/// Where the string that begins at `at` has ended.
-fn behind_string(bytes: &[u8], at: usize) -> usize {
+/// The offset after the string that begins at `at`.
+fn end_of_string(bytes: &[u8], at: usize) -> usize {
     let quote = bytes[at];
     let long = bytes[at..].starts_with(&[quote; 3]);
     let mut next = at + if long { 3 } else { 1 };
@@ -277,8 +275,8 @@ fn behind_string(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// One tree of those of all files: lists are joined, names and other keys may be given once. `included` tells which files
-/// others have named.
+/// One tree of the trees of all files, each with whether another file has included it. Lists are joined; names and
+/// other keys may be given once.
 pub(super) fn join<'t>(trees: Vec<(DeTable<'t>, bool)>, findings: &mut Findings) -> DeTable<'t> {
     let mut trees = trees.into_iter();
     let Some((mut root, _)) = trees.next() else {
@@ -292,13 +290,10 @@ pub(super) fn join<'t>(trees: Vec<(DeTable<'t>, bool)>, findings: &mut Findings)
     root
 }
 
-type Key<'t> = Spanned<DeString<'t>>;
-type Value<'t> = Spanned<DeValue<'t>>;
-
 fn add<'t>(
     root: &mut DeTable<'t>,
-    key: Key<'t>,
-    value: Value<'t>,
+    key: Spanned<DeString<'t>>,
+    value: Spanned<DeValue<'t>>,
     included: bool,
     findings: &mut Findings,
 ) {
@@ -313,7 +308,7 @@ fn add<'t>(
             Finding::error(key.span(), "an included file that includes others")
                 .label("expected `include` only in a file that is named at the start"),
         ),
-        // Each file that was named has its own, which has done its work.
+        // Each file that was named has its own, which has been followed.
         "include" => {}
         "listener" | "route" => match (root.get_mut(name.as_ref()), value) {
             (None, value) => drop(root.insert(key, value)),
@@ -330,14 +325,14 @@ fn add<'t>(
                         format!("expected [[{name}]], with two brackets on each side"),
                     ),
                 ),
-                // That the first is wrong is said when it is read.
+                // That the first is wrong is reported when it is read.
                 _ => {}
             },
         },
         "cluster" => match (root.get_mut(name.as_ref()), value) {
             (None, value) => drop(root.insert(key, value)),
             (Some(known), value) => {
-                let place = value.span();
+                let span = value.span();
                 match (known.get_mut(), value.into_inner()) {
                     (DeValue::Table(known), DeValue::Table(more)) => {
                         for (key, value) in more {
@@ -345,7 +340,7 @@ fn add<'t>(
                         }
                     }
                     (DeValue::Table(_), _) => findings.add(
-                        Finding::error(place, "`cluster` is not a table")
+                        Finding::error(span, "`cluster` is not a table")
                             .label("expected tables, each under its own [cluster.NAME]"),
                     ),
                     _ => {}
@@ -361,12 +356,12 @@ fn add<'t>(
 
 fn add_cluster<'t>(
     known: &mut DeTable<'t>,
-    key: Key<'t>,
-    value: Value<'t>,
+    key: Spanned<DeString<'t>>,
+    value: Spanned<DeValue<'t>>,
     findings: &mut Findings,
 ) {
     if let Some((first, _)) = known.get_key_value(key.get_ref().as_ref()) {
-        let name = super::diagnostics::findings::quoted(key.get_ref());
+        let name = quoted(key.get_ref());
         findings.add(
             Finding::error(key.span(), format!("cluster {name} is given in two files"))
                 .label("expected each cluster once")
@@ -377,7 +372,7 @@ fn add_cluster<'t>(
     known.insert(key, value);
 }
 
-/// Puts what `[defaults]` says into the listeners and clusters that do not say it themselves.
+/// Copies `[defaults]` to the listeners and clusters that do not say otherwise.
 pub(super) fn inherit(root: &mut DeTable<'_>, marks: &mut Marks, findings: &mut Findings) {
     let Some(defaults) = root.get("defaults").cloned() else {
         return;
@@ -394,10 +389,11 @@ pub(super) fn inherit(root: &mut DeTable<'_>, marks: &mut Marks, findings: &mut 
         table_of("listener"),
         root.get_mut("listener").map(|value| value.get_mut()),
     ) {
-        let defaults = ListenerDefaults::of(&default);
+        let defaults = ListenerDefaults::new(&default);
         for value in listeners.iter_mut() {
             if let DeValue::Table(listener) = value.get_mut() {
-                give(listener, defaults.fitting(listener), &mut room);
+                let default = defaults.fitting(listener);
+                give(listener, default, Some(&LISTENER), &mut room);
             }
         }
         mark(&default, marks);
@@ -406,10 +402,10 @@ pub(super) fn inherit(root: &mut DeTable<'_>, marks: &mut Marks, findings: &mut 
         table_of("cluster"),
         root.get_mut("cluster").map(|value| value.get_mut()),
     ) {
-        let known = known_of(&default, sections::CLUSTER.keys);
+        let inherited = inherited_keys(&default, &CLUSTER);
         for (_, value) in clusters.iter_mut() {
             if let DeValue::Table(cluster) = value.get_mut() {
-                give(cluster, &known, &mut room);
+                give(cluster, &inherited, Some(&CLUSTER), &mut room);
             }
         }
         mark(&default, marks);
@@ -422,16 +418,20 @@ pub(super) fn inherit(root: &mut DeTable<'_>, marks: &mut Marks, findings: &mut 
     }
 }
 
-/// Of a table of defaults what a reader knows; the rest is told where it stands.
-fn known_of<'t>(default: &DeTable<'t>, known: &[&str]) -> DeTable<'t> {
+/// The keys of a table of defaults that can be inherited. What is wrong with the others is reported where they stand.
+fn inherited_keys<'t>(default: &DeTable<'t>, section: &Section) -> DeTable<'t> {
+    let is_inherited = |name: &str| {
+        let key = section.key(name);
+        key.is_some_and(|key| key.inheritance != Inheritance::Never)
+    };
     let entries = default.iter();
-    let known = entries.filter(|(key, _)| known.contains(&key.get_ref().as_ref()));
-    known
+    let inherited = entries.filter(|(key, _)| is_inherited(key.get_ref()));
+    inherited
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }
 
-/// What listeners of each kind take: by protocol, and by whether they say what takes the rest of the requests.
+/// What listeners inherit: by protocol, and by whether they say what takes the rest of the requests.
 struct ListenerDefaults<'t> {
     protocol: Option<String>,
     http: [DeTable<'t>; 2],
@@ -439,32 +439,19 @@ struct ListenerDefaults<'t> {
 }
 
 impl<'t> ListenerDefaults<'t> {
-    fn of(default: &DeTable<'t>) -> Self {
-        let mut http = known_of(default, sections::LISTENER.keys);
-        sections::NOT_INHERITED
-            .iter()
-            .for_each(|key| drop(http.remove(*key)));
+    fn new(default: &DeTable<'t>) -> Self {
+        let http = inherited_keys(default, &LISTENER);
         let mut tcp = http.clone();
-        sections::HTTP_LISTENER
-            .iter()
-            .for_each(|key| drop(tcp.remove(*key)));
-        for (key, only_http) in [
-            ("timeouts", sections::HTTP_LISTENER_TIMEOUTS),
-            ("limits", sections::HTTP_LISTENER_LIMITS),
-        ] {
-            if let Some(DeValue::Table(table)) = tcp.get_mut(key).map(|value| value.get_mut()) {
-                only_http.iter().for_each(|key| drop(table.remove(*key)));
-            }
-        }
-        let with_fallback = |table: DeTable<'t>| {
+        remove_keys_for_requests(&mut tcp, &LISTENER);
+        let with_action = |table: DeTable<'t>| {
             let mut without = table.clone();
-            FALLBACKS.iter().for_each(|key| drop(without.remove(*key)));
+            ACTIONS.iter().for_each(|key| drop(without.remove(*key)));
             [table, without]
         };
         Self {
             protocol: protocol(&http).map(str::to_owned),
-            http: with_fallback(http),
-            tcp: with_fallback(tcp),
+            http: with_action(http),
+            tcp: with_action(tcp),
         }
     }
 
@@ -473,8 +460,8 @@ impl<'t> ListenerDefaults<'t> {
             Some("tcp") => &self.tcp,
             _ => &self.http,
         };
-        let says = FALLBACKS.iter().any(|key| listener.contains_key(*key));
-        &kinds[usize::from(says)]
+        let has_action = ACTIONS.iter().any(|key| listener.contains_key(*key));
+        &kinds[usize::from(has_action)]
     }
 }
 
@@ -482,33 +469,56 @@ fn protocol<'a>(listener: &'a DeTable<'_>) -> Option<&'a str> {
     listener.get("protocol")?.get_ref().as_str()
 }
 
-/// Gives `own` what it lacks, table by table.
-fn give<'t>(own: &mut DeTable<'t>, default: &DeTable<'t>, room: &mut usize) {
+/// Removes the keys that have no effect on a tcp listener.
+fn remove_keys_for_requests(table: &mut DeTable<'_>, section: &Section) {
+    for key in section.keys {
+        if key.for_requests {
+            table.remove(key.name);
+        } else if let ValueKind::Table(inner) = key.kind
+            && let Some(DeValue::Table(table)) =
+                table.get_mut(key.name).map(|value| value.get_mut())
+        {
+            remove_keys_for_requests(table, inner);
+        }
+    }
+}
+
+/// Gives `own` what it lacks. `section` declares the keys of both, if they are declared.
+fn give<'t>(
+    own: &mut DeTable<'t>,
+    default: &DeTable<'t>,
+    section: Option<&Section>,
+    room: &mut usize,
+) {
     for (key, value) in default {
         if *room == 0 {
             return;
         }
         let name = key.get_ref().as_ref();
+        let declared = section.and_then(|section| section.key(name));
+        let inheritance = declared.map_or(Inheritance::Merged, |key| key.inheritance);
         match (own.get_mut(name).map(|own| own.get_mut()), value.get_ref()) {
-            (None, _) => {
-                *room = room.saturating_sub(weight(value.get_ref()));
+            (None, content) => {
+                *room = room.saturating_sub(weight(content));
                 if *room > 0 {
                     own.insert(key.clone(), value.clone());
                 }
             }
             (Some(DeValue::Table(own)), DeValue::Table(default)) if name == "check" => {
                 *room = room.saturating_sub(default.len());
-                give(own, &fitting_check(own, default), room);
+                give(own, &fitting_check(own, default), None, room);
             }
-            (Some(DeValue::Table(own)), DeValue::Table(default)) if !UNITS.contains(&name) => {
-                give(own, default, room);
+            (Some(DeValue::Table(own)), DeValue::Table(default))
+                if inheritance == Inheritance::Merged =>
+            {
+                give(own, default, None, room);
             }
             _ => {}
         }
     }
 }
 
-/// What of a default check fits one that asks in its own way.
+/// The part of a default check that fits one that may ask in another way.
 fn fitting_check<'t>(own: &DeTable<'t>, default: &DeTable<'t>) -> DeTable<'t> {
     let kinds = |table: &DeTable<'_>| CHECK_KINDS.map(|kind| table.contains_key(kind));
     let mut default = default.clone();
@@ -534,8 +544,8 @@ fn mark(default: &DeTable<'_>, marks: &mut Marks) {
         match value.get_ref() {
             DeValue::Table(table) => mark(table, marks),
             DeValue::Array(entries) => {
-                let places = entries.iter().map(|entry| entry.span().start);
-                marks.inherited.extend(places);
+                let starts = entries.iter().map(|entry| entry.span().start);
+                marks.inherited.extend(starts);
             }
             _ => {}
         }
@@ -581,7 +591,7 @@ mod tests {
             ("${A:-b}", "a"),
             ("${EMPTY:-b}", "b"),
             ("${EMPTY}", ""),
-            // What a variable holds is not looked at again.
+            // The value of a variable is not expanded again.
             ("${BRACES}", "${A}"),
             ("é${A}é", "éaé"),
         ] {
@@ -592,8 +602,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_variable_is_said() {
-        for (text, said) in [
+    fn a_variable_that_cannot_be_filled_in_is_reported() {
+        for (text, message) in [
             ("${NONE}", "there is no environment variable `NONE`"),
             ("${RAW}", "the environment variable `RAW` is not UTF-8"),
             ("${A", "`${` without its `}`"),
@@ -605,12 +615,12 @@ mod tests {
             let mut problems = Vec::new();
             expand(text, &Env, &mut problems);
             assert_eq!(problems.len(), 1, "{text}");
-            assert_eq!(problems[0].0, said, "{text}");
+            assert_eq!(problems[0].0, message, "{text}");
         }
     }
 
     #[test]
-    fn what_only_toml_1_1_has() {
+    fn inline_tables_that_only_toml_1_1_allows() {
         for (literal, what) in [
             ("{ a = 1 }", None),
             ("{ a = [\n1,\n] }", None),

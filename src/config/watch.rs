@@ -1,8 +1,8 @@
-//! Notices that a file may have changed, or that one may have appeared.
+//! Notices that a file may have changed or appeared.
 //!
-//! Editors rename, and Kubernetes swaps a `..data` symlink, so what is watched is every directory on the way: the
-//! file's own, and that of each symlink hop; of a pattern the directory in which its files lie. An event is only a hint, several are one, and a slow poll is the net
-//! under them; whether the text is another one is for the reader to see.
+//! Editors rename, and Kubernetes swaps a `..data` symlink, so every directory on the path is watched: that of the file
+//! and that of each symlink; for a pattern the directory of its files. An event is only a hint, several are merged into
+//! one, and a slow poll catches what events miss. Whether the text has really changed is up to the reader.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -20,27 +20,27 @@ use tracing::debug;
 use super::limits::MAX_FILE;
 use crate::files;
 
-/// Between two looks that no event asked for.
+/// Time between two polls.
 const POLL: Duration = Duration::from_secs(2);
-/// Between two reads that must agree.
+/// Time between two reads that must agree.
 const MOMENT: Duration = Duration::from_millis(10);
-/// How long a file may take to come to rest.
+/// How long a file may keep changing.
 const REST: Duration = Duration::from_secs(10);
-/// Files whose ways are watched; the look that comes now and then is for the rest.
+/// Files whose directories are watched. The others are polled only.
 const MOST_FILES: usize = 2000;
-/// Symlinks that are followed.
+/// Symlinks that are followed for one file.
 const MOST_HOPS: usize = 16;
 
 /// What is watched.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Targets {
-    /// Files.
+    /// Files that may change.
     pub files: Vec<PathBuf>,
-    /// Directories in which files may appear, each with the pattern that their names match.
+    /// Directories in which files may appear, each with the pattern that their names must match.
     pub folders: Vec<(PathBuf, Pattern)>,
 }
 
-/// Notifies `changed` whenever the file may have changed, for ever.
+/// Notifies `changed` whenever the file may have changed. Never returns.
 pub(crate) async fn watch(path: PathBuf, changed: Arc<Notify>) {
     let targets = Targets {
         files: vec![path],
@@ -50,7 +50,7 @@ pub(crate) async fn watch(path: PathBuf, changed: Arc<Notify>) {
     watch_all(targets, changed).await;
 }
 
-/// Notifies `changed` whenever one of the targets may have changed, for ever. The targets may become others.
+/// Notifies `changed` whenever one of the targets may have changed. The targets themselves may change. Never returns.
 pub(crate) async fn watch_all(
     mut targets: tokio::sync::watch::Receiver<Targets>,
     changed: Arc<Notify>,
@@ -60,7 +60,7 @@ pub(crate) async fn watch_all(
     let event = Arc::new(Notify::new());
     let mut followed = true;
     loop {
-        // A path may lead over a mount that hangs: looked at on a thread that may hang with it.
+        // A path may cross a mount that hangs, so it is read on a thread that may hang with it.
         let now = targets.borrow_and_update().clone();
         let first = now.files.first().cloned().unwrap_or_default();
         let (known, signal) = (watched.clone(), Arc::clone(&event));
@@ -77,7 +77,7 @@ pub(crate) async fn watch_all(
             () = event.notified() => {}
             result = targets.changed(), if followed => {
                 followed = result.is_ok();
-                // What changed before it was watched shows in the look that comes next.
+                // What changed before it was watched is noticed in the next round.
             }
             () = tokio::time::sleep(POLL) => {}
         }
@@ -85,7 +85,7 @@ pub(crate) async fn watch_all(
     }
 }
 
-/// A watcher of the hops; `None` if the system gives none, and then the poll must do.
+/// A watcher of the hops; `None` if the system provides none, so that only the poll is left.
 fn follow(hops: &Hops, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let event = Arc::clone(event);
     let (names, patterns) = (hops.names.clone(), hops.patterns.clone());
@@ -95,18 +95,18 @@ fn follow(hops: &Hops, event: &Arc<Notify>) -> Option<RecommendedWatcher> {
         }
     };
     let mut watcher = notify::recommended_watcher(on_event)
-        .inspect_err(|error| debug!(%error, "no file events; the configuration is polled"))
+        .inspect_err(|error| debug!(%error, "no file events; polling the configuration"))
         .ok()?;
     for directory in &hops.directories {
         if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-            debug!(directory = %directory.display(), %error, "a directory is not watched");
+            debug!(directory = %directory.display(), %error, "cannot watch a directory");
         }
     }
     Some(watcher)
 }
 
-/// Whether an event may be one of the file. A read is an event too, and it is we who read; what else lies in the
-/// directory (a log, say) is none of ours.
+/// Whether an event may concern the files. Reads are events too, and are our own; other files of the directory, such as
+/// a log, do not matter.
 fn concerns(
     event: &notify::Event,
     names: &BTreeSet<OsString>,
@@ -123,7 +123,7 @@ fn concerns(
     !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(is_known))
 }
 
-/// The ways to the files: the directories in which a change can change them, and the names that count there.
+/// The paths to the files: the directories in which a change can affect them, and the names that matter there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Hops {
     directories: BTreeSet<PathBuf>,
@@ -138,7 +138,7 @@ impl Hops {
             hops.add(path);
         }
         for (folder, pattern) in targets.folders.iter().take(MOST_FILES) {
-            // The folder may be reached through links itself.
+            // The directory itself may be reached through links.
             hops.add(folder);
             let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
             hops.directories.insert(real);
@@ -161,7 +161,7 @@ impl Hops {
                     waiting.push(parent.join(target));
                 }
                 if is_link || ancestor == path {
-                    // By its real name, so that a swapped link shows as another set of directories.
+                    // By its real name, so that a swapped link appears as another set of directories.
                     hops.directories
                         .insert(parent.canonicalize().unwrap_or_else(|_| parent.to_owned()));
                     hops.names
@@ -175,7 +175,7 @@ impl Hops {
 /// Reads the file until two reads a moment apart agree.
 ///
 /// # Errors
-/// What the system said, or that the file does not come to rest or is too large.
+/// The error of the system, or that the file keeps changing or is too large.
 pub(crate) async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
     settled(|| read(path), Vec::eq).await
 }
@@ -183,33 +183,33 @@ pub(crate) async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
 /// Reads until two reads a moment apart agree.
 ///
 /// # Errors
-/// What the system said, or that what is read does not come to rest.
+/// The error of the system, or that the content keeps changing.
 pub(crate) async fn settled<T, R: Future<Output = io::Result<T>>>(
     read: impl Fn() -> R,
     agree: impl Fn(&T, &T) -> bool,
 ) -> io::Result<T> {
     let until = Instant::now() + REST;
-    let mut before = read().await?;
+    let mut previous = read().await?;
     while Instant::now() < until {
         tokio::time::sleep(MOMENT).await;
         let now = read().await?;
-        if agree(&now, &before) {
+        if agree(&now, &previous) {
             return Ok(now);
         }
-        before = now;
+        previous = now;
     }
-    Err(io::Error::other("the file goes on changing"))
+    Err(io::Error::other("the file keeps changing"))
 }
 
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
     files::read_beginning_async(path, MAX_FILE + 1).await
 }
 
-/// Reads the file once, at most [`MAX_FILE`] and one more, so that the loader can say that it is too large. Blocks, but
-/// not for long ([`files`]).
+/// Reads the file once: at most [`MAX_FILE`] bytes and one more, so that the loader can report that it is too large.
+/// Blocks, but not for long ([`files`]).
 ///
 /// # Errors
-/// What the system said, or that it is not a regular file or hangs.
+/// The error of the system, or that it is not a regular file or hangs.
 pub(crate) fn read_now(path: &Path) -> io::Result<Vec<u8>> {
     files::read_beginning(path, MAX_FILE + 1)
 }

@@ -160,14 +160,11 @@ fn fingerprints(settings: &MemberSettings) -> Vec<u64> {
 /// Paths are relative to the configuration's directory.
 fn settings(path: &Path, gossip: &GossipConfig) -> MemberSettings {
     let directory = path.parent().unwrap_or(Path::new(""));
+    let key_files = gossip.peer_set.key_files.iter();
     MemberSettings {
         peer_set: PeerSetSettings {
-            address: gossip.address,
-            advertise: gossip.advertise,
-            seeds: gossip.seeds.clone(),
-            label: gossip.label.clone(),
-            key_files: gossip.key_files.iter().map(|f| directory.join(f)).collect(),
-            insecure_plaintext: gossip.insecure_plaintext,
+            key_files: key_files.map(|f| directory.join(f)).collect(),
+            ..gossip.peer_set.clone()
         },
         token_keys: gossip
             .token_keys
@@ -191,15 +188,14 @@ mod tests {
 
     fn member(address: SocketAddr, seeds: &[SocketAddr]) -> Membership {
         let gossip = GossipConfig {
-            address,
-            advertise: address,
-            seeds: seeds.iter().map(|&seed| BackendAddress::Ip(seed)).collect(),
-            label: String::new(),
-            key_files: Vec::new(),
+            peer_set: PeerSetSettings {
+                seeds: seeds.iter().map(|&seed| BackendAddress::Ip(seed)).collect(),
+                insecure_plaintext: true,
+                ..PeerSetSettings::new(address)
+            },
             token_keys: Vec::new(),
             revoked: Vec::new(),
             allow_cidrs: Vec::new(),
-            insecure_plaintext: true,
             members_file: None,
         };
         let mut membership = Membership::new(Path::new("lb.toml"), MemberPublisher::default());

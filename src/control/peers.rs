@@ -156,7 +156,7 @@ impl Peers {
         let gossip = config.gossip.as_ref();
         let wishes: Vec<Subscription<'_>> = gossip.map_or_else(Vec::new, |_| wishes(config));
         let listeners = listening(config, sockets);
-        let advertised = gossip.map(|gossip| gossip.advertise.ip().to_canonical());
+        let advertised = gossip.map(|gossip| gossip.peer_set.advertise.ip().to_canonical());
         let rules = CandidatePolicy {
             subscriptions: &wishes,
             allow_cidrs: gossip.map_or(&[], |gossip| &gossip.allow_cidrs),
@@ -327,7 +327,7 @@ fn listening(config: &Config, sockets: &[Arc<BoundSockets>]) -> Vec<SocketAddr> 
         Some(BindAddress::Unix(_)) | None => None,
     };
     let gossip = config.gossip.as_ref();
-    let gossip = gossip.map(|gossip| [gossip.address, gossip.advertise]);
+    let gossip = gossip.map(|gossip| [gossip.peer_set.address, gossip.peer_set.advertise]);
     let sockets = sockets.iter().filter_map(|socket| socket.address().ip());
     sockets
         .chain(admin)

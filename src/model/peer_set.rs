@@ -7,7 +7,7 @@ use super::address::BackendAddress;
 
 /// Addresses, seeds, label and keys of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerSetSettings {
+pub struct PeerSetSettings {
     /// UDP and TCP address to bind.
     pub address: SocketAddr,
     /// Where others reach the member; its name among them.
@@ -20,4 +20,18 @@ pub(crate) struct PeerSetSettings {
     pub key_files: Vec<PathBuf>,
     /// Accept packets that are not sealed too.
     pub insecure_plaintext: bool,
+}
+
+impl PeerSetSettings {
+    /// A member at `address`, with the defaults of everything else.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            advertise: address,
+            seeds: Vec::new(),
+            label: String::new(),
+            key_files: Vec::new(),
+            insecure_plaintext: false,
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! The settings of listeners, routes and clusters as plain values, with the defaults of the configuration.
+//! The settings of listeners, routes and clusters as plain values.
 //!
-//! The configuration loader writes them, both planes read them. Every default is safe in production: no timeout, head
-//! or queue is unlimited.
+//! The configuration loader writes them, both planes read them. Ranges and defaults are declared with the keys
+//! (`config::sections`): `Default` of a struct is what a table without any key reads as. Every default is safe in
+//! production: no timeout, head or queue is unlimited.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -44,18 +45,6 @@ pub struct ListenerTimeouts {
     pub tunnel: Duration,
 }
 
-impl Default for ListenerTimeouts {
-    fn default() -> Self {
-        Self {
-            header: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            request_body: Duration::from_secs(30),
-            write: Duration::from_secs(30),
-            tunnel: Duration::from_secs(3600),
-        }
-    }
-}
-
 /// A limit given as a number or as a share of another limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CountOrShare {
@@ -93,20 +82,6 @@ pub struct ListenerLimits {
     pub body_bytes: u64,
     /// Most bytes of the trailer section of a chunked body, with line ends.
     pub trailer_bytes: usize,
-}
-
-impl Default for ListenerLimits {
-    fn default() -> Self {
-        Self {
-            connections: None,
-            connections_per_client: None,
-            header_bytes: 32 << 10,
-            headers: 100,
-            uri_bytes: 8 << 10,
-            body_bytes: 1 << 40,
-            trailer_bytes: 8 << 10,
-        }
-    }
 }
 
 /// How a cluster chooses a backend.
@@ -169,17 +144,6 @@ pub struct ClusterTimeouts {
     pub idle: Duration,
 }
 
-impl Default for ClusterTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            response: Duration::from_secs(30),
-            body: Duration::from_secs(300),
-            idle: Duration::from_secs(30),
-        }
-    }
-}
-
 /// When a request is retried on another backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
@@ -191,17 +155,6 @@ pub struct Retry {
     pub on_reset: bool,
     /// Whether to retry after the `response` timeout.
     pub on_timeout: bool,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 2,
-            on_connect: true,
-            on_reset: true,
-            on_timeout: false,
-        }
-    }
 }
 
 /// What happens to the sessions (tcp and upgraded) of a backend that goes down, by its check or a refused connection.
@@ -235,15 +188,6 @@ pub struct Resolve {
     pub every: Duration,
     /// Whether each name is one backend, with one address at a time; otherwise each address is a backend.
     pub one: bool,
-}
-
-impl Default for Resolve {
-    fn default() -> Self {
-        Self {
-            every: Duration::from_secs(10),
-            one: false,
-        }
-    }
 }
 
 /// An active health check.
@@ -344,24 +288,6 @@ pub struct ClusterSettings {
     pub on_down: OnDown,
     /// What happens when a primary is up again.
     pub on_up: OnUp,
-}
-
-impl Default for ClusterSettings {
-    fn default() -> Self {
-        Self {
-            policy: Policy::default(),
-            hash_key: HashKey::default(),
-            hash_seed: 0,
-            resolve: Resolve::default(),
-            check: None,
-            timeouts: ClusterTimeouts::default(),
-            retry: Retry::default(),
-            idle_connections: 256,
-            panic_threshold: Some(0.0),
-            on_down: OnDown::default(),
-            on_up: OnUp::default(),
-        }
-    }
 }
 
 /// The lowest level of events that are logged.

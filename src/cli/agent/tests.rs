@@ -1,4 +1,4 @@
-//! Lines of words, and what becomes of them.
+//! Command lines, and the settings that they give.
 
 use clap::Parser;
 
@@ -10,7 +10,7 @@ struct Program {
     agent: AgentArguments,
 }
 
-/// Parses a line of words.
+/// Parses a command line.
 fn parse(line: &str) -> Result<AgentArguments, String> {
     let words = ["agent"].into_iter().chain(line.split_whitespace());
     Program::try_parse_from(words)
@@ -53,21 +53,24 @@ fn all_flags() {
         weight: 3,
         zone: "a".to_owned(),
         check: Some(check),
-        advertise: "10.0.0.7:7946".parse().unwrap(),
-        seeds: ["10.0.0.5:7946", "seeds.internal:7946", "[::1]:7946"]
-            .map(|seed| seed.parse().unwrap())
-            .to_vec(),
-        label: "prod".to_owned(),
-        key_files: ["new.key", "old.key", "older.key"]
-            .map(PathBuf::from)
-            .to_vec(),
+        peer_set: PeerSetSettings {
+            advertise: "10.0.0.7:7946".parse().unwrap(),
+            seeds: ["10.0.0.5:7946", "seeds.internal:7946", "[::1]:7946"]
+                .map(|seed| seed.parse().unwrap())
+                .to_vec(),
+            label: "prod".to_owned(),
+            key_files: ["new.key", "old.key", "older.key"]
+                .map(PathBuf::from)
+                .to_vec(),
+            insecure_plaintext: true,
+            ..least().peer_set
+        },
         token_file: Some("agent.token".into()),
         name: Some("web-7".to_owned()),
         build: "1.2".to_owned(),
         drain_timeout: Duration::from_secs(10),
         drain_delay: Duration::ZERO,
         once: true,
-        insecure_plaintext: true,
         level: LogLevel::Debug,
         ..least()
     };
@@ -76,7 +79,7 @@ fn all_flags() {
         config: config.clone(),
     };
     assert_eq!(settings(&line, None), Ok(expected.clone()));
-    // Over a file that says everything, no flag says nothing new.
+    // Without flags everything comes from the file.
     let line_of_file = "--weight 3 -- ./server --once -x";
     assert_eq!(
         settings(line_of_file, Some(config.clone())),
@@ -86,11 +89,14 @@ fn all_flags() {
         settings("--weight 3", Some(config)),
         Err(ArgumentError::NoCommand)
     );
-    // And over one that says other things, every flag wins.
+    // Every flag wins over another value of the file.
     let other = AgentConfig {
         check: Some("tcp://10.9.9.9:1".parse().unwrap()),
-        seeds: vec!["10.9.9.9:7".parse().unwrap()],
-        key_files: vec!["other.key".into()],
+        peer_set: PeerSetSettings {
+            seeds: vec!["10.9.9.9:7".parse().unwrap()],
+            key_files: vec!["other.key".into()],
+            ..PeerSetSettings::new("127.0.0.9:9".parse().unwrap())
+        },
         ..AgentConfig::new(
             "other".to_owned(),
             "10.9.9.9:1".parse().unwrap(),
@@ -101,16 +107,16 @@ fn all_flags() {
 }
 
 #[test]
-fn of_a_check_each_part_is_overridden_by_itself() {
-    let of_file: LocalCheck = "tcp://10.0.0.1:1".parse().unwrap();
-    let mut slow = of_file.clone();
+fn each_part_of_a_check_is_overridden_by_itself() {
+    let fast: LocalCheck = "tcp://10.0.0.1:1".parse().unwrap();
+    let mut slow = fast.clone();
     slow.check.interval = Duration::from_secs(9);
     let file = AgentConfig {
         check: Some(slow.clone()),
         ..least()
     };
     let check = |line| settings(line, Some(file.clone())).unwrap().config.check;
-    assert_eq!(check("--interval 1s"), Some(of_file));
+    assert_eq!(check("--interval 1s"), Some(fast));
     let mut other: LocalCheck = "http://10.0.0.2/x".parse().unwrap();
     other.check.interval = slow.check.interval;
     assert_eq!(check("--check http://10.0.0.2/x"), Some(other));
@@ -119,21 +125,25 @@ fn of_a_check_each_part_is_overridden_by_itself() {
 #[test]
 fn an_advertised_default_follows_the_address() {
     let moved = settings("--address 127.0.0.8:1", Some(least())).unwrap();
-    assert_eq!(moved.config.advertise, moved.config.address);
+    let moved = moved.config.peer_set;
+    assert_eq!(moved.advertise, moved.address);
     let file = AgentConfig {
-        advertise: "10.0.0.9:1".parse().unwrap(),
+        peer_set: PeerSetSettings {
+            advertise: "10.0.0.9:1".parse().unwrap(),
+            ..least().peer_set
+        },
         ..least()
     };
     let moved = settings("--address 127.0.0.8:1", Some(file.clone())).unwrap();
-    assert_eq!(moved.config.advertise, file.advertise);
+    assert_eq!(moved.config.peer_set.advertise, file.peer_set.advertise);
 }
 
 #[test]
 fn what_does_not_fit_together() {
-    let no_key = "--address is not loopback, and there is no --key-file: expected --key-file, since whoever \
-                  reaches the address could speak for every member; make a key with: lbproxy key generate --out \
-                  gossip.key; or, in a network without strangers, set --insecure-plaintext";
-    for (line, said) in [
+    let no_key = "--address is not loopback, and there is no --key-file: expected --key-file, since anyone \
+                  who reaches the address could speak for every member; make a key with: lbproxy key generate --out \
+                  gossip.key; or, in a network that you trust, set --insecure-plaintext";
+    for (line, expected) in [
         ("--weight 1", "--cluster is required without --config"),
         ("--cluster web", "--backend is required without --config"),
         (
@@ -154,7 +164,7 @@ fn what_does_not_fit_together() {
         ),
         (
             "--cluster web --backend 10.0.0.7:8080 --address 0.0.0.0:7946 --key-file k",
-            "--address is no address at which others reach this member: expected --advertise beside it; set \
+            "--address is not an address at which others can reach this member: expected --advertise beside it; set \
              --advertise to an address of this machine, such as \"10.0.0.5:7946\"",
         ),
         (
@@ -164,7 +174,7 @@ fn what_does_not_fit_together() {
     ] {
         assert_eq!(
             settings(line, None).unwrap_err().to_string(),
-            said,
+            expected,
             "{line}"
         );
     }
@@ -177,7 +187,7 @@ fn what_does_not_fit_together() {
 #[test]
 fn what_is_refused() {
     let long = "x".repeat(65);
-    for (line, said) in [
+    for (line, expected) in [
         ("", "Usage:"),
         ("--weight 1001", "1001 is not in 0..=1000"),
         ("--backend web:80", "expected an IP address, not a name"),
@@ -203,6 +213,6 @@ fn what_is_refused() {
         ("./server", "unexpected argument"),
     ] {
         let error = parse(line).unwrap_err();
-        assert!(error.contains(said), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 }

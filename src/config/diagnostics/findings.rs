@@ -1,8 +1,8 @@
 //! Findings as the readers make them (byte ranges only), and their way to [`Diagnostic`]s: cleaned, bounded, sorted
 //! by place, with line and column found in one walk over the text.
 //!
-//! A configuration may be several texts. Then places count through all of them ([`Texts`]), so that readers and relations
-//! need not know of it; only here they become a file, a line and a column again.
+//! A configuration may be several texts. Then places count through all of them ([`Texts`]), so that readers and
+//! relations need not know of it; only here they become a file, a line and a column again.
 
 use std::collections::HashSet;
 use std::ops::Range;

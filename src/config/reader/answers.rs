@@ -1,28 +1,27 @@
-//! What the proxy answers itself: `redirect`, `respond` and `errors`, on listeners and on routes.
+//! What the proxy answers itself: `redirect`, `respond` and `errors`, of listeners and routes.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::{Reader, Slot, Table};
+use super::{CheckedTable, NamedValue, Reader, Setting};
 use crate::config::diagnostics::findings::quoted;
 use crate::config::grammar;
-use crate::config::sections;
+use crate::config::sections::answers::{ACTIONS, REDIRECT};
 use crate::model::page::{ErrorPages, Page};
 use crate::model::route_action::RouteAction;
 
-/// An answer of the proxy is a word to a person or a probe, not a site.
+/// Bytes of `body`: a response of the proxy is a word to a person or a probe, not a site.
 const MAX_BODY: usize = 64 << 10;
-/// A page may have its style in it.
+/// Bytes of a file: a page may contain its style.
 const MAX_PAGE: usize = 1 << 20;
-/// Fields of an answer.
+/// Fields of a response.
 const MAX_FIELDS: usize = 64;
+/// Bytes of all fields of a response.
 const MAX_FIELD_BYTES: usize = 8 << 10;
-const REDIRECTS: [u64; 5] = [301, 302, 303, 307, 308];
-const REDIRECT_CODES: &str = "301, 302, 303, 307 or 308";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// What the extension of a file says of its content.
+/// The types of contents that extensions of files stand for.
 const TYPES: [(&str, &str); 16] = [
     ("css", "text/css; charset=utf-8"),
     ("gif", "image/gif"),
@@ -41,7 +40,7 @@ const TYPES: [(&str, &str); 16] = [
     ("webp", "image/webp"),
     ("xml", "application/xml"),
 ];
-/// Fields that say how a message is framed, or that the proxy writes itself.
+/// Fields that frame a message or that the proxy writes itself.
 const OWN_FIELDS: [&str; 13] = [
     "connection",
     "content-length",
@@ -58,80 +57,65 @@ const OWN_FIELDS: [&str; 13] = [
     "x-request-id",
 ];
 
-/// At most one of `cluster`, `redirect` and `respond` of `table`; the second is an error.
-pub(super) fn only_one(r: &mut Reader<'_>, table: &Table<'_>) -> bool {
-    let given: Vec<Slot<'_>> = ["cluster", "redirect", "respond"]
-        .into_iter()
-        .filter_map(|key| table.get(key))
-        .collect();
+/// Whether the table has one of `cluster`, `redirect` and `respond`; a second one is an error.
+pub(super) fn at_most_one_action(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> bool {
+    let given = ACTIONS.into_iter().filter_map(|key| table.value(key));
+    let given: Vec<NamedValue<'_>> = given.collect();
     if let [first, second, ..] = given[..] {
         let message = format!("{} has {first} and {second}", table.section.name);
         let label = "expected only one of `cluster`, `redirect` or `respond`";
-        r.error(second.place(), message, label);
+        r.error(second.span(), message, label);
     }
     !given.is_empty()
 }
 
 /// `"https://{host}{uri}"` or `{ to = "https://{host}{uri}", status = 308 }`.
-pub(super) fn redirect(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction<String>> {
-    let expected = "a URL such as \"https://{host}{uri}\"";
-    let slot = slot?;
-    if let DeValue::String(_) = slot.value.get_ref() {
-        let to = r.parsed(Some(slot), expected, grammar::template)?;
-        return Some(RouteAction::Redirect { to, status: 308 });
-    }
-    if !matches!(slot.value.get_ref(), DeValue::Table(_)) {
-        r.wrong_type(&slot, &format!("{expected}, or {{ to = …, status = … }}"));
-        return None;
-    }
-    let table = r.table(Some(slot), &sections::REDIRECT)?;
-    let to = r.required(&table, "to", expected);
-    let to = r.parsed(to, expected, grammar::template);
-    let status_slot = table.get("status");
-    let status = r.number(status_slot, REDIRECT_CODES, |code| {
-        REDIRECTS.contains(&code)
-    });
-    Some(RouteAction::Redirect {
-        to: to?,
-        status: status.unwrap_or(308) as u16,
-    })
+pub(super) fn redirect(
+    r: &mut Reader<'_>,
+    value: Option<NamedValue<'_>>,
+) -> Option<RouteAction<String>> {
+    let value = value?;
+    let table = match value.get() {
+        DeValue::Table(_) => r.table_of(value, &REDIRECT)?,
+        _ => CheckedTable::empty(&REDIRECT, value.span()),
+    };
+    let to = match value.get() {
+        DeValue::Table(_) => r.required(&table, "to"),
+        _ => Some(value),
+    };
+    let to = r.parsed(to, grammar::template);
+    let status = r.number(table.get("status"));
+    Some(RouteAction::Redirect { to: to?, status })
 }
 
 /// `{ status = 200, body = "ok" }`, also with `file`, `content_type` and `headers`.
-pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<RouteAction<String>> {
-    let table = r.table(slot, &sections::RESPOND)?;
-    let status = r
-        .integer(table.get("status"), 200..=599)
-        .map_or(200, |status| status as u16);
-    let (body, file) = (table.get("body"), table.get("file"));
+pub(super) fn respond(r: &mut Reader<'_>, setting: Setting<'_>) -> Option<RouteAction<String>> {
+    let table = r.table(setting)?;
+    let status = r.number(table.get("status"));
+    let (body, file) = (table.value("body"), table.value("file"));
     if let (Some(body), Some(file)) = (body, file) {
         let message = format!("{file} beside {body}");
-        r.error(file.place(), message, "expected only one of the two");
+        r.error(file.span(), message, "expected only one of the two");
     }
-    let content_type_slot = table.get("content_type");
-    let expected = "a type such as \"application/json\"";
-    let content_type = r.parsed(content_type_slot, expected, |text| match text {
-        "" => Err(format!("expected {expected}")),
-        _ => field_line(text),
-    });
     let page = self::body(r, body).or_else(|| page(r, file));
-    if let (Some(slot), Some(page)) = (body.or(file), &page)
+    if let (Some(content), Some(page)) = (body.or(file), &page)
         && matches!(status, 204 | 205 | 304)
         && !page.body.is_empty()
     {
-        let message = format!("{slot} beside status {status}");
-        let label = "an answer with this status has no body";
-        r.warning(slot.place(), message, label);
+        let message = format!("{content} beside status {status}");
+        let label = "a response with this status has no body";
+        r.warning(content.span(), message, label);
     }
+    let content_type = r.parsed(table.value("content_type"), content_type);
     let page = match (page, content_type) {
         (Some(page), Some(content_type)) => Some(Page {
             content_type,
             ..page
         }),
         (None, Some(_)) if body.is_none() && file.is_none() => {
-            if let Some(slot) = content_type_slot {
-                let message = format!("{slot} without `body` or `file`");
-                r.warning(slot.place(), message, "the answer has no content");
+            if let Some(value) = table.value("content_type") {
+                let message = format!("{value} without `body` or `file`");
+                r.warning(value.span(), message, "the response has no content");
             }
             None
         }
@@ -139,18 +123,18 @@ pub(super) fn respond(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Rout
     };
     Some(RouteAction::Respond {
         status,
-        fields: fields(r, table.get("headers")).into(),
+        fields: fields(r, table.value("headers")).into(),
         page: page.map(Arc::new),
     })
 }
 
-fn body(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Page> {
-    let text = r.string(slot, "text")?;
-    let slot = slot?;
+fn body(r: &mut Reader<'_>, value: Option<NamedValue<'_>>) -> Option<Page> {
+    let text = r.string(value)?;
+    let value = value?;
     if text.len() > MAX_BODY {
-        let message = format!("{slot} has {} bytes", text.len());
+        let message = format!("{value} has {} bytes", text.len());
         let label = format!("expected at most {MAX_BODY}");
-        r.error(slot.place(), message, label);
+        r.error(value.span(), message, label);
     }
     Some(Page {
         content_type: TEXT.to_owned(),
@@ -158,10 +142,10 @@ fn body(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Page> {
     })
 }
 
-/// What a file holds, with the type that its extension says.
-fn page(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Page> {
-    let body = r.content(slot, MAX_PAGE)?;
-    let name = slot?.value.get_ref().as_str().unwrap_or_default();
+/// The content of a file, with the type that its extension stands for.
+fn page(r: &mut Reader<'_>, value: Option<NamedValue<'_>>) -> Option<Page> {
+    let body = r.content(value, MAX_PAGE)?;
+    let name = value?.get().as_str().unwrap_or_default();
     let extension = Path::new(name).extension().unwrap_or_default();
     let known = TYPES
         .iter()
@@ -174,17 +158,17 @@ fn page(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Page> {
     })
 }
 
-/// Whole lines of fields.
-fn fields(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> String {
-    let Some(slot) = slot else {
+/// `headers`, as whole lines.
+fn fields(r: &mut Reader<'_>, value: Option<NamedValue<'_>>) -> String {
+    let Some(value) = value else {
         return String::new();
     };
-    let DeValue::Table(entries) = slot.value.get_ref() else {
-        r.wrong_type(&slot, "a table such as { \"Retry-After\" = \"30\" }");
+    let DeValue::Table(entries) = value.get() else {
+        r.wrong_type(&value, value.shape);
         return String::new();
     };
     let mut lines = String::new();
-    for (key, value) in entries {
+    for (key, entry) in entries {
         let name = key.get_ref().as_ref();
         let known = grammar::field_name(name).and_then(|lower| {
             match OWN_FIELDS.contains(&lower.as_str()) {
@@ -193,32 +177,28 @@ fn fields(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> String {
             }
         });
         if let Err(label) = known {
-            let message = format!("{} is not a field for {slot}", quoted(name));
+            let message = format!("{} is not a field for {value}", quoted(name));
             r.error(key.span(), message, label);
             continue;
         }
-        let entry = Slot {
-            name,
-            entry: false,
-            value,
-        };
-        if let Some(value) = r.parsed(Some(entry), "a value such as \"30\"", field_line) {
+        let entry = NamedValue::of_entry(name, "a value such as \"30\"", entry);
+        if let Some(value) = r.parsed(Some(entry), field_line) {
             lines.push_str(&format!("{name}: {value}\r\n"));
         }
     }
     if entries.len() > MAX_FIELDS || lines.len() > MAX_FIELD_BYTES {
         let message = format!(
-            "{slot} has {} fields of {} bytes",
+            "{value} has {} fields of {} bytes",
             entries.len(),
             lines.len()
         );
         let label = format!("expected at most {MAX_FIELDS}, of {MAX_FIELD_BYTES} bytes together");
-        r.error(slot.place(), message, label);
+        r.error(value.span(), message, label);
     }
     lines
 }
 
-/// A field's value that can be sent as it is.
+/// A field value that can be sent as it is.
 fn field_line(text: &str) -> Result<String, String> {
     let value = grammar::field_value(text)?;
     match value.is_ascii() {
@@ -227,18 +207,22 @@ fn field_line(text: &str) -> Result<String, String> {
     }
 }
 
+fn content_type(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("expected a type such as \"application/json\"".to_owned()),
+        _ => field_line(text),
+    }
+}
+
 /// `{ 4xx = "client.json", 503 = "sorry.html" }`.
-pub(super) fn errors(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ErrorPages {
+pub(super) fn errors(r: &mut Reader<'_>, value: Option<NamedValue<'_>>) -> ErrorPages {
     let mut pages = ErrorPages::default();
-    let Some(slot) = slot else { return pages };
-    let DeValue::Table(entries) = slot.value.get_ref() else {
-        r.wrong_type(
-            &slot,
-            "a table such as { 4xx = \"client.json\", 503 = \"sorry.html\" }",
-        );
+    let Some(value) = value else { return pages };
+    let DeValue::Table(entries) = value.get() else {
+        r.wrong_type(&value, value.shape);
         return pages;
     };
-    for (key, value) in entries {
+    for (key, entry) in entries {
         let name = key.get_ref().as_ref();
         let class = match name {
             "4xx" => Some(4),
@@ -250,16 +234,12 @@ pub(super) fn errors(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ErrorPages {
             .flatten()
             .filter(|status| (400..=599).contains(status));
         if class.is_none() && status.is_none() {
-            let message = format!("{} is not a status for {slot}", quoted(name));
+            let message = format!("{} is not a status for {value}", quoted(name));
             let label = "expected `4xx`, `5xx` or a status from 400 to 599";
             r.error(key.span(), message, label);
             continue;
         }
-        let entry = Slot {
-            name,
-            entry: false,
-            value,
-        };
+        let entry = NamedValue::of_entry(name, "the path of a file", entry);
         let Some(page) = page(r, Some(entry)).map(Arc::new) else {
             continue;
         };

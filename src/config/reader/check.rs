@@ -1,186 +1,148 @@
 //! A cluster's `check`.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use toml::de::DeValue;
 
-use super::{Reader, Slot, Table};
+use super::{CheckedTable, NamedValue, Reader, Setting};
 use crate::config::diagnostics::findings::Finding;
 use crate::config::grammar;
-use crate::config::limits::PERIOD;
-use crate::config::sections;
+use crate::config::sections::cluster::{CHECK_DETAILS, CHECK_KINDS};
 use crate::model::settings::{Check, CheckKind};
 use crate::model::units::show_duration;
 
-const INTERVAL: Duration = Duration::from_secs(2);
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// Consecutive results that change a backend's state: by default for up and for down, and the legal range.
-const RISE: u32 = 2;
-const FALL: u32 = 3;
-const RESULTS: RangeInclusive<u64> = 1..=100;
-/// Of a name of a user.
-const MAX_USER: usize = 128;
+/// The statuses that an http check takes, as inclusive ranges.
+type Statuses = Vec<(u16, u16)>;
 
-/// What is left out has its default, whether the table has one entry or all.
-pub(super) fn check(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Check> {
-    let slot = slot?;
-    let table = r.table(Some(slot), &sections::CHECK)?;
+pub(super) fn check(r: &mut Reader<'_>, setting: Setting<'_>) -> Option<Check> {
+    let table = r.table(setting)?;
     let kind = kind(r, &table);
-    let interval = r.duration(table.get("interval"), PERIOD);
-    let timeout = r.duration(table.get("timeout"), PERIOD);
-    let results = |slot: Option<u64>, default| slot.map_or(default, |number| number as u32);
     let check = Check {
-        interval: interval.unwrap_or(INTERVAL),
-        timeout: timeout.unwrap_or(TIMEOUT),
-        rise: results(r.integer(table.get("rise"), RESULTS), RISE),
-        fall: results(r.integer(table.get("fall"), RESULTS), FALL),
-        port: r
-            .integer(table.get("port"), 1..=65_535)
-            .map(|port| port as u16),
+        interval: r.duration(table.get("interval")),
+        timeout: r.duration(table.get("timeout")),
+        rise: r.number(table.get("rise")),
+        fall: r.number(table.get("fall")),
+        port: r.optional_number(table.get("port")),
         kind: kind?,
     };
     warn_of_slowness(r, &table, &check);
     Some(check)
 }
 
-/// The keys that say what is asked; of `send` and `expect` see [`kind`].
-const KINDS: [&str; 5] = ["http", "tcp", "postgres", "mysql", "redis"];
-
-fn kind(r: &mut Reader<'_>, table: &Table<'_>) -> Option<CheckKind> {
-    let (http, send, expect) = (table.get("http"), table.get("send"), table.get("expect"));
-    let named = KINDS
-        .iter()
-        .filter_map(|kind| Some((*kind, table.get(kind)?)));
-    // Beside `http`, `expect` is of its body.
-    let exchange = send.map(|slot| ("send", slot)).or(expect
-        .filter(|_| http.is_none())
-        .map(|slot| ("expect", slot)));
-    let kinds: Vec<(&str, Slot<'_>)> = named.chain(exchange).collect();
-    let kind = match kinds[..] {
-        [(kind, _)] => Some(kind),
-        [] => {
-            if r.whole {
-                let label = "expected `http = \"/healthz\"` or `tcp = true` in it, or one of `expect`, `postgres`, \
-                             `mysql` and `redis`";
-                r.error(
-                    table.place.clone(),
-                    "`check` does not say what it asks",
-                    label,
-                );
-            }
-            None
-        }
-        [(first, _), (second, ref slot), ..] => {
-            let message = format!("`check` has `{first}` and `{second}`");
-            r.error(slot.place(), message, "expected only one of them");
-            None
-        }
-    };
-    only_for_http(r, table, kind);
+fn kind(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> Option<CheckKind> {
+    let asked = only_kind(r, table);
+    if let Some(kind) = asked.filter(|kind| *kind != "http") {
+        refuse_details(r, table, kind);
+    }
     for key in ["tcp", "redis"] {
-        if let Some(slot) = table.get(key)
-            && r.boolean(Some(slot)) == Some(false)
+        if let Some(value) = table.value(key)
+            && r.boolean_value(Some(value)) == Some(false)
         {
             let label = "expected true; without a check, leave the whole `check` out";
-            r.error(slot.place(), format!("`{key}` is false"), label);
+            r.error(value.span(), format!("`{key}` is false"), label);
         }
     }
-    let status = r.filled_list(
-        table.get("status"),
-        "an array such as [\"2xx\", 404]",
-        statuses,
-    );
-    let host = r.parsed(
-        table.get("host"),
-        "a host such as \"web.internal\"",
-        grammar::check_host,
-    );
-    let path = r.parsed(http, "a path such as \"/healthz\"", grammar::target);
-    let sent = r.string(send, "the text to send").map(str::to_owned);
-    let text = r.parsed(expect, "a text of the answer", expected_text);
+    let status = statuses(r, table.get("status"));
+    let host = r.parsed(table.value("host"), grammar::check_host);
+    let path = r.parsed(table.value("http"), grammar::target);
+    let send = r.string(table.value("send")).map(str::to_owned);
+    let expect = r.parsed(table.value("expect"), grammar::expected_text);
     let [postgres, mysql] =
-        ["postgres", "mysql"].map(|key| r.parsed(table.get(key), "the name of a user", user_name));
-    match kind? {
+        ["postgres", "mysql"].map(|key| r.parsed(table.value(key), grammar::user_name));
+    match asked? {
         "http" => Some(CheckKind::Http {
             path: path?,
             host,
-            status: status.unwrap_or_else(|| vec![(200, 299)]),
-            expect: text,
+            status,
+            expect,
         }),
         "tcp" => Some(CheckKind::Tcp),
         "postgres" => Some(CheckKind::Postgres { user: postgres? }),
         "mysql" => Some(CheckKind::Mysql { user: mysql? }),
         "redis" => Some(CheckKind::Redis),
         _ => {
-            if let (Some(slot), None) = (send, expect) {
+            if let (Some(send), None) = (table.value("send"), table.value("expect")) {
                 let label = "expected `expect` beside it, with a text of the answer";
-                r.error(slot.place(), "`send` without `expect`", label);
+                r.error(send.span(), "`send` without `expect`", label);
             }
             Some(CheckKind::Exchange {
-                send: sent.unwrap_or_default(),
-                expect: text?,
+                send: send.unwrap_or_default(),
+                expect: expect?,
             })
         }
     }
 }
 
-/// `status` and `host` say nothing of another check than one of `kind` http.
-fn only_for_http(r: &mut Reader<'_>, table: &Table<'_>, kind: Option<&str>) {
-    let kind = match kind {
-        None | Some("http") => return,
-        Some("send" | "expect") => "tcp",
-        Some(kind) => kind,
+/// The one key that says what is asked. `send` and `expect` are one way of asking, and `expect` beside `http` belongs
+/// to the body.
+fn only_kind(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> Option<&'static str> {
+    let has = |key| table.value(key).is_some();
+    let is_one = |key: &&str| match *key {
+        "expect" => !has("http") && !has("send"),
+        _ => true,
     };
-    for slot in [table.get("status"), table.get("host")]
+    let mut given: Vec<(&'static str, NamedValue<'_>)> = CHECK_KINDS
         .into_iter()
-        .flatten()
-    {
-        let message = format!("{slot} in a {kind} check");
-        r.error(slot.place(), message, "expected only beside `http`");
+        .filter(is_one)
+        .filter_map(|key| Some((key, table.value(key)?)))
+        .collect();
+    // Of two the exchange is reported, since the other keys name a protocol.
+    given.sort_by_key(|(key, _)| matches!(*key, "send" | "expect"));
+    match given[..] {
+        [(kind, _)] => Some(kind),
+        [] => {
+            if r.whole {
+                let label = "expected `http = \"/healthz\"` or `tcp = true` in it, or one of `expect`, `postgres`, \
+                             `mysql` and `redis`";
+                r.error(
+                    table.span.clone(),
+                    "`check` does not say what it asks",
+                    label,
+                );
+            }
+            None
+        }
+        [(first, _), (second, ref value), ..] => {
+            let message = format!("`check` has `{first}` and `{second}`");
+            r.error(value.span(), message, "expected only one of them");
+            None
+        }
     }
 }
 
-fn expected_text(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("expected at least one character".to_owned()),
-        text => Ok(text.to_owned()),
+/// Reports the keys that only an http check has a use for, in one of another kind.
+fn refuse_details(r: &mut Reader<'_>, table: &CheckedTable<'_>, kind: &str) {
+    let kind = match kind {
+        "send" | "expect" => "tcp",
+        kind => kind,
+    };
+    for value in CHECK_DETAILS.into_iter().filter_map(|key| table.value(key)) {
+        let message = format!("{value} in a {kind} check");
+        r.error(value.span(), message, "expected only beside `http`");
     }
 }
 
-/// Of a database.
-fn user_name(text: &str) -> Result<String, String> {
-    let legal = (1..=MAX_USER).contains(&text.len()) && !text.contains(char::is_control);
-    legal.then(|| text.to_owned()).ok_or_else(|| {
-        format!("expected the name of a user, at most {MAX_USER} bytes without control characters")
-    })
+fn statuses(r: &mut Reader<'_>, setting: Setting<'_>) -> Statuses {
+    let read = r.filled_list(setting, |r, value| {
+        if let DeValue::Integer(_) = value.get() {
+            let code = r.integer_in(Some(value), &(200..=599));
+            return code.map(|code| (code as u16, code as u16));
+        }
+        r.parsed(Some(value), grammar::statuses)
+    });
+    read.unwrap_or_else(|| vec![(200, 299)])
 }
 
-fn statuses(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<(u16, u16)> {
-    if let DeValue::Integer(_) = slot.value.get_ref() {
-        return r
-            .integer(Some(slot), 200..=599)
-            .map(|code| (code as u16, code as u16));
-    }
-    r.parsed(
-        Some(slot),
-        "\"2xx\", \"200\", \"200-299\" or 200",
-        grammar::statuses,
-    )
-}
-
-pub(super) fn warn_of_slowness(r: &mut Reader<'_>, table: &Table<'_>, check: &Check) {
+pub(super) fn warn_of_slowness(r: &mut Reader<'_>, table: &CheckedTable<'_>, check: &Check) {
     if check.timeout <= check.interval {
         return;
     }
-    let Some(slot) = table.get("timeout").or(table.get("interval")) else {
+    let Some(value) = table.value("timeout").or(table.value("interval")) else {
         return;
     };
     let (timeout, interval) = (show_duration(check.timeout), show_duration(check.interval));
     r.findings.add(
         Finding::warning(
-            slot.place(),
-            format!("a check slower than its interval: it may take {timeout}, and comes every {interval}"),
+            value.span(),
+            format!("a check slower than its interval: it may take {timeout}, and is due every {interval}"),
         )
         .label("expected `timeout` at most as long as `interval`")
         .help(format!("write timeout = \"{interval}\", or a longer interval")),

@@ -1,259 +1,195 @@
-//! `[gossip]`, a cluster's `discover`, and what a proxy and an agent both say of their place in the peer set.
+//! `[gossip]`, a cluster's `discover`, and the place in the peer set that a proxy and an agent both describe.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use toml::de::DeValue;
-
 use super::listener::networks;
-use super::{Reader, Slot, Table};
+use super::{CheckedTable, NamedValue, Reader, Setting};
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::draft::GossipPlaces;
+use crate::config::draft::GossipSpans;
 use crate::config::limits::MAX_KEYS;
-use crate::config::member_rules::{self, Keys, Problem};
+use crate::config::member_rules::{self, Problem};
 use crate::config::schema::GossipConfig;
 use crate::config::secrets::SecretKind;
-use crate::config::sections;
 use crate::config::span::TextSpan;
-use crate::model::address::BackendAddress;
+use crate::model::peer_set::PeerSetSettings;
 
-/// Each announcement is held against all of them.
-const MAX_CIDRS: usize = 64;
-/// Likewise.
-const MAX_REVOKED: usize = 1_000;
-/// Stands in for an address that could not be read: one that no rule objects to.
+/// Stands for an address that could not be read. It breaks no rule, so that the error is reported once.
 pub(super) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
-/// What every member says of itself.
-pub(super) struct Peer {
-    /// If it could be read.
-    pub address: Option<SocketAddr>,
-    pub advertise: SocketAddr,
-    pub seeds: Vec<BackendAddress>,
-    pub label: String,
-}
-
-/// The configuration if it could be read, and its places if it is there at all.
+/// The configuration if it could be read, and its places if the section exists.
 pub(super) fn gossip(
     r: &mut Reader<'_>,
-    slot: Option<Slot<'_>>,
-) -> (Option<GossipConfig>, Option<GossipPlaces>) {
+    setting: Setting<'_>,
+) -> (Option<GossipConfig>, Option<GossipSpans>) {
     let before = r.findings.errors();
-    let Some(slot) = slot else {
+    let Some(value) = setting.value else {
         return (None, None);
     };
-    let mut places = GossipPlaces {
-        header: slot.place(),
+    let mut spans = GossipSpans {
+        header: value.span(),
         address: None,
         allow_cidrs: None,
         whole: false,
     };
-    let Some(table) = r.table(Some(slot), &sections::GOSSIP) else {
-        return (None, Some(places));
+    let Some(table) = r.table(setting) else {
+        return (None, Some(spans));
     };
-    let peer = peer(r, &table);
-    let cidrs = table.get("allow_cidrs");
-    let keys = ring(r, &table);
-    let token_keys = one_or_more(r, table.get("token_key"), SecretKind::Operator);
+    let keys = key_of_keys(r, &table);
+    let (peer_set, address) = peer_set(r, &table, keys);
     let config = GossipConfig {
-        key_files: match keys {
-            "key_files" => key_files(r, table.get(keys)),
-            _ => one_or_more(r, table.get(keys), SecretKind::Key),
-        },
-        token_keys,
+        token_keys: secret_files(r, table.get("token_key"), SecretKind::Operator),
         revoked: revoked(r, table.get("revoked")),
         allow_cidrs: networks(
             r,
-            cidrs,
-            "so whoever may announce may have requests sent anywhere",
+            table.get("allow_cidrs"),
+            "so a member that may announce can have requests sent to any address",
         ),
-        insecure_plaintext: plaintext(r, &table, keys),
-        members_file: r.path(table.get("members_file")),
-        address: peer.address.unwrap_or(NOWHERE),
-        advertise: peer.advertise,
-        seeds: peer.seeds,
-        label: peer.label,
+        members_file: r.path(table.value("members_file")),
+        peer_set,
     };
-    at_most(r, cidrs, MAX_CIDRS);
-    let keys = Keys {
-        name: keys,
-        given: table.get(keys).is_some(),
-        insecure_plaintext: config.insecure_plaintext,
-    };
-    report(
-        r,
-        &table,
-        member_rules::of_member(config.address, config.advertise, &keys),
-    );
-    let address = peer.address.and(table.get("address"));
-    places.address = address.map(|slot| slot.place());
-    places.allow_cidrs = cidrs.map(|slot| slot.place());
-    places.whole = r.findings.errors() == before;
-    (Some(config), Some(places))
+    let given = table.value(keys).is_some();
+    let problems = member_rules::of_peer_set(&config.peer_set, keys, given);
+    report(r, &table, problems);
+    spans.address = address;
+    spans.allow_cidrs = table.value("allow_cidrs").map(|value| value.span());
+    spans.whole = r.findings.errors() == before;
+    (Some(config), Some(spans))
 }
 
 /// `{ gossip = "web" }`.
-pub(super) fn discover(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<String> {
-    let table = r.table(slot, &sections::DISCOVER)?;
-    let expected = "the cluster that agents announce";
-    let name = r.required(&table, "gossip", expected);
-    r.parsed(name, expected, member_rules::name)
+pub(super) fn discover(r: &mut Reader<'_>, setting: Setting<'_>) -> Option<String> {
+    let table = r.table(setting)?;
+    let name = r.required(&table, "gossip");
+    r.parsed(name, member_rules::name)
 }
 
-pub(super) fn peer(r: &mut Reader<'_>, table: &Table<'_>) -> Peer {
-    let expected = "an address such as \"10.0.0.5:7946\"";
-    let address = r.required(table, "address", expected);
-    let address = r.parsed(address, expected, member_rules::member_address);
-    let advertise = match table.get("advertise") {
+/// What every member says of itself, and where its address is if it could be read. `keys` is the key of the table that
+/// names the files with keys.
+pub(super) fn peer_set(
+    r: &mut Reader<'_>,
+    table: &CheckedTable<'_>,
+    keys: &'static str,
+) -> (PeerSetSettings, Option<TextSpan>) {
+    let written = r.required(table, "address");
+    let address = r.parsed(written, member_rules::member_address);
+    let advertise = match table.value("advertise") {
         None => address,
-        slot => r.parsed(slot, expected, member_rules::reachable_address),
+        value => r.parsed(value, member_rules::reachable_address),
     };
-    let advertise = advertise.unwrap_or(NOWHERE);
-    let expected = "an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"]";
     let mut known = HashMap::new();
-    let seeds = r.list(table.get("seeds"), expected, |r, slot| {
-        let expected = "an address such as \"10.0.0.6:7946\" or \"seeds.internal:7946\"";
-        let seed = r.parsed(Some(slot), expected, member_rules::seed)?;
+    let seeds = r.list(table.get("seeds"), |r, value| {
+        let seed = r.parsed(Some(value), member_rules::seed)?;
         let what = format!("seed \"{seed}\"");
-        // All members may have the same list: the member leaves itself out.
-        once(r, &mut known, seed, slot, &what)
+        once(r, &mut known, seed, value, &what)
     });
-    Peer {
-        address,
-        advertise,
+    let config = PeerSetSettings {
+        address: address.unwrap_or(NOWHERE),
+        advertise: advertise.unwrap_or(NOWHERE),
         seeds: seeds.unwrap_or_default(),
         label: r
-            .parsed(
-                table.get("label"),
-                "a label, in quotes",
-                member_rules::label,
-            )
+            .parsed(table.value("label"), member_rules::label)
             .unwrap_or_default(),
-    }
+        key_files: secret_files(r, table.get(keys), SecretKind::Key),
+        insecure_plaintext: plaintext(r, table, keys),
+    };
+    let span = written.map(|value| value.span());
+    (config, span.filter(|_| address.is_some()))
 }
 
-/// `insecure_plaintext`; `keys` is what seals otherwise.
-pub(super) fn plaintext(r: &mut Reader<'_>, table: &Table<'_>, keys: &'static str) -> bool {
-    let slot = table.get("insecure_plaintext");
-    let insecure = r.boolean(slot).unwrap_or_default();
-    if let (true, Some(slot), Some(_)) = (insecure, slot, table.get(keys)) {
+/// `insecure_plaintext`, with a warning if there is a key.
+fn plaintext(r: &mut Reader<'_>, table: &CheckedTable<'_>, keys: &'static str) -> bool {
+    let setting = table.get("insecure_plaintext");
+    let insecure = r.boolean(setting);
+    if let (true, Some(value), Some(_)) = (insecure, setting.value, table.value(keys)) {
         r.findings.add(
-            Finding::warning(slot.place(), format!("{slot} beside `{keys}`"))
-                .label("packets without a seal are accepted too")
+            Finding::warning(value.span(), format!("{value} beside `{keys}`"))
+                .label("packets that are not sealed are accepted too")
                 .help("leave it out as soon as every member has the key".to_owned()),
         );
     }
     insecure
 }
 
-/// Each at its key, or at the whole table where the key is left out.
-pub(super) fn report(r: &mut Reader<'_>, table: &Table<'_>, problems: Vec<Problem>) {
+/// Reports each problem at its key, or at the whole table where the key is absent.
+pub(super) fn report(r: &mut Reader<'_>, table: &CheckedTable<'_>, problems: Vec<Problem>) {
     for problem in problems {
-        let slot = table.get(problem.key);
-        let place = slot.map_or(table.place.clone(), |slot| slot.place());
         r.findings.add(
-            Finding::error(place, problem.message)
+            Finding::error(table.span_of(problem.key), problem.message)
                 .label(problem.expected)
                 .help(problem.help),
         );
     }
 }
 
-/// The name under which the ring is given: `key_file`, or `key_files` as in the first version. Both are an error.
-fn ring(r: &mut Reader<'_>, table: &Table<'_>) -> &'static str {
-    let (one, many) = (table.get("key_file"), table.get("key_files"));
+/// The key that names the files with keys: `key_file`, or `key_files` as in the first version. Both are an error.
+fn key_of_keys(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> &'static str {
+    let (one, many) = (table.value("key_file"), table.value("key_files"));
     if let (Some(one), Some(many)) = (one, many) {
         r.findings.add(
-            Finding::error(many.place(), format!("{many} beside `key_file`"))
-                .label("expected one of both")
-                .related(&one.place(), "the other is here")
+            Finding::error(many.span(), format!("{many} beside `key_file`"))
+                .label("expected one of the two")
+                .related(&one.span(), "the other is")
                 .help("put all files into `key_file`, the one that seals first".to_owned()),
         );
     }
-    if one.is_none() && many.is_some() {
-        "key_files"
-    } else {
-        "key_file"
+    match (one, many) {
+        (None, Some(_)) => "key_files",
+        _ => "key_file",
     }
 }
 
-/// A value, or a list: whichever is there.
-fn one_or_more(r: &mut Reader<'_>, slot: Option<Slot<'_>>, kind: SecretKind) -> Vec<PathBuf> {
-    match slot.map(|slot| slot.value.get_ref()) {
-        Some(DeValue::Array(_)) => files(r, slot, kind),
-        _ => r.secret(slot, kind).into_iter().collect(),
-    }
-}
-
-/// Ids of tokens, or what they begin with.
-fn revoked(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<String> {
+/// Ids of tokens, or their beginnings.
+fn revoked(r: &mut Reader<'_>, setting: Setting<'_>) -> Vec<String> {
     let mut known = HashMap::new();
-    let expected = "an array of ids of tokens, such as [\"4d578e3854036caf\"]";
-    let ids = r.list(slot, expected, |r, slot| {
-        let expected = "the id of a token, or 4 of its hexadecimal digits at the least";
-        let id = r.parsed(Some(slot), expected, member_rules::token_id)?;
+    let ids = r.list(setting, |r, value| {
+        let id = r.parsed(Some(value), member_rules::token_id)?;
         let what = format!("id \"{id}\"");
-        once(r, &mut known, id, slot, &what)
+        once(r, &mut known, id, value, &what)
     });
-    at_most(r, slot, MAX_REVOKED);
     ids.unwrap_or_default()
 }
 
-/// At most [`MAX_KEYS`], whatever the file says.
-pub(super) fn key_files(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Vec<PathBuf> {
-    files(r, slot, SecretKind::Key)
-}
-
-fn files(r: &mut Reader<'_>, slot: Option<Slot<'_>>, kind: SecretKind) -> Vec<PathBuf> {
-    let (example, what) = match kind {
-        SecretKind::Operator => ("operator.pub", "operator file"),
-        SecretKind::Key | SecretKind::Token => ("gossip.key", "key file"),
+/// One file or an array of them, at most [`MAX_KEYS`]. An empty array is refused: more likely a ring has lost its last
+/// key than plaintext is wanted.
+fn secret_files(r: &mut Reader<'_>, setting: Setting<'_>, kind: SecretKind) -> Vec<PathBuf> {
+    let what = match kind {
+        SecretKind::Operator => "operator file",
+        SecretKind::Key | SecretKind::Token => "key file",
     };
     let mut known = HashMap::new();
-    // An empty array is refused: it is rather a ring that lost its last key than the wish for plaintext.
-    let files = r.filled_list(
-        slot,
-        &format!("an array of files, such as [\"{example}\"]"),
-        |r, slot| {
-            let file = r.secret(Some(slot), kind)?;
-            let shown = quoted(&file.display().to_string());
-            once(r, &mut known, file, slot, &format!("{what} {shown}"))
-        },
-    );
-    at_most(r, slot, MAX_KEYS);
+    let mut read = |r: &mut Reader<'_>, value: NamedValue<'_>| {
+        let file = r.secret(Some(value), kind)?;
+        let shown = quoted(&file.display().to_string());
+        once(r, &mut known, file, value, &format!("{what} {shown}"))
+    };
+    let files = match setting.key.name {
+        "key_files" => r.filled_list(setting, &mut read),
+        _ => r.one_or_more(setting, &mut read),
+    };
     let mut files = files.unwrap_or_default();
     files.truncate(MAX_KEYS);
     files
 }
 
-/// The value, if it was not in the list before.
+/// The value, if the list does not have it yet.
 fn once<T: Clone + Eq + Hash>(
     r: &mut Reader<'_>,
     known: &mut HashMap<T, TextSpan>,
     value: T,
-    slot: Slot<'_>,
+    written: NamedValue<'_>,
     what: &str,
 ) -> Option<T> {
     if let Some(first) = known.get(&value) {
         r.findings.add(
-            Finding::error(slot.place(), format!("{what} is given twice"))
+            Finding::error(written.span(), format!("{what} is given twice"))
                 .label("expected each once")
                 .related(first, "the first is"),
         );
         return None;
     }
-    known.insert(value.clone(), slot.place());
+    known.insert(value.clone(), written.span());
     Some(value)
-}
-
-fn at_most(r: &mut Reader<'_>, slot: Option<Slot<'_>>, most: usize) {
-    let Some(slot) = slot else { return };
-    if let DeValue::Array(entries) = slot.value.get_ref()
-        && entries.len() > most
-    {
-        let message = format!("{slot} has {} entries", entries.len());
-        r.error(slot.place(), message, format!("expected at most {most}"));
-    }
 }

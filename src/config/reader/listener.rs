@@ -5,136 +5,121 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::answers::{errors, only_one, redirect, respond};
-use super::{Reader, Slot, Table};
-use crate::config::addresses;
+use super::answers::{at_most_one_action, errors, redirect, respond};
+use super::{CheckedTable, NamedValue, Reader, Setting, for_requests, http_version};
 use crate::config::diagnostics::findings::{Finding, quoted};
-use crate::config::draft::ListenerPlaces;
-use crate::config::grammar::name;
-use crate::config::limits::TIMEOUT;
+use crate::config::draft::ListenerSpans;
+use crate::config::limits::MAX_ADDRESSES;
 use crate::config::schema::ListenerConfig;
-use crate::config::sections;
+use crate::config::sections::listener::LISTENER;
 use crate::config::span::TextSpan;
+use crate::config::{addresses, grammar};
 use crate::model::address::{BindAddress, ListenAddress};
 use crate::model::settings::{ListenerLimits, ListenerTimeouts, Protocol, TrustedProxies};
-
-const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
-const KIB: u64 = 1 << 10;
-pub(super) const BODY_BYTES: std::ops::RangeInclusive<u64> = 0..=1 << 50;
-
-/// Addresses of one listener: each has the listener's routes.
-const MAX_ADDRESSES: usize = 16;
 
 /// A listener, once for each of its addresses.
 pub(super) fn listener(
     r: &mut Reader<'_>,
-    slot: Slot<'_>,
-) -> Option<Vec<(ListenerConfig, ListenerPlaces)>> {
-    let table = r.table(Some(slot), &sections::LISTENER)?;
-    let expected = "such as \":8080\", \"127.0.0.1:8080\" or \"unix:/run/lb.sock\"";
-    let address_slot = r.required(&table, "address", expected);
-    let read = bound_to(r, address_slot, &format!("an address {expected}"));
-    // Port 0 collides with nothing, so it can stand in for an address that could not be read.
+    value: NamedValue<'_>,
+) -> Option<Vec<(ListenerConfig, ListenerSpans)>> {
+    let table = r.table_of(value, &LISTENER)?;
+    r.required(&table, "address");
+    let bound = addresses_of(r, table.get("address"));
+    // Port 0 is never in use, so it can stand for an address that could not be read.
     let free = || BindAddress::Tcp(ListenAddress::any(0));
-    let address = read.first().map_or_else(free, |read| read.0.clone());
-    let name_slot = table.get("name");
-    let given_name = r.parsed(name_slot, "a name", name);
-    let cluster = r.string(table.get("cluster"), "the name of a cluster");
-    http_versions(r, table.get("http_versions"));
-    let named = match name_slot {
-        Some(_) => given_name.is_some(),
-        None => !read.is_empty(),
+    let address = bound.first().map_or_else(free, |bound| bound.0.clone());
+    let name = r.parsed(table.value("name"), grammar::name);
+    let named = match table.value("name") {
+        Some(_) => name.is_some(),
+        None => !bound.is_empty(),
     };
-    only_one(r, &table);
-    let redirect = redirect(r, table.get("redirect"));
+    at_most_one_action(r, &table);
+    let cluster = r.string(table.value("cluster"));
+    let redirect = redirect(r, table.value("redirect"));
     let respond = respond(r, table.get("respond"));
-    let protocol = protocol(r, table.get("protocol")).unwrap_or_default();
+    let protocol = protocol(r, table.get("protocol"));
     if protocol == Protocol::Tcp {
-        look_at_tcp(r, &table);
+        check_tcp_keys(r, &table);
     }
+    http_version::require_only_1_1(r, table.get("http_versions"));
     let config = ListenerConfig {
-        name: given_name.unwrap_or_else(|| address.to_string()),
+        name: name.unwrap_or_else(|| address.to_string()),
         address,
         protocol,
         cluster: cluster.map(str::to_owned),
         answer: redirect.or(respond),
-        errors: errors(r, table.get("errors")),
+        errors: errors(r, table.value("errors")),
         trusted_proxies: trusted_proxies(r, table.get("trusted_proxies")),
-        via: r.boolean(table.get("via")).unwrap_or_default(),
-        expose_request_id: r
-            .boolean(table.get("expose_request_id"))
-            .unwrap_or_default(),
-        timeouts: timeouts(r, table.get("timeouts")),
-        limits: limits(r, table.get("limits")),
+        via: r.boolean(table.get("via")),
+        expose_request_id: r.boolean(table.get("expose_request_id")),
+        timeouts: of_table(r, table.get("timeouts"), timeouts),
+        limits: of_table(r, table.get("limits"), limits),
     };
-    let place = |slot: Option<Slot<'_>>| slot.map_or(table.place.clone(), |slot| slot.place());
-    let places = ListenerPlaces {
-        header: table.place.clone(),
-        name: place(name_slot.or(address_slot)),
+    let name_key = match table.value("name") {
+        Some(_) => "name",
+        None => "address",
+    };
+    let spans = ListenerSpans {
+        header: table.span.clone(),
+        name: table.span_of(name_key),
         named,
-        address: read
+        address: bound
             .first()
-            .map_or(place(address_slot), |read| read.1.clone()),
+            .map_or_else(|| table.span_of("address"), |bound| bound.1.clone()),
         sibling: false,
-        cluster: table.get("cluster").map(|slot| slot.place()),
+        cluster: table.value("cluster").map(|cluster| cluster.span()),
     };
-    let siblings = read.into_iter().skip(1).map(|(address, place)| {
+    let siblings = bound.into_iter().skip(1).map(|(address, span)| {
         let config = ListenerConfig {
             address,
             ..config.clone()
         };
-        let places = ListenerPlaces {
-            address: place,
+        let spans = ListenerSpans {
+            address: span,
             sibling: true,
-            ..places.clone()
+            ..spans.clone()
         };
-        (config, places)
+        (config, spans)
     });
     let siblings: Vec<_> = siblings.collect();
-    Some(std::iter::once((config, places)).chain(siblings).collect())
+    Some(std::iter::once((config, spans)).chain(siblings).collect())
+}
+
+/// What `read` makes of a table, which may be absent.
+pub(super) fn of_table<T>(
+    r: &mut Reader<'_>,
+    setting: Setting<'_>,
+    read: impl FnOnce(&mut Reader<'_>, &CheckedTable<'_>) -> T,
+) -> T {
+    let table = r.table_or_empty(setting);
+    read(r, &table)
 }
 
 /// One address or an array of them, each with its place.
-fn bound_to(
-    r: &mut Reader<'_>,
-    slot: Option<Slot<'_>>,
-    expected: &str,
-) -> Vec<(BindAddress, TextSpan)> {
-    let one = |r: &mut Reader<'_>, slot: Slot<'_>| {
-        let address = r.parsed(Some(slot), expected, |text| addresses::listen(text, 8080))?;
-        Some((address, slot.place()))
-    };
-    let Some(slot) = slot else { return Vec::new() };
-    let DeValue::Array(entries) = slot.value.get_ref() else {
-        return one(r, slot).into_iter().collect();
-    };
-    let read = r.filled_list(Some(slot), &format!("{expected}, or an array of them"), one);
+fn addresses_of(r: &mut Reader<'_>, setting: Setting<'_>) -> Vec<(BindAddress, TextSpan)> {
+    let read = r.one_or_more(setting, |r, value| {
+        let address = r.parsed(Some(value), |text| addresses::listen(text, 8080))?;
+        Some((address, value.span()))
+    });
     let mut known: Vec<(BindAddress, TextSpan)> = Vec::new();
-    for (address, place) in read.unwrap_or_default() {
+    for (address, span) in read.unwrap_or_default() {
         match known.iter().find(|known| known.0 == address) {
             Some((_, first)) => r.findings.add(
-                Finding::error(place, format!("address \"{address}\" is given twice"))
+                Finding::error(span, format!("address \"{address}\" is given twice"))
                     .label("expected each address once")
                     .related(first, "the first is"),
             ),
-            None if known.len() < MAX_ADDRESSES => known.push((address, place)),
+            None if known.len() < MAX_ADDRESSES => known.push((address, span)),
             None => {}
         }
-    }
-    if entries.len() > MAX_ADDRESSES {
-        let message = format!("{slot} has {} entries", entries.len());
-        let label = format!("expected at most {MAX_ADDRESSES}");
-        r.error(slot.place(), message, label);
     }
     known
 }
 
-/// What has no effect on a tcp listener, and what it cannot do.
-fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
-    for key in sections::HTTP_LISTENER {
-        let Some((key, value)) = table.entries.get_key_value(*key) else {
-            continue;
-        };
+/// Reports what has no effect on a tcp listener, and what a tcp listener cannot do.
+fn check_tcp_keys(r: &mut Reader<'_>, table: &CheckedTable<'_>) {
+    let Some(entries) = table.entries else { return };
+    for (key, value) in for_requests::entries(&LISTENER, entries) {
         let name = key.get_ref();
         if matches!(name.as_ref(), "redirect" | "respond") {
             let message = format!("`{name}` on a tcp listener");
@@ -144,38 +129,19 @@ fn look_at_tcp(r: &mut Reader<'_>, table: &Table<'_>) {
             r.warn_of_no_effect(name, &value.span(), "a tcp listener");
         }
     }
-    for (name, keys) in [
-        ("timeouts", sections::HTTP_LISTENER_TIMEOUTS),
-        ("limits", sections::HTTP_LISTENER_LIMITS),
-    ] {
-        let inner = table.entries.get(name).map(|value| value.get_ref());
-        let Some(DeValue::Table(inner)) = inner else {
-            continue;
-        };
-        for key in keys.iter().filter_map(|key| inner.get_key_value(*key)) {
-            r.warn_of_no_effect(key.0.get_ref(), &key.1.span(), "a tcp listener");
-        }
-    }
-    look_at_tcp_trust(r, table);
-}
-
-/// Without requests trusted proxies are only those that `connections_per_client` leaves out.
-fn look_at_tcp_trust(r: &mut Reader<'_>, table: &Table<'_>) {
-    let limits = table.entries.get("limits").map(|value| value.get_ref());
+    // Without requests, trusted proxies are only what `connections_per_client` does not count.
+    let limits = entries.get("limits").map(|value| value.get_ref());
     let limited = matches!(limits, Some(DeValue::Table(limits)) if limits.contains_key("connections_per_client"));
-    if let Some(value) = table.entries.get("trusted_proxies").filter(|_| !limited) {
+    if let Some(value) = table.value("trusted_proxies").filter(|_| !limited) {
         let on = "a tcp listener without `connections_per_client`";
         r.warn_of_no_effect("trusted_proxies", &value.span(), on);
     }
 }
 
-/// `"http"` or `"tcp"`; of the words that other programs have for more, what they would be here.
-fn protocol(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Protocol> {
-    let slot = slot?;
-    let DeValue::String(text) = slot.value.get_ref() else {
-        return r.word(Some(slot), &PROTOCOLS);
-    };
-    let help = match text.to_ascii_lowercase().as_str() {
+/// `"http"` or `"tcp"`. The words that other programs have for more get their own help.
+fn protocol(r: &mut Reader<'_>, setting: Setting<'_>) -> Protocol {
+    let text = setting.value.and_then(|value| value.get().as_str());
+    let help = match text.unwrap_or_default().to_ascii_lowercase().as_str() {
         "https" | "wss" | "tls" | "ssl" => {
             "TLS is not supported yet; \"tcp\" passes it through to backends that speak it"
         }
@@ -186,65 +152,63 @@ fn protocol(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<Protocol> {
             "\"http\" is HTTP/1.1 with upgrades such as WebSocket"
         }
         "udp" => "UDP is not supported yet",
-        _ => return r.word(Some(slot), &PROTOCOLS),
+        _ => return r.word(setting),
     };
-    r.findings.add(
-        Finding::error(slot.place(), format!("{slot} is \"{text}\""))
-            .label("expected \"http\" or \"tcp\"")
-            .help(help.to_owned()),
-    );
-    None
+    if let (Some(value), Some(text)) = (setting.value, text) {
+        r.findings.add(
+            Finding::error(value.span(), format!("{value} is \"{text}\""))
+                .label("expected \"http\" or \"tcp\"")
+                .help(help.to_owned()),
+        );
+    }
+    Protocol::default()
 }
 
-/// Networks that something is left to; `all` is what it means to leave it to every address.
-pub(super) fn networks(r: &mut Reader<'_>, slot: Option<Slot<'_>>, all: &str) -> Vec<IpNet> {
-    let expected = "an array of networks, such as [\"10.0.0.0/8\"]";
-    let networks = r.list(slot, expected, |r, slot| narrow(r, slot, all));
+/// Reads a list of networks. `all` is what the warning says of a network that contains every address.
+pub(super) fn networks(r: &mut Reader<'_>, setting: Setting<'_>, all: &str) -> Vec<IpNet> {
+    let networks = r.list(setting, |r, value| narrow(r, value, all));
     networks.unwrap_or_default()
 }
 
-/// A network, with a warning of one that is everybody.
-fn narrow(r: &mut Reader<'_>, slot: Slot<'_>, all: &str) -> Option<IpNet> {
-    let network = network(r, slot)?;
+/// A network, with a warning if it contains every address.
+fn narrow(r: &mut Reader<'_>, value: NamedValue<'_>, all: &str) -> Option<IpNet> {
+    let network = network(r, value)?;
     if network.prefix_len() == 0 {
-        let message = format!("{slot} is every address there is");
-        r.warning(slot.place(), message, all);
+        let message = format!("{value} contains every address");
+        r.warning(value.span(), message, all);
     }
     Some(network)
 }
 
-fn trusted_proxies(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> TrustedProxies {
-    let expected =
-        "an array of networks, such as [\"10.0.0.0/8\"], and \"unix:\" for peers over Unix sockets";
+fn trusted_proxies(r: &mut Reader<'_>, setting: Setting<'_>) -> TrustedProxies {
     let mut trusted = TrustedProxies::default();
-    let networks = r.list(slot, expected, |r, slot| {
-        if matches!(slot.value.get_ref(), DeValue::String(text) if text == "unix:") {
+    let networks = r.list(setting, |r, value| {
+        if value.get().as_str() == Some("unix:") {
             trusted.unix = true;
             return None;
         }
-        narrow(r, slot, "so anyone may say for whom a request is made")
+        narrow(r, value, "so any client may say who it is")
     });
     trusted.networks = networks.unwrap_or_default();
     trusted
 }
 
-/// A network, `"10.0.0.0/8"`, or a single address.
-pub(super) fn network(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<IpNet> {
-    let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address";
-    let network = r.parsed(Some(slot), expected, |text| {
+/// A network such as `"10.0.0.0/8"`, or a single address.
+pub(super) fn network(r: &mut Reader<'_>, value: NamedValue<'_>) -> Option<IpNet> {
+    let network = r.parsed(Some(value), |text| {
         let single = text.parse::<IpAddr>().map(IpNet::from);
-        single
-            .or_else(|_| text.parse::<IpNet>())
-            .map_err(|_| format!("expected {expected}"))
+        single.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+            "expected a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address".to_owned()
+        })
     })?;
     let whole = network.trunc();
     if whole.addr() != network.addr() {
         let message = format!(
-            "{slot} is {}, with bits behind the prefix",
+            "{value} is {}, with bits after the prefix",
             quoted(&network.to_string())
         );
         r.findings.add(
-            Finding::warning(slot.place(), message)
+            Finding::warning(value.span(), message)
                 .label(format!("it means \"{whole}\""))
                 .help(format!(
                     "write \"{whole}\", or \"{}\" for the one address",
@@ -255,65 +219,26 @@ pub(super) fn network(r: &mut Reader<'_>, slot: Slot<'_>) -> Option<IpNet> {
     Some(whole)
 }
 
-fn timeouts(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerTimeouts {
-    let default = ListenerTimeouts::default();
-    let Some(table) = r.table(slot, &sections::LISTENER_TIMEOUTS) else {
-        return default;
-    };
-    let mut read = |key, default| r.duration(table.get(key), TIMEOUT).unwrap_or(default);
+pub(super) fn timeouts(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> ListenerTimeouts {
     ListenerTimeouts {
-        header: read("header", default.header),
-        idle: read("idle", default.idle),
-        request_body: read("request_body", default.request_body),
-        write: read("write", default.write),
-        tunnel: read("tunnel", default.tunnel),
+        header: r.duration(table.get("header")),
+        idle: r.duration(table.get("idle")),
+        request_body: r.duration(table.get("request_body")),
+        write: r.duration(table.get("write")),
+        tunnel: r.duration(table.get("tunnel")),
     }
 }
 
-fn limits(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> ListenerLimits {
-    let default = ListenerLimits::default();
-    let Some(table) = r.table(slot, &sections::LISTENER_LIMITS) else {
-        return default;
-    };
-    let header_bytes = r
-        .size(table.get("header_bytes"), KIB..=KIB * KIB)
-        .map_or(default.header_bytes, |bytes| bytes as usize);
+pub(super) fn limits(r: &mut Reader<'_>, table: &CheckedTable<'_>) -> ListenerLimits {
+    let header_bytes: usize = r.number(table.get("header_bytes"));
     ListenerLimits {
-        connections: r
-            .integer(table.get("connections"), 1..=100_000_000)
-            .map(|connections| connections as u32),
-        connections_per_client: r
-            .count_or_share(table.get("connections_per_client"), 1..=100_000_000),
+        connections: r.optional_number(table.get("connections")),
+        connections_per_client: r.count_or_share(table.get("connections_per_client")),
         header_bytes,
-        headers: r
-            .integer(table.get("headers"), 1..=1000)
-            .map_or(default.headers, |headers| headers as usize),
-        // A target is part of its head, so a smaller head has a smaller default.
-        uri_bytes: r
-            .size(table.get("uri_bytes"), 16..=header_bytes as u64)
-            .map_or(default.uri_bytes.min(header_bytes), |bytes| bytes as usize),
-        body_bytes: r
-            .size(table.get("body_bytes"), BODY_BYTES)
-            .unwrap_or(default.body_bytes),
-        trailer_bytes: r
-            .size(table.get("trailer_bytes"), 0..=KIB * KIB)
-            .map_or(default.trailer_bytes, |bytes| bytes as usize),
+        headers: r.number(table.get("headers")),
+        // A target is part of its head, so a smaller head has a smaller limit and a smaller default.
+        uri_bytes: r.size_up_to(table.get("uri_bytes"), header_bytes as u64),
+        body_bytes: r.number(table.get("body_bytes")),
+        trailer_bytes: r.number(table.get("trailer_bytes")),
     }
-}
-
-fn http_versions(r: &mut Reader<'_>, slot: Option<Slot<'_>>) {
-    r.filled_list(
-        slot,
-        "an array of versions, such as [\"1.1\"]",
-        |r, slot| http_version(r, Some(slot)),
-    );
-}
-
-/// Only `"1.1"` works so far, so there is nothing to keep.
-pub(super) fn http_version(r: &mut Reader<'_>, slot: Option<Slot<'_>>) -> Option<()> {
-    r.parsed(slot, "\"1.1\", in quotes", |text| match text {
-        "1.1" => Ok(()),
-        "2" => Err("HTTP/2 is not supported yet; expected \"1.1\"".to_owned()),
-        _ => Err("expected \"1.1\"".to_owned()),
-    })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::shown;
 use crate::config::load::{Loaded, is_agent, load_agent};
 use crate::config::schema::{AgentConfig, LocalCheck, LogLevel};
+use crate::model::peer_set::PeerSetSettings;
 use crate::model::settings::{Check, CheckKind};
 
 const LEAST: &str = "cluster = 'web'\nbackend = '10.0.0.7:8080'\naddress = '127.0.0.1:7946'\n";
@@ -18,7 +19,7 @@ fn least() -> AgentConfig {
     )
 }
 
-fn said(text: &str) -> String {
+fn report(text: &str) -> String {
     let Loaded {
         config,
         diagnostics,
@@ -33,10 +34,10 @@ fn said(text: &str) -> String {
     lines.join("\n")
 }
 
-/// What is said of a file that has `lines` from its fourth line on, behind what it needs.
+/// Compares all diagnostics of a file that has `lines` from its fourth line on, after what it needs, with `expected`.
 #[track_caller]
-fn says(lines: &str, expected: &str) {
-    assert_eq!(said(&format!("{LEAST}{lines}")), expected, "{lines}");
+fn expect(lines: &str, expected: &str) {
+    assert_eq!(report(&format!("{LEAST}{lines}")), expected, "{lines}");
 }
 
 fn config(text: &str) -> AgentConfig {
@@ -66,7 +67,7 @@ fn http(target: &str, host: &str, path: &str) -> LocalCheck {
 }
 
 #[test]
-fn defaults_and_all_of_it() {
+fn defaults_and_every_key() {
     assert_eq!(config(LEAST), least());
     let sample = config(include_str!("../../../config/agent.toml"));
     let address = "10.0.0.7:7946".parse().unwrap();
@@ -75,16 +76,19 @@ fn defaults_and_all_of_it() {
         name: Some("web-7".to_owned()),
         build: "1.4.2".to_owned(),
         check: Some(http("127.0.0.1:8080", "127.0.0.1:8080", "/healthz")),
-        seeds: vec![
-            "10.0.0.5:7946".parse().unwrap(),
-            "seeds.internal:7946".parse().unwrap(),
-        ],
-        label: "prod".to_owned(),
-        key_files: vec![PathBuf::from("gossip.key")],
+        peer_set: PeerSetSettings {
+            seeds: vec![
+                "10.0.0.5:7946".parse().unwrap(),
+                "seeds.internal:7946".parse().unwrap(),
+            ],
+            label: "prod".to_owned(),
+            key_files: vec![PathBuf::from("gossip.key")],
+            ..PeerSetSettings::new(address)
+        },
         token_file: Some(PathBuf::from("agent.token")),
         ..AgentConfig::new("web".to_owned(), least().backend, address)
     };
-    assert_eq!(sample, expected, "what it shows are the defaults");
+    assert_eq!(sample, expected, "the sample shows the defaults");
     let others = config(&format!(
         "{LEAST}weight = 0\nadvertise = '10.0.0.7:7946'\ninsecure_plaintext = true\ncheck = 'tcp://web:80'\n\
          interval = '5s'\ntimeout = '20ms'\ndrain_timeout = '0s'\ndrain_delay = '3s'\nonce = true\nlevel = 'warn'"
@@ -95,9 +99,13 @@ fn defaults_and_all_of_it() {
         (check.check.interval, check.check.timeout),
         (Duration::from_secs(5), Duration::from_millis(20))
     );
-    assert_eq!(others.advertise, address);
+    assert_eq!(others.peer_set.advertise, address);
     assert_eq!(
-        (others.weight, others.insecure_plaintext, others.level),
+        (
+            others.weight,
+            others.peer_set.insecure_plaintext,
+            others.level
+        ),
         (0, true, LogLevel::Warn)
     );
     assert_eq!(others.drain_timeout, Duration::ZERO);
@@ -108,22 +116,22 @@ fn defaults_and_all_of_it() {
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_told_all_at_once() {
+fn everything_that_is_missing_or_wrong_is_reported_at_once() {
     assert_eq!(
-        said(""),
+        report(""),
         "1:1 error: an agent's file has no `cluster` | \
-         expected `cluster = …` in it, the name that proxies discover\n\
+         expected `cluster = …` in it, the name that proxies discover, in quotes\n\
          1:1 error: an agent's file has no `backend` | \
          expected `backend = …` in it, an address such as \"10.0.0.7:8080\"\n\
          1:1 error: an agent's file has no `address` | \
          expected `address = …` in it, an address such as \"10.0.0.5:7946\""
     );
     assert_eq!(
-        said("cluster = ''\nbackend = 'web:80'\naddress = '10.0.0.7:0'\nkey_file = 3\n= 1"),
+        report("cluster = ''\nbackend = 'web:80'\naddress = '10.0.0.7:0'\nkey_file = 3\n= 1"),
         "1:11 error: `cluster` is \"\" | expected 1 to 64 bytes of text without control characters\n\
          2:11 error: `backend` is \"web:80\" | expected an IP address, not a name: \"web\"\n\
-         3:11 error: `address` is \"10.0.0.7:0\" | expected a port from 1 to 65535, which others are told\n\
-         4:12 error: `key_file` is an integer | expected the path of a file\n\
+         3:11 error: `address` is \"10.0.0.7:0\" | expected a port from 1 to 65535, at which others can reach it\n\
+         4:12 error: `key_file` is an integer | expected the path of a file, or an array of them\n\
          5:1 error: unquoted keys cannot be empty | expected letters, numbers, `-`, `_`"
     );
     let loaded = load_agent(b"cluster = '\xff'");
@@ -177,28 +185,28 @@ fn single_values() {
         ),
         (
             "key_file = 'a'\ninsecure_plaintext = true",
-            "5:22 warning: `insecure_plaintext` beside `key_file` | packets without a seal are accepted too | \
+            "5:22 warning: `insecure_plaintext` beside `key_file` | packets that are not sealed are accepted too | \
              leave it out as soon as every member has the key",
         ),
     ] {
-        says(lines, expected);
+        expect(lines, expected);
     }
-    let unknown = said(&format!(
+    let unknown = report(&format!(
         "{LEAST}key_files = ['a']\nhealth = 1\nlistener = []"
     ));
-    let told: Vec<&str> = unknown.lines().collect();
-    assert!(told[0].starts_with(
+    let reported: Vec<&str> = unknown.lines().collect();
+    assert!(reported[0].starts_with(
         "4:1 error: unknown key `key_files` in an agent's file | expected `cluster`, "
     ));
     assert!(
-        told[0].ends_with(" | did you mean `key_file`?"),
+        reported[0].ends_with(" | did you mean `key_file`?"),
         "{unknown}"
     );
     assert!(
-        told[1..]
+        reported[1..]
             .iter()
             .all(|line| line.ends_with("`once` or `level`")),
-        "no key of the other file is advised: {unknown}"
+        "no key of the proxy's file is suggested: {unknown}"
     );
 }
 
@@ -254,22 +262,22 @@ fn checks() {
         ),
         ("tcp://a:1/x", format!("\"1/x\" is not a port; {expected}")),
     ] {
-        says(
+        expect(
             &format!("check = '{url}'"),
             &format!("4:9 error: `check` is \"{url}\" | {label}"),
         );
     }
-    says(
+    expect(
         "check = 'tcp://a:1'\ninterval = '1ms'\ntimeout = '2d'",
         "5:12 error: `interval` is \"1ms\" | expected a duration from \"10ms\" to \"1d\"\n\
          6:11 error: `timeout` is \"2d\" | expected a duration from \"10ms\" to \"1d\"",
     );
-    says(
+    expect(
         "check = 'tcp://a:1'\ninterval = '500ms'",
-        "5:12 warning: a check slower than its interval: it may take 1s, and comes every 500ms | \
+        "5:12 warning: a check slower than its interval: it may take 1s, and is due every 500ms | \
          expected `timeout` at most as long as `interval` | write timeout = \"500ms\", or a longer interval",
     );
-    says(
+    expect(
         "interval = '1s'",
         "4:12 warning: `interval` without `check` | the service is not checked | \
          write check = \"http://127.0.0.1:8080/healthz\", or leave it out",
@@ -279,9 +287,9 @@ fn checks() {
 #[test]
 fn flags_obey_the_rules_of_the_file() {
     assert_eq!(least().validate(), Ok(()));
-    let key = "`address` is not loopback, and there is no `key_file`: expected `key_file`, since whoever reaches the \
+    let key = "`address` is not loopback, and there is no `key_file`: expected `key_file`, since anyone who reaches the \
                address could speak for every member; make a key with: lbproxy key generate --out gossip.key; or, in a \
-               network without strangers, set `insecure_plaintext`";
+               network that you trust, set `insecure_plaintext`";
     let one_machine =
         "expected the address of one machine, neither unspecified nor multicast nor broadcast";
     type Case = (fn(&mut AgentConfig), &'static str, String);
@@ -313,7 +321,7 @@ fn flags_obey_the_rules_of_the_file() {
                 .to_owned(),
         ),
         (
-            |c| c.label = "\r".to_owned(),
+            |c| c.peer_set.label = "\r".to_owned(),
             "label",
             "`label` is \"\\u{d}\": expected 0 to 64 bytes of text without control characters"
                 .to_owned(),
@@ -326,7 +334,7 @@ fn flags_obey_the_rules_of_the_file() {
         (
             |c| c.backend.set_port(0),
             "backend",
-            "`backend` is \"10.0.0.7:0\": expected a port from 1 to 65535, which others are told"
+            "`backend` is \"10.0.0.7:0\": expected a port from 1 to 65535, at which others can reach it"
                 .to_owned(),
         ),
         (
@@ -335,12 +343,12 @@ fn flags_obey_the_rules_of_the_file() {
             format!("`backend` is \"0.0.0.0:80\": {one_machine}"),
         ),
         (
-            |c| c.advertise = "[ff02::1]:80".parse().unwrap(),
+            |c| c.peer_set.advertise = "[ff02::1]:80".parse().unwrap(),
             "advertise",
             format!("`advertise` is \"[ff02::1]:80\": {one_machine}"),
         ),
         (
-            |c| c.address = "10.0.0.7:7946".parse().unwrap(),
+            |c| c.peer_set.address = "10.0.0.7:7946".parse().unwrap(),
             "address",
             key.to_owned(),
         ),
@@ -363,28 +371,28 @@ fn flags_obey_the_rules_of_the_file() {
             "`drain_delay` is \"".to_owned(),
         ),
     ];
-    for (spoil, key, said) in wrong {
+    for (spoil, key, reported) in wrong {
         let mut config = least();
         spoil(&mut config);
         let problem = config.validate().unwrap_err();
         assert_eq!(problem.key, key);
-        assert!(problem.to_string().starts_with(&said), "{problem}");
+        assert!(problem.to_string().starts_with(&reported), "{problem}");
         assert_eq!(config.problems().len(), 1, "{key}");
     }
     let mut config = least();
-    config.key_files = vec![PathBuf::new(); 9];
+    config.peer_set.key_files = vec![PathBuf::new(); 9];
     assert_eq!(
         config.validate().unwrap_err().to_string(),
         "`key_file` is 9 files: expected at most 8"
     );
     let mut config = least();
-    config.address = "0.0.0.0:7946".parse().unwrap();
-    config.insecure_plaintext = true;
+    config.peer_set.address = "0.0.0.0:7946".parse().unwrap();
+    config.peer_set.insecure_plaintext = true;
     assert_eq!(config.validate(), Ok(()), "127.0.0.1 is advertised");
-    config.advertise = config.address;
+    config.peer_set.advertise = config.peer_set.address;
     assert_eq!(
         config.validate().unwrap_err().message,
-        "`address` is no address at which others reach this member"
+        "`address` is not an address at which others can reach this member"
     );
 }
 
@@ -395,33 +403,33 @@ fn keys() {
         ("key_file = ['a', 'b']", vec!["a", "b"]),
     ] {
         let files: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
-        assert_eq!(config(&format!("{LEAST}{lines}")).key_files, files);
+        assert_eq!(config(&format!("{LEAST}{lines}")).peer_set.key_files, files);
     }
-    says(
+    expect(
         "key_file = ['a', 'b', 'a', '']",
         "4:23 error: key file \"a\" is given twice | expected each once | the first is 4:13\n\
          4:28 error: an entry of `key_file` is \"\" | expected the path of a file",
     );
-    says(
+    expect(
         "key_file = []",
         "4:12 error: `key_file` is an empty array | expected at least one entry; leave `key_file` out otherwise",
     );
-    says(
+    expect(
         &format!(
             "key_file = {:?}",
             ["1", "2", "3", "4", "5", "6", "7", "8", "9"]
         ),
         "4:12 error: `key_file` has 9 entries | expected at most 8",
     );
-    // A wrong one is no missing one.
+    // A wrong key is not a missing key.
     assert_eq!(
-        said("cluster = 'a'\nbackend = '10.0.0.1:1'\naddress = '10.0.0.1:2'\nkey_file = ['']"),
+        report("cluster = 'a'\nbackend = '10.0.0.1:1'\naddress = '10.0.0.1:2'\nkey_file = ['']"),
         "4:13 error: an entry of `key_file` is \"\" | expected the path of a file"
     );
 }
 
 #[test]
-fn which_file_is_an_agents() {
+fn the_file_of_an_agent_is_recognised() {
     for (text, expected) in [
         (LEAST, true),
         ("cluster = 'web'", true),

@@ -1,9 +1,10 @@
-//! `[gossip]` and `discover`: what they mean, and each error and warning with its words and place.
+//! `[gossip]` and `discover`: what they mean, and each error and warning with its text and place.
 
 use std::path::PathBuf;
 
-use super::{config, said, said_of, says};
+use super::{config, expect, report, report_of};
 use crate::config::schema::GossipConfig;
+use crate::model::peer_set::PeerSetSettings;
 
 /// A file whose [gossip] has `lines`, the first of them on line 5, and whose cluster discovers.
 fn file(lines: &str) -> String {
@@ -13,23 +14,23 @@ fn file(lines: &str) -> String {
     )
 }
 
-/// What is said of [gossip] with these lines before others in which nothing is wrong; the address is on line 5, and
-/// loopback.
+/// Compares the diagnostics of a `[gossip]` that has `lines` from its third line on, line 7 of the file, with
+/// `expected`. Its address is loopback.
 #[track_caller]
-fn gossip_says(lines: &str, expected: &str) {
+fn expect_of_gossip(lines: &str, expected: &str) {
     let file = file(&format!(
         "address = '127.0.0.1:7946'\nallow_cidrs = ['10.0.0.0/8']\n{lines}"
     ));
-    assert_eq!(said(&file).join("\n"), expected, "{lines}");
+    assert_eq!(report(&file).join("\n"), expected, "{lines}");
 }
 
-/// As [`gossip_says`], with an address, and a key.
+/// Likewise, for a `[gossip]` with this address on line 5, and a key.
 #[track_caller]
-fn address_says(address: &str, expected: &str) {
+fn expect_of_address(address: &str, expected: &str) {
     let file = file(&format!(
         "address = {address}\nallow_cidrs = ['10.0.0.0/8']\nkey_files = ['a.key']"
     ));
-    assert_eq!(said(&file).join("\n"), expected, "{address}");
+    assert_eq!(report(&file).join("\n"), expected, "{address}");
 }
 
 fn read(lines: &str) -> GossipConfig {
@@ -37,20 +38,22 @@ fn read(lines: &str) -> GossipConfig {
 }
 
 #[test]
-fn defaults_and_all_of_it() {
+fn defaults_and_every_key() {
     let least = read("address = '127.0.0.1:7946'");
     assert_eq!(
         least,
         GossipConfig {
-            address: "127.0.0.1:7946".parse().unwrap(),
-            advertise: "127.0.0.1:7946".parse().unwrap(),
-            seeds: vec![],
-            label: String::new(),
-            key_files: vec![],
+            peer_set: PeerSetSettings {
+                address: "127.0.0.1:7946".parse().unwrap(),
+                advertise: "127.0.0.1:7946".parse().unwrap(),
+                seeds: vec![],
+                label: String::new(),
+                key_files: vec![],
+                insecure_plaintext: false,
+            },
             token_keys: vec![],
             revoked: vec![],
             allow_cidrs: vec![],
-            insecure_plaintext: false,
             members_file: None,
         }
     );
@@ -62,15 +65,17 @@ fn defaults_and_all_of_it() {
     assert_eq!(
         all,
         GossipConfig {
-            address: "[::]:7946".parse().unwrap(),
-            advertise: "10.0.0.5:7947".parse().unwrap(),
-            seeds: vec!["seeds:1".parse().unwrap(), "10.0.0.6:7946".parse().unwrap()],
-            label: "prod".to_owned(),
-            key_files: vec![PathBuf::from("b"), PathBuf::from("a")],
+            peer_set: PeerSetSettings {
+                address: "[::]:7946".parse().unwrap(),
+                advertise: "10.0.0.5:7947".parse().unwrap(),
+                seeds: vec!["seeds:1".parse().unwrap(), "10.0.0.6:7946".parse().unwrap()],
+                label: "prod".to_owned(),
+                key_files: vec![PathBuf::from("b"), PathBuf::from("a")],
+                insecure_plaintext: true,
+            },
             token_keys: vec![PathBuf::from("operator.pub")],
             revoked: vec!["a1b2".to_owned()],
             allow_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-            insecure_plaintext: true,
             members_file: Some(PathBuf::from("members")),
         }
     );
@@ -80,9 +85,9 @@ fn defaults_and_all_of_it() {
 }
 
 #[test]
-fn its_own_addresses() {
-    gossip_says("", "");
-    says(
+fn addresses() {
+    expect_of_gossip("", "");
+    expect(
         "[gossip]\ninsecure_plaintext = true",
         "1:1 error: [gossip] has no `address` | expected `address = …` in it, an address such as \"10.0.0.5:7946\"\n\
          1:1 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }",
@@ -90,7 +95,7 @@ fn its_own_addresses() {
     for (address, expected) in [
         (
             "'10.0.0.5:0'",
-            "5:11 error: `address` is \"10.0.0.5:0\" | expected a port from 1 to 65535, which others are told",
+            "5:11 error: `address` is \"10.0.0.5:0\" | expected a port from 1 to 65535, at which others can reach it",
         ),
         (
             "':7946'",
@@ -110,12 +115,12 @@ fn its_own_addresses() {
         ),
         ("'0.0.0.0:7946'\nadvertise = '10.0.0.5:7946'", ""),
     ] {
-        address_says(address, expected);
+        expect_of_address(address, expected);
     }
     for address in ["0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255"] {
-        address_says(
+        expect_of_address(
             &format!("'{address}:7946'"),
-            "5:11 error: `address` is no address at which others reach this member | \
+            "5:11 error: `address` is not an address at which others can reach this member | \
              expected `advertise` beside it | \
              set `advertise` to an address of this machine, such as \"10.0.0.5:7946\"",
         );
@@ -123,7 +128,7 @@ fn its_own_addresses() {
     for (advertise, label) in [
         (
             "10.0.0.5:0",
-            "expected a port from 1 to 65535, which others are told",
+            "expected a port from 1 to 65535, at which others can reach it",
         ),
         (
             "[::]:7946",
@@ -138,7 +143,7 @@ fn its_own_addresses() {
             "expected an IP address, not a name: \"lb.internal\"",
         ),
     ] {
-        address_says(
+        expect_of_address(
             &format!("'0.0.0.0:7946'\nadvertise = '{advertise}'"),
             &format!("6:13 error: `advertise` is \"{advertise}\" | {label}"),
         );
@@ -146,37 +151,37 @@ fn its_own_addresses() {
 }
 
 #[test]
-fn an_address_of_its_own() {
+fn the_address_is_not_used_twice() {
     let admin = "admin.address = '127.0.0.1:7946'";
     let gossip = "[gossip]\naddress = '127.0.0.1:7946'\nallow_cidrs = ['::1']";
     let cluster = "[cluster.a]\ndiscover = { gossip = 'a' }\n[[route]]\ncluster = 'a'";
-    says(
+    expect(
         &format!("{admin}\n{gossip}\n{cluster}"),
         "3:11 error: \"127.0.0.1:7946\" is already in use | expected an address and port of its own | \
          the admin server has it 1:17",
     );
-    says(
+    expect(
         &format!("{gossip}\n{cluster}").replace("7946", "8080"),
         "10:11 error: \":8080\" is already in use | expected an address and port of its own | [gossip] has it 2:11",
     );
-    says(
+    expect(
         &format!(
             "{}\n{cluster}\n[[listener]]\naddress = ':1'\ncluster = 'a'",
             gossip.replace("7946", "0")
         ),
-        "2:11 error: `address` is \"127.0.0.1:0\" | expected a port from 1 to 65535, which others are told",
+        "2:11 error: `address` is \"127.0.0.1:0\" | expected a port from 1 to 65535, at which others can reach it",
     );
 }
 
 #[test]
 fn seeds() {
-    gossip_says(
+    expect_of_gossip(
         "seeds = '10.0.0.6:7946'",
         "7:9 error: `seeds` is a string | \
          expected an array of addresses, such as [\"10.0.0.6:7946\", \"seeds.internal:7946\"] | \
          write ['10.0.0.6:7946']",
     );
-    gossip_says(
+    expect_of_gossip(
         "seeds = ['a', ':1', 'a:0', '0.0.0.0:1', 'a:1', 'A.:1', '10.0.0.1:1', '[::ffff:10.0.0.1]:1']",
         "7:10 error: an entry of `seeds` is \"a\" | expected a port, as in \"a:8080\"\n\
          7:15 error: an entry of `seeds` is \":1\" | expected an address or a name before the port, as in \"10.0.0.1:1\"\n\
@@ -186,12 +191,12 @@ fn seeds() {
          7:48 error: seed \"a:1\" is given twice | expected each once | the first is 7:41\n\
          7:70 error: seed \"10.0.0.1:1\" is given twice | expected each once | the first is 7:56",
     );
-    // One list may serve all members: each leaves itself out.
+    // All members may have the same list: each leaves itself out.
     let lines = "advertise = '10.0.0.5:1'
 seeds = ['10.0.0.5:1', '127.0.0.1:7946']";
-    gossip_says(lines, "");
+    expect_of_gossip(lines, "");
     let others = read(&format!("address = '127.0.0.1:7946'\n{lines}"));
-    assert_eq!(others.seeds.len(), 2);
+    assert_eq!(others.peer_set.seeds.len(), 2);
 }
 
 #[test]
@@ -205,21 +210,21 @@ fn labels_and_files() {
                 _ => "a\\u{7}".to_owned(),
             }
         );
-        gossip_says(&format!("label = \"{label}\""), &expected);
+        expect_of_gossip(&format!("label = \"{label}\""), &expected);
     }
-    gossip_says(&format!("label = '{}'", "a".repeat(64)), "");
+    expect_of_gossip(&format!("label = '{}'", "a".repeat(64)), "");
     for (key, column) in [("token_key", 13), ("members_file", 16)] {
-        gossip_says(
+        expect_of_gossip(
             &format!("{key} = ''"),
             &format!("7:{column} error: `{key}` is \"\" | expected the path of a file"),
         );
     }
-    gossip_says(
+    expect_of_gossip(
         "key_files = ['a', 'b', 'a', \"\\u0000\"]",
         "7:24 error: key file \"a\" is given twice | expected each once | the first is 7:14\n\
          7:29 error: an entry of `key_files` is \"\\u{0}\" | expected the path of a file",
     );
-    gossip_says(
+    expect_of_gossip(
         "key_files = []",
         "7:13 error: `key_files` is an empty array | expected at least one entry; leave `key_files` out otherwise",
     );
@@ -229,8 +234,8 @@ fn labels_and_files() {
             (0..count).map(|i| i.to_string()).collect::<Vec<_>>()
         )
     };
-    gossip_says(&files(8), "");
-    gossip_says(
+    expect_of_gossip(&files(8), "");
+    expect_of_gossip(
         &files(9),
         "7:13 error: `key_files` has 9 entries | expected at most 8",
     );
@@ -238,15 +243,15 @@ fn labels_and_files() {
 
 #[test]
 fn without_a_key() {
-    let said_of_plain = |lines: &str| {
-        said(&file(&format!(
+    let report_of_address = |lines: &str| {
+        report(&file(&format!(
             "address = {lines}\nallow_cidrs = ['10.0.0.0/8']"
         )))
         .join("\n")
     };
     let refused = "5:11 error: `address` is not loopback, and there is no `key_file` | \
-         expected `key_file`, since whoever reaches the address could speak for every member | \
-         make a key with: lbproxy key generate --out gossip.key; or, in a network without strangers, set \
+         expected `key_file`, since anyone who reaches the address could speak for every member | \
+         make a key with: lbproxy key generate --out gossip.key; or, in a network that you trust, set \
          `insecure_plaintext`";
     for (lines, expected) in [
         ("'10.0.0.5:7946'", refused),
@@ -266,7 +271,7 @@ fn without_a_key() {
         ("'[::ffff:127.0.0.1]:7946'", ""),
         (
             "'10.0.0.5:7946'\nkey_files = ['a']\ninsecure_plaintext = true",
-            "7:22 warning: `insecure_plaintext` beside `key_files` | packets without a seal are accepted too | \
+            "7:22 warning: `insecure_plaintext` beside `key_files` | packets that are not sealed are accepted too | \
              leave it out as soon as every member has the key",
         ),
         (
@@ -274,28 +279,31 @@ fn without_a_key() {
             "6:22 error: `insecure_plaintext` is a string | expected true or false, without quotes",
         ),
     ] {
-        assert_eq!(said_of_plain(lines), expected, "{lines}");
+        assert_eq!(report_of_address(lines), expected, "{lines}");
     }
 }
 
 #[test]
-fn where_backends_may_live() {
+fn networks_of_backends() {
     let none = "no announced backend will be accepted | \
          expected `allow_cidrs` with the networks where backends may live | \
          write allow_cidrs = [\"10.0.0.0/8\"]; loopback only when it is listed";
-    let said_of =
-        |lines: &str| said(&file(&format!("address = '127.0.0.1:7946'\n{lines}"))).join("\n");
-    assert_eq!(said_of(""), format!("4:1 warning: {none}"));
-    assert_eq!(said_of("allow_cidrs = []"), format!("6:15 warning: {none}"));
+    let report_of =
+        |lines: &str| report(&file(&format!("address = '127.0.0.1:7946'\n{lines}"))).join("\n");
+    assert_eq!(report_of(""), format!("4:1 warning: {none}"));
     assert_eq!(
-        said_of("allow_cidrs = ['10.0.0.0/8', '10.0.0.0/33', '::/0']"),
-        "6:30 error: an entry of `allow_cidrs` is \"10.0.0.0/33\" | \
-         expected a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address\n\
-         6:45 warning: an entry of `allow_cidrs` is every address there is | \
-         so whoever may announce may have requests sent anywhere",
+        report_of("allow_cidrs = []"),
+        format!("6:15 warning: {none}")
     );
     assert_eq!(
-        said_of("allow_cidrs = ['10.0.0.0/33']").lines().count(),
+        report_of("allow_cidrs = ['10.0.0.0/8', '10.0.0.0/33', '::/0']"),
+        "6:30 error: an entry of `allow_cidrs` is \"10.0.0.0/33\" | \
+         expected a network such as \"10.0.0.0/8\" or \"fd00::/8\", or an address\n\
+         6:45 warning: an entry of `allow_cidrs` contains every address | \
+         so a member that may announce can have requests sent to any address",
+    );
+    assert_eq!(
+        report_of("allow_cidrs = ['10.0.0.0/33']").lines().count(),
         1,
         "that it is empty only follows from the error"
     );
@@ -307,9 +315,9 @@ fn where_backends_may_live() {
                 .collect::<Vec<_>>()
         )
     };
-    assert_eq!(said_of(&networks(64)), "");
+    assert_eq!(report_of(&networks(64)), "");
     assert_eq!(
-        said_of(&networks(65)),
+        report_of(&networks(65)),
         "6:15 error: `allow_cidrs` has 65 entries | expected at most 64"
     );
 }
@@ -318,7 +326,7 @@ fn where_backends_may_live() {
 fn discovery() {
     let gossip = "[gossip]\naddress = '127.0.0.1:7946'\nallow_cidrs = ['::1']\n";
     let discover = |value: &str| {
-        said_of(&format!(
+        report_of(&format!(
             "{gossip}[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = {value}"
         ))
         .join("\n")
@@ -365,27 +373,27 @@ fn discovery() {
 #[test]
 fn clusters_and_the_peer_set_need_each_other() {
     let cluster = "[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = { gossip = 'a' }\n";
-    says(
+    expect(
         cluster,
         "4:12 error: cluster \"a\" discovers backends without a peer set | expected a [gossip] section | \
          write [gossip], with an `address`",
     );
-    says(
+    expect(
         &format!("gossip = 3\n{cluster}"),
         "1:10 error: `gossip` is an integer | expected a table",
     );
     let gossip = "[gossip]\naddress = '127.0.0.1:7946'\n";
-    says(
+    expect(
         gossip,
         "1:1 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }",
     );
-    says(
+    expect(
         &format!(
             "{gossip}allow_cidrs = ['::1']\n[[route]]\ncluster = 'a'\n[cluster.a]\ndiscover = {{ gossip = '' }}"
         ),
         "7:23 error: `gossip` is \"\" | expected 1 to 64 bytes of text without control characters",
     );
-    // Whatever its own backends are, others may come.
+    // Whatever its own backends are, others may be announced.
     for backends in [
         "",
         "[]",
@@ -397,7 +405,7 @@ fn clusters_and_the_peer_set_need_each_other() {
             "" => String::new(),
             own => format!("backends = {own}"),
         };
-        says(
+        expect(
             &format!("{gossip}allow_cidrs = ['::1']\n{cluster}{own}"),
             "",
         );
@@ -420,23 +428,24 @@ fn keys_are_one_or_a_list_and_tokens_are_revoked_by_id() {
     ] {
         let found = read(&format!("{least}{lines}"));
         let expected = (files(keys), files(operators));
-        assert_eq!((found.key_files, found.token_keys), expected, "{lines}");
+        let found = (found.peer_set.key_files, found.token_keys);
+        assert_eq!(found, expected, "{lines}");
     }
-    gossip_says(
+    expect_of_gossip(
         "key_file = 'a'\nkey_files = ['b']",
-        "8:13 error: `key_files` beside `key_file` | expected one of both | \
-         put all files into `key_file`, the one that seals first | the other is here 7:12",
+        "8:13 error: `key_files` beside `key_file` | expected one of the two | \
+         put all files into `key_file`, the one that seals first | the other is 7:12",
     );
-    gossip_says(
+    expect_of_gossip(
         "token_key = ['o', 'o']",
         "7:19 error: operator file \"o\" is given twice | expected each once | the first is 7:14",
     );
     let expected = "expected 4 to 16 hexadecimal digits, as `lbproxy token show` prints them";
     for id in ["a1b", "a1b2c3d4e5f60718a", "xyzw", ""] {
-        gossip_says(
+        expect_of_gossip(
             &format!("revoked = ['{id}']"),
             &format!("7:12 error: an entry of `revoked` is \"{id}\" | {expected}"),
         );
     }
-    gossip_says("revoked = []", "");
+    expect_of_gossip("revoked = []", "");
 }

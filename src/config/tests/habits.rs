@@ -1,26 +1,26 @@
-//! Forms that people bring along from other programs: the message shows what they are here.
+//! Forms of other programs that people are used to: the message shows how they are written here.
 
-use super::says;
+use super::expect;
 
 const LISTENER: &str = "[[listener]]\ncluster = 'web'\n";
 
 #[test]
 fn addresses() {
-    says(
+    expect(
         &format!("{LISTENER}address = '8080'"),
         "3:11 error: `address` is \"8080\" | expected an address before the port: write \":8080\" for all addresses, \
          or \"127.0.0.1:8080\" for this machine alone",
     );
-    says(
+    expect(
         &format!("{LISTENER}address = '*:8080'"),
         "3:11 error: `address` is \"*:8080\" | \"*\" is not an address: write \":8080\" for all addresses",
     );
-    says(
+    expect(
         "admin.address = 'localhost:9900'",
         "1:17 error: `address` is \"localhost:9900\" | expected an IP address, not a name: write \"127.0.0.1:9900\", \
          or \"[::1]:9900\" for IPv6",
     );
-    says(
+    expect(
         "[cluster.b]\nbackends = ['http://10.0.0.1:8080/', { address = 'https://10.0.0.1' }]",
         "1:10 warning: nothing uses cluster \"b\" | expected a listener or a route with this `cluster`\n\
          2:13 error: an entry of `backends` is \"http://10.0.0.1:8080/\" | \
@@ -29,12 +29,12 @@ fn addresses() {
          expected the address of a plaintext port, such as \"10.0.0.1:8080\"",
     );
     let gossip = |rest: &str| format!("gossip = {{ insecure_plaintext = true, {rest} }}");
-    says(
+    expect(
         &gossip("address = '7946'"),
         "1:10 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }\n\
          1:49 error: `address` is \"7946\" | expected an address before the port, as in \"10.0.0.5:7946\"",
     );
-    says(
+    expect(
         &gossip("address = 'udp://10.0.0.5:7946'"),
         "1:10 warning: no cluster discovers backends in [gossip] | expected a cluster with discover = { gossip = \"…\" }\n\
          1:49 error: `address` is \"udp://10.0.0.5:7946\" | expected an address without a scheme, \
@@ -57,7 +57,7 @@ fn protocols() {
         ("udp", "UDP is not supported yet"),
         ("HTTP", "did you mean \"http\"?"),
     ] {
-        says(
+        expect(
             &format!("{LISTENER}address = ':1'\nprotocol = '{word}'"),
             &format!(
                 "4:12 error: `protocol` is \"{word}\" | expected \"http\" or \"tcp\" | {help}"
@@ -67,7 +67,7 @@ fn protocols() {
 }
 
 #[test]
-fn a_value_in_the_place_of_a_table() {
+fn a_value_in_place_of_a_table() {
     let attempts = "expected a table such as { attempts = 2 }, the first attempt included";
     let check = "expected a table such as { http = \"/healthz\" } or { tcp = true }";
     for (entry, expected) in [
@@ -110,19 +110,19 @@ fn a_value_in_the_place_of_a_table() {
                 .to_owned(),
         ),
     ] {
-        let said = super::said(&format!("{}{entry}\n", super::REST));
-        let errors: Vec<&str> = said
+        let reported = super::report(&format!("{}{entry}\n", super::REST));
+        let errors: Vec<&str> = reported
             .iter()
             .filter_map(|line| line.split_once(" error: ").map(|(_, rest)| rest))
             .collect();
         assert_eq!(errors, [expected], "{entry}");
     }
-    says(
+    expect(
         "admin = '127.0.0.1:9900'",
         "1:9 error: `admin` is a string | expected a table such as { address = \"127.0.0.1:9900\" } | \
          write admin = { address = '127.0.0.1:9900' }",
     );
-    says(
+    expect(
         "[[route]]\nrespond = 503",
         "2:11 error: `respond` is an integer | expected a table such as { status = 200, body = \"ok\" } | \
          write respond = { status = 503 }",
@@ -130,13 +130,13 @@ fn a_value_in_the_place_of_a_table() {
 }
 
 #[test]
-fn codes_of_redirects() {
+fn statuses_of_redirects() {
     for status in ["200", "300", "304", "306", "309", "-1", "'308'"] {
         let what = match status {
             "'308'" => "a string",
             status => status,
         };
-        says(
+        expect(
             &format!("[[route]]\nredirect = {{ to = '/', status = {status} }}"),
             &format!("2:33 error: `status` is {what} | expected 301, 302, 303, 307 or 308"),
         );

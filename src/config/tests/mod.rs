@@ -1,4 +1,4 @@
-//! What the loader says of good and of bad texts, word for word.
+//! What the loader makes of valid and invalid texts, word for word.
 
 mod agent;
 mod errors;
@@ -6,6 +6,7 @@ mod gossip;
 mod habits;
 mod names;
 mod parts;
+mod reference;
 mod several;
 mod syntax;
 mod values;
@@ -18,7 +19,7 @@ use super::limits::MAX_FILE;
 use super::load::{load, load_agent, load_bytes};
 use super::{schema::Config, sections};
 
-/// A small valid file to put a snippet before: what belongs to the top, and tables.
+/// A small valid file that can follow a snippet with keys of the top level or with tables.
 const REST: &str = "
 [[listener]]
 address = ':8080'
@@ -53,8 +54,8 @@ fn shown(diagnostic: &Diagnostic) -> String {
     shown
 }
 
-/// All that is said of `text`.
-fn said(text: &str) -> Vec<String> {
+/// All diagnostics of `text`.
+fn report(text: &str) -> Vec<String> {
     let loaded = load(text);
     let errors = loaded
         .diagnostics
@@ -64,9 +65,9 @@ fn said(text: &str) -> Vec<String> {
     loaded.diagnostics.iter().map(shown).collect()
 }
 
-/// All that is said of `snippet` before a small valid file.
-fn said_of(snippet: &str) -> Vec<String> {
-    said(&format!("{snippet}\n{REST}"))
+/// All diagnostics of `snippet`, followed by a small valid file.
+fn report_of(snippet: &str) -> Vec<String> {
+    report(&format!("{snippet}\n{REST}"))
 }
 
 /// The configuration of a valid text.
@@ -77,27 +78,30 @@ fn config(text: &str) -> Config {
         .unwrap_or_else(|| panic!("{text}\n{:#?}", loaded.diagnostics))
 }
 
-/// What is said of a snippet, a line each.
+/// Compares all diagnostics of `snippet`, one a line, with `expected`.
 #[track_caller]
-fn says(snippet: &str, expected: &str) {
-    assert_eq!(said_of(snippet).join("\n"), expected, "{snippet}");
+fn expect(snippet: &str, expected: &str) {
+    assert_eq!(report_of(snippet).join("\n"), expected, "{snippet}");
 }
 
 #[test]
 fn the_full_sample_has_every_key() {
     sections::seen::take();
-    assert_eq!(said(include_str!("../../../config/full.toml")), [""; 0]);
+    assert_eq!(report(include_str!("../../../config/full.toml")), [""; 0]);
     let agent = load_agent(include_bytes!("../../../config/agent.toml"));
     assert_eq!(agent.diagnostics, []);
     let seen = sections::seen::take();
-    for section in sections::ALL.into_iter().chain([&sections::AGENT]) {
-        // Of two keys for the same one is enough.
+    for section in sections::OF_PROXY
+        .into_iter()
+        .chain([&sections::agent::AGENT])
+    {
+        // One of two keys for the same thing is enough.
         let others = [("[gossip]", "key_files"), ("`access`", "to")];
-        let shown = |key: &&&str| !others.contains(&(section.name, **key));
-        for key in section.keys.iter().filter(shown) {
+        let is_shown = |key: &&str| !others.contains(&(section.name, *key));
+        for key in section.names().filter(is_shown) {
             assert!(
                 seen.contains(&(section.name, key)),
-                "`{key}` of {} is read by nobody, or is not in the sample",
+                "`{key}` of {} is not read, or is missing in the sample",
                 section.name
             );
         }
@@ -105,18 +109,18 @@ fn the_full_sample_has_every_key() {
 }
 
 #[test]
-fn a_file_that_is_no_text_or_too_large() {
-    let said = |bytes: &[u8]| -> Vec<String> {
+fn a_file_that_is_not_text_or_too_large() {
+    let report = |bytes: &[u8]| -> Vec<String> {
         let loaded = load_bytes(bytes);
         assert!(loaded.config.is_none());
         loaded.diagnostics.iter().map(shown).collect()
     };
     assert_eq!(
-        said(b"a = 1\nb = \"\xff\"\n"),
+        report(b"a = 1\nb = \"\xff\"\n"),
         ["2:6 error: the file is not UTF-8 text | expected UTF-8, found the byte 0xFF"]
     );
     assert_eq!(
-        said(&vec![b' '; MAX_FILE + 1]),
+        report(&vec![b' '; MAX_FILE + 1]),
         [
             "1:1 error: the file is too large | expected at most 16777216 bytes, found at least 16777217"
         ]

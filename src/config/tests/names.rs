@@ -13,7 +13,7 @@ use crate::snapshot::registry::Registry;
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::transport::listen::BoundSockets;
 
-/// One configuration, whose name `a:80` resolves to what is said.
+/// One configuration, whose name `a:80` resolves to what is reported.
 struct Bench {
     config: Config,
     registry: Registry,

@@ -1,9 +1,9 @@
-//! Several texts, variables and defaults.
+//! Several files, variables and defaults.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{config, said, shown};
+use super::{config, report, shown};
 use crate::config::diagnostics::render_set;
 use crate::config::environment::Environment;
 use crate::config::load::{Loaded, load_sources, load_with};
@@ -34,7 +34,7 @@ impl Environment for Env {
     }
 }
 
-fn said_with(text: &str) -> Vec<String> {
+fn report_with(text: &str) -> Vec<String> {
     let loaded = load_with(text.as_bytes(), &Env);
     loaded.diagnostics.iter().map(shown).collect()
 }
@@ -52,17 +52,17 @@ fn variables_in_values() {
          [[route]]\npath = '/${NONE:-a}/*'\nredirect = { to = 'https://{host}:${PORT}' }\n\
          [[route]]\npath_regex = '^/a{1}$'\nrespond = { body = '${QUOTE}${NONE:-}' }\n",
     );
-    assert_eq!(config.workers, None, "a value makes no syntax");
+    assert_eq!(config.workers, None, "a value cannot make syntax");
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8081");
     assert_eq!(config.listeners[0].name, "x${PORT}");
     assert_eq!(config.routes[0].name, "/a/*");
 }
 
 #[test]
-fn what_cannot_be_filled_in_is_said_alone_and_at_its_place() {
+fn a_value_that_cannot_be_filled_in_is_one_error_at_its_place() {
     let text = "[[listener]]\naddress = ':${NONE}'\ncluster = '${ALSO}'\n[cluster.web]\nbackends = ['a:${PORT', '${BAD}']\n";
     assert_eq!(
-        said_with(text),
+        report_with(text),
         [
             "2:11 error: there is no environment variable `NONE` | expected it to be set, or a default as in \
              `${NONE:-…}` | a plain `${` is written `$${`",
@@ -72,34 +72,34 @@ fn what_cannot_be_filled_in_is_said_alone_and_at_its_place() {
              `$${`",
             &format!(
                 "5:25 error: an entry of `backends` is \"localhost\" | {}",
-                said_of_a_bare_name()
+                report_of_a_bare_name()
             ),
         ]
     );
-    // Keys are no values.
-    assert!(said_with("'${PORT}' = 1\n")[0].contains("unknown key `${PORT}`"));
+    // Keys are not values.
+    assert!(report_with("'${PORT}' = 1\n")[0].contains("unknown key `${PORT}`"));
 }
 
-/// What is said of the backend "localhost", without its beginning.
-fn said_of_a_bare_name() -> String {
-    let all = said(
+/// What is reported of the backend "localhost", without the beginning.
+fn report_of_a_bare_name() -> String {
+    let all = report(
         "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['localhost']\n",
     );
     all[0].split_once(" | ").unwrap().1.to_owned()
 }
 
 #[test]
-fn an_expression_with_a_variable_has_its_caret_at_the_whole() {
+fn the_caret_is_at_the_whole_of_an_expression_with_a_variable() {
     let rest = "\nrespond = {}\n[[listener]]\naddress = ':1'\n";
     let column = |expression: &str| {
-        let said = said_with(&format!("[[route]]\npath_regex = {expression}{rest}"));
-        said[0].split_once(' ').unwrap().0.to_owned()
+        let reported = report_with(&format!("[[route]]\npath_regex = {expression}{rest}"));
+        reported[0].split_once(' ').unwrap().0.to_owned()
     };
     assert_eq!(column("'^/v(1'"), "2:18");
     assert_eq!(column("'^/${PORT}('"), "2:14");
 }
 
-/// A folder with these files.
+/// A directory with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -110,7 +110,8 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-/// What is made of files and directories in a folder, and all that is said of them as it is shown, without the folder.
+/// Loads files and directories of a folder. Returns the diagnostics as they are shown too, without the path of the
+/// folder.
 fn of(root: &tempfile::TempDir, named: &[&str]) -> (Loaded, String) {
     let named: Vec<PathBuf> = named.iter().map(|name| root.path().join(name)).collect();
     let sources = Sources::read(&named, &Env).unwrap();
@@ -130,7 +131,7 @@ const A: &str = "[[route]]\npath = '/a'\ncluster = 'a'\n[cluster.a]\nbackends = 
 const B: &str = "[[listener]]\naddress = ':2'\n[[route]]\npath = '/b'\ncluster = 'b'\n[cluster.b]\nbackends = ['b:1']\n";
 
 #[test]
-fn included_files_stand_behind_in_byte_order() {
+fn included_files_come_after_in_byte_order() {
     let root = folder(&[
         ("lb.toml", MAIN),
         ("sites/b.toml", B),
@@ -172,7 +173,7 @@ fn directories_and_several_files_are_one_configuration() {
 }
 
 #[test]
-fn errors_of_all_files_are_said_in_their_places() {
+fn errors_of_all_files_are_reported_in_their_places() {
     let root = folder(&[
         ("lb.toml", &format!("workers = 0\n{MAIN}")),
         (
@@ -186,7 +187,7 @@ fn errors_of_all_files_are_said_in_their_places() {
     std::fs::write(root.path().join("sites/d.toml"), b"x = \"\xff\"\n").unwrap();
     let (loaded, shown) = of(&root, &["lb.toml"]);
     assert!(loaded.config.is_none());
-    for said in [
+    for reported in [
         "error: `workers` is 0\n --> lb.toml:1:11\n",
         "error: `workers` is given in two files\n --> sites/a.toml:1:1\n",
         "= note: the first is at lb.toml:1:1\n",
@@ -200,7 +201,7 @@ fn errors_of_all_files_are_said_in_their_places() {
         "--> sites/c.toml:3:",
         "error: the file is not UTF-8 text\n --> sites/d.toml:1:6\n",
     ] {
-        assert!(shown.contains(said), "{said:?} is not in\n{shown}");
+        assert!(shown.contains(reported), "{reported:?} is not in\n{shown}");
     }
     let json =
         crate::config::diagnostics::set_to_json(&["m", "a", "b", "c", "d"], &loaded.diagnostics);
@@ -241,7 +242,7 @@ fn what_is_wrong_with_an_include() {
         ("real.toml", "[[route]]\npath = '/real'\nrespond = {}\n"),
     ]);
     let (loaded, shown) = of(&root, &["lb.toml"]);
-    for said in [
+    for reported in [
         "warning: no file matches \"none/*.toml\"\n --> lb.toml:1:12\n",
         "error: \"gone.toml\" cannot be read\n --> lb.toml:1:27\n",
         "error: \"a/**/b\" cannot be included\n --> lb.toml:1:40\n",
@@ -249,7 +250,7 @@ fn what_is_wrong_with_an_include() {
         "error: \"\" cannot be included\n --> lb.toml:1:56\n",
         "error: an entry of `include` is an integer\n --> lb.toml:1:60\n",
     ] {
-        assert!(shown.contains(said), "{said:?} is not in\n{shown}");
+        assert!(shown.contains(reported), "{reported:?} is not in\n{shown}");
     }
     assert!(loaded.config.is_none());
     let root = folder(&[(
@@ -274,13 +275,16 @@ fn paths_are_relative_to_the_file_that_names_them() {
         ("sites/a", gossip),
         ("b.toml", gossip),
     ]);
-    let keys = |named: &[&str]| of(&root, named).0.config.unwrap().gossip.unwrap().key_files;
+    let keys = |named: &[&str]| {
+        let gossip = of(&root, named).0.config.unwrap().gossip.unwrap();
+        gossip.peer_set.key_files
+    };
     assert_eq!(
         keys(&["lb.toml"]),
         [root.path().join("sites/k"), PathBuf::from("/abs")]
     );
     std::fs::remove_file(root.path().join("sites/a")).unwrap();
-    // As written where it is beside the first.
+    // As written if the file is beside the first.
     assert_eq!(
         keys(&["lb.toml", "b.toml"]),
         [PathBuf::from("k"), PathBuf::from("/abs")]
@@ -288,7 +292,7 @@ fn paths_are_relative_to_the_file_that_names_them() {
 }
 
 #[test]
-fn swapped_links_are_other_texts() {
+fn swapped_links_are_noticed() {
     let root = folder(&[("v1/a.toml", A), ("v2/a.toml", B)]);
     std::os::unix::fs::symlink("v1", root.path().join("..data")).unwrap();
     std::os::unix::fs::symlink("..data/a.toml", root.path().join("a.toml")).unwrap();
@@ -302,7 +306,7 @@ fn swapped_links_are_other_texts() {
 }
 
 #[test]
-fn defaults_are_what_is_not_said() {
+fn defaults_fill_in_what_a_table_lacks() {
     let config = config(
         "[defaults.listener]\ncluster = 'a'\ntimeouts = { header = '1s', idle = '2s' }\nlimits = { headers = 7 }\n\
          [defaults.cluster]\ncheck = { http = '/h', host = 'h', interval = '3s' }\npolicy = 'consistent_hash'\n\
@@ -323,7 +327,7 @@ fn defaults_are_what_is_not_said() {
     assert_eq!(
         three.timeouts.header,
         secs(10),
-        "nothing that a tcp listener has no use for"
+        "a tcp listener takes no keys that are for requests"
     );
     assert_eq!(
         [one, two, three].map(|l| l.cluster.as_deref()),
@@ -351,9 +355,9 @@ fn defaults_are_what_is_not_said() {
 }
 
 #[test]
-fn what_is_wrong_with_defaults_is_said_once_in_its_place() {
+fn an_error_in_defaults_is_reported_once_in_its_place() {
     let rest = "[[listener]]\naddress = ':1'\n[[listener]]\naddress = ':2'\n";
-    let all = said(&format!(
+    let all = report(&format!(
         "[defaults]\nlog = 1\n[defaults.listener]\naddress = ':1'\nadress = 1\ncluster = 'x'\ntimeouts = {{ idle = 1 }}\n\
          [defaults.cluster]\nresolve = 5\n{rest}"
     ));
@@ -370,7 +374,7 @@ fn what_is_wrong_with_defaults_is_said_once_in_its_place() {
         ],
     );
     assert_eq!(
-        said("defaults = { listener = 1 }\n[[listener]]\naddress = ':1'\nname = 'a'\n")[0],
+        report("defaults = { listener = 1 }\n[[listener]]\naddress = ':1'\nname = 'a'\n")[0],
         "1:25 error: `listener` is an integer | expected a table"
     );
 }
@@ -384,16 +388,16 @@ fn defaults_are_bounded() {
         many(3000, "[[listener]]\naddress = ':0'\n"),
     );
     assert!(
-        said(&text)
+        report(&text)
             .iter()
             .any(|s| s.contains("`defaults` holds too much"))
     );
 }
 
 #[test]
-fn tables_that_only_toml_1_1_reads() {
+fn tables_that_only_toml_1_1_allows() {
     assert_eq!(
-        said(
+        report(
             "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\nretry = {\n attempts = 1,\n}\n"
         ),
         [
@@ -474,7 +478,7 @@ fn a_listener_at_several_addresses() {
         [":1", "127.0.0.1:2", "[::1]:2"].map(|address| (":1", address.to_owned()))
     );
     let places = |address: &str| -> Vec<String> {
-        let all = said(&text(address));
+        let all = report(&text(address));
         all.iter()
             .map(|s| s.split(" | ").next().unwrap().to_owned())
             .collect()
@@ -515,7 +519,7 @@ fn what_is_wrong_with_answers() {
     ]);
     let (loaded, shown) = of(&root, &["lb.toml"]);
     assert!(loaded.config.is_none());
-    for said in [
+    for reported in [
         "error: [[listener]] has `redirect` and `respond`\n --> lb.toml:4:11\n",
         "error: \"3xx\" is not a status for `errors`\n --> lb.toml:5:12\n",
         "error: \"600\" is not a status for `errors`\n --> lb.toml:5:23\n",
@@ -528,13 +532,13 @@ fn what_is_wrong_with_answers() {
         "error: \"X-Request-Id\" is not a field for `headers`",
         "error: `a` is \"b\\u{d}\\u{a}c\"",
     ] {
-        assert!(shown.contains(said), "{said:?} is not in\n{shown}");
+        assert!(shown.contains(reported), "{reported:?} is not in\n{shown}");
     }
 }
 
 #[test]
 fn keys_that_have_no_effect_for_tcp() {
-    let all = said(
+    let all = report(
         "[defaults.cluster]\ntimeouts = { response = '9s' }\nretry.on = ['reset']\n\
          [[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\ntrusted_proxies = []\n\
          timeouts = { header = '1s', tunnel = '1h' }\nlimits = { headers = 3, connections = 4 }\n\
@@ -562,7 +566,7 @@ fn keys_that_have_no_effect_for_tcp() {
 }
 
 #[test]
-fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
+fn trusted_proxies_of_a_tcp_listener_are_not_limited_as_clients() {
     for (defaults, own) in [
         (
             "",
@@ -585,7 +589,7 @@ fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
             "[defaults.listener]\n{defaults}[[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n{own}\
              [cluster.a]\nbackends = ['a:1']\n"
         );
-        assert_eq!(said(&text), Vec::<String>::new(), "{text}");
+        assert_eq!(report(&text), Vec::<String>::new(), "{text}");
         assert_eq!(
             config(&text).listeners[0].trusted_proxies.networks.len(),
             1,
@@ -595,8 +599,8 @@ fn trusted_proxies_of_a_tcp_listener_are_apart_from_the_limit_of_a_client() {
 }
 
 #[test]
-fn defaults_that_others_have_a_use_for_are_not_warned_of() {
-    let all = said(
+fn defaults_that_have_an_effect_elsewhere_are_no_warning() {
+    let all = report(
         "[defaults.cluster]\nretry.on = ['reset', 'connect']\n\
          [[listener]]\naddress = ':1'\nprotocol = 'tcp'\ncluster = 'a'\n\
          [cluster.a]\nbackends = ['a:1']\n",

@@ -1,37 +1,37 @@
-//! Texts that are no TOML: what is told, and what is left out because it only follows.
+//! Texts that are not TOML: what is reported, and what is left out because it only follows from another error.
 
-use super::{said, says};
+use super::{expect, report};
 
 #[test]
 fn single_mistakes() {
-    says(
+    expect(
         "workers = ",
         "1:11 error: no value after `=` | expected a value",
     );
-    says(
+    expect(
         "watch = yes",
         "1:9 error: \"yes\" is not a value | expected a number, true or false, or text in quotes",
     );
-    says("workers 2", "1:9 error: key with no value | expected `=`");
-    says(
+    expect("workers 2", "1:9 error: key with no value | expected `=`");
+    expect(
         "workers = 1\nworkers = 2",
         "2:1 error: \"workers\" is given twice | expected each key and each table once",
     );
-    says(
+    expect(
         "log.level = \"info",
         "1:18 error: invalid basic string | expected `\"`",
     );
-    says("[admin\n", "1:7 error: unclosed table | expected `]`");
-    says(
+    expect("[admin\n", "1:7 error: unclosed table | expected `]`");
+    expect(
         "log.level = \"in\u{1b}[2Jfo\"",
         "1:16 error: invalid basic string | expected non-double-quote visible characters, `\\`",
     );
 }
 
 #[test]
-fn other_errors_are_told_beside_them() {
+fn other_errors_are_reported_beside_them() {
     assert_eq!(
-        said(
+        report(
             "workers = \nwatch = 3\n[[listener]]\nadress = ':1'\n[[route]\nwatch = 3\n[cluster.a]\nx = 1\n[log]\nlevel = 'inf'\n"
         ),
         [
@@ -49,7 +49,7 @@ fn other_errors_are_told_beside_them() {
 }
 
 #[test]
-fn an_open_bracket_is_told_once() {
+fn an_unclosed_bracket_is_reported_once() {
     let text = "workers = 0
 [cluster.web]
 backends = [\"a:1\", \"b:1\"
@@ -60,7 +60,7 @@ path = \"/\"
 backends = 3
 ";
     assert_eq!(
-        said(text),
+        report(text),
         [
             "1:11 error: `workers` is 0 | expected a whole number from 1 to 1024",
             "4:1 error: missing comma between array elements | expected `,`",
@@ -70,10 +70,10 @@ backends = 3
 }
 
 #[test]
-fn of_a_long_text_the_first_error_is_told() {
+fn only_the_first_error_of_a_long_text_is_reported() {
     let text = format!("workers = \nwatch = \n# {}\n", "x".repeat(1 << 20));
     assert_eq!(
-        said(&text),
+        report(&text),
         ["1:11 error: no value after `=` | expected a value"]
     );
 }

@@ -1,4 +1,4 @@
-//! What good texts mean, and the defaults.
+//! What valid texts mean, and the defaults.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +10,65 @@ use crate::model::page::Page;
 use crate::model::route_action::RouteAction;
 use crate::model::settings::TrustedProxies;
 use crate::model::settings::{
-    Check, CheckKind, ClusterTimeouts, CountOrShare, HashKey, ListenerLimits, ListenerTimeouts,
-    OnDown, OnUp, Policy, Protocol, Resolve, Retry,
+    Check, CheckKind, ClusterSettings, ClusterTimeouts, CountOrShare, HashKey, ListenerLimits,
+    ListenerTimeouts, OnDown, OnUp, Policy, Protocol, Resolve, Retry,
 };
 use crate::route::rule::{HostPattern, PathPattern, ValuePattern};
 
 const S: Duration = Duration::from_secs(1);
+
+// The defaults once more, in numbers: those of the declarations must not change by accident.
+
+fn listener_timeouts() -> ListenerTimeouts {
+    ListenerTimeouts {
+        header: 10 * S,
+        idle: 75 * S,
+        request_body: 30 * S,
+        write: 30 * S,
+        tunnel: 3600 * S,
+    }
+}
+
+fn listener_limits() -> ListenerLimits {
+    ListenerLimits {
+        connections: None,
+        connections_per_client: None,
+        header_bytes: 32 << 10,
+        headers: 100,
+        uri_bytes: 8 << 10,
+        body_bytes: 1 << 40,
+        trailer_bytes: 8 << 10,
+    }
+}
+
+fn cluster_timeouts() -> ClusterTimeouts {
+    ClusterTimeouts {
+        connect: S,
+        response: 30 * S,
+        body: 300 * S,
+        idle: 30 * S,
+    }
+}
+
+fn default_retry() -> Retry {
+    Retry {
+        attempts: 2,
+        on_connect: true,
+        on_reset: true,
+        on_timeout: false,
+    }
+}
+
+#[test]
+fn defaults_of_structs_are_what_an_empty_table_means() {
+    assert_eq!(ListenerTimeouts::default(), listener_timeouts());
+    assert_eq!(ListenerLimits::default(), listener_limits());
+    assert_eq!(ClusterTimeouts::default(), cluster_timeouts());
+    assert_eq!(
+        ClusterSettings::default(),
+        config(REST).clusters[0].settings
+    );
+}
 
 #[test]
 fn defaults() {
@@ -30,8 +83,8 @@ fn defaults() {
     let listener = &config.listeners[0];
     assert_eq!(listener.name, ":8080");
     assert_eq!(listener.protocol, Protocol::Http);
-    assert_eq!(listener.timeouts, ListenerTimeouts::default());
-    assert_eq!(listener.limits, ListenerLimits::default());
+    assert_eq!(listener.timeouts, listener_timeouts());
+    assert_eq!(listener.limits, listener_limits());
     assert_eq!(listener.trusted_proxies, TrustedProxies::default());
     let cluster = &config.clusters[0];
     let settings = &cluster.settings;
@@ -40,10 +93,14 @@ fn defaults() {
         (&settings.hash_key, settings.hash_seed),
         (&HashKey::ClientIp, 0)
     );
-    assert_eq!(settings.resolve, Resolve::default());
+    let resolve = Resolve {
+        every: 10 * S,
+        one: false,
+    };
+    assert_eq!(settings.resolve, resolve);
     assert_eq!(settings.check, None);
-    assert_eq!(settings.timeouts, ClusterTimeouts::default());
-    assert_eq!(settings.retry, Retry::default());
+    assert_eq!(settings.timeouts, cluster_timeouts());
+    assert_eq!(settings.retry, default_retry());
     assert_eq!(settings.idle_connections, 256);
     assert_eq!(settings.panic_threshold, Some(0.0));
     assert_eq!(
@@ -57,14 +114,14 @@ fn defaults() {
 }
 
 #[test]
-fn the_full_sample_says_what_the_defaults_are() {
+fn the_full_sample_shows_the_defaults() {
     let full = config(include_str!("../../../config/full.toml"));
     let web = &full.listeners[0];
-    assert_eq!(web.timeouts, ListenerTimeouts::default());
+    assert_eq!(web.timeouts, listener_timeouts());
     let limits = ListenerLimits {
         connections: Some(10_000),
         connections_per_client: Some(CountOrShare::Share(0.5)),
-        ..ListenerLimits::default()
+        ..listener_limits()
     };
     assert_eq!(web.limits, limits);
     assert_eq!(
@@ -98,11 +155,14 @@ fn the_full_sample_says_what_the_defaults_are() {
         "in the order of the file"
     );
     let cluster = &full.clusters[0];
-    assert_eq!(cluster.settings.timeouts, ClusterTimeouts::default());
-    assert_eq!(cluster.settings.retry, Retry::default());
+    assert_eq!(cluster.settings.timeouts, cluster_timeouts());
+    assert_eq!(cluster.settings.retry, default_retry());
     assert_eq!(
-        (&cluster.settings.resolve, cluster.settings.idle_connections),
-        (&Resolve::default(), 256)
+        (
+            cluster.settings.resolve.every,
+            cluster.settings.idle_connections
+        ),
+        (10 * S, 256)
     );
     let backends: Vec<(String, u32, bool)> = cluster
         .backends
@@ -173,7 +233,7 @@ fn routes_of_the_full_sample() {
 }
 
 #[test]
-fn a_route_is_called_by_its_name_else_by_hosts_and_paths_and_never_by_its_place() {
+fn a_route_without_a_name_is_called_by_its_hosts_and_paths() {
     let names = |route: &str| {
         config(&format!("[[route]]\n{route}\nrespond = {{}}\n{REST}")).routes[0]
             .name
@@ -224,7 +284,7 @@ fn pairs_of_hosts_and_paths_are_bounded() {
 }
 
 #[test]
-fn defaults_of_what_a_route_answers() {
+fn defaults_of_answers() {
     let config = config(&format!(
         "[[route]]\npath = '/'\nrespond = {{}}\n[[route]]\nmethod = ['GET']\nredirect = {{ to = '/' }}\n{REST}"
     ));
@@ -240,7 +300,7 @@ fn defaults_of_what_a_route_answers() {
 }
 
 #[test]
-fn a_check_that_is_given_in_part_has_the_other_defaults() {
+fn a_check_has_the_default_of_each_key_that_is_absent() {
     let check = |check: &str| {
         config(&format!("{REST}check = {check}")).clusters[0]
             .settings
@@ -376,7 +436,7 @@ fn retries_ratios_and_small_heads() {
     assert_eq!(
         (limits.header_bytes, limits.uri_bytes),
         (4096, 4096),
-        "a target fits its head"
+        "a target fits into its head"
     );
 }
 

@@ -9,6 +9,7 @@ use crate::gossip::identity::Role;
 use crate::gossip::record::{Announced, Record, ServiceState};
 use crate::gossip::view::{Liveness, Member};
 use crate::model::health::Health;
+use crate::model::peer_set::PeerSetSettings;
 use crate::snapshot::{Departing, Snapshot};
 
 const FILE: &str = r#"
@@ -24,18 +25,16 @@ check = { tcp = true }
 fn config(text: &str) -> Arc<Config> {
     let mut config = load_bytes(text.as_bytes()).config.unwrap();
     config.gossip = Some(GossipConfig {
-        address: "127.0.0.1:7946".parse().unwrap(),
-        advertise: "127.0.0.1:7946".parse().unwrap(),
-        seeds: Vec::new(),
-        label: String::new(),
-        key_files: Vec::new(),
+        peer_set: PeerSetSettings {
+            insecure_plaintext: true,
+            ..PeerSetSettings::new("127.0.0.1:7946".parse().unwrap())
+        },
         token_keys: Vec::new(),
         revoked: Vec::new(),
         allow_cidrs: vec![
             "10.0.0.0/8".parse().unwrap(),
             "127.0.0.0/8".parse().unwrap(),
         ],
-        insecure_plaintext: true,
         members_file: None,
     });
     config.clusters[0].discover = Some("web".to_owned());
@@ -462,8 +461,8 @@ async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
     for admin in ["127.0.0.1:9900", ":9900"] {
         let mut file = Config::clone(&config(&format!("admin.address = \"{admin}\"\n{FILE}")));
         let gossip = file.gossip.as_mut().unwrap();
-        gossip.address = "0.0.0.0:7946".parse().unwrap();
-        gossip.advertise = "10.0.0.7:7947".parse().unwrap();
+        gossip.peer_set.address = "0.0.0.0:7946".parse().unwrap();
+        gossip.peer_set.advertise = "10.0.0.7:7947".parse().unwrap();
         let mut bench = Bench::new(Arc::new(file));
         let own = [
             "127.0.0.1:8080",
