@@ -1,5 +1,5 @@
-//! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and
-//! changes nothing; the files that it names are read, as at a start.
+//! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and changes
+//! nothing; the files that it names are read, as at a start.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::config::watch::read_now;
 use crate::control::{Absent, Machine, look_at_secrets};
 use crate::gossip::text::redacted;
 
-/// Checks the configuration that is `named`: files and directories together, or `-` alone for standard input. Success
-/// only if it is valid, and with `strict` only if there is no warning. For people, diagnostics go to stderr and the
-/// verdict on a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its
-/// one error at line 1, column 1).
+/// Checks the configuration that is `named`: files and directories together, or `-` alone for standard input. Success only
+/// if it is valid, and with `strict` only if there is no warning. For people, diagnostics go to stderr and the verdict on
+/// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
+/// at line 1, column 1).
 pub fn run(named: &[PathBuf], json: bool, strict: bool) -> ExitCode {
     if named.len() > 1 && named.iter().any(|path| path == Path::new("-")) {
         eprintln!("error: `-`, standard input, stands alone");

@@ -46,3 +46,63 @@ impl Contents {
         self.files.keys().map(PathBuf::as_path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ffi::OsString;
+
+    use super::*;
+
+    /// Files of so many bytes, which counts how often one is read.
+    struct Files {
+        bytes: usize,
+        read: Cell<usize>,
+    }
+
+    impl Environment for Files {
+        fn variable(&self, _: &str) -> Option<OsString> {
+            None
+        }
+
+        fn content(&self, path: &Path, most: usize) -> Result<Vec<u8>, String> {
+            self.read.set(self.read.get() + 1);
+            match path == Path::new("none") || self.bytes > most {
+                true => Err("not there, or too large".to_owned()),
+                false => Ok(vec![b'x'; self.bytes]),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_once_whether_it_can_be_read_or_not() {
+        let files = Files {
+            bytes: 3,
+            read: Cell::new(0),
+        };
+        let mut contents = Contents::default();
+        for _ in 0..2 {
+            assert_eq!(
+                contents.read(&files, Path::new("a"), 10).as_deref(),
+                Ok(&b"xxx"[..])
+            );
+            assert!(contents.read(&files, Path::new("none"), 10).is_err());
+        }
+        assert_eq!(files.read.get(), 2);
+        let paths: Vec<&Path> = contents.paths().collect();
+        assert_eq!(paths, [Path::new("a"), Path::new("none")]);
+    }
+
+    #[test]
+    fn all_contents_together_are_bounded() {
+        let files = Files {
+            bytes: MAX_TOTAL / 2,
+            read: Cell::new(0),
+        };
+        let mut contents = Contents::default();
+        let mut read = |name: &str| contents.read(&files, Path::new(name), MAX_TOTAL).is_ok();
+        assert!(read("a") && read("b"));
+        assert!(!read("c"));
+        assert!(read("a"), "what has been read stays");
+    }
+}

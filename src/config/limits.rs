@@ -19,7 +19,7 @@ pub(super) const MAX_CONNECTIONS: u64 = 100_000_000;
 pub(super) const MAX_KEYS: usize = 8;
 /// Networks where backends may live: every announcement is compared with all of them.
 pub(super) const MAX_CIDRS: usize = 64;
-/// Revoked tokens: likewise.
+/// Revoked tokens: every token is compared with all of them.
 pub(super) const MAX_REVOKED: usize = 1_000;
 /// A seed is what an integer of TOML holds, without its negative half.
 pub(super) const MAX_SEED: u64 = i64::MAX as u64;

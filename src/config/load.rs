@@ -143,13 +143,13 @@ pub(crate) fn is_agent(bytes: &[u8]) -> bool {
 
 /// Reads all texts with `make`. `found` is what was found before, with the index of its text.
 fn read<T>(
-    documents: &[SourceText<'_>],
+    sources: &[SourceText<'_>],
     directories: &[PathBuf],
     environment: &dyn Environment,
     found: Vec<(usize, Finding)>,
     make: impl FnOnce(&mut Reader<'_>, &Spanned<DeTable<'_>>) -> T,
 ) -> Loaded<T> {
-    let decoded: Vec<_> = documents.iter().map(|d| decode(d.bytes)).collect();
+    let decoded: Vec<_> = sources.iter().map(|source| decode(source.bytes)).collect();
     let texts = Texts::of(decoded.iter().map(|(text, _)| *text));
     let joined = match &decoded[..] {
         [(text, _)] => Cow::Borrowed(*text),
@@ -160,28 +160,14 @@ fn read<T>(
                 .join("\n"),
         ),
     };
-    let mut broken = Vec::new();
-    let mut parsed = Vec::with_capacity(decoded.len());
-    for (file, (text, refused)) in decoded.into_iter().enumerate() {
-        let understood = match refused {
-            None => syntax::parse(text),
-            Some(finding) => {
-                broken.push((file, NotToml::Refused(finding)));
-                syntax::Parsed::nothing()
-            }
-        };
-        if !understood.errors.is_empty() {
-            broken.push((file, NotToml::Syntax(text, understood.errors)));
-        }
-        parsed.push(understood.root);
-    }
+    let (parsed, broken) = parse_all(decoded);
     let whole = broken.is_empty();
     let mut builder = TreeBuilder::new(environment, &joined, whole);
     let span = parsed.first().map_or(0..0, Spanned::span);
-    let trees = parsed.into_iter().zip(documents).enumerate();
-    let trees = trees.map(|(file, (root, document))| {
+    let trees = parsed.into_iter().zip(sources).enumerate();
+    let trees = trees.map(|(file, (root, source))| {
         let tree = builder.build(root.into_inner(), texts.start(file));
-        (tree, document.included)
+        (tree, source.included)
     });
     let trees: Vec<_> = trees.collect();
     let (mut findings, mut marks) = (builder.findings, builder.marks);
@@ -221,6 +207,28 @@ fn read<T>(
 enum NotToml<'t> {
     Refused(Finding),
     Syntax(&'t str, Vec<Error>),
+}
+
+/// Parses each text. The second list has those that are not TOML, with their indices.
+fn parse_all<'t>(
+    decoded: Vec<(&'t str, Option<Finding>)>,
+) -> (Vec<Spanned<DeTable<'t>>>, Vec<(usize, NotToml<'t>)>) {
+    let mut broken = Vec::new();
+    let mut roots = Vec::with_capacity(decoded.len());
+    for (file, (text, refused)) in decoded.into_iter().enumerate() {
+        let parsed = match refused {
+            None => syntax::parse(text),
+            Some(finding) => {
+                broken.push((file, NotToml::Refused(finding)));
+                syntax::Parsed::nothing()
+            }
+        };
+        if !parsed.errors.is_empty() {
+            broken.push((file, NotToml::Syntax(text, parsed.errors)));
+        }
+        roots.push(parsed.root);
+    }
+    (roots, broken)
 }
 
 /// What is wrong with the texts that are not TOML, and those errors of `findings` that do not merely follow from it.

@@ -1,5 +1,5 @@
-//! Findings as the readers make them (byte ranges only), and their way to [`Diagnostic`]s: cleaned, bounded, sorted
-//! by place, with line and column found in one walk over the text.
+//! Findings as the readers make them, with byte ranges only, and how they become [`Diagnostic`]s: cleaned, bounded,
+//! sorted by place, with line and column found in one walk over the text.
 //!
 //! A configuration may be several texts. Then places count through all of them ([`Texts`]), so that readers and
 //! relations need not know of it; only here they become a file, a line and a column again.
@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{Diagnostic, Related, Severity, counted};
 use crate::gossip::text::redacted;
 
-/// Findings of one severity that are kept; the rest is counted, so that a hostile file cannot fill the memory.
+/// Findings of one severity that are kept. The rest is counted, so that a hostile file cannot fill the memory.
 const MAX_KEPT: usize = 1000;
 /// Characters of a text that are kept.
 const MAX_TEXT: usize = 400;
@@ -29,7 +29,7 @@ pub(in crate::config) struct Finding {
 }
 
 impl Finding {
-    /// The file is not applied.
+    /// A finding for which the file is not applied.
     pub(crate) fn error(span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -41,7 +41,7 @@ impl Finding {
         }
     }
 
-    /// Legal, but surely a mistake.
+    /// A finding that is legal but surely a mistake.
     pub(crate) fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -49,45 +49,45 @@ impl Finding {
         }
     }
 
-    /// What stands at the caret.
+    /// Sets the text at the caret.
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// How to put it right, if that is known.
+    /// Sets how to put it right, if that is known.
     pub(crate) fn help(mut self, help: impl Into<Option<String>>) -> Self {
         self.help = help.into();
         self
     }
 
-    /// `by` bytes further on.
+    /// The finding `by` bytes later.
     pub(crate) fn moved(mut self, by: usize) -> Self {
         self.span = self.span.start + by..self.span.end + by;
         self
     }
 
-    /// `by` bytes further back.
+    /// The finding `by` bytes earlier.
     pub(crate) fn moved_back(mut self, by: usize) -> Self {
         self.span = self.span.start - by..self.span.end.saturating_sub(by);
         self
     }
 
-    /// Another place that belongs to it.
+    /// Sets another place that is part of the problem.
     pub(crate) fn related(mut self, span: &Range<usize>, message: impl Into<String>) -> Self {
         self.related = Some((span.start, message.into()));
         self
     }
 }
 
-/// The texts of a configuration, joined: each begins one byte after the end of the one before.
+/// The texts of a configuration, joined: each begins one byte after the end of the previous one.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Texts<'t> {
     files: Vec<(usize, &'t str)>,
 }
 
 impl<'t> Texts<'t> {
-    /// Of texts in their order.
+    /// Joins texts in their order.
     pub(crate) fn of(texts: impl IntoIterator<Item = &'t str>) -> Self {
         let mut start = 0;
         let files = texts.into_iter().map(|text| {
@@ -138,19 +138,19 @@ impl<'t> Texts<'t> {
 #[derive(Debug, Default)]
 pub(in crate::config) struct Findings {
     kept: Vec<Finding>,
-    /// What was said where: a default is read once for each that takes it.
-    said: HashSet<(usize, String)>,
-    /// Places of which nothing more is said.
+    /// Starts and messages of the kept findings: a default is read once for each table that takes it.
+    reported: HashSet<(usize, String)>,
+    /// Starts of values of which nothing more is reported.
     silent: HashSet<usize>,
     errors: usize,
     warnings: usize,
 }
 
 impl Findings {
-    /// Adds one, unless the same is said of the same place already.
+    /// Adds a finding, unless the same place has one with the same message.
     pub(crate) fn add(&mut self, finding: Finding) {
-        let said = (finding.span.start, finding.message.clone());
-        if self.said.contains(&said) || self.silent.contains(&finding.span.start) {
+        let key = (finding.span.start, finding.message.clone());
+        if self.reported.contains(&key) || self.silent.contains(&finding.span.start) {
             return;
         }
         let count = match finding.severity {
@@ -159,17 +159,17 @@ impl Findings {
         };
         *count += 1;
         if *count <= MAX_KEPT {
-            self.said.insert(said);
+            self.reported.insert(key);
             self.kept.push(finding);
         }
     }
 
-    /// Says nothing more of the values that begin at `places`.
-    pub(crate) fn silence(&mut self, places: &HashSet<usize>) {
-        self.silent.extend(places);
+    /// Reports nothing more of the values that begin at `starts`.
+    pub(crate) fn silence(&mut self, starts: &HashSet<usize>) {
+        self.silent.extend(starts);
     }
 
-    /// None yet, and silent where these are.
+    /// No findings yet, and silent where these are.
     pub(crate) fn quiet(&self) -> Self {
         Self {
             silent: self.silent.clone(),
@@ -177,17 +177,17 @@ impl Findings {
         }
     }
 
-    /// Errors so far.
+    /// The number of errors so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors
     }
 
-    /// Those that are kept, in the order in which they were found.
+    /// The kept findings in the order in which they were found.
     pub(crate) fn into_kept(self) -> Vec<Finding> {
         self.kept
     }
 
-    /// All of them in the order of their places.
+    /// The diagnostics in the order of their places.
     pub(crate) fn into_diagnostics(mut self, texts: &Texts<'_>) -> Vec<Diagnostic> {
         self.count_omitted(texts.end());
         self.kept
@@ -254,15 +254,15 @@ pub(in crate::config) fn quoted(value: &str) -> String {
     }
 }
 
-/// Whether a character could do something else to a terminal than show itself: controls, and the marks that
-/// turn the direction of text around.
+/// Whether a character could do more to a terminal than show itself: control characters, and marks that change the
+/// direction of text.
 pub(super) fn is_treacherous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Bounded, harmless to a terminal, and without the secret part of a key or token: it may stand where the path of its
-/// file belongs.
+/// The text bounded, harmless to a terminal, and without the secret part of a key or token, which may stand where the
+/// path of its file belongs.
 pub(in crate::config) fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
     for (count, c) in text.chars().enumerate() {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_said_once() {
+    fn the_same_is_reported_once() {
         let mut findings = Findings::default();
         for _ in 0..3 {
             findings.add(Finding::error(0..1, "bad"));

@@ -1,8 +1,8 @@
 //! Errors and warnings of a file, and how people ([`render()`]) and programs ([`to_json`]) see them.
 //!
-//! A [`Diagnostic`] is plain text with a place: no byte of the file that could drive a terminal is left in it, and
-//! no text in it is longer than a few lines, whatever the file holds. Written by the loader (`findings` collects,
-//! sorts and places them), read by the `check` command and by the reload's log.
+//! A [`Diagnostic`] is plain text with a place. Whatever the file contains, no byte that could control a terminal is
+//! left in it, and no text is longer than a few lines. Written by the loader (`findings` collects, sorts and places
+//! them), read by the `check` command and by the log of a reload.
 
 pub(super) mod findings;
 mod render;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub use render::render;
 pub(crate) use render::render_set;
 
-/// How bad it is.
+/// How serious a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The file is not applied.
@@ -27,11 +27,11 @@ pub enum Severity {
 /// One error or warning, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
     /// What is wrong, in one line.
     pub message: String,
-    /// Which of the configuration's texts it stands in, counted from 0.
+    /// The index of its text in the configuration.
     pub file: usize,
     /// Byte range in that text.
     pub span: Range<usize>,
@@ -39,18 +39,18 @@ pub struct Diagnostic {
     pub line: usize,
     /// Column in characters, counted from 1.
     pub column: usize,
-    /// What stands at the caret: what was expected. May be empty.
+    /// The text at the caret: what was expected. May be empty.
     pub label: String,
-    /// "did you mean …", if a known word is near, or how to put it right.
+    /// "did you mean …" if a known word is similar, or how to put it right.
     pub help: Option<String>,
-    /// Another place that belongs to it.
+    /// Another place that is part of the problem.
     pub related: Option<Related>,
 }
 
-/// Where the other half of a contradiction stands.
+/// Where the other half of a contradiction is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Related {
-    /// Which of the texts, counted from 0.
+    /// The index of its text in the configuration.
     pub file: usize,
     /// Line, counted from 1.
     pub line: usize,
@@ -79,13 +79,13 @@ pub(crate) fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-/// `{"file", "valid", "errors": […], "warnings": […]}`; each entry has `line`, `column` and `message`, and where
-/// there is something to say `expected`, `help` and `related`.
+/// `{"file", "valid", "errors": […], "warnings": […]}`. Each entry has `line`, `column` and `message`, and may have
+/// `expected`, `help` and `related`.
 pub fn to_json(file_name: &str, diagnostics: &[Diagnostic]) -> Value {
     set_to_json(&[file_name], diagnostics)
 }
 
-/// As [`to_json`], for a configuration of several texts: then `files` has their names, and each entry its `file`.
+/// Like [`to_json`]. If the configuration has several texts, `files` has their names, and each entry has its `file`.
 pub(crate) fn set_to_json(names: &[&str], diagnostics: &[Diagnostic]) -> Value {
     let of = |severity| -> Vec<Value> {
         diagnostics
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_has_what_there_is_to_say() {
+    fn json_leaves_out_what_is_empty() {
         let error = Diagnostic {
             severity: Severity::Error,
             message: "unknown key".to_owned(),

@@ -8,21 +8,21 @@ use super::findings::{clean, is_treacherous};
 use super::{Diagnostic, Severity};
 use crate::gossip::text::{REDACTED, secrets};
 
-/// Diagnostics that are shown; the rest is counted.
+/// Diagnostics that are shown. The rest is counted.
 const MAX_SHOWN: usize = 100;
 /// Characters of the line, before and from the caret on, that the renderer chooses from.
 const BEFORE: usize = 1000;
 const FROM: usize = 1000;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The diagnostics of `text`, which came from `file_name`, with colours for a terminal or plain. Empty if there
-/// are none. At most 100 are shown, errors before warnings, in the order of their places. No control byte of the
-/// text or the name gets through, and no key or token that stands where the path of its file belongs.
+/// The diagnostics of `text`, which comes from `file_name`, plain or with colours for a terminal. Empty if there are
+/// none. At most 100 are shown, errors before warnings, in the order of their places. No control byte of the text or
+/// the name gets through, and no key or token that stands where the path of its file belongs.
 pub fn render(file_name: &str, text: &str, diagnostics: &[Diagnostic], colour: bool) -> String {
     render_set(&[(file_name, text)], diagnostics, colour)
 }
 
-/// As [`render()`], for a configuration of several texts, each with its name.
+/// Like [`render()`], for a configuration of several texts, each with its name.
 pub(crate) fn render_set(
     files: &[(&str, &str)],
     diagnostics: &[Diagnostic],
@@ -71,7 +71,7 @@ fn group<'a>(names: &'a [String], text: &str, diagnostic: &'a Diagnostic) -> Gro
         .line_start(diagnostic.line)
         .annotation(AnnotationKind::Primary.span(span).label(label));
     let title = level.primary_title(diagnostic.message.as_str());
-    // The renderer counts columns in what it is shown, so it must be told of those that were cut off.
+    // The renderer counts columns in the text that it gets, so it needs the real column if the beginning was cut off.
     let mut group = if cut {
         let origin = Origin::path(file_name)
             .line(diagnostic.line)
@@ -91,17 +91,17 @@ fn group<'a>(names: &'a [String], text: &str, diagnostic: &'a Diagnostic) -> Gro
     group
 }
 
-/// What is shown of a line.
+/// The part of a line that is shown.
 struct Window {
     line: String,
-    /// Where the diagnostic's span lies in it.
+    /// The span of the diagnostic in it.
     span: Range<usize>,
     /// Whether its beginning is missing.
     cut: bool,
 }
 
-/// The part of the line around `span`, with every treacherous character replaced by a visible one. Costs the length
-/// of the part, however long the line is.
+/// The part of the line around `span`, with every treacherous character replaced by a visible one. The cost is the
+/// length of the part, however long the line is.
 fn window(text: &str, span: &Range<usize>) -> Window {
     let start = text.floor_char_boundary(span.start);
     let end = text.ceil_char_boundary(span.end).max(start);

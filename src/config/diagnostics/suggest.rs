@@ -1,12 +1,12 @@
-//! "Did you mean": the known word that is nearest to an unknown one.
+//! "Did you mean": the known word that is most similar to an unknown one.
 
-/// Comparisons that one load may spend, so that thousands of misspelt names in a file of thousands of clusters
-/// cost milliseconds and not minutes.
+/// Comparisons that one load may make, so that thousands of misspelt names in a file of thousands of clusters cost
+/// milliseconds and not minutes.
 const BUDGET: usize = 50_000;
-/// A longer word is not a misspelling of a known one.
+/// Longest word that may be a misspelling of a known one.
 const MAX_WORD: usize = 80;
 
-/// Finds near words until its budget is spent.
+/// Finds similar words until its budget is spent.
 #[derive(Debug)]
 pub(in crate::config) struct Suggester {
     left: usize,
@@ -19,9 +19,9 @@ impl Default for Suggester {
 }
 
 impl Suggester {
-    /// The word of `known` that is nearest to `word`; of equals the first. Near is a third of its letters wrong at
-    /// the most (optimal string alignment: a swap of two neighbours counts once), with `-` for `_` and capitals
-    /// counted as right. `None` if none is near.
+    /// The word of `known` that is most similar to `word`; the first of equals. At most a third of the letters may be
+    /// wrong (optimal string alignment: a swap of two neighbours counts once). Case and `-` for `_` do not count as
+    /// wrong. `None` if no word is that similar.
     pub(crate) fn nearest<'w>(
         &mut self,
         word: &str,
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_words() {
+    fn similar_words() {
         let known = ["address", "cluster", "timeouts", "on", "round_robin"];
         for (word, near) in [
             ("adress", Some("address")),

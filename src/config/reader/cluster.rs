@@ -20,7 +20,7 @@ use crate::model::settings::{
     ClusterSettings, ClusterTimeouts, HashKey, OnUp, Policy, Resolve, Retry,
 };
 
-/// A cluster, whatever is wrong with it: its name is known, so that whatever uses it is not told that it is missing.
+/// A cluster, whatever is wrong with it: its name is known, so nothing that uses it is reported as wrong too.
 pub(super) fn cluster(
     r: &mut Reader<'_>,
     name: &Spanned<DeString<'_>>,

@@ -6,10 +6,10 @@ use toml::de::{DeString, DeTable, DeValue};
 use crate::config::sections::{Section, ValueKind};
 
 /// A key and its value.
-pub(super) type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
+pub(super) type WrittenKey<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
 
 /// The entries of a table of `section`, and of the tables in it, that have an effect on requests only.
-pub(super) fn entries<'a>(section: &Section, table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+pub(super) fn entries<'a>(section: &Section, table: &'a DeTable<'a>) -> Vec<WrittenKey<'a>> {
     let mut found = Vec::new();
     for key in section.keys {
         let Some((name, value)) = table.get_key_value(key.name) else {

@@ -217,7 +217,8 @@ impl Reader<'_> {
         self.table_of(setting.value?, section)
     }
 
-    /// Likewise, or an empty table if the key is absent or wrong. Only for tables without required keys.
+    /// The table of a key that is declared as one, or an empty table if the key is absent or wrong. Only for tables
+    /// without required keys.
     fn table_or_empty<'a>(&mut self, setting: Setting<'a>) -> CheckedTable<'a> {
         let section = setting.section().unwrap_or(&TOP);
         let span = setting.value.map_or(0..0, |value| value.span());

@@ -154,7 +154,7 @@ impl Reader<'_> {
         Some(entries.filter_map(|entry| read(self, entry)).collect())
     }
 
-    /// Likewise, for arrays that must not be empty, since an empty one would match nothing.
+    /// Like [`list`](Self::list), for arrays that must not be empty, since an empty one would match nothing.
     pub(super) fn filled_list<'a, T>(
         &mut self,
         setting: Setting<'a>,

@@ -16,7 +16,7 @@ pub(crate) static AGENT: Section = Section {
         "What `lbproxy agent --config agent.toml` reads: all keys are at the top, and flags of the same names (with `-` for \
          `_`) override them. Files are relative to this file; those with a key or a token are read again when they \
          change.\n\n\
-         ```toml\ncluster = \"web\"\nbackend = \"10.0.0.7:8080\"\naddress = \"10.0.0.7:7946\"\n\
+         ```toml agent\ncluster = \"web\"\nbackend = \"10.0.0.7:8080\"\naddress = \"10.0.0.7:7946\"\n\
          seeds = [\"10.0.0.5:7946\"]\nkey_file = \"gossip.key\"\ncheck = \"http://127.0.0.1:8080/healthz\"\n```\n",
     ),
     keys: &[

@@ -13,7 +13,7 @@ pub(crate) static REDIRECT: Section = Section {
     intro: (
         "`redirect`",
         "The long form of `redirect`, of a listener or a route; a string is its `to`.\n\n\
-         ```toml\n[[route]]\nhost = \"example.org\"\n\
+         ```toml fragment\n[[route]]\nhost = \"example.org\"\n\
          redirect = { to = \"https://www.example.org{uri}\", status = 301 }\n```\n",
     ),
     keys: &[
@@ -40,7 +40,7 @@ pub(crate) static RESPOND: Section = Section {
         "`respond`",
         "A fixed response, of a listener or a route. Without `body` and `file` it is empty, except that an error status \
          gets its page from `errors`.\n\n\
-         ```toml\n[[route]]\npath = \"/robots.txt\"\n\
+         ```toml fragment\n[[route]]\npath = \"/robots.txt\"\n\
          respond = { body = \"User-agent: *\\nDisallow: /\\n\", headers = { \"Cache-Control\" = \"max-age=3600\" } }\n```\n",
     ),
     keys: &[

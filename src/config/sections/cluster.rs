@@ -15,7 +15,7 @@ pub(crate) static CLUSTER: Section = Section {
         "`[cluster.NAME]`",
         "A named set of backends under one policy. Everything can be changed while the proxy runs: no connection is \
          dropped, no count is lost and no rotation starts again.\n\n\
-         ```toml\n[cluster.web]\npolicy = \"least_connections\"\n\
+         ```toml fragment\n[cluster.web]\npolicy = \"least_connections\"\n\
          backends = [\"10.0.0.1:8080\", { address = \"10.0.0.2:8080\", weight = 3 }]\n\
          check = { http = \"/healthz\" }\n```\n",
     ),
@@ -102,7 +102,7 @@ pub(crate) static BACKEND: Section = Section {
         "`backends`",
         "The long form of an entry of `backends`; a string is its `address`. An entry of `backends` is `ip:port`, \
          `[v6]:port`, `name:port` or `unix:/path`. Each address of a name is a backend of its own, with this weight.\n\n\
-         ```toml\n[cluster.web]\nbackends = [\n    \"10.0.0.1:8080\",\n    \
+         ```toml fragment\n[cluster.web]\nbackends = [\n    \"10.0.0.1:8080\",\n    \
          { address = \"10.0.0.2:8080\", weight = 3 },\n    { address = \"10.0.0.3:8080\", backup = true },\n]\n```\n",
     ),
     keys: &[
@@ -133,7 +133,7 @@ pub(crate) static HASH_KEY: Section = Section {
     intro: (
         "`hash_key`",
         "A part of the request that `consistent_hash` hashes. The table has exactly one key.\n\n\
-         ```toml\n[cluster.web]\npolicy = \"consistent_hash\"\nhash_key = { cookie = \"sid\" }\n\
+         ```toml fragment\n[cluster.web]\npolicy = \"consistent_hash\"\nhash_key = { cookie = \"sid\" }\n\
          backends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]\n```\n",
     ),
     keys: &[
@@ -165,7 +165,7 @@ pub(crate) static NAME_RESOLUTION: Section = Section {
     intro: (
         "`resolve`",
         "The long form of `resolve`; a string is its `every`.\n\n\
-         ```toml\n[cluster.web]\nbackends = [\"web.internal:8080\"]\n\
+         ```toml fragment\n[cluster.web]\nbackends = [\"web.internal:8080\"]\n\
          resolve = { every = \"5s\", addresses = \"one\" }\n```\n",
     ),
     keys: &[
@@ -190,7 +190,7 @@ pub(crate) static DISCOVER: Section = Section {
     intro: (
         "`discover`",
         "Where more backends of the cluster come from.\n\n\
-         ```toml\n[gossip]\naddress = \"127.0.0.1:7946\"\nallow_cidrs = [\"10.0.0.0/8\"]\n\n[cluster.web]\n\
+         ```toml fragment\n[gossip]\naddress = \"127.0.0.1:7946\"\nallow_cidrs = [\"10.0.0.0/8\"]\n\n[cluster.web]\n\
          discover = { gossip = \"web\" }\ncheck = { http = \"/healthz\" }\n```\n",
     ),
     keys: &[form(
@@ -217,7 +217,7 @@ pub(crate) static CHECK: Section = Section {
         "`check`",
         "An active health check, on a connection of its own. It asks in exactly one way: `http`, `tcp`, `expect` (with or \
          without `send`), `postgres`, `mysql` or `redis`.\n\n\
-         ```toml\n[cluster.web]\nbackends = [\"10.0.0.1:8080\"]\n\
+         ```toml fragment\n[cluster.web]\nbackends = [\"10.0.0.1:8080\"]\n\
          check = { http = \"/healthz\", interval = \"5s\", fall = 2 }\n```\n",
     ),
     keys: &[
@@ -311,7 +311,7 @@ pub(crate) static TIMEOUTS: Section = Section {
     intro: (
         "`cluster.timeouts`",
         "How long a backend may take. For the sessions of a tcp listener only `connect` has an effect.\n\n\
-         ```toml\n[cluster.web]\nbackends = [\"10.0.0.1:8080\"]\ntimeouts = { connect = \"2s\", response = \"60s\" }\n```\n",
+         ```toml fragment\n[cluster.web]\nbackends = [\"10.0.0.1:8080\"]\ntimeouts = { connect = \"2s\", response = \"60s\" }\n```\n",
     ),
     keys: &[
         duration("connect", TIMEOUT, seconds(1), "TCP handshake."),
@@ -350,7 +350,7 @@ pub(crate) static RETRY: Section = Section {
         "`retry`",
         "When a request is tried on another backend. After `reset` and `timeout` that is only done if no byte of the \
          response has come, the method is GET, HEAD, OPTIONS, PUT or DELETE, and the whole body is still at hand.\n\n\
-         ```toml\n[cluster.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]\n\
+         ```toml fragment\n[cluster.web]\nbackends = [\"10.0.0.1:8080\", \"10.0.0.2:8080\"]\n\
          retry = { attempts = 3, on = [\"connect\", \"reset\", \"timeout\"] }\n```\n",
     ),
     keys: &[

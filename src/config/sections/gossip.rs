@@ -23,7 +23,7 @@ pub(crate) static GOSSIP: Section = Section {
         "This proxy's place in a peer set, in which agents announce backends for clusters that \
          [`discover`](#discover) them. Members share a key; sets with other keys or labels never mix. Files are relative to \
          the configuration, and those with keys are read again when they change.\n\n\
-         ```toml\n[gossip]\naddress = \"10.0.0.5:7946\"\nseeds = [\"10.0.0.6:7946\"]\nlabel = \"prod\"\n\
+         ```toml fragment\n[gossip]\naddress = \"10.0.0.5:7946\"\nseeds = [\"10.0.0.6:7946\"]\nlabel = \"prod\"\n\
          key_file = \"gossip.key\"\nallow_cidrs = [\"10.0.0.0/8\"]\n\n[cluster.web]\ndiscover = { gossip = \"web\" }\n\
          check = { http = \"/healthz\" }\n```\n",
     ),
@@ -79,7 +79,7 @@ pub(crate) static GOSSIP: Section = Section {
                 "token_key",
                 FILES,
                 FILE,
-                Absent("whoever has a key may announce"),
+                Absent("any member with the key may announce"),
                 "Public keys of operators, one or several. Agents then need a token of one of them.",
             ),
         ),

@@ -20,7 +20,7 @@ pub(crate) static LISTENER: Section = Section {
         "A bound address. What no [route](#route) takes goes to its `cluster`, or is answered by its `redirect` or \
          `respond`; it has at most one of the three. Without one of them an http listener answers 404, and a tcp listener \
          closes the connection. Keys that are for requests have no effect on a tcp listener.\n\n\
-         ```toml\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\n[[listener]]\naddress = \":80\"\n\
+         ```toml fragment\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\n[[listener]]\naddress = \":80\"\n\
          redirect = \"https://{host}{uri}\"\n```\n",
     ),
     keys: &[
@@ -117,7 +117,7 @@ pub(crate) static TIMEOUTS: Section = Section {
     intro: (
         "`listener.timeouts`",
         "How long a client may take. On a tcp listener only `tunnel` has an effect.\n\n\
-         ```toml\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\
+         ```toml fragment\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\
          timeouts = { idle = \"60s\", tunnel = \"4h\" }\n```\n",
     ),
     keys: &[
@@ -166,7 +166,7 @@ pub(crate) static LIMITS: Section = Section {
         "`listener.limits`",
         "How much a client may send, and how many clients there may be. A listener with several addresses has one limit of \
          connections for all of them. Sizes of heads and trailers count their line ends.\n\n\
-         ```toml\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\
+         ```toml fragment\n[[listener]]\naddress = \":8080\"\ncluster = \"web\"\n\
          limits = { connections = 2000, connections_per_client = \"10%\", body_bytes = \"100MiB\" }\n```\n",
     ),
     keys: &[

@@ -13,7 +13,7 @@ pub(crate) static ROUTE: Section = Section {
         "Which requests go where. The first match in the file wins, and what a route does not mention matches everything. \
          A route has exactly one of `cluster`, `redirect` and `respond`. `listeners`, `host`, `path`, `method` and `client` \
          take one value or an array, of which any may match; a route has at most 10,000 pairs of a host and a path.\n\n\
-         ```toml\n[[route]]\nhost = \"api.example.com\"\npath = \"/v1/*\"\ncluster = \"web\"\n\n[[route]]\n\
+         ```toml fragment\n[[route]]\nhost = \"api.example.com\"\npath = \"/v1/*\"\ncluster = \"web\"\n\n[[route]]\n\
          path = \"/ping\"\nrespond = { body = \"pong\" }\n```\n",
     ),
     keys: &[
@@ -139,7 +139,7 @@ pub(crate) static VALUE: Section = Section {
     intro: (
         "`header` and `query`",
         "The long form of a value that a field or a parameter must have.\n\n\
-         ```toml\n[[route]]\nheader = { \"x-canary\" = { present = true } }\ncluster = \"web\"\n```\n",
+         ```toml fragment\n[[route]]\nheader = { \"x-canary\" = { present = true } }\ncluster = \"web\"\n```\n",
     ),
     keys: &[form(
         "present",

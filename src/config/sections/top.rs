@@ -101,7 +101,7 @@ pub(crate) static ADMIN: Section = Section {
     intro: (
         "`[admin]`",
         "A read-only HTTP server with `/metrics`, `/healthz`, `/readyz` and `/api/v1/status`.\n\n\
-         ```toml\n[admin]\naddress = \"127.0.0.1:9900\"\n```\n",
+         ```toml fragment\n[admin]\naddress = \"127.0.0.1:9900\"\n```\n",
     ),
     keys: &[form(
         "address",
@@ -119,7 +119,7 @@ pub(crate) static LOG: Section = Section {
         "`[log]`",
         "Events of the proxy itself go to stderr. The access log has one JSON object a line for each finished request or \
          session.\n\n\
-         ```toml\n[log]\nlevel = \"info\"\naccess = { file = \"access.log\", query = false }\n```\n",
+         ```toml fragment\n[log]\nlevel = \"info\"\naccess = { file = \"access.log\", query = false }\n```\n",
     ),
     keys: &[
         word::<LogLevel>("level", "Least level of events that are logged."),
@@ -171,7 +171,7 @@ pub(crate) static DEFAULTS: Section = Section {
         "Values for every listener and every cluster that does not say otherwise. The tables `timeouts`, `limits`, `retry` \
          and `check` are filled key by key, everything else is taken whole. A check that asks in another way takes only \
          times and counts. A tcp listener takes no keys that are for requests.\n\n\
-         ```toml\n[defaults.listener]\ntimeouts = { idle = \"60s\" }\n\n[defaults.cluster]\n\
+         ```toml fragment\n[defaults.listener]\ntimeouts = { idle = \"60s\" }\n\n[defaults.cluster]\n\
          retry = { attempts = 3 }\n```\n",
     ),
     keys: &[

@@ -24,7 +24,7 @@ fn expect_of_gossip(lines: &str, expected: &str) {
     assert_eq!(report(&file).join("\n"), expected, "{lines}");
 }
 
-/// Likewise, for a `[gossip]` with this address on line 5, and a key.
+/// Compares the diagnostics of a `[gossip]` with this address on line 5, and a key, with `expected`.
 #[track_caller]
 fn expect_of_address(address: &str, expected: &str) {
     let file = file(&format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{REST, shown};
-use crate::config::load::{is_agent, load, load_agent};
+use crate::config::load::{load, load_agent};
 use crate::config::sections::{KeySpec, OF_PROXY, Otherwise, Section, ValueKind, agent};
 use crate::model::units::{show_duration, show_size};
 
@@ -291,11 +291,13 @@ fn links_lead_to_headings() {
 fn the_examples_are_valid() {
     let mut examples = 0;
     for section in all() {
-        for block in section.intro.1.split("```toml\n").skip(1) {
+        for block in section.intro.1.split("```toml ").skip(1) {
+            let (kind, block) = block.split_once('\n').unwrap();
             let block = block.split("```").next().unwrap();
-            let diagnostics = match is_agent(block.as_bytes()) {
-                true => load_agent(block.as_bytes()).diagnostics,
-                false => load(&completed(block)).diagnostics,
+            let diagnostics = match kind {
+                "agent" => load_agent(block.as_bytes()).diagnostics,
+                "fragment" => load(&completed(block)).diagnostics,
+                other => panic!("{other}"),
             };
             let diagnostics: Vec<String> = diagnostics.iter().map(shown).collect();
             assert_eq!(diagnostics, [""; 0], "{}:\n{block}", section.name);
