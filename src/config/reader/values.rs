@@ -106,22 +106,25 @@ impl Reader<'_> {
 
     /// A word of the set of `W`.
     pub(super) fn word_value<W: ConfigWord>(&mut self, value: NamedValue<'_>) -> Option<W> {
+        let text = value.get().as_str();
+        let found = text.and_then(words::value);
+        if found.is_some() {
+            return found;
+        }
         let known = words::all::<W>();
         let expected = one_of(known.iter().copied(), '"');
-        let DeValue::String(text) = value.get() else {
-            self.wrong_type(&value, &expected);
-            return None;
-        };
-        let found = words::value(text);
-        if found.is_none() {
-            let near = self.suggester.nearest(text, known);
-            self.findings.add(
-                Finding::error(value.span(), format!("{value} is {}", quoted(text)))
-                    .label(format!("expected {expected}"))
-                    .help(near.map(|near| format!("did you mean \"{near}\"?"))),
-            );
+        match text {
+            None => self.wrong_type(&value, &expected),
+            Some(text) => {
+                let near = self.suggester.nearest(text, known);
+                self.findings.add(
+                    Finding::error(value.span(), format!("{value} is {}", quoted(text)))
+                        .label(format!("expected {expected}"))
+                        .help(near.map(|near| format!("did you mean \"{near}\"?"))),
+                );
+            }
         }
-        found
+        None
     }
 
     pub(super) fn boolean_value(&mut self, value: Option<NamedValue<'_>>) -> Option<bool> {
@@ -140,8 +143,8 @@ impl Reader<'_> {
         value: Option<NamedValue<'_>>,
         range: &RangeInclusive<u64>,
     ) -> Option<u64> {
-        let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.whole_number(value, &expected, |number| range.contains(&number))
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        self.whole_number(value?, expected, |number| range.contains(&number))
     }
 
     /// One of a few numbers.
@@ -150,24 +153,25 @@ impl Reader<'_> {
         value: Option<NamedValue<'_>>,
         numbers: &[u64],
     ) -> Option<u64> {
-        let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
-        let expected = match words.split_last() {
-            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-            _ => words.concat(),
+        let expected = || {
+            let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            match words.split_last() {
+                Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+                _ => words.concat(),
+            }
         };
-        self.whole_number(value, &expected, |number| numbers.contains(&number))
+        self.whole_number(value?, expected, |number| numbers.contains(&number))
     }
 
     /// A whole number that is `legal`.
     fn whole_number(
         &mut self,
-        value: Option<NamedValue<'_>>,
-        expected: &str,
+        value: NamedValue<'_>,
+        expected: impl FnOnce() -> String,
         legal: impl Fn(u64) -> bool,
     ) -> Option<u64> {
-        let value = value?;
         let DeValue::Integer(integer) = value.get() else {
-            self.wrong_type(&value, expected);
+            self.wrong_type(&value, &expected());
             return None;
         };
         let number = i128::from_str_radix(integer.as_str(), integer.radix())
@@ -175,7 +179,7 @@ impl Reader<'_> {
             .and_then(|number| u64::try_from(number).ok())
             .filter(|number| legal(*number));
         if number.is_none() {
-            self.out_of_range(&value, expected);
+            self.out_of_range(&value, &expected());
         }
         number
     }
@@ -204,19 +208,22 @@ impl Reader<'_> {
         value: Option<NamedValue<'_>>,
         range: &RangeInclusive<u64>,
     ) -> Option<CountOrShare> {
-        let expected = format!(
-            "a whole number from {} to {}, or a share such as \"50%\"",
-            range.start(),
-            range.end()
-        );
-        if let DeValue::String(_) = value?.get() {
-            return self.parsed(value, |text| match grammar::share(text) {
+        let value = value?;
+        let expected = || {
+            format!(
+                "a whole number from {} to {}, or a share such as \"50%\"",
+                range.start(),
+                range.end()
+            )
+        };
+        if let DeValue::String(_) = value.get() {
+            return self.parsed(Some(value), |text| match grammar::share(text) {
                 Some(share) if share > 0.0 && share <= 1.0 => Ok(CountOrShare::Share(share)),
                 Some(_) => Err("expected more than 0% and at most 100%".to_owned()),
-                None => Err(format!("expected {expected}")),
+                None => Err(format!("expected {}", expected())),
             });
         }
-        let count = self.whole_number(value, &expected, |count| range.contains(&count))?;
+        let count = self.whole_number(value, expected, |count| range.contains(&count))?;
         u32::try_from(count).ok().map(CountOrShare::Count)
     }
 
