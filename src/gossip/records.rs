@@ -128,6 +128,16 @@ pub struct Records {
     capacity: usize,
 }
 
+/// How an announcement relates to what its member has announced before.
+struct Relation {
+    /// It is not newer.
+    is_old: bool,
+    /// It is signed with another key than the one that its member is bound to.
+    other_key: bool,
+    /// What was announced before is for a run that the member is not in.
+    void: bool,
+}
+
 impl Records {
     /// An empty store for at most `capacity` announcements.
     pub fn new(capacity: usize) -> Self {
@@ -171,33 +181,19 @@ impl Records {
             version: read.version,
         };
         let agent = read.agent().filter(|_| policy.authority.is_some());
-        let known = self.get(&key).map(|known| (known.edition(), known.agent));
-        let is_known = |(known, by): (Edition, Option<PublicKey>)| {
-            by == agent && known.epoch == edition.epoch && known >= edition
-        };
-        if known.is_some_and(is_known) {
+        if self.has(&key, edition, agent) {
             return Ok(None);
         }
         let run = run(&key.member);
         if run.is_some_and(|run| edition.epoch > run) {
             return Err(RecordRefusal::LaterRun);
         }
-        let newest = self.newest(&key.member);
-        let newest = newest.map(|newest| (newest.announced.epoch, newest.agent));
-        // It was announced for a run that the member is not in, so not by the member itself.
-        let void = newest.is_some_and(|(epoch, _)| run.is_some_and(|run| epoch > run));
-        // An announcement by another key is not compared by version: its run decides, and then the proof.
-        let (epoch, bound) = newest.filter(|_| !void).unzip();
-        let other = agent.is_some() && bound.flatten().is_some_and(|bound| agent != Some(bound));
-        let is_old = match other {
-            true => epoch.is_some_and(|known| known > edition.epoch),
-            false => known.is_some_and(|(known, _)| known >= edition) && !void,
-        };
-        if is_old {
+        let relation = self.relation(&key, edition, agent, run);
+        if relation.is_old {
             return Ok(None);
         }
         let (expires, max_backends) = permitted(&read, policy)?;
-        if other {
+        if relation.other_key {
             let proved = self.proved.get(&key.member).copied();
             if proved != agent.map(|agent| (edition.epoch, agent)) {
                 return Err(RecordRefusal::OtherAgent);
@@ -209,7 +205,7 @@ impl Records {
         {
             return Err(TokenError::TooManyBackends.into());
         }
-        if other || void {
+        if relation.other_key || relation.void {
             // What was announced with the previous key was not the member's, or will be announced again.
             self.forget(&key.member);
         }
@@ -227,13 +223,59 @@ impl Records {
             age,
             orphan: None,
         };
-        let full = self.is_full(key.cluster, run.is_none());
+        self.insert(&key, stored, run.is_none())?;
+        Ok(Some(key))
+    }
+
+    /// Whether an announcement is known already: in this run, by the same key, in this version or a later one.
+    fn has(&self, key: &RecordKey, edition: Edition, agent: Option<PublicKey>) -> bool {
+        self.get(key).is_some_and(|known| {
+            let at = known.edition();
+            known.agent == agent && at.epoch == edition.epoch && at >= edition
+        })
+    }
+
+    /// Compares an announcement with what its member, which is known in `run`, has announced before.
+    fn relation(
+        &self,
+        key: &RecordKey,
+        edition: Edition,
+        agent: Option<PublicKey>,
+        run: Option<u64>,
+    ) -> Relation {
+        let newest = self.newest(&key.member);
+        let newest = newest.map(|newest| (newest.announced.epoch, newest.agent));
+        // It was announced for a run that the member is not in, so not by the member itself.
+        let void = newest.is_some_and(|(epoch, _)| run.is_some_and(|run| epoch > run));
+        // An announcement by another key is not compared by version: its run decides, and then the proof.
+        let (epoch, bound) = newest.filter(|_| !void).unzip();
+        let bound = bound.flatten();
+        let other_key = agent.is_some() && bound.is_some_and(|bound| agent != Some(bound));
+        let is_old = match other_key {
+            true => epoch.is_some_and(|known| known > edition.epoch),
+            false => self.edition(key).is_some_and(|known| known >= edition) && !void,
+        };
+        Relation {
+            is_old,
+            other_key,
+            void,
+        }
+    }
+
+    /// Stores an announcement in place of the previous one, or as a new one if there is room.
+    fn insert(
+        &mut self,
+        key: &RecordKey,
+        stored: Stored,
+        stranger: bool,
+    ) -> Result<(), RecordRefusal> {
+        let full = self.is_full(key.cluster, stranger);
         let known = self.by_member.get_mut(&key.member);
-        let place = known
+        let index = known
             .as_ref()
             .and_then(|list| list.iter().position(|(cluster, _)| *cluster == key.cluster));
-        match (known, place) {
-            (Some(list), Some(place)) => list[place].1 = stored,
+        match (known, index) {
+            (Some(list), Some(index)) => list[index].1 = stored,
             (Some(list), None) if list.len() >= MAX_CLUSTERS => return Err(RecordRefusal::Full),
             _ if full => return Err(RecordRefusal::Full),
             _ => {
@@ -243,10 +285,10 @@ impl Records {
                     .push((key.cluster, stored));
                 self.count += 1;
                 *self.by_cluster.entry(key.cluster).or_default() += 1;
-                self.strangers += usize::from(run.is_none());
+                self.strangers += usize::from(stranger);
             }
         }
-        Ok(Some(key))
+        Ok(())
     }
 
     /// Whether `agent` may announce this backend in addition to its others, of which at most `max_backends` different
