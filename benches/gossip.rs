@@ -1,10 +1,10 @@
-//! The figures of a simulated peer set beside the demands on one of its size.
+//! Figures of a simulated peer set, with the demands on a set of its size.
 //!
-//! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]`: the product's own state machine in virtual
-//! time, see ../tests/support/simulator. Memory grows with the square of the nodes and time with more: each node looks
-//! through its whole list of members for each one that it is told of. What tells every node of every other one (a
-//! partition that heals, all that start at once) is left out above 3,000 nodes unless `--long` is given: it takes hours.
-//! So is rest after the first contacts there: what a node sends just after the start is the bound of it.
+//! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]` runs the shipped state machine in virtual time,
+//! see ../tests/support/simulator. Memory grows with the square of the number of nodes and time even faster: a node
+//! searches its whole list of members for each one that it learns of. Above 3,000 nodes the scenarios in which every node
+//! learns of every other (a partition that heals, all start at once) take hours, and run only with `--long`. The same goes
+//! for rest after the first contacts; there what a node sends just after the start is its upper bound.
 
 #[allow(
     dead_code,
@@ -23,28 +23,28 @@ use simulator::scenarios::life::{Life, idle, life};
 use simulator::scenarios::report::{Row, demands_for, quantile, rows, table};
 use simulator::scenarios::starts::mass_join;
 
-/// Nodes up to which every scenario runs unasked.
+/// Number of nodes up to which every scenario runs.
 const QUICK: usize = 3_000;
 
-/// Simulates a gossip peer set and prints what is measured beside what is demanded.
+/// Simulates a gossip peer set and prints what is measured and what is demanded.
 #[derive(Parser)]
 struct Options {
-    /// Members.
+    /// Number of members.
     #[arg(long, default_value_t = 1_000)]
     nodes: usize,
-    /// Lives with seeds 0, 1, …; the other scenarios run once.
+    /// Number of lives, with seeds 0, 1, …; the other scenarios run once.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// Share of datagrams that are lost.
+    /// Fraction of datagrams that are lost.
     #[arg(long, default_value_t = 0.01)]
     loss: f64,
-    /// Seconds that a set rests in a life.
+    /// Seconds for which a set rests in a life.
     #[arg(long, default_value_t = 20)]
     rest: u64,
-    /// Every scenario, however many nodes.
+    /// Run every scenario, whatever the number of nodes.
     #[arg(long)]
     long: bool,
-    /// Given by cargo; without meaning.
+    /// Passed by cargo; ignored.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> ExitCode {
     let &Options { nodes, loss, .. } = options;
     if nodes < 5 || !(0.0..1.0).contains(&loss) {
-        eprintln!("gossip: at least 5 nodes, and a loss from 0 to below 1");
+        eprintln!("gossip: expected at least 5 nodes, and a loss from 0 to below 1");
         return ExitCode::FAILURE;
     }
     let start = Instant::now();
@@ -98,7 +98,7 @@ fn run(options: &Options) -> ExitCode {
     } else {
         let bound = quantile(&whole.rest, 1.0);
         rows.push(Row::new(
-            "the same as a bound at rest, bytes/s",
+            "the same as an upper bound at rest, bytes/s",
             bound,
             demands.idle,
         ));
@@ -108,7 +108,7 @@ fn run(options: &Options) -> ExitCode {
         table(&format!("{nodes} nodes, {} % loss", loss * 100.0), &rows)
     );
     println!(
-        "{:.0} s, {} MB at the most",
+        "{:.0} s, at most {} MB",
         start.elapsed().as_secs_f64(),
         peak_memory()
     );
@@ -127,7 +127,7 @@ fn progress(what: &str, start: Instant) {
     );
 }
 
-/// Of this process, MB; 0 where the kernel does not tell.
+/// Peak memory of this process, MB; 0 if the kernel does not report it.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,7 +1,7 @@
-//! `lbproxy agent` by the real program: what it refuses, the process that it supervises, and its place in a peer set.
+//! `lbproxy agent` with the real program: what it refuses, the process that it supervises, and its place in a peer set.
 //!
-//! Agents of one test have loopback addresses of their own (127.77.x.y), so that tests beside it do not meet them. What
-//! an agent sees of the others is told by its log.
+//! The agents of each test have loopback addresses of their own (127.77.x.y), so that tests do not interfere. What an agent
+//! sees of the others is taken from its log.
 
 use std::fs::{self, Permissions};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 const JOINED: &str = "INFO joined the peer set others=1";
 
-/// A new key in this file.
+/// Writes a new key to this file.
 fn key(path: &Path) {
     fs::write(path, run(&["key", "generate"]).stdout).unwrap();
 }
@@ -29,7 +29,7 @@ fn the_units_read_the_files_themselves_so_that_keys_rotate() {
         include_str!("../docker/lbproxy-agent.service"),
     ] {
         assert!(!unit.lines().any(|line| line.starts_with("LoadCredential")));
-        // systemd starts no unit with a group that is not there.
+        // systemd does not start a unit whose group does not exist.
         assert!(
             !unit
                 .lines()
@@ -43,7 +43,7 @@ fn the_units_read_the_files_themselves_so_that_keys_rotate() {
     assert!(keys.contains("\n#   install -o root -g lbproxy-keys -m 0640 gossip.key"));
 }
 
-/// Exit code and stderr of an agent with these flags behind those that it needs.
+/// Exit code and stderr of an agent with these flags in addition to the required ones.
 #[track_caller]
 fn refused(flags: &str) -> (Option<i32>, String) {
     let least = "agent --cluster web --backend 127.0.0.1:80 --address 127.77.0.1:7946";
@@ -54,7 +54,7 @@ fn refused(flags: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn impossible_settings_are_refused() {
     for (flags, code, said) in [
         ("--weight 1001", 2, "1001 is not in 0..=1000"),
         ("--interval 1s", 2, "error: --interval without a check"),
@@ -99,7 +99,7 @@ fn what_a_token_does_not_permit_is_not_announced() {
     let said =
         "error: the token does not permit this service: the weight is larger than the token allows";
     assert_eq!((code, stderr.trim_end()), (Some(1), said));
-    // Nor what stands elsewhere than its backend.
+    // Nor an agent that is elsewhere than its backend.
     let elsewhere = format!("--advertise 10.9.8.7:7946 --token-file {token}");
     let (code, stderr) = refused(&elsewhere);
     let said = "error: the token does not permit the agent's own address 10.9.8.7, where others reach it: ";
@@ -111,7 +111,7 @@ fn what_a_token_does_not_permit_is_not_announced() {
 }
 
 #[test]
-fn a_token_that_has_expired_is_warned_of() {
+fn an_expired_token_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let operator = OperatorKey::generate(&[7; 32]);
     let cidrs = ["127.0.0.0/8".parse().unwrap()];
@@ -129,7 +129,7 @@ fn a_token_that_has_expired_is_warned_of() {
 }
 
 #[test]
-fn a_token_that_will_expire_is_warned_of() {
+fn a_token_that_expires_soon_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let operator = OperatorKey::generate(&[7; 32]);
     let cidrs = ["127.0.0.0/8".parse().unwrap()];
@@ -186,7 +186,7 @@ fn a_file_says_what_its_flags_do() {
     let flags = format!("--config {}", file.display());
     let agent = Agent::start(&flags, &["sh", "-c", "exit 7"]);
     assert_eq!(agent.wait_exit().code(), Some(7), "{}", agent.log());
-    // And without what it could run once.
+    // And `once` without a command.
     let output = run(&["agent", "--config", file.to_str().unwrap()]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -194,7 +194,7 @@ fn a_file_says_what_its_flags_do() {
 }
 
 #[test]
-fn an_agent_without_seeds_says_that_it_waits() {
+fn an_agent_without_seeds_logs_that_it_waits() {
     let agent = Agent::start(
         "--cluster web --backend 127.0.0.1:80 --address 127.77.7.1:7946",
         &[],
@@ -241,7 +241,7 @@ fn two_meet_one_by_flags_and_one_by_a_file() {
     let dir = tempfile::tempdir().unwrap();
     key(&dir.path().join("gossip.key"));
     let file = dir.path().join("agent.toml");
-    // The key lies beside the file.
+    // The key is beside the file.
     let text = "cluster = 'web'\nbackend = '127.0.0.1:80'\naddress = '127.77.3.1:7946'\nkey_file = 'gossip.key'\n\
                 seeds = ['127.77.3.1:7946', '127.77.3.2:7946']\nlevel = 'debug'\ndrain_timeout = '0s'";
     fs::write(&file, text).unwrap();
@@ -262,7 +262,7 @@ fn two_meet_one_by_flags_and_one_by_a_file() {
 }
 
 #[test]
-fn a_key_that_everybody_can_read_is_warned_of() {
+fn a_key_that_everybody_can_read_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gossip.key");
     key(&path);
@@ -275,14 +275,14 @@ fn a_key_that_everybody_can_read_is_warned_of() {
     let agent = Agent::start(&flags, &[]);
     agent.wait_log("INFO announced");
     assert!(!agent.log().contains("has mode"), "{}", agent.log());
-    // Its place is taken by one of mode 0664.
+    // It is replaced by one of mode 0664.
     let new = dir.path().join("new");
     key(&new);
     fs::set_permissions(&new, Permissions::from_mode(0o664)).unwrap();
     fs::rename(&new, &path).unwrap();
     agent.wait_log("INFO the key and token files have changed; using their new contents");
-    let said = "gossip.key has mode 0664, so everybody on this machine can read it, and others than its owner can \
-                change it: chmod 600 ";
+    let said = "gossip.key has mode 0664, so everybody on this machine can read it, and users other than its \
+                owner can change it: chmod 600 ";
     agent.wait_log(said);
     let before = agent.log().matches(said).count();
     assert_eq!(before, 1, "{}", agent.log());
@@ -309,7 +309,7 @@ fn nobody_answers_to_another_key_until_it_is_the_same() {
     let second = agent(2, 1, &b);
     second.wait_log("WARN no member answers yet");
     assert!(!second.log().contains(JOINED), "{}", second.log());
-    // What is no key changes nothing; the other's is followed without a restart.
+    // A file that is not a key changes nothing; the other's key is used without a restart.
     let broken = "WARN the key and token files have changed, but cannot be used";
     fs::write(&b, "junk").unwrap();
     second.wait_log(broken);

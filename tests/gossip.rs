@@ -1,7 +1,7 @@
 //! The peer set with real processes: three proxies and thirty agents on loopback, under load.
 //!
-//! Every proxy and agent has an address of its own in 127.0.0.0/8. What is asked: no request fails but those that a
-//! killed backend had in hand and that cannot be sent again. Times are printed, not asserted.
+//! Every proxy and agent has an address of its own in 127.0.0.0/8. No request may fail, except those that a killed backend
+//! was processing and that cannot be sent again. Times are printed, not asserted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use rustix::process::Signal;
 /// Longer than any suspicion in a set of this size.
 const DETECTION: Duration = Duration::from_secs(60);
 
-/// Proxies of one set.
+/// The proxies of one set.
 struct Proxies {
     dir: tempfile::TempDir,
     all: Vec<Proxy>,
@@ -31,7 +31,7 @@ struct Proxies {
 }
 
 impl Proxies {
-    /// `count` proxies that discover `web`, seeds of each other, with the key files a, b and c.
+    /// Starts `count` proxies that discover `web`, are seeds of each other, and have the key files a, b and c.
     fn start(count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_key(&dir.path().join("a.key"));
@@ -102,7 +102,7 @@ impl Proxies {
         Member::start(ip, backend, &flags)
     }
 
-    /// Waits until every proxy uses exactly these backends; says how long it took.
+    /// Waits until every proxy uses exactly these backends; returns how long it took.
     #[track_caller]
     fn wait_used(&self, what: &str, expected: &BTreeSet<String>) -> Duration {
         let begin = Instant::now();
@@ -123,7 +123,7 @@ struct Member {
 }
 
 impl Member {
-    /// At a free port of `ip`, for the service at `backend`, with more flags.
+    /// Starts an agent at a free port of `ip`, for the service at `backend`, with further flags.
     fn start(ip: &str, backend: SocketAddr, flags: &str) -> Self {
         let port = Port::reserve(ip);
         let flags = format!(
@@ -152,7 +152,7 @@ fn names<'a>(agents: impl IntoIterator<Item = &'a Member>) -> BTreeSet<String> {
     agents.map(|agent| agent.backend.to_string()).collect()
 }
 
-/// Ids of the keys that a proxy goes by, the one that seals first.
+/// Ids of a proxy's keys, beginning with the one that seals.
 fn key_ids(proxy: &Proxy) -> Vec<String> {
     let response = proxy.admin("/api/v1/members");
     let members: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
@@ -163,7 +163,7 @@ fn key_ids(proxy: &Proxy) -> Vec<String> {
 }
 
 #[track_caller]
-fn goes_on(load: &Running, what: &str) {
+fn check_progress(load: &Running, what: &str) {
     let done = load.done();
     wait_until(PATIENCE, &format!("the load goes on: {what}"), || {
         load.done() > done + 1_000
@@ -171,11 +171,11 @@ fn goes_on(load: &Running, what: &str) {
 }
 
 #[test]
-fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
+fn thirty_agents_join_drain_die_and_return_under_load_without_a_failed_request() {
     let _one = alone();
     raise_descriptor_limit();
     let proxies = Proxies::start(3);
-    // The last ten can be killed as a crash kills.
+    // The last ten can be killed as if they had crashed.
     let steady: Vec<Backend> = (0..20).map(|i| Backend::start(&format!("s{i}"))).collect();
     let mortal: Vec<ChildBackend> = (0..10)
         .map(|i| ChildBackend::start(&format!("m{i}")))
@@ -196,11 +196,11 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
         .connections(32)
         .rate(2_000)
         .start();
-    goes_on(&load, "twenty agents");
+    check_progress(&load, "twenty agents");
     agents.extend(numbered().skip(20).map(start));
     let took = proxies.wait_used("ten more", &names(&agents));
     println!("10 more in use after {took:?}");
-    goes_on(&load, "thirty agents");
+    check_progress(&load, "thirty agents");
 
     for member in &agents[..10] {
         member.agent.signal(Signal::TERM);
@@ -211,7 +211,7 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
         let status = member.agent.wait_exit();
         assert!(status.success(), "{status}: {}", member.agent.log());
     }
-    goes_on(&load, "ten have left");
+    check_progress(&load, "ten have left");
 
     for (member, backend) in agents[20..].iter().zip(&mortal) {
         member.agent.kill();
@@ -219,7 +219,7 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
     }
     let took = proxies.wait_used("ten are killed", &names(&agents[10..20]));
     println!("10 killed backends out of use on all proxies after {took:?}");
-    goes_on(&load, "ten are dead");
+    check_progress(&load, "ten are dead");
 
     mortal.iter().for_each(ChildBackend::up);
     for member in &agents[10..20] {
@@ -228,7 +228,7 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
     agents.iter_mut().for_each(|member| member.agent.restart());
     let took = proxies.wait_used("all restart", &names(&agents));
     println!("30 restarted at the same addresses in use after {took:?}");
-    goes_on(&load, "all are back");
+    check_progress(&load, "all are back");
 
     for round in 0..2 {
         rotate(&proxies, round);
@@ -237,25 +237,25 @@ fn thirty_agents_come_drain_die_and_return_under_load_and_no_request_fails() {
             names(&agents),
             "key {round} lost nobody"
         );
-        goes_on(&load, "the key has changed");
+        check_progress(&load, "the key has changed");
     }
 
     let cut = Duration::from_secs(number_from_env("LBPROXY_TEST_CUT_SECONDS", 60));
     cut_off(&proxies, cut, &names(&agents));
-    goes_on(&load, "the proxy is back in the set");
+    check_progress(&load, "the proxy is back in the set");
     let report = load.stop();
     println!("{} requests, {} failed", report.ok, report.failed);
     assert_eq!(report.failed, 0, "{report:#?}");
 }
 
-/// Puts a new key in the place of the old one, in the order that keeps everybody able to read everybody.
+/// Replaces the key by a new one, in an order in which everybody can read everybody at any time.
 fn rotate(proxies: &Proxies, round: u32) {
     let [a, b, c] = proxies.keys();
     let before = key_ids(&proxies.all[0]);
     write_key(&b);
     wait_everywhere(proxies, "the new key opens", |ids| ids[1] != before[0]);
     let new = key_ids(&proxies.all[0])[1].clone();
-    // Agents have read the same files, but nobody says when.
+    // Agents read the same files, but do not report when.
     wait_agents(proxies);
     let key = std::fs::read(&b).unwrap();
     replace(&a, &key);
@@ -290,7 +290,7 @@ fn wait_agents(proxies: &Proxies) {
     );
 }
 
-/// The first proxy goes by a key of its own for a time: nobody hears it, and it hears nobody.
+/// The first proxy uses a key of its own for some time: it and the others do not hear each other.
 fn cut_off(proxies: &Proxies, span: Duration, expected: &BTreeSet<String>) {
     let proxy = &proxies.all[0];
     let own = proxies.dir.path().join("own.key");
@@ -373,7 +373,7 @@ fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
         &proxy.dir().display().to_string(),
         &dir.path().display().to_string(),
     );
-    // The directory of the keys stays.
+    // The directory of the keys remains.
     std::fs::write(dir.path().join("lb.toml"), config).unwrap();
     std::fs::copy(&kept, dir.path().join("lb.members.json")).unwrap();
     let again = Proxy::spawn_in(dir);
@@ -420,7 +420,7 @@ fn an_agent_announces_what_its_file_says_while_it_runs() {
     put(&second, &places[0], 1001);
     agent.wait_log("WARN the new configuration was rejected; keeping the previous one");
     agent.wait_log("agent.toml:4:10");
-    // Another member, which takes the place of the one that left.
+    // Another member takes the place of the one that left.
     put(&second, &places[1], 3);
     agent.wait_log("changed=\"weight, address, advertise\"");
     wait_until(DETECTION, "the new member's weight", || weighs(3));
@@ -432,7 +432,7 @@ fn an_agent_announces_what_its_file_says_while_it_runs() {
 }
 
 #[test]
-fn with_an_operator_only_who_has_a_token_for_it_is_used() {
+fn with_a_token_key_only_agents_with_a_token_are_used() {
     let _one = alone();
     let proxies = Proxies::start(1);
     let dir = proxies.dir.path();
@@ -495,7 +495,7 @@ fn with_an_operator_only_who_has_a_token_for_it_is_used() {
     holds_for(Duration::from_secs(1), "it is not used", || {
         used(proxy) == names([&permitted])
     });
-    // What is known is judged anew by another operator's key, and without one everybody may.
+    // Known records are judged again by another operator's key; without one everybody may announce.
     let other = dir.join("other");
     let made = run(&["token", "operator", "--out", other.to_str().unwrap()]);
     assert!(made.status.success(), "{made:?}");

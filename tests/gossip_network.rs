@@ -1,5 +1,5 @@
-//! The peer set by real processes over a network that loses, delays and carries one way only, and what can be seen of
-//! it on the way.
+//! The peer set with real processes over a network that loses, delays, and carries only one way; and what can be seen on
+//! the wire.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ use crate::support::process::Proxy;
 use crate::support::relay::{Relay, Weather};
 use crate::support::wait::{PATIENCE, holds_for, wait_until};
 
-/// A member of the set: where it is bound, and the relay through which the others reach it.
+/// A member of the set: the address that it binds, and the relay through which the others reach it.
 struct Seat {
     port: Port,
     relay: Relay,
@@ -39,7 +39,7 @@ struct Set {
 const ZONE: &str = "zone-of-the-secret";
 
 impl Set {
-    /// In `127.0.NET.0/24`.
+    /// Starts them in `127.0.NET.0/24`.
     fn start(net: u8) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("a.key");
@@ -81,7 +81,7 @@ impl Set {
         }
     }
 
-    /// Waits until the proxy uses all three services, and all members are alive for it.
+    /// Waits until the proxy uses all three services and finds all members alive.
     #[track_caller]
     fn wait_whole(&self) {
         let expected: BTreeSet<String> = self.services.iter().map(|s| s.addr.to_string()).collect();
@@ -111,7 +111,7 @@ fn used(proxy: &Proxy) -> BTreeSet<String> {
 }
 
 #[test]
-fn loss_delay_and_a_way_that_carries_nothing_take_nobody_out() {
+fn loss_delay_and_a_one_way_link_remove_no_backend() {
     let _one = alone();
     let set = Set::start(5);
     set.wait_whole();
@@ -149,7 +149,7 @@ fn nothing_on_the_wire_can_be_read() {
     let _one = alone();
     let set = Set::start(6);
     set.wait_whole();
-    // A joining member compares everything over a stream; a restart of the proxy by reload leaves and joins again.
+    // A member that joins does a push-pull; a reload makes the proxy leave and join again.
     let config = std::fs::read_to_string(set.proxy.config_path()).unwrap();
     set.proxy
         .reload_ok(&config.replace("label-of-the-secret", "another-of-the-secret"));
@@ -192,7 +192,7 @@ fn nothing_on_the_wire_can_be_read() {
     assert!(carried > 5_000, "something was said: {carried} bytes");
 }
 
-/// As binary protocols write an address: four bytes and the port.
+/// An address as binary protocols write it: four bytes and the port.
 fn packed(addr: SocketAddr) -> Vec<u8> {
     let SocketAddr::V4(v4) = addr else {
         panic!("{addr}")
@@ -203,7 +203,7 @@ fn packed(addr: SocketAddr) -> Vec<u8> {
 }
 
 #[test]
-fn junk_is_dropped_and_counted_and_a_stream_that_stays_open_stops_nobody() {
+fn junk_is_dropped_and_counted_and_a_stream_that_stays_open_blocks_nobody() {
     let _one = alone();
     let set = Set::start(7);
     set.wait_whole();
@@ -239,7 +239,7 @@ fn junk_is_dropped_and_counted_and_a_stream_that_stays_open_stops_nobody() {
     holds_for(Duration::from_secs(3), "nobody is out", || {
         used(&set.proxy) == whole && set.members("down") == 0
     });
-    // The strangers said nothing, and were closed.
+    // The unverified streams sent nothing, and were closed.
     for stream in &strangers {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let closed = std::io::Read::read(&mut &*stream, &mut [0; 1]);

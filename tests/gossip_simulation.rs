@@ -1,15 +1,15 @@
-//! The peer set in the simulator: the figures that are demanded of it, and every case of failure, each with some
-//! seeds. A seed that fails is printed and fails again; the scenarios say what they do.
+//! The peer set in the simulator: the figures that are demanded of it, and every kind of failure, each with several seeds.
+//! A seed that fails is printed, and fails again; the scenarios describe what they do.
 //!
-//! 10 nodes with 1,000 seeds, 100 with 100 and 1,000 with 10 live a life of 20 to 40 s each, about as many node-hours
-//! at each size; two threads share them. 10,000 nodes are for `cargo bench --bench gossip -- --nodes 10000`.
+//! 10 nodes with 1,000 seeds, 100 with 100 and 1,000 with 10 live for 20 to 40 s each, which is about the same number of
+//! node-hours for each size; two threads share them. `cargo bench --bench gossip -- --nodes 10000` simulates 10,000 nodes.
 //!
-//! All demands are met at these sizes. Of kill to Down at 10 nodes 8 s and 12 s are asked, not 6 s and 10 s: suspicion
-//! lasts 6 s there, since a node that was frozen for 5 s must be in time to contradict. A newcomer comes in only while
-//! there is room for it: beside a member that invents others until the set is full it waits for minutes, until enough
-//! of them are found to be down.
+//! All demands are met at these sizes. From a kill to Down at 10 nodes 8 s and 12 s are demanded, not 6 s and 10 s: suspicion
+//! lasts 6 s there, since a node that was frozen for 5 s must be able to refute in time. A newcomer is accepted only while
+//! there is room: beside a member that invents others until the set is full it waits for minutes, until enough of these
+//! are found to be down.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue stops")]
 
 #[allow(
     dead_code,
@@ -36,7 +36,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Runs a scenario for each size with some seeds, on two threads; the results with size and seed, in order.
+/// Runs a scenario for each size with some seeds, on two threads; returns the results with size and seed, in order.
 fn all<T: Send>(
     sizes: &[(usize, u64)],
     scenario: impl Fn(usize, u64) -> T + Sync,
@@ -63,7 +63,7 @@ fn all<T: Send>(
     done
 }
 
-/// Fails with those results that are not as they should be.
+/// Fails with the results that are not right.
 fn check<T: Debug>(what: &str, results: &[(usize, u64, T)], is_right: impl Fn(usize, &T) -> bool) {
     let mut wrong = Vec::new();
     for (nodes, seed, result) in results {
@@ -80,7 +80,7 @@ fn within(time: Option<f64>, most: f64) -> bool {
 
 #[test]
 fn lives_are_as_demanded() {
-    // The longest first, so that no thread ends late.
+    // The longest come first, so that both threads end at about the same time.
     let lives = all(&[(1_000, 10), (100, 100), (10, 1_000)], |nodes, seed| {
         let rest = if nodes < 1_000 { 20 } else { 5 };
         life(nodes, seed, seconds(rest), 0.01)
@@ -112,7 +112,7 @@ fn lives_are_as_demanded() {
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// By how much the worst figure of a life is beyond the demands.
+/// The worst figure of a life as a multiple of the demand.
 fn excess(life: &Life, demands: &Demands) -> f64 {
     let slowest = |samples: &[f64], most: f64| quantile(samples, 1.0) / most;
     let figures = [
@@ -126,7 +126,7 @@ fn excess(life: &Life, demands: &Demands) -> f64 {
     figures.into_iter().fold(0.0, f64::max)
 }
 
-/// What a node sends at rest, when all have heard each other.
+/// What a node sends at rest, once all have heard each other.
 fn idle_row(nodes: usize, demands: &Demands) -> Row {
     let time = if nodes < 1_000 { 120 } else { 30 };
     let bytes = idle(nodes, 1, seconds(time), true);
@@ -156,7 +156,7 @@ fn loss_of_a_fifth_does_no_lasting_harm() {
 }
 
 #[test]
-fn halves_find_together_again() {
+fn a_partitioned_set_heals() {
     let runs = all(&[(100, 6), (10, 40)], |nodes, seed| {
         partition(nodes, seed, seconds(60))
     });
@@ -174,7 +174,7 @@ fn a_one_way_link_does_no_lasting_harm() {
 }
 
 #[test]
-fn frozen_nodes_accuse_nobody_and_contradict_when_they_wake() {
+fn frozen_nodes_accuse_nobody_and_refute_when_they_wake() {
     let runs = all(&[(100, 4), (10, 20)], |nodes, seed| {
         frozen(nodes, seed, 10, seconds(5))
     });
@@ -184,7 +184,7 @@ fn frozen_nodes_accuse_nobody_and_contradict_when_they_wake() {
         .collect();
     let hours: f64 = runs.iter().map(|(_, _, run)| run.node_hours).sum();
     println!(
-        "frozen: {} suspected of {hours:.1} node-hours, refuted: median {:.2}, 99 % {:.2}, slowest {:.2} s",
+        "frozen: {} suspected in {hours:.1} node-hours, refuted: median {:.2}, 99 % {:.2}, slowest {:.2} s",
         refuted.len(),
         quantile(&refuted, 0.5),
         quantile(&refuted, 0.99),
@@ -199,7 +199,7 @@ fn frozen_nodes_accuse_nobody_and_contradict_when_they_wake() {
 }
 
 #[test]
-fn seeds_matter_only_for_who_joins() {
+fn seeds_matter_only_to_nodes_that_join() {
     let runs = all(&[(100, 2), (10, 10)], seed_loss);
     check("seed loss", &runs, |nodes, run| {
         let most = demands_for(nodes).detection.1;
@@ -211,18 +211,20 @@ fn seeds_matter_only_for_who_joins() {
 }
 
 #[test]
-fn after_a_deploy_to_new_addresses_seeds_are_asked_no_more_than_at_rest() {
+fn after_a_deployment_to_new_addresses_seeds_are_asked_no_more_than_at_rest() {
     for in_order in [true, false] {
         let runs = all(&[(20, 4), (10, 4)], |nodes, seed| {
             deploy(nodes, seed, in_order)
         });
         let sum = |of: fn(&Deploy) -> f64| -> f64 { runs.iter().map(|(_, _, run)| of(run)).sum() };
         let (rest, after) = (sum(|run| run.rest), sum(|run| run.after));
-        println!("asked of the seeds a minute, in order {in_order}: {rest} at rest, {after} after");
-        // They are drawn: some 600 draws in each sum.
+        println!(
+            "push-pulls with the seeds per minute, in order {in_order}: {rest} at rest, {after} after"
+        );
+        // Seeds are asked at random: each sum has about 600 draws.
         assert!(after <= 1.2 * rest, "in order: {in_order}: {runs:#?}");
         check("deploy", &runs, |nodes, run| {
-            // Who misses the word finds it out, and remembers for a day.
+            // A node that misses an orderly leave finds the other down, and remembers it for a day.
             let most = if in_order { nodes / 10 } else { 2 * nodes };
             run.remembered <= most
         });
@@ -251,7 +253,7 @@ fn a_flapping_member_disturbs_nobody() {
 }
 
 #[test]
-fn of_two_at_one_address_the_younger_gives_way() {
+fn of_two_nodes_at_one_address_the_younger_gives_way() {
     let runs = all(&[(100, 2), (10, 40)], conflict);
     check("one address", &runs, |_, run| {
         run.settled.is_some() && run.younger && run.known && run.rejoins == 0
@@ -259,7 +261,7 @@ fn of_two_at_one_address_the_younger_gives_way() {
 }
 
 #[test]
-fn clocks_that_are_wrong_matter_to_nobody() {
+fn wrong_clocks_do_not_matter() {
     let runs = all(&[(100, 3), (10, 20)], clocks);
     check("clocks", &runs, |_, run| {
         run.false_downs == 0 && run.agreed && within(run.taken_over, 2.0) && within(run.ahead, 2.0)
@@ -275,7 +277,7 @@ fn junk_is_dropped() {
 }
 
 #[test]
-fn recorded_datagrams_change_nothing() {
+fn replayed_datagrams_change_nothing() {
     for restarted in [false, true] {
         let runs = all(&[(100, 2), (10, 20)], |nodes, seed| {
             replay(nodes, seed, restarted)
@@ -292,7 +294,7 @@ fn recorded_datagrams_change_nothing() {
 }
 
 #[test]
-fn invented_members_find_bounds() {
+fn invented_members_are_bounded() {
     let runs = all(&[(10, 2)], invented);
     check("invented", &runs, |_, run| {
         run.members <= run.limit
@@ -300,7 +302,7 @@ fn invented_members_find_bounds() {
             && run.rejoins == 0
             && run.lost == 0
             && within(run.change, 3.0)
-            // One probe a second and node finds 450 that are not there.
+            // With one probe per second and node it takes this long to find 450 invented members down.
             && within(run.newcomer, 300.0)
     });
 }
@@ -311,7 +313,7 @@ fn a_member_with_a_token_speaks_for_nobody_else_and_silences_nobody() {
     check("usurped", &runs, |nodes, run| {
         let proxies = (nodes / 10).clamp(2, 20);
         run.believed == 0
-            && run.told == proxies
+            && run.reported == proxies
             && run.moved == 0
             && within(run.restarted, 3.0)
             && run.agreed
@@ -319,7 +321,7 @@ fn a_member_with_a_token_speaks_for_nobody_else_and_silences_nobody() {
 }
 
 #[test]
-fn peers_that_break_off_harm_nobody() {
+fn peers_that_break_off_do_no_harm() {
     let runs = all(&[(100, 1), (10, 5)], streams);
     check("streams", &runs, |_, run| {
         run.taken == 0 && run.rejoins == 0 && within(run.newcomer, 10.0)
@@ -327,7 +329,7 @@ fn peers_that_break_off_harm_nobody() {
 }
 
 #[test]
-fn sets_begin_in_any_order() {
+fn sets_start_in_any_order() {
     let joins = all(&[(1_000, 1), (100, 3), (10, 20)], mass_join);
     check("mass join", &joins, |_, run| {
         within(run.proxies, 10.0) && within(run.all, 15.0)
@@ -345,7 +347,7 @@ fn sets_begin_in_any_order() {
 }
 
 #[test]
-fn keys_rotate_under_way() {
+fn keys_rotate_while_nodes_run() {
     let runs = all(&[(100, 1), (10, 10)], rotation);
     check("rotation", &runs, |_, run| {
         run.downs == 0 && run.unopened == 0 && run.failed == 0 && run.agreed
@@ -370,13 +372,13 @@ fn quantiles_are_samples() {
 }
 
 #[test]
-fn a_table_says_what_is_missed() {
+fn a_table_shows_what_is_missed() {
     let never = Row::timed("c", None, Some(100.0));
     let rows = [
         Row::new("a", 1.0, 1.0),
         Row::new("b", 1.01, 1.0),
         never,
-        Row::told("d", 7.0),
+        Row::shown("d", 7.0),
     ];
     assert_eq!(rows.each_ref().map(Row::is_met), [true, false, false, true]);
     let text = table("t", &rows);

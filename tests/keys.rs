@@ -1,4 +1,5 @@
-//! `lbproxy key` and `lbproxy token` by the real program: what they print and write, for whom, and what they never show.
+//! `lbproxy key` and `lbproxy token` with the real program: what they print and write, with which modes, and what they never
+//! show.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -12,7 +13,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// What it printed; it succeeded and said nothing else.
+/// What a command printed; it succeeded without messages.
 #[track_caller]
 fn printed(output: &Output) -> String {
     let stderr = text(&output.stderr);
@@ -20,7 +21,7 @@ fn printed(output: &Output) -> String {
     text(&output.stdout).to_owned()
 }
 
-/// What it complained of; it failed and printed nothing.
+/// The errors of a command; it failed and printed nothing.
 #[track_caller]
 fn refused(output: &Output) -> String {
     let code = output.status.code();
@@ -42,7 +43,7 @@ fn mint<'a>(key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_generated_key_is_printed_alone_and_is_like_no_other() {
+fn a_generated_key_is_printed_alone_and_is_unique() {
     let [first, second] = [(); 2].map(|()| printed(&run(&["key", "generate"])));
     for key in [&first, &second] {
         assert_eq!(key.lines().count(), 1);
@@ -52,7 +53,7 @@ fn a_generated_key_is_printed_alone_and_is_like_no_other() {
 }
 
 #[test]
-fn a_key_in_a_file_is_its_owners_and_never_replaced() {
+fn a_key_file_is_readable_by_its_owner_alone_and_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gossip.key");
     let arguments = ["key", "generate", "--out", path.to_str().unwrap()];
@@ -65,7 +66,7 @@ fn a_key_in_a_file_is_its_owners_and_never_replaced() {
     assert!(error.contains("gossip.key: File exists"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), key);
 
-    // Nor is anything written through a link, wherever it leads.
+    // Nothing is written through a link either, wherever it points.
     let (link, target) = (dir.path().join("link"), dir.path().join("target"));
     symlink(&target, &link).unwrap();
     refused(&run(&["key", "generate", "--out", link.to_str().unwrap()]));
@@ -115,7 +116,7 @@ fn a_token_is_minted_by_the_operator_that_proxies_know() {
 }
 
 #[test]
-fn a_token_in_a_file_is_its_owners_and_never_replaced() {
+fn a_token_file_is_readable_by_its_owner_alone_and_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (operator, token) = (path("operator"), path("agent.token"));
@@ -154,7 +155,7 @@ fn what_cannot_start_is_not_valid_and_not_loaded() {
         for arguments in [["check", path], ["--config", path]] {
             let output = run(&arguments);
             let stderr = text(&output.stderr);
-            // It may be checked where the secrets are not.
+            // A file may be checked on a machine without the secrets.
             let only_warned = arguments[0] == "check" && said.starts_with("none.key");
             let code = i32::from(!only_warned);
             assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
@@ -170,7 +171,7 @@ fn what_cannot_start_is_not_valid_and_not_loaded() {
 }
 
 #[test]
-fn check_says_all_that_is_doubtful_of_a_new_operators_key_and_makes_nothing() {
+fn check_reports_everything_doubtful_about_a_new_operators_key_and_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     printed(&run(&["token", "operator", "--out", &path("operator")]));
@@ -247,7 +248,7 @@ fn no_error_shows_a_secret() {
         assert!(error.contains(expected), "{what}: {error}");
         assert!(!error.contains(&secret[..8]), "{what}: {error}");
     }
-    // clap would repeat a value that it does not like.
+    // clap would repeat a value that it rejects.
     for arguments in [
         vec!["agent", "--seeds", &operator],
         vec!["agent", "--config", &operator],

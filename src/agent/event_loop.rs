@@ -28,7 +28,7 @@ use crate::model::signal::signal_name;
 const CUT_SHORT: u8 = 1;
 
 type CheckResult = Result<ProbeSuccess, ProbeFailure>;
-type Running<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+type BoxedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// New settings, and whether the announcer has taken them over.
 type ChangeResult = (AgentSettings, Result<(), String>);
 
@@ -42,8 +42,8 @@ pub(super) struct EventLoop<'a, A> {
     file: Option<&'a SettingsFile>,
     /// What the file holds from now on.
     new_settings: mpsc::Receiver<AgentSettings>,
-    check: Option<Running<'static, CheckResult>>,
-    change: Option<Running<'a, ChangeResult>>,
+    check: Option<BoxedFuture<'static, CheckResult>>,
+    change: Option<BoxedFuture<'a, ChangeResult>>,
 }
 
 /// What is known of the service.
@@ -146,7 +146,7 @@ impl<'a, A: Announcer> EventLoop<'a, A> {
             }
             () = sleep_until_optional(check_due), if self.check.is_none() => {
                 let local = self.service.settings.config.check.clone();
-                self.check = local.map(|local| -> Running<'static, _> { Box::pin(check(local)) });
+                self.check = local.map(|local| -> BoxedFuture<'static, _> { Box::pin(check(local)) });
                 None
             }
             () = sleep_until_optional(due) => Some(LifecycleEvent::Elapsed),

@@ -1,6 +1,6 @@
-//! Agents with real processes, real checks and an announcer that writes down what it is told.
+//! Agents with real processes, real checks and an announcer that records what it is asked to do.
 //!
-//! Agent, announcer and shell scripts write to one file, so that the order of what they do can be told.
+//! Announcer and shell scripts write to one file, so the order of what they do is known.
 
 mod process;
 
@@ -27,7 +27,7 @@ use crate::gossip::record::ServiceState;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What agent and process do, a word a line.
+/// What agent and process do, one word per line.
 #[derive(Clone)]
 struct Journal(PathBuf);
 
@@ -63,13 +63,13 @@ impl Journal {
     }
 }
 
-/// Writes states down; they are out when the gate is open.
-struct Witness {
+/// Records states; they are sent when the gate is open.
+struct RecordingAnnouncer {
     journal: Journal,
     gate: watch::Receiver<bool>,
 }
 
-impl Announcer for Witness {
+impl Announcer for RecordingAnnouncer {
     fn announce(&self, state: ServiceState) {
         self.journal.write(state.as_str());
     }
@@ -106,7 +106,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With this script for `sh`, which finds the journal as `$J`; empty: nothing is supervised.
+    /// A scene with this script for `sh`, which finds the journal as `$J`; if it is empty, nothing is supervised.
     fn new(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal(folder.path().join("journal"));
@@ -131,12 +131,17 @@ impl Scene {
             .enable_all()
             .build()
             .unwrap();
-        let witness = Witness {
+        let announcer = RecordingAnnouncer {
             journal: self.journal.clone(),
             gate: self.gate.subscribe(),
         };
         let signals = AgentSignals::from_channel(self.heard.take().unwrap());
-        let agent = serve(self.settings.clone(), self.source.take(), witness, signals);
+        let agent = serve(
+            self.settings.clone(),
+            self.source.take(),
+            announcer,
+            signals,
+        );
         let both = async { tokio::join!(agent, story).0.unwrap() };
         let code = runtime.block_on(async { timeout(PATIENCE, both).await });
         let lines = self.journal.read();
@@ -168,11 +173,11 @@ fn shell(journal: &Path, script: &str) -> Vec<OsString> {
     vec!["sh".into(), "-c".into(), script.into()]
 }
 
-/// Says `up`, and then does nothing but what its traps say.
+/// Writes `up`, and then only does what its traps say.
 const WAITS: &str = "echo up >>$J; while :; do sleep 0.02; done";
 
 #[test]
-fn a_drain_is_out_before_the_process_is_told() {
+fn a_drain_is_sent_before_the_process_is_told() {
     for (signal, word) in [(Signal::TERM, "TERM"), (Signal::INT, "INT")] {
         let scene = Scene::new(&format!("trap 'echo told >>$J; exit 3' {word}; {WAITS}"));
         scene.gate.send_replace(false);
@@ -200,7 +205,7 @@ fn a_drain_is_out_before_the_process_is_told() {
 }
 
 #[test]
-fn once_passes_the_exit_code_on() {
+fn once_returns_the_exit_code_of_the_process() {
     for (script, code) in [
         ("exit 0", 0),
         ("exit 42", 42),
@@ -266,8 +271,8 @@ fn a_process_that_ends_is_started_again() {
 }
 
 #[test]
-fn what_a_process_leaves_behind_ends_with_it() {
-    // The first life ends by itself, the second by an order.
+fn what_a_process_leaves_behind_is_killed_with_it() {
+    // The first process ends by itself, the second when it is asked to.
     let scene = Scene::new(
         "sleep 7777 & echo left-$! >>$J; [ $(grep -c left- $J) = 1 ] && exit 1; trap 'exit 0' TERM; \
          while :; do sleep 0.02; done",
@@ -340,7 +345,7 @@ fn a_process_that_does_not_stop_is_killed_with_its_children() {
 }
 
 #[test]
-fn a_check_says_how_the_service_is() {
+fn a_check_decides_the_state() {
     let mut scene = Scene::new("");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -411,10 +416,10 @@ fn the_file_is_followed_and_read_at_a_signal() {
     let scene = Scene::new("");
     let file = scene.folder.path().join("agent.toml");
     fs::write(&file, "1").unwrap();
-    let (levels, reads) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let (levels_too, reads_too) = (Rc::clone(&levels), Rc::clone(&reads));
+    let (levels, reads) = (Rc::new(Cell::new(0)), watch::Sender::new(0));
+    let (levels_too, reads_too) = (Rc::clone(&levels), reads.clone());
     let read = move |text: &[u8]| {
-        reads_too.set(reads_too.get() + 1);
+        reads_too.send_modify(|reads| *reads += 1);
         let text = String::from_utf8_lossy(text);
         let mut settings = settings();
         if &*text == "nowhere" {
@@ -433,26 +438,23 @@ fn the_file_is_followed_and_read_at_a_signal() {
         fs::rename(&next, &file).unwrap();
     };
     let read_once_more = async |before: u32| {
-        let look = async {
-            while reads.get() == before {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        assert!(timeout(PATIENCE, look).await.is_ok(), "it is not read");
+        let mut reads = reads.subscribe();
+        let again = reads.wait_for(|reads| *reads > before);
+        assert!(timeout(PATIENCE, again).await.is_ok(), "it is not read");
     };
     let (code, lines) = scene.play(async {
         scene.journal.has("ready").await;
         put("2");
         scene.journal.has("weight 2").await;
         for wrong in ["two", "nowhere"] {
-            let before = reads.get();
+            let before = *reads.borrow();
             put(wrong);
             read_once_more(before).await;
         }
-        // The same again, which only a signal asks for.
+        // The same contents are read again only after a signal.
         put("3");
         scene.journal.has("weight 3").await;
-        let before = reads.get();
+        let before = *reads.borrow();
         scene.send(Signal::HUP).await;
         read_once_more(before).await;
         let twice = |lines: &[String]| lines.iter().filter(|line| *line == "weight 3").count() == 2;
@@ -468,7 +470,7 @@ fn the_file_is_followed_and_read_at_a_signal() {
     assert_eq!(levels.get(), 3);
 }
 
-/// Gone, or a zombie that nobody has reaped.
+/// Whether a process is gone, or a zombie that nobody has reaped.
 fn is_dead(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -479,7 +481,7 @@ fn is_dead(pid: &str) -> bool {
 fn wait_until(condition: impl Fn() -> bool) {
     let end = std::time::Instant::now() + PATIENCE;
     while !condition() {
-        assert!(std::time::Instant::now() < end, "waited in vain");
+        assert!(std::time::Instant::now() < end, "it did not happen in time");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -191,7 +191,7 @@ impl Peers {
         };
         let Some(next) = self
             .candidates
-            .to_last_good(self.began.elapsed(), &self.kept)
+            .next_last_good(self.began.elapsed(), &self.kept)
         else {
             return;
         };

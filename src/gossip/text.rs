@@ -1,7 +1,7 @@
 //! How keys and tokens are written for people: one line, `<kind>-<version>.<base64url>`; and the 32 secret bytes that
 //! most of them hold.
 //!
-//! The prefix says what a line is: it tells a key in the place of a token from rubbish, and lets a scanner find leaked
+//! The prefix says what a line is: it shows a key that was given in place of a token, and lets a scanner find leaked
 //! secrets. Base64 is RFC 4648 section 5 without padding, and strict: each value has exactly one text. It is decoded and
 //! encoded in constant time. Errors never show any part of what was read.
 

@@ -1,4 +1,4 @@
-//! What needs the whole process: its signals, its exit code, its death, its orphans. The test binary runs itself with
+//! Tests that need a whole process: its signals, its exit code, its death, its orphans. The test program runs itself with
 //! one test, [`agent_entry`], which finds a script in its environment and becomes an agent.
 
 use std::fs;
@@ -35,20 +35,20 @@ impl Announcer for Speaker {
     }
 }
 
-/// In a process with a script: an agent that supervises it. Elsewhere: nothing.
+/// Becomes an agent that supervises the script in the environment; does nothing without one.
 #[test]
 fn agent_entry() {
     let Some(script) = std::env::var_os(SCRIPT) else {
         return;
     };
-    // As PID 1 of a container would be: orphans come here.
+    // Adopts orphans, as PID 1 of a container does.
     set_child_subreaper(Some(getpid())).unwrap();
     let mut settings = settings();
     settings.config.drain_delay = Duration::ZERO;
     settings.command = vec!["sh".into(), "-c".into(), script];
     settings.config.once = true;
     let code = run(settings, None, Speaker).unwrap();
-    // Before the harness says anything of its own.
+    // Before the test harness prints anything.
     std::process::exit(code.into());
 }
 
@@ -73,7 +73,7 @@ impl Agent {
         Self { process, lines }
     }
 
-    /// What follows `word` in the next line that begins with it.
+    /// Waits for the next line that begins with `word`, and returns what follows it.
     fn hear(&mut self, word: &str) -> String {
         let line = self.lines.by_ref().map(Result::unwrap);
         let mut found = line.filter_map(|line| line.strip_prefix(word).map(str::to_owned));
@@ -119,7 +119,7 @@ fn a_process_does_not_outlive_its_agent() {
 }
 
 #[test]
-fn what_is_adopted_of_an_ended_process_is_killed() {
+fn adopted_children_of_an_ended_process_are_killed() {
     let mut agent = Agent::start("sleep 7777 >/dev/null & echo orphan $!; exit 5");
     let orphan = agent.hear("orphan ");
     assert_eq!(agent.process.wait().unwrap().code(), Some(5));
@@ -128,7 +128,7 @@ fn what_is_adopted_of_an_ended_process_is_killed() {
 
 #[test]
 fn orphans_are_reaped() {
-    // The inner shell leaves a process behind that waits for a pipe to be closed, and so for us.
+    // The inner shell leaves a process behind that waits until we close a pipe.
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
@@ -145,7 +145,7 @@ fn orphans_are_reaped() {
     };
     let adopter = agent.process.id().to_string();
     wait_until(|| parent() == adopter);
-    // Opened and closed: it ends.
+    // The pipe was opened and closed, so it ends.
     drop(fs::File::options().write(true).open(&pipe).unwrap());
     wait_until(|| !Path::new(&format!("/proc/{orphan}")).exists());
 }

@@ -184,7 +184,7 @@ impl Candidates {
     ///
     /// If a cluster is on hold, or became empty other than by orderly leaves, its stored set is kept. The same holds for
     /// five minutes if more than half is gone of the largest set that was stored in the last five, however that happened.
-    pub(crate) fn to_last_good(&mut self, now: Duration, stored: &LastGood) -> Option<LastGood> {
+    pub(crate) fn next_last_good(&mut self, now: Duration, stored: &LastGood) -> Option<LastGood> {
         if self.is_stale() || self.alone {
             return None;
         }

@@ -3,7 +3,7 @@
 //! It is JSON, without keys or tokens:
 //! `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`.
 //! It is written whole beside the old file and renamed over it, so that a reader sees one or the other; mode 0640. A set
-//! that is not good (`Candidates::to_last_good`) is never written. The file is only a hint: if it is absent, damaged, too
+//! that is not good (`Candidates::next_last_good`) is never written. The file is only a hint: if it is absent, damaged, too
 //! large or of another version, the proxy starts without it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

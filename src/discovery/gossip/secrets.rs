@@ -129,7 +129,7 @@ pub(crate) fn exposed(path: &Path, public: bool) -> Option<Exposed> {
         what: format!("{path} has mode {mode:04o}, so {what}"),
         remedy: match public {
             true => format!("chmod 644 {path}"),
-            false => format!("chmod 600 {path}, or 640 with a group of those who read it"),
+            false => format!("chmod 600 {path}, or 640 with a group that may read it"),
         },
     })
 }
@@ -139,10 +139,10 @@ fn exposes(mode: u32, public: bool) -> Option<&'static str> {
     match (mode & 0o004 != 0 && !public, mode & 0o022 != 0) {
         (false, false) => None,
         (true, false) => Some("everybody on this machine can read it"),
-        (false, true) => Some("others than its owner can change it"),
-        (true, true) => {
-            Some("everybody on this machine can read it, and others than its owner can change it")
-        }
+        (false, true) => Some("users other than its owner can change it"),
+        (true, true) => Some(
+            "everybody on this machine can read it, and users other than its owner can change it",
+        ),
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn modes() {
         const READ: Option<&str> = Some("everybody on this machine can read it");
-        const CHANGE: Option<&str> = Some("others than its owner can change it");
+        const CHANGE: Option<&str> = Some("users other than its owner can change it");
         for (mode, private, public) in [
             (0o600, None, None),
             (0o400, None, None),

@@ -1,4 +1,4 @@
-//! Packets that open, and all those that must not.
+//! Which packets open, and which must not.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn sealed(ring: &Keyring, kind: u8, context: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What becomes of a copy of the packet.
+/// Opens a copy of the packet.
 fn opened(ring: &Keyring, kind: u8, context: &[u8], packet: &[u8]) -> Result<Vec<u8>, OpenError> {
     let mut packet = packet.to_vec();
     ring.open(kind, context, &mut packet).map(<[u8]>::to_vec)
@@ -34,7 +34,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_body_comes_back() {
+fn an_opened_packet_has_the_body_that_was_sealed() {
     for (keys, overhead) in [(&[1][..], OVERHEAD), (&[1, 2], OVERHEAD), (&[], PLAIN_HEAD)] {
         let ring = ring(keys, "prod");
         assert_eq!(ring.overhead(), overhead);
@@ -64,7 +64,7 @@ fn golden_packets() {
     assert_eq!(hex(&packet), GOLDEN_PLAIN);
 }
 
-// Made by Python: hashlib, hmac and AESGCMSIV of the cryptography package.
+// Made with Python: hashlib, hmac, and AESGCMSIV of the cryptography package.
 const GOLDEN_IDS: [&str; 2] = ["ef6e408d", "8e2fd681"];
 const GOLDEN_SEALED: &str = "0101ef6e408d0909090909090909090909091dba2096d3d3e82235984e1a4b9692fe\
     fbfa567cbe732decb9c4ebe9cb42ff006b695b33cd930e07878460a2f180823ef190d914";
@@ -169,7 +169,7 @@ fn what_was_sealed_for_others_is_refused() {
         let found = opened(&ours, DATAGRAM, b"c", &packet);
         assert_eq!(found, Err(refusal), "{what}");
     }
-    // The kind is sealed too: it cannot be rewritten to the expected one, nor the key id to a known one.
+    // The kind is sealed too: neither it nor the key id can be rewritten to the expected one.
     let mut rewritten = sealed(&ours, FRAME, b"c");
     rewritten[1] = DATAGRAM;
     assert_eq!(
@@ -184,8 +184,8 @@ fn what_was_sealed_for_others_is_refused() {
     );
 }
 
-/// The new key is handed round behind the old one, then goes to the front, then the old one goes: at each moment every
-/// member opens what any other seals, though they change one after the other.
+/// The new key is added after the old one, then moved to the front, then the old one is removed. At each moment every
+/// member opens what any other seals, although they change one after the other.
 #[test]
 fn a_rotation_loses_nothing() {
     let steps = [&[1][..], &[1, 2], &[2, 1], &[2]].map(|keys| ring(keys, "prod"));
@@ -206,7 +206,7 @@ fn a_rotation_loses_nothing() {
 }
 
 #[test]
-fn without_keys_and_on_the_way_to_them() {
+fn without_keys_and_during_their_introduction() {
     let plain = ring(&[], "prod");
     let strict = ring(&[1], "prod");
     let lenient = Keyring::new(&[key(1)], "prod", true);
@@ -262,7 +262,7 @@ fn sealing_into_a_buffer_with_room_does_not_move_it() {
 }
 
 #[test]
-fn every_refusal_has_its_own_word() {
+fn every_error_has_its_own_name() {
     for (i, refusal) in OpenError::ALL.iter().enumerate() {
         let first = OpenError::ALL
             .iter()
@@ -308,7 +308,7 @@ proptest! {
     ) {
         let ring = ring(&[1, 2], "prod");
         let mut bytes = bytes;
-        // Half of them look like ours up to the nonce.
+        // Half of them look like our packets up to the nonce.
         if known && bytes.len() >= COMMON_HEAD {
             bytes[..2].copy_from_slice(&[VERSION, DATAGRAM]);
             bytes[2..COMMON_HEAD].copy_from_slice(&ring.keys[1].0);

@@ -1,4 +1,4 @@
-//! Two or three members by hand, datagram by datagram.
+//! Two or three members, driven by hand, datagram by datagram.
 
 mod bounds;
 mod credential;
@@ -38,12 +38,12 @@ fn run_of(place: usize, epoch: u64, role: Role) -> Node {
     Node::new(settings, NOW)
 }
 
-/// Carries packets until nobody has any more.
-fn carry(nodes: &mut [Node]) {
-    carry_at(nodes, NOW);
+/// Delivers packets until nobody has any more.
+fn deliver(nodes: &mut [Node]) {
+    deliver_at(nodes, NOW);
 }
 
-fn carry_at(nodes: &mut [Node], now: Time) {
+fn deliver_at(nodes: &mut [Node], now: Time) {
     loop {
         let packets: Vec<Packet> = nodes.iter_mut().flat_map(Node::take_packets).collect();
         if packets.is_empty() {
@@ -58,12 +58,12 @@ fn carry_at(nodes: &mut [Node], now: Time) {
     }
 }
 
-/// Two that know each other.
+/// Two members that know each other.
 fn acquainted() -> [Node; 2] {
     let mut nodes = [run_of(0, 5, Role::Proxy), run_of(1, 5, Role::Agent)];
     nodes[1].set_seeds(vec![address_of(0)], NOW);
     nodes[1].run_timers(NOW);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
     assert_eq!(nodes[1].state_of(address_of(0)), Some((5, State::Alive)));
     nodes
@@ -79,7 +79,7 @@ fn nothing_of_an_unknown_run_is_applied_before_its_echo() {
     nodes[0].receive(&mut announce[0].bytes, NOW);
     assert_eq!(nodes[0].state_of(address_of(1)), None);
     assert_eq!(nodes[0].counters().challenges, 1);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
     nodes[0].receive(&mut recorded.clone(), NOW);
     assert_eq!(nodes[0].counters().dropped(Dropped::Replayed), 1);
@@ -127,7 +127,7 @@ fn what_is_dropped_is_counted_by_reason() {
 }
 
 #[test]
-fn every_reason_has_its_own_word_and_place() {
+fn every_reason_has_its_own_label_and_index() {
     let all: Vec<Dropped> = Dropped::all().collect();
     assert_eq!(all.len(), Dropped::COUNT);
     for (place, why) in all.iter().enumerate() {
@@ -138,7 +138,7 @@ fn every_reason_has_its_own_word_and_place() {
 }
 
 #[test]
-fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
+fn a_refused_announcement_is_reported_with_its_reason() {
     let mut nodes = acquainted();
     let operator = OperatorKey::generate(&[1; 32]).public();
     nodes[0].set_authority(Some(Authority::new(operator)), NOW);
@@ -146,7 +146,7 @@ fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
     nodes[1].announce(service, NOW).unwrap();
     for _ in 0..2 {
         nodes[1].gossip_records();
-        carry(&mut nodes);
+        deliver(&mut nodes);
     }
     let why = RecordRefusal::NoToken;
     assert_eq!(nodes[0].counters().dropped(Dropped::NoToken), 2);
@@ -160,12 +160,12 @@ fn an_announcement_that_is_refused_is_handed_out_with_its_reason() {
     assert_eq!(nodes[0].refused(), [(address_of(1), why)]);
     nodes[0].set_authority(None, NOW);
     nodes[1].gossip_records();
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(nodes[0].refused(), [], "it is used now");
 }
 
 #[test]
-fn only_a_word_about_the_present_run_is_listened_to() {
+fn only_reports_about_the_current_run_count() {
     for (about, known, listens) in [
         (4, 5, false),
         (4, 9, false),
@@ -179,15 +179,15 @@ fn only_a_word_about_the_present_run_is_listened_to() {
         let mut packets = nodes[0].take_packets();
         nodes[1].receive(&mut packets[0].bytes, NOW);
         let epoch = nodes[1].identity().epoch();
-        assert_eq!(epoch, 5, "who tells has not proved to be live");
-        carry(&mut nodes);
+        assert_eq!(epoch, 5, "the reporter has not proved to be live");
+        deliver(&mut nodes);
         let epoch = nodes[1].identity().epoch();
         let right = if listens { epoch > known } else { epoch == 5 };
         assert!(right, "{about} {known}: {epoch}");
     }
 }
 
-/// A datagram as anybody can make it who has the key.
+/// A datagram that anybody with the key can make.
 fn forged(sender: &Identity) -> Vec<u8> {
     let mut body = Vec::new();
     DatagramPrefix::write_start(DatagramKind::Swim, 1, &mut body);
@@ -198,7 +198,7 @@ fn forged(sender: &Identity) -> Vec<u8> {
 }
 
 #[test]
-fn only_who_is_where_it_says_tells_of_later_runs_and_each_ip_address_once() {
+fn only_verified_members_report_later_runs_and_each_ip_address_counts_once() {
     let at = |place: usize, port: u16| {
         let address = SocketAddr::new(address_of(place).ip(), port);
         Identity::new(address, 5, Role::Proxy)
@@ -218,15 +218,15 @@ fn only_who_is_where_it_says_tells_of_later_runs_and_each_ip_address_once() {
         }
     }
     assert_eq!(node.identity().epoch(), 5);
-    // Who is not believed is called where it says it is, since it may have been right.
+    // An unverified member is called at its address, since it may be right.
     let called = node.take_packets().iter().any(|p| p.to == address_of(8));
     assert!(called);
     node.note_later_run(&at(2, 7946), 12);
-    assert!(node.identity().epoch() > 12, "a second one");
+    assert!(node.identity().epoch() > 12, "a second report");
 }
 
 #[test]
-fn where_all_others_live_at_one_ip_address_one_of_them_is_enough() {
+fn one_report_is_enough_if_all_others_share_one_ip_address() {
     let mut node = run_of(0, 5, Role::Agent);
     let at = |port: u16| Identity::new(([10, 0, 0, 9], port).into(), 5, Role::Proxy);
     let peers = (1..9).map(|port| Member::new(at(port), 0, State::Alive));
@@ -235,7 +235,7 @@ fn where_all_others_live_at_one_ip_address_one_of_them_is_enough() {
     assert!(node.identity().epoch() > 12);
 }
 
-/// Lets a node dial `address`, where the server answers.
+/// Lets a node dial `address`, where `server` answers.
 fn dial(node: &mut Node, address: SocketAddr, server: &mut Node) {
     let (mut client, mut hello) = PushPull::client(node, address, NOW);
     let mut out = Vec::new();
@@ -246,11 +246,11 @@ fn dial(node: &mut Node, address: SocketAddr, server: &mut Node) {
 }
 
 #[test]
-fn only_a_later_run_that_answers_at_the_own_address_silences_a_member_and_for_a_time() {
+fn only_a_later_run_that_answers_at_the_own_address_silences_a_member_for_a_time() {
     let mut node = run_of(0, 5, Role::Agent);
     let own = address_of(0);
     let teller = |place: usize| Identity::new(address_of(place), 5, Role::Proxy);
-    // Each time by two: one alone, however often, does not count among many.
+    // Two members report it each time: one alone does not count among many, however often it reports.
     let peers = (1..9).map(|place| Member::new(teller(place), 0, State::Alive));
     node.merge_members(&teller(1), true, peers.collect());
     node.joining.joined = true;
@@ -267,29 +267,29 @@ fn only_a_later_run_that_answers_at_the_own_address_silences_a_member_and_for_a_
     for place in (1..9).cycle().take(100) {
         node.note_later_run(&teller(place), epoch + 1);
     }
-    assert_eq!(node.take_push_pulls(), [own], "it looks, and not too often");
-    assert!(!node.in_conflict(), "words alone are no proof");
+    assert_eq!(node.take_push_pulls(), [own], "it dials, and not too often");
+    assert!(!node.in_conflict(), "reports alone are not a proof");
     dial(&mut node, own, &mut run_of(0, epoch, Role::Agent));
     dial(&mut node, own, &mut run_of(0, epoch - 1, Role::Agent));
     let elsewhere = address_of(3);
     dial(&mut node, elsewhere, &mut run_of(0, epoch + 1, Role::Agent));
-    assert!(!node.in_conflict(), "itself, or nobody at its address");
+    assert!(!node.in_conflict(), "itself, or not at its address");
     assert_eq!(node.identity().epoch(), epoch);
     dial(&mut node, own, &mut run_of(0, epoch + 1, Role::Agent));
     assert!(node.in_conflict());
     node.take_packets();
     node.run_timers(NOW + Duration::from_secs(299));
-    assert!(node.take_packets().is_empty(), "it says nothing");
+    assert!(node.take_packets().is_empty(), "it is silent");
     assert!(
         node.members().all(|member| member.state() == State::Alive),
-        "and holds nobody for dead who was not asked"
+        "and takes nobody for dead that was not asked"
     );
     node.run_timers(NOW + Duration::from_secs(302));
     assert!(!node.in_conflict());
 }
 
 #[test]
-fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
+fn one_member_alone_can_neither_silence_another_nor_use_up_its_runs() {
     const UNIX: u64 = 1_790_000_000;
     let first = UNIX * 1_000;
     let mut nodes = [
@@ -301,7 +301,7 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
     for place in [1, 2] {
         nodes[place].set_seeds(vec![address_of(0)], NOW);
         nodes[place].run_timers(NOW);
-        carry(&mut nodes);
+        deliver(&mut nodes);
     }
     let members: Vec<_> = nodes
         .iter()
@@ -309,7 +309,7 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
         .collect();
     let peer = nodes[2].identity();
     nodes[0].merge_members(&peer, true, members);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     let far = Dropped::Malformed;
     for known in [
         first + (366 * 86_400 + 1) * 1_000,
@@ -320,19 +320,23 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
             let run = nodes[0].identity();
             nodes[1].send_newer(&run, known);
             nodes[1].send_newer(&run, run.epoch() + 1_000);
-            carry(&mut nodes);
+            deliver(&mut nodes);
         }
     }
-    assert_eq!(nodes[0].identity().epoch(), first, "one word is none");
-    // As often as it likes it may say that the run is down: that costs a few runs and nothing else.
+    assert_eq!(
+        nodes[0].identity().epoch(),
+        first,
+        "one report does not count"
+    );
+    // It may say as often as it likes that the run is down: that only costs a few runs.
     for _ in 0..100 {
         let run = nodes[0].identity();
         nodes[1].send_newer(&run, run.epoch());
-        carry(&mut nodes);
+        deliver(&mut nodes);
     }
     assert!(nodes[0].identity().epoch() < first + 10_000);
     assert!(!nodes[0].in_conflict());
-    // A run that cannot be is nobody's.
+    // An impossible run belongs to nobody.
     let before = nodes[0].counters().dropped(far);
     let run = Identity::new(address_of(7), first * 2, Role::Agent);
     nodes[0].merge_members(&peer, true, vec![Member::new(run, 0, State::Alive)]);
@@ -341,28 +345,28 @@ fn one_member_alone_can_neither_silence_another_nor_wear_out_its_runs() {
 }
 
 #[test]
-fn a_suspect_is_told_by_the_first_that_it_speaks_to_and_contradicts() {
+fn a_suspect_is_told_by_the_first_member_that_it_speaks_to_and_refutes() {
     let mut nodes = acquainted();
     let suspect = Member::new(nodes[1].identity(), 0, State::Suspect);
     let third = Identity::new(address_of(2), 5, Role::Agent);
     nodes[0].merge_members(&third, true, vec![suspect]);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Suspect)));
     nodes[0].take_packets();
-    // It says anything, and does not know.
+    // It sends something without knowing that it is suspect.
     nodes[1].announce_to(address_of(0));
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
     assert_eq!(nodes[1].identity().epoch(), 5, "in the same run");
 }
 
 #[test]
-fn members_are_bounded_by_datagrams_and_by_exchanges() {
+fn members_are_bounded_in_datagrams_and_in_push_pulls() {
     let mut nodes = acquainted();
     let invented = |range: std::ops::Range<usize>| -> Vec<Member<Identity>> {
         let ids = range.map(|place| Identity::new(address_of(place), 1, Role::Agent));
         ids.map(|id| Member::new(id, 0, State::Alive)).collect()
     };
-    // The other one has room; a datagram carries some 30 of its news.
+    // The other one has room; a datagram carries about 30 of its news.
     nodes[1].limits.members = 10_000;
     let own = nodes[1].identity();
     nodes[1].joining.joined = true;
@@ -370,7 +374,7 @@ fn members_are_bounded_by_datagrams_and_by_exchanges() {
     for _ in 0..5 {
         let _ = nodes[1].swim.gossip(&mut nodes[1].io);
     }
-    carry(&mut nodes);
+    deliver(&mut nodes);
     let known = nodes[0].members().count();
     assert!(known <= 1 + 10, "{known} in one second");
     nodes[0].merge_members(&own, true, invented(10..2_000));
@@ -379,12 +383,12 @@ fn members_are_bounded_by_datagrams_and_by_exchanges() {
 }
 
 #[test]
-fn what_is_announced_already_is_not_told_again() {
+fn announcing_the_same_again_sends_nothing() {
     let mut nodes = acquainted();
     let service = record(address_of(1), 3, ServiceState::Ready);
     nodes[1].announce(service.clone(), NOW).unwrap();
     nodes[1].gossip_records();
-    carry(&mut nodes);
+    deliver(&mut nodes);
     let version = |node: &Node| {
         let mut all = node
             .records()
@@ -397,7 +401,7 @@ fn what_is_announced_already_is_not_told_again() {
     nodes[1].announce(service, NOW).unwrap();
     assert_eq!(version(&nodes[1]), Some(1));
     nodes[1].leave(NOW);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(version(&nodes[0]), Some(2));
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Down)));
     let view = nodes[0].view(NOW);

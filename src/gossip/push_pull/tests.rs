@@ -1,4 +1,4 @@
-//! Two members by hand, frame by frame.
+//! Two members, driven by hand, frame by frame.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn known_as(place: usize, state: State) -> Member<Identity> {
     Member::new(identity, 0, state)
 }
 
-/// Lets a node know agents, and their services if it keeps them.
+/// Lets a node know agents, and their services if it stores them.
 fn tell(node: &mut Node, places: std::ops::Range<usize>) {
     let members = places.clone().map(|place| known_as(place, State::Alive));
     let nobody = Identity::new(address_of(9_999), 1, Role::Agent);
@@ -51,7 +51,7 @@ fn tell(node: &mut Node, places: std::ops::Range<usize>) {
     }
 }
 
-/// All frames of an exchange, in order, each with whether the client gets it. `meddle` sees a batch before it arrives.
+/// All frames of a push-pull, in order, each with whether the client receives it. `meddle` sees a batch before it arrives.
 fn run(
     client: &mut Node,
     server: &mut Node,
@@ -99,19 +99,19 @@ fn range(places: std::ops::Range<usize>) -> Vec<SocketAddr> {
 #[test]
 fn both_have_everything_after() {
     let (mut one, mut other) = (member(0, Role::Proxy), member(1, Role::Proxy));
-    // More than a frame holds.
+    // More than one frame holds.
     tell(&mut one, 2..400);
     tell(&mut other, 300..700);
     run(&mut one, &mut other, untouched).unwrap();
     assert_eq!(places(&one), range(1..700));
-    // The client is known by its next datagram, which proves where it is.
+    // The client becomes known by its next datagram, which proves where it is.
     assert_eq!(places(&other), range(2..700));
     assert_eq!((one.records().len(), other.records().len()), (698, 698));
     assert!(one.has_joined() && !other.has_joined());
 }
 
 #[test]
-fn two_that_agree_say_little() {
+fn two_members_that_agree_send_little() {
     let (mut one, mut other) = (member(0, Role::Proxy), member(1, Role::Proxy));
     tell(&mut one, 2..2_000);
     tell(&mut other, 2..2_000);
@@ -139,11 +139,15 @@ fn an_agents_own_announcement_reaches_a_proxy_from_either_side() {
         }
         let own = |node: &Node| node.records().of(&agent.identity().key()).count();
         assert_eq!(own(&proxy), 1, "{agent_asks}");
-        assert_eq!(agent.records().len(), 1, "an agent keeps no other's");
+        assert_eq!(
+            agent.records().len(),
+            1,
+            "an agent does not store another's"
+        );
     }
 }
 
-/// Lets one ask the other, after somebody has announced `before` that in the agent's name.
+/// Lets one ask the other, after somebody has announced in the agent's name, `before` that.
 fn with_an_impostor(agent_asks: bool, before: Duration) -> (Node, Node) {
     let (mut agent, mut proxy) = (member(0, Role::Agent), member(1, Role::Proxy));
     let who = agent.identity();
@@ -162,10 +166,10 @@ fn with_an_impostor(agent_asks: bool, before: Duration) -> (Node, Node) {
 }
 
 #[test]
-fn who_announces_in_an_agents_name_is_found_out_by_either_side() {
+fn an_impostor_is_detected_from_either_side() {
     let (agent, _) = with_an_impostor(true, Duration::ZERO);
     assert!(agent.identity().epoch() > 5);
-    // The agent itself may have said it in the meantime.
+    // The agent itself may have announced it in the meantime.
     for (before, found) in [(Duration::from_millis(999), false), (REORDERING, true)] {
         let (_, mut proxy) = with_an_impostor(false, before);
         let told = proxy.take_packets();
@@ -196,7 +200,7 @@ fn a_changed_frame_is_refused() {
 #[test]
 fn a_frame_of_another_stream_is_refused() {
     let recorded = whole();
-    // The first frame opens a stream with whoever sends it, and the answer is of use to its first sender alone.
+    // A first frame opens a stream whoever sends it, but only its original sender can use the answer.
     for (place, (_, old)) in recorded.iter().enumerate() {
         let result = with_frame(place, |frame| frame.clone_from(old));
         let refused = matches!(result, Err(PushPullError::Seal(OpenError::Forged)));
@@ -214,7 +218,7 @@ fn frames_out_of_order_are_refused() {
         }
     });
     assert_eq!(result, Err(PushPullError::Seal(OpenError::Forged)));
-    // Twice the same.
+    // The same frame twice.
     let result = run(&mut one, &mut other, |number, batch| {
         if number == 3 {
             batch.insert(1, batch[0].clone());
@@ -223,7 +227,7 @@ fn frames_out_of_order_are_refused() {
     assert_eq!(result, Err(PushPullError::Seal(OpenError::Forged)));
 }
 
-/// Two that have much to tell each other.
+/// Two members that know much that the other does not.
 fn pair() -> (Node, Node) {
     let (mut one, mut other) = (member(0, Role::Proxy), member(1, Role::Proxy));
     tell(&mut one, 2..10);
@@ -231,16 +235,16 @@ fn pair() -> (Node, Node) {
     (one, other)
 }
 
-/// The frames of a whole exchange between two such.
+/// The frames of a whole push-pull between two such members.
 fn whole() -> Vec<(bool, Vec<u8>)> {
     let (mut one, mut other) = pair();
-    // The random source has gone on in what is recorded.
+    // The recorded ones have advanced their random generators.
     one.random_bytes::<RANDOM_LEN>();
     other.random_bytes::<RANDOM_LEN>();
     run(&mut one, &mut other, untouched).unwrap()
 }
 
-/// An exchange in which one frame is changed.
+/// A push-pull in which one frame is changed.
 fn with_frame(
     place: usize,
     change: impl Fn(&mut Vec<u8>),
@@ -255,7 +259,7 @@ fn with_frame(
     })
 }
 
-/// A client that has told its summary, and the server that waits for its answers.
+/// A client that has sent its summary, and the server that waits for its answers.
 fn under_way(client: &mut Node, server: &mut Node) -> (PushPull, PushPull) {
     let (mut at_client, mut frame) = PushPull::client(client, server.identity().address(), NOW);
     let mut at_server = PushPull::server();
@@ -297,7 +301,7 @@ fn what_a_peer_sends_is_bounded() {
 }
 
 #[test]
-fn a_frame_that_may_not_come_now_ends_it() {
+fn a_frame_out_of_turn_ends_the_push_pull() {
     for (kind, body) in [
         (SUMMARY, vec![0; 4096]),
         (DIFFERS, vec![0; 32]),
@@ -317,12 +321,12 @@ fn a_frame_that_may_not_come_now_ends_it() {
 }
 
 #[test]
-fn who_is_down_and_unknown_stays_unknown() {
+fn an_unknown_member_that_is_down_stays_unknown() {
     let (mut one, mut other) = (member(0, Role::Proxy), member(1, Role::Proxy));
     let nobody = other.identity();
     tell(&mut other, 2..4);
     other.merge_members(&nobody, true, vec![known_as(2, State::Down)]);
-    // What is active there and told as down is only suspect: it comes back in another run, if it lives.
+    // A member that is active there and reported as down only becomes suspect: it comes back in another run if it is alive.
     assert_eq!(other.state_of(address_of(2)), Some((5, State::Suspect)));
     let peer = one.identity();
     one.merge_members(&peer, true, vec![known_as(9, State::Down)]);
@@ -342,7 +346,7 @@ fn a_client_is_not_believed_about_itself() {
 }
 
 #[test]
-fn one_does_not_exchange_with_itself() {
+fn a_member_does_not_push_pull_with_itself() {
     let (mut one, mut itself) = (member(0, Role::Agent), member(0, Role::Agent));
     let result = run(&mut one, &mut itself, untouched);
     assert_eq!(result, Err(PushPullError::Own));

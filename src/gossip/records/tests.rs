@@ -78,7 +78,7 @@ fn nobody_announces_for_a_later_run() {
 }
 
 #[test]
-fn there_is_room_for_so_many() {
+fn room_is_bounded() {
     let mut records = Records::new(12);
     for cluster in ["a", "b", "c", "d"] {
         assert_eq!(open(&mut records, 1, cluster, 1, 1), Ok(true));
@@ -118,7 +118,7 @@ fn strangers_have_a_tenth_and_a_minute() {
         assert!(take(&mut records, last).is_ok());
     }
     assert_eq!(take(&mut records, 3), Err(RecordRefusal::Full));
-    // The first becomes known, and then goes on in another run.
+    // The first becomes known, and then continues in another run.
     let known = |who: &MemberKey| (*who == member(1)).then_some(1);
     let later = |who: &MemberKey| (*who == member(1)).then_some(2);
     assert!(!records.sweep(NOW, 0, known), "there is time");
@@ -296,7 +296,7 @@ fn agents(seeds: &[u8]) -> (Authority, Vec<AgentCredential>) {
     )
 }
 
-/// What `credential` announces in the name of member 1.
+/// An announcement with `credential` in the name of member 1.
 fn by(credential: &AgentCredential, epoch: u64, version: u64) -> Vec<u8> {
     let mut token = Vec::new();
     credential.token().encode(&mut token);
@@ -308,7 +308,7 @@ fn by(credential: &AgentCredential, epoch: u64, version: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_member_announces_by_one_key_until_it_proves_another() {
+fn a_member_announces_with_one_key_until_it_proves_another() {
     let (authority, all) = agents(&[3, 4]);
     let policy = RecordPolicy {
         authority: Some(&authority),
@@ -336,7 +336,7 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
         };
     for (who, epoch, version, run, proved, expected, bound) in [
         (0, 5, 3, 5, None, Ok(true), (5, 0)),
-        // However new, and in whichever run.
+        // However new it is, and in any run.
         (1, 5, 3, 5, None, other, (5, 0)),
         (1, 5, MAX_VERSION, 5, None, other, (5, 0)),
         (1, 5, 1, 5, None, other, (5, 0)),
@@ -346,11 +346,11 @@ fn a_member_announces_by_one_key_until_it_proves_another() {
         (1, 4, 9, 6, None, Ok(false), (5, 0)),
         // The same key needs no proof.
         (0, 6, 1, 6, None, Ok(true), (6, 0)),
-        // Another token in the same run, at a lower version even.
+        // Another token in the same run, even with a lower version.
         (1, 6, 1, 6, Some((6, 1)), Ok(true), (6, 1)),
         (0, 6, 2, 6, None, other, (6, 1)),
         (1, 6, 2, 6, None, Ok(true), (6, 1)),
-        // Announced for a run that its member turns out not to be in.
+        // It was announced for a run that its member turns out not to be in.
         (0, 3, 1, 3, None, Ok(true), (3, 0)),
     ] {
         let taken = take(who, epoch, version, run, proved);
@@ -395,7 +395,7 @@ fn versions_and_runs_are_bounded() {
 }
 
 #[test]
-fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
+fn a_token_limits_backends_set_and_agent_networks() {
     let operator = OperatorKey::generate(&[1; 32]);
     let nets = |all: &[&str]| {
         all.iter()
@@ -544,7 +544,7 @@ fn a_token_is_for_so_many_backends_of_one_set_from_certain_places() {
 }
 
 #[test]
-fn members_are_looked_through_only_where_a_tokens_backends_are_used_up() {
+fn members_are_searched_only_if_a_tokens_backends_are_used_up() {
     let operator = OperatorKey::generate(&[1; 32]);
     let cidrs = ["10.1.0.0/16".parse().unwrap()];
     let claims = Claims {
@@ -576,7 +576,7 @@ fn members_are_looked_through_only_where_a_tokens_backends_are_used_up() {
 }
 
 #[test]
-fn tokens_are_of_several_operators_and_revoked_one_by_one() {
+fn several_operators_and_single_revocations() {
     let [first, second, third] = [1, 2, 3].map(|seed| OperatorKey::generate(&[seed; 32]));
     let cidrs = ["10.1.0.0/24".parse().unwrap()];
     let of = |operator, seed| mint(operator, &[seed; 32], "web", &cidrs, 5, EXPIRES).unwrap();

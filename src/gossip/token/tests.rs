@@ -1,4 +1,4 @@
-//! Tokens, credentials and signatures: what is good, and every way of not being so.
+//! Tokens, credentials and signatures: what is valid, and every way not to be.
 
 use proptest::prelude::*;
 
@@ -31,7 +31,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Made by Python's cryptography package: operator's seed 32 × 1, agent's 32 × 2.
+/// Made with Python's cryptography package: the operator's seed is 32 × 1, the agent's 32 × 2.
 #[test]
 fn golden_vectors() {
     let credential = credential();
@@ -72,18 +72,18 @@ fn a_token_is_small() {
     let largest = encoded(mint(&"c".repeat(MAX_NAME), &cidrs).token());
     assert_eq!(largest.len(), MAX_TOKEN);
     assert_eq!(Token::decode(&largest).unwrap().cidrs(), cidrs);
-    // With the signature of the record, and a cluster and a name of full length in it, it is still an announcement.
+    // A record with this token, a signature, and a cluster and a name of full length is still an announcement.
     const { assert!(MAX_TOKEN + SIGNATURE_LEN + MAX_NAME + MAX_NAME <= MAX_RECORD) };
 }
 
-/// With these claims.
+/// A credential with these claims.
 fn narrow(claims: Claims) -> Result<AgentCredential, TokenError> {
     let cidrs = nets(&["10.1.0.0/16", "2001:db8::/32"]);
     mint_with(&operator(1), &[2; 32], "api", &cidrs, 200, EXPIRES, claims)
 }
 
 #[test]
-fn further_claims_narrow_a_token_and_a_plain_one_has_none() {
+fn optional_claims_restrict_a_token_and_a_plain_one_has_none() {
     let plain = narrow(Claims::default()).unwrap();
     assert_eq!(encoded(plain.token()), encoded(credential().token()));
     assert_eq!(plain.token().permits_label("any"), Ok(()));
@@ -128,7 +128,7 @@ fn further_claims_narrow_a_token_and_a_plain_one_has_none() {
         );
         for end in 0..bytes.len() {
             let cut = Token::decode(&bytes[..end]);
-            // The claims cut off whole leave a token, which nobody has signed.
+            // Cutting off all claims leaves a token, but one that nobody has signed.
             let forged = cut.map(|cut| Authority::new(operator(1).public()).verify_token(&cut, 0));
             assert!(!matches!(forged, Ok(Ok(()))), "{end}");
         }
@@ -187,7 +187,7 @@ fn further_claims_narrow_a_token_and_a_plain_one_has_none() {
 }
 
 #[test]
-fn networks_are_brought_into_order() {
+fn networks_are_sorted() {
     let cidrs = nets(&[
         "fd00::7/8",
         "10.1.2.3/16",
@@ -252,7 +252,7 @@ fn every_flipped_bit_and_every_cut_is_refused() {
     assert_eq!(Token::decode(&longer), Err(TokenError::Claims));
 }
 
-/// Claims that a signature could be made over, and that are still not read.
+/// Claims that could be signed, but are not accepted when read.
 #[test]
 fn a_token_has_one_form() {
     let around = |name: &[u8], networks: &[&[u8]], weight: u16| {
@@ -405,7 +405,7 @@ fn texts() {
     let public = OperatorKey::parse(&operator.public().to_text()).unwrap_err();
     assert_eq!(public, TextError::Prefix("lbproxy-operator-1."));
 
-    // Another agent's private key in front of the token.
+    // Another agent's private key before the token.
     let foreign = credential.to_text().replacen("AgIC", "AwIC", 1);
     for (text, error) in [
         (foreign, CredentialError::OtherKey),
@@ -440,7 +440,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn every_error_has_its_own_word() {
+fn every_error_has_its_own_name() {
     for (i, error) in TokenError::ALL.iter().enumerate() {
         let first = TokenError::ALL
             .iter()

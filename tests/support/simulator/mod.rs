@@ -1,8 +1,8 @@
-//! A whole peer set in one thread, in virtual time: the product's own state machine, over a network that loses, delays
-//! and parts by one seed. The same seed gives the same run.
+//! A whole peer set in one thread and in virtual time: the shipped state machine over a network that loses and delays
+//! datagrams and splits, all from one seed. The same seed gives the same run.
 //!
-//! A frozen node receives nothing and runs no timer; when it wakes it reads what waits for it before it runs late
-//! timers, as the driver over sockets does. Streams lose nothing, and fail when the two cannot reach each other.
+//! A frozen node receives nothing and runs no timers. When it wakes, it reads what waits for it before it runs late timers,
+//! as the driver over sockets does. Streams lose nothing, and fail if the two nodes cannot reach each other.
 
 mod network;
 pub mod scenarios;
@@ -23,24 +23,21 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 pub use network::{Network, Traffic};
-use streams::Stream;
+use streams::SimulatedStream;
 
-/// Datagrams that wait for a frozen node, at the most: about what a socket's buffer holds.
-const MOST_WAITING: usize = 500;
-/// Of every set, but where a scenario says something else.
+/// Most datagrams that wait for a frozen node: about what a socket's buffer holds.
+const MAX_WAITING: usize = 500;
+/// Label of every set, unless a scenario says otherwise.
 pub const LABEL: &str = "simulation";
-/// Milliseconds of the world at the start.
-const WORLD: u64 = 1_790_000_000_000;
-/// IP and UDP headers of a datagram.
+/// Wall-clock time at the start, Unix milliseconds.
+const WALL_CLOCK: u64 = 1_790_000_000_000;
+/// Length of a datagram's IP and UDP headers, bytes.
 const DATAGRAM_HEADERS: u64 = 28;
 
-/// A moment, as the time since the start of the simulation.
-pub type Time = Duration;
-
-/// A node by its place; places are never given away.
+/// Number of a node; numbers are not reused.
 pub type NodeId = usize;
 
-enum Event {
+enum SimulatorEvent {
     Datagram {
         to: NodeId,
         bytes: Vec<u8>,
@@ -56,43 +53,43 @@ enum Event {
     Thaw(NodeId),
 }
 
-struct Slot {
+struct SimulatedNode {
     node: Option<Node>,
     address: SocketAddr,
-    /// The wake-up that is planned.
-    wake: Option<Time>,
+    /// The next planned wake-up.
+    wake: Option<Duration>,
     frozen: bool,
     waiting: Vec<Vec<u8>>,
     traffic: Traffic,
 }
 
-/// See the module.
+/// A simulated peer set; see the module.
 pub struct Simulation {
-    now: Time,
-    events: TimerQueue<Time, Event>,
-    slots: Vec<Slot>,
+    now: Duration,
+    events: TimerQueue<Duration, SimulatorEvent>,
+    slots: Vec<SimulatedNode>,
     by_address: HashMap<SocketAddr, Vec<NodeId>>,
-    streams: HashMap<u64, Stream>,
+    streams: HashMap<u64, SimulatedStream>,
     next_stream: u64,
     rng: StdRng,
-    /// Every datagram that was sent since it began to be recorded, and to whom.
+    /// Every datagram that was sent since recording began, with its receiver.
     tape: Option<Vec<(NodeId, Vec<u8>)>>,
-    /// What the network does.
+    /// How the network behaves.
     pub network: Network,
-    /// What nodes that are started from now on seal by.
+    /// Keyring of nodes that are started from now on.
     pub keyring: Arc<Keyring>,
-    /// Bounds of nodes that are started from now on.
+    /// Limits of nodes that are started from now on.
     pub limits: Limits,
-    /// Whom proxies that are started from now on ask for tokens of.
+    /// Authority of proxies that are started from now on: whose tokens they require.
     pub authority: Option<Authority>,
-    /// The text of what agents that are started from now on sign with.
+    /// Text of the credential with which agents that are started from now on sign.
     pub credential: Option<String>,
-    /// Unix seconds of the world at the start, by the clocks of nodes that are started from now on; 0: not set.
+    /// Unix seconds at the start by the clocks of nodes that are started from now on; 0: their clocks are not set.
     pub unix: u64,
 }
 
 impl Simulation {
-    /// Nobody there.
+    /// A set without nodes.
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let keyring = Keyring::new(&[secret_key(&mut rng)], LABEL, false);
@@ -107,7 +104,7 @@ impl Simulation {
             tape: None,
             network: Network::default(),
             keyring: Arc::new(keyring),
-            // More than the largest set has, all in one cluster.
+            // More than the largest set needs, with all records in one cluster.
             limits: Limits {
                 members: 20_000,
                 records: 40_000,
@@ -120,7 +117,7 @@ impl Simulation {
     }
 
     /// The virtual time.
-    pub fn now(&self) -> Time {
+    pub fn now(&self) -> Duration {
         self.now
     }
 
@@ -129,26 +126,26 @@ impl Simulation {
         self.rng.random_range(0..bound.max(1))
     }
 
-    /// A key that nobody has yet.
+    /// A new key.
     pub fn new_key(&mut self) -> SecretKey {
         secret_key(&mut self.rng)
     }
 
-    /// Records what is sent from now on.
+    /// Records the datagrams that are sent from now on.
     pub fn start_tape(&mut self) {
         self.tape = Some(Vec::new());
     }
 
-    /// Ends the record: datagrams in order, with whom they were sent to.
+    /// Ends the recording; returns the datagrams in order, with their receivers.
     pub fn take_tape(&mut self) -> Vec<(NodeId, Vec<u8>)> {
         self.tape.take().unwrap_or_default()
     }
 
-    /// Starts a node at the place's own address; an agent announces a service that is ready.
+    /// Starts a node at its number's own address. An agent announces a service that is ready.
     pub fn start(&mut self, role: Role, seeds: &[NodeId]) -> NodeId {
         let id = self.slots.len();
         let address = address_of(id);
-        self.start_at(address, role, seeds, self.world())
+        self.start_at(address, role, seeds, self.wall_clock())
     }
 
     /// Starts a node at any address, in run `epoch`.
@@ -160,7 +157,7 @@ impl Simulation {
         epoch: u64,
     ) -> NodeId {
         let id = self.slots.len();
-        self.slots.push(Slot {
+        self.slots.push(SimulatedNode {
             node: None,
             address,
             wake: None,
@@ -173,7 +170,7 @@ impl Simulation {
         id
     }
 
-    /// Starts the node at a place anew, in run `epoch`: what it knew is gone.
+    /// Restarts a node in run `epoch`; what it knew is lost.
     pub fn restart(&mut self, id: NodeId, role: Role, seeds: &[NodeId], epoch: u64) {
         self.kill(id);
         let mut seed = [0; 32];
@@ -209,14 +206,14 @@ impl Simulation {
         self.settle(id);
     }
 
-    /// Milliseconds of the world now: what runs begin with.
-    pub fn world(&self) -> u64 {
-        WORLD + self.now.as_millis() as u64
+    /// Wall-clock time now, Unix milliseconds; epochs start with it.
+    pub fn wall_clock(&self) -> u64 {
+        WALL_CLOCK + self.now.as_millis() as u64
     }
 
-    /// Makes all nodes that are there know each other and each proxy all announcements, as if they had been
-    /// together for some time. With `contacts` each has also heard each other one, as after about as many seconds
-    /// as there are nodes. O(nodes³) steps, on all cores.
+    /// Makes all nodes know each other, and each proxy all announcements, as if they had been together for some time. With
+    /// `contacts` each has also heard every other one, as after about as many seconds as there are nodes. O(nodes³) steps,
+    /// on all cores.
     pub fn acquaint(&mut self, contacts: bool) {
         let now = self.now;
         let all: Vec<Member<Identity>> = self
@@ -248,52 +245,59 @@ impl Simulation {
         }
     }
 
-    /// The node at a place, if it runs.
+    /// A node, if it runs.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.slots[id].node.as_ref()
     }
 
-    /// Does something with a running node.
-    pub fn with<T>(&mut self, id: NodeId, deed: impl FnOnce(&mut Node, Time) -> T) -> Option<T> {
+    /// Does something with a node, if it runs.
+    pub fn with<T>(
+        &mut self,
+        id: NodeId,
+        action: impl FnOnce(&mut Node, Duration) -> T,
+    ) -> Option<T> {
         let now = self.now;
-        let done = self.slots[id].node.as_mut().map(|node| deed(node, now));
+        let done = self.slots[id].node.as_mut().map(|node| action(node, now));
         self.settle(id);
         done
     }
 
-    /// Ends a node without a word; its connections break.
+    /// Kills a node; its connections break.
     pub fn kill(&mut self, id: NodeId) {
         if self.slots[id].node.take().is_some() {
             self.break_streams(id);
         }
     }
 
-    /// Freezes a node for a time, as SIGSTOP does.
+    /// Freezes a node for this time, as SIGSTOP does.
     pub fn freeze(&mut self, id: NodeId, time: Duration) {
         self.slots[id].frozen = true;
-        self.schedule(time, Event::Thaw(id));
+        self.schedule(time, SimulatorEvent::Thaw(id));
     }
 
-    /// Ids of running nodes.
+    /// Numbers of the running nodes.
     pub fn running(&self) -> Vec<NodeId> {
         (0..self.slots.len())
             .filter(|&id| self.slots[id].node.is_some())
             .collect()
     }
 
-    /// Where a place is reached.
+    /// Address of a node.
     pub fn address(&self, id: NodeId) -> SocketAddr {
         self.slots[id].address
     }
 
-    /// What a place has sent and received.
+    /// What a node has sent and received.
     pub fn traffic(&self, id: NodeId) -> Traffic {
         self.slots[id].traffic
     }
 
-    /// Puts a datagram on the wire that no node has sent.
+    /// Delivers a datagram that no node has sent.
     pub fn inject(&mut self, to: NodeId, bytes: Vec<u8>) {
-        self.schedule(Duration::from_millis(1), Event::Datagram { to, bytes });
+        self.schedule(
+            Duration::from_millis(1),
+            SimulatorEvent::Datagram { to, bytes },
+        );
     }
 
     /// Lets time pass.
@@ -302,24 +306,24 @@ impl Simulation {
     }
 
     /// Lets time pass until `end`.
-    pub fn run_until(&mut self, end: Time) {
+    pub fn run_until(&mut self, end: Duration) {
         while let Some((at, event)) = self.events.pop_due(end) {
             self.now = at;
-            self.happen(event);
+            self.handle(event);
         }
         self.now = end;
     }
 
-    /// Lets time pass, at most `most`, until `is_so`, which is asked every `step`; says how long it took.
-    pub fn run_until_so(
+    /// Lets time pass until `condition` holds, which is checked every `step`, but at most `most`; returns how long it took.
+    pub fn run_until_condition(
         &mut self,
         most: Duration,
         step: Duration,
-        mut is_so: impl FnMut(&mut Self) -> bool,
+        mut condition: impl FnMut(&mut Self) -> bool,
     ) -> Option<Duration> {
         let start = self.now;
         loop {
-            if is_so(self) {
+            if condition(self) {
                 return Some(self.now - start);
             }
             if self.now - start >= most {
@@ -329,17 +333,17 @@ impl Simulation {
         }
     }
 
-    fn schedule(&mut self, delay: Duration, event: Event) {
+    fn schedule(&mut self, delay: Duration, event: SimulatorEvent) {
         self.events.add(self.now + delay, event);
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle(&mut self, event: SimulatorEvent) {
         match event {
-            Event::Datagram { to, mut bytes } => {
+            SimulatorEvent::Datagram { to, mut bytes } => {
                 let now = self.now;
                 let slot = &mut self.slots[to];
                 if slot.frozen {
-                    if slot.waiting.len() < MOST_WAITING {
+                    if slot.waiting.len() < MAX_WAITING {
                         slot.waiting.push(bytes);
                     }
                     return;
@@ -350,7 +354,7 @@ impl Simulation {
                     self.settle(to);
                 }
             }
-            Event::Wake(id) => {
+            SimulatorEvent::Wake(id) => {
                 let now = self.now;
                 let slot = &mut self.slots[id];
                 if slot.frozen || slot.wake.is_none_or(|wake| wake > now) {
@@ -362,7 +366,7 @@ impl Simulation {
                     self.settle(id);
                 }
             }
-            Event::Thaw(id) => {
+            SimulatorEvent::Thaw(id) => {
                 let now = self.now;
                 let slot = &mut self.slots[id];
                 slot.frozen = false;
@@ -376,22 +380,22 @@ impl Simulation {
                 slot.wake = None;
                 self.settle(id);
             }
-            Event::Frames {
+            SimulatorEvent::Frames {
                 stream,
                 to_client,
                 frames,
             } => self.deliver(stream, to_client, frames),
-            Event::GiveUp(stream) => self.end_stream(stream, false),
+            SimulatorEvent::GiveUp(stream) => self.end_stream(stream, false),
         }
     }
 
-    /// Sends what a node wants sent, begins what it wants begun and plans its next wake-up.
+    /// Sends a node's packets, starts its push-pulls and plans its next wake-up.
     fn settle(&mut self, id: NodeId) {
         let now = self.now;
         let Some(node) = &mut self.slots[id].node else {
             return;
         };
-        let (packets, exchanges) = (node.take_packets(), node.take_push_pulls());
+        let (packets, push_pulls) = (node.take_packets(), node.take_push_pulls());
         let deadline = node.next_deadline();
         for packet in packets {
             assert!(
@@ -407,12 +411,12 @@ impl Simulation {
             if let Some(tape) = &mut self.tape {
                 tape.push((to, packet.bytes.clone()));
             }
-            if let Some(delay) = self.network.carry(id, to, &mut self.rng) {
+            if let Some(delay) = self.network.transmit(id, to, &mut self.rng) {
                 let bytes = packet.bytes;
-                self.schedule(delay, Event::Datagram { to, bytes });
+                self.schedule(delay, SimulatorEvent::Datagram { to, bytes });
             }
         }
-        for address in exchanges {
+        for address in push_pulls {
             self.begin_stream(id, address);
         }
         let slot = &mut self.slots[id];
@@ -421,19 +425,19 @@ impl Simulation {
         {
             slot.wake = Some(deadline);
             let delay = deadline.saturating_sub(now);
-            self.schedule(delay, Event::Wake(id));
+            self.schedule(delay, SimulatorEvent::Wake(id));
         }
     }
 
-    /// Who gets what is sent to an address: any of those that live there.
+    /// Which node receives what is sent to an address: any of those that live there.
     fn pick(&mut self, address: SocketAddr) -> Option<NodeId> {
         let all = self.by_address.get(&address)?;
-        let place = if all.len() > 1 {
+        let index = if all.len() > 1 {
             self.rng.random_range(0..all.len())
         } else {
             0
         };
-        Some(all[place])
+        Some(all[index])
     }
 }
 
@@ -443,7 +447,7 @@ fn secret_key(rng: &mut StdRng) -> SecretKey {
     SecretKey::generate(&key)
 }
 
-/// The own address of a place.
+/// The own address of a number.
 pub fn address_of(id: NodeId) -> SocketAddr {
     let ip = Ipv4Addr::from(0x0a00_0001 + id as u32);
     (ip, 7946).into()
@@ -458,7 +462,7 @@ pub fn record(address: SocketAddr, weight: u16, state: ServiceState) -> Record {
         weight,
         zone: "zone-a".to_owned(),
         state,
-        // Fills the announcement up to about 200 bytes, which is what real ones take.
+        // Makes the announcement about 200 bytes long, as real ones are.
         build: "2026.11.27-0123456789abcdef".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a simulated network does to what is sent.
+//! What the simulated network does to datagrams and streams.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use rand::rngs::StdRng;
 
 use super::NodeId;
 
-/// Loss, delay and who reaches whom.
+/// Loss, delay, and which nodes reach each other.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// Share of datagrams that are lost.
+    /// Fraction of datagrams that are lost, 0 to 1.
     pub loss: f64,
-    /// Least and most time of a datagram on its way.
+    /// Shortest and longest latency of a datagram.
     pub latency: (Duration, Duration),
-    /// Parts of the network; nodes of different ones do not reach each other. A node that is not named is in part 0.
+    /// Parts of the network. Nodes in different parts do not reach each other; a node that is not listed is in part 0.
     pub parts: HashMap<NodeId, u8>,
-    /// Ways that carry nothing: from, to.
+    /// Links that carry nothing: from, to.
     pub blocked: HashSet<(NodeId, NodeId)>,
 }
 
@@ -33,7 +33,7 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Whether anything gets from one to the other.
+    /// Whether anything gets from one node to the other.
     pub fn reaches(&self, from: NodeId, to: NodeId) -> bool {
         let part = |id: NodeId| self.parts.get(&id).copied().unwrap_or(0);
         (self.parts.is_empty() || part(from) == part(to))
@@ -46,23 +46,23 @@ impl Network {
     }
 
     /// How long a datagram takes; `None` if it is lost.
-    pub(super) fn carry(&self, from: NodeId, to: NodeId, rng: &mut StdRng) -> Option<Duration> {
+    pub(super) fn transmit(&self, from: NodeId, to: NodeId, rng: &mut StdRng) -> Option<Duration> {
         let lost = rng.random::<f64>() < self.loss;
         (!lost && self.reaches(from, to)).then(|| self.latency(rng))
     }
 }
 
-/// What a node has sent and received, bytes with the headers of IP, UDP and TCP.
+/// What a node has sent and received, in bytes with IP, UDP and TCP headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Traffic {
-    /// Sent in all.
+    /// Bytes sent.
     pub sent: u64,
-    /// Received.
+    /// Bytes received.
     pub received: u64,
-    /// Of what was sent, on streams.
+    /// Bytes sent on streams.
     pub streamed: u64,
     /// Datagrams sent.
     pub datagrams: u64,
-    /// Exchanges that others have begun with it.
+    /// Push-pulls that others have started with it.
     pub asked: u64,
 }

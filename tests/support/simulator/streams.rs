@@ -1,16 +1,16 @@
-//! Streams between simulated nodes: nothing is lost on the way, what a stopped node does not answer is given up.
+//! Streams between simulated nodes. Nothing is lost on the way; a stream that is not answered is given up.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use lbproxy::internals::gossip::{PushPull, PushPullProgress};
 
-use super::{Event, NodeId, Simulation};
+use super::{NodeId, Simulation, SimulatorEvent};
 
-/// A connection that nobody answers is given up after.
+/// Time until a stream that nobody answers is given up.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(super) struct Stream {
+pub(super) struct SimulatedStream {
     client: NodeId,
     server: NodeId,
     at_client: PushPull,
@@ -30,20 +30,20 @@ impl Simulation {
         let (at_client, frame) = PushPull::client(node, address, now);
         self.streams.insert(
             stream,
-            Stream {
+            SimulatedStream {
                 client,
                 server: server.unwrap_or(client),
                 at_client,
                 at_server: PushPull::server(),
             },
         );
-        // Where nobody listens a host refuses at once, and none gives no answer: the slower of both is taken.
+        // A host without a listener refuses at once, and a missing host never answers; the slower case is simulated.
         if let Some(server) = server {
             self.slots[server].traffic.asked += 1;
-            // Hands are shaken first.
+            // The handshake comes first.
             self.transmit(stream, false, vec![frame], 2);
         }
-        self.schedule(STREAM_TIMEOUT, Event::GiveUp(stream));
+        self.schedule(STREAM_TIMEOUT, SimulatorEvent::GiveUp(stream));
     }
 
     fn transmit(&mut self, id: u64, to_client: bool, frames: Vec<Vec<u8>>, trips: u32) {
@@ -55,7 +55,7 @@ impl Simulation {
             false => (stream.client, stream.server),
         };
         let bytes: u64 = frames.iter().map(|frame| frame.len() as u64 + 4).sum();
-        // Headers of IP and TCP, and an acknowledgement for every other segment.
+        // IP and TCP headers, and an acknowledgement for every second segment.
         let headers = (bytes / 1_400 + 1) * 60;
         self.slots[from].traffic.sent += bytes + headers;
         self.slots[from].traffic.streamed += bytes + headers;
@@ -65,7 +65,7 @@ impl Simulation {
         let delay: Duration = (0..trips)
             .map(|_| self.network.latency(&mut self.rng))
             .sum();
-        let event = Event::Frames {
+        let event = SimulatorEvent::Frames {
             stream: id,
             to_client,
             frames,
@@ -78,13 +78,13 @@ impl Simulation {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let (receiver, exchange) = match to_client {
+        let (receiver, push_pull) = match to_client {
             true => (stream.client, &mut stream.at_client),
             false => (stream.server, &mut stream.at_server),
         };
         let slot = &mut self.slots[receiver];
         if slot.frozen {
-            let event = Event::Frames {
+            let event = SimulatorEvent::Frames {
                 stream: id,
                 to_client,
                 frames,
@@ -96,7 +96,7 @@ impl Simulation {
         let mut done = false;
         for mut frame in frames {
             slot.traffic.received += frame.len() as u64 + 4;
-            match exchange.take(node, &mut frame, &mut out, now) {
+            match push_pull.take(node, &mut frame, &mut out, now) {
                 Ok(progress) => done |= progress == PushPullProgress::Done,
                 Err(_) => return self.end_stream(id, false),
             }
@@ -121,7 +121,7 @@ impl Simulation {
         }
     }
 
-    /// Ends the streams of a node that is gone: the other side is told at once.
+    /// Ends the streams of a node that is gone; the other side notices at once.
     pub(super) fn break_streams(&mut self, id: NodeId) {
         self.streams.retain(|_, stream| stream.client != id);
         let mut broken: Vec<u64> = self
@@ -130,7 +130,7 @@ impl Simulation {
             .filter(|(_, stream)| stream.server == id)
             .map(|(&stream, _)| stream)
             .collect();
-        // A map has no order, and a run must be the same again.
+        // A map has no order, but runs must be reproducible.
         broken.sort_unstable();
         for stream in broken {
             self.end_stream(stream, false);

@@ -1,5 +1,5 @@
-//! A table of small histories, one rule each; and that no rumour takes a healthy candidate away. The bench on which they
-//! are played, and what becomes of one candidate; the rest in the files beside.
+//! Small histories, one rule each, and the property that no rumour removes a healthy candidate. This file has the bench
+//! and what happens to a single candidate; the rest is in the files beside it.
 
 mod entry;
 mod last_good;
@@ -38,7 +38,7 @@ struct Peer {
     record: Record,
     epoch: u64,
     version: u64,
-    /// There is a record of it.
+    /// There is a record of this member.
     heard: bool,
     revoked: Option<Revocation>,
 }
@@ -75,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// In the set, but with no record.
+    /// A member of the set without a record.
     fn unheard(host: u8, epoch: u64) -> Self {
         Self {
             epoch,
@@ -85,7 +85,7 @@ impl Peer {
     }
 }
 
-/// This member, and those.
+/// The set of these members and this proxy's own.
 fn set(peers: &[Peer]) -> PeerSet {
     let member = |peer: &Peer| Member {
         address: peer.address,
@@ -121,7 +121,7 @@ fn set(peers: &[Peer]) -> PeerSet {
     }
 }
 
-/// One cluster `web` that discovers `web`, and what the proxy thinks of its candidates.
+/// One cluster `web` that discovers `web`, and what the proxy knows of its candidates' health.
 struct Bench {
     candidates: Candidates,
     checked: bool,
@@ -139,7 +139,7 @@ impl Bench {
         }
     }
 
-    fn think(&mut self, host: u8, health: LocalHealth) {
+    fn set_health(&mut self, host: u8, health: LocalHealth) {
         self.healths.insert(backend(host), health);
     }
 
@@ -174,8 +174,8 @@ impl Bench {
         (update.changed, events)
     }
 
-    /// The last parts of the addresses that are in; doubted ones with `true`.
-    fn members(&self) -> Vec<(u8, bool)> {
+    /// The last part of each candidate's address, and whether the candidate is doubted.
+    fn found(&self) -> Vec<(u8, bool)> {
         let host = |candidate: &Candidate| {
             candidate
                 .address
@@ -191,12 +191,12 @@ impl Bench {
     }
 
     fn hosts(&self) -> Vec<u8> {
-        self.members().into_iter().map(|(host, _)| host).collect()
+        self.found().into_iter().map(|(host, _)| host).collect()
     }
 }
 
 #[test]
-fn what_a_new_record_brings() {
+fn what_a_new_record_does() {
     use ServiceState as S;
     let suspect = Peer {
         liveness: Liveness::Suspect,
@@ -229,7 +229,7 @@ fn what_a_new_record_brings() {
             let mut bench = Bench::new(checked);
             let (changed, _) = bench.update(0, std::slice::from_ref(&peer));
             assert_eq!(
-                bench.members(),
+                bench.found(),
                 expected,
                 "{:?} {:?}",
                 peer.liveness,
@@ -245,7 +245,7 @@ fn what_a_new_record_brings() {
 }
 
 #[test]
-fn what_becomes_of_one_that_is_in() {
+fn what_happens_to_a_candidate() {
     use LocalHealth::{Failing, Healthy, Unknown};
     use ServiceState as S;
     let left = Peer {
@@ -283,7 +283,7 @@ fn what_becomes_of_one_that_is_in() {
             out,
             Some(EventKind::Left),
         ),
-        // That its member has left says no more of a record that does not than that it is down.
+        // If a member has left, but its record does not say so, the record counts as one of a member that is down.
         (Some(left), true, Healthy, doubted, Some(DOWN)),
         (Some(Peer::new(1, S::Failing)), true, Healthy, doubted, None),
         (Some(Peer::new(1, S::Failing)), true, Unknown, doubted, None),
@@ -328,16 +328,16 @@ fn what_becomes_of_one_that_is_in() {
         (None, true, Failing, out, Some(EventKind::Removed)),
         (None, false, Unknown, doubted, Some(DOWN_UNCHECKED)),
     ];
-    // Others stand beside it, so that the guard has nothing to say.
+    // There are others beside it, so that the guard does not matter.
     let beside = [Peer::ready(2), Peer::ready(3)];
     for (peer, checked, health, expected, event) in cases {
         let mut bench = Bench::new(checked);
         bench.update(0, &[&[Peer::ready(1)], &beside[..]].concat());
-        bench.think(1, health);
+        bench.set_health(1, health);
         let peers: Vec<Peer> = peer.into_iter().chain(beside.clone()).collect();
         let said: Vec<_> = bench.update(1, &peers).1.into_iter().map(|e| e.1).collect();
         let shown = peers.first().map(|p| (p.liveness, p.record.state));
-        let members = bench.members();
+        let members = bench.found();
         let (found, others) = members.split_at(members.len() - 2);
         assert_eq!(found, expected, "{shown:?} {checked} {health:?}");
         assert_eq!(others, [(2, false), (3, false)]);
@@ -357,7 +357,7 @@ fn what_becomes_of_one_that_is_in() {
 }
 
 #[test]
-fn what_its_member_no_longer_announces_is_out_at_once() {
+fn what_its_member_no_longer_announces_is_removed_at_once() {
     let mut elsewhere = Peer::ready(1);
     elsewhere.record.cluster = "api".to_owned();
     let mut moved = Peer::ready(1);
@@ -370,7 +370,7 @@ fn what_its_member_no_longer_announces_is_out_at_once() {
         for checked in [false, true] {
             let mut bench = Bench::new(checked);
             bench.update(0, &[Peer::ready(1), Peer::ready(2)]);
-            bench.think(1, LocalHealth::Healthy);
+            bench.set_health(1, LocalHealth::Healthy);
             let (changed, events) = bench.update(1, &[peer.clone(), Peer::ready(2)]);
             assert!(changed, "{:?}", peer.record);
             assert_eq!(events[0], (1, EventKind::Withdrawn));
@@ -386,7 +386,7 @@ fn what_its_member_no_longer_announces_is_out_at_once() {
 }
 
 #[test]
-fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
+fn what_may_no_longer_be_announced_is_removed_whatever_its_check_says() {
     use Revocation::{Expired, NotPermitted};
     let all: Vec<Peer> = (1..=4).map(Peer::ready).collect();
     let with = |count: usize, why| {
@@ -401,11 +401,11 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
             let mut bench = Bench::new(checked);
             bench.update(0, &all);
             for host in 1..=4 {
-                bench.think(host, LocalHealth::Healthy);
+                bench.set_health(host, LocalHealth::Healthy);
             }
             bench
         };
-        // The policy have changed: at once, however many.
+        // The policy has changed: all are removed at once.
         for count in [1, 4] {
             let (mut bench, revoked) = (bench(), with(count, NotPermitted));
             let (changed, events) = bench.update(1, &revoked);
@@ -417,7 +417,7 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
             bench.update(2, &revoked);
             assert_eq!(bench.hosts().len(), 4 - count, "and does not come in again");
         }
-        // A token has expired: at once too, but not more than half of them.
+        // A token has expired: removed at once too, but not more than half of them.
         let mut bench = bench();
         let out = (1, EventKind::Revoked(Expired));
         assert_eq!(bench.update(1, &with(1, Expired)).1, [out]);
@@ -432,7 +432,7 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
             bench.update(30, &with(4, Expired)),
             (false, vec![(2, held)])
         );
-        // It is no better if its agent is gone, or its record.
+        // That its agent or its record is gone changes nothing.
         let mut gone = with(4, Expired);
         gone[1].heard = false;
         (gone[2].liveness, gone[2].revoked) = (Liveness::Down, None);
@@ -440,7 +440,7 @@ fn what_may_not_be_announced_any_more_is_out_whatever_its_check_says() {
         let (_, events) = bench.update(330, &gone);
         let out = |host| (host, EventKind::Revoked(Expired));
         assert_eq!(events, [out(2), out(3), out(4)]);
-        // With a new token it is as any other.
+        // With a new token it is like any other.
         assert_eq!(bench.update(400, &all).1.len(), 4);
         bench.update(401, &with(3, Expired));
         let (changed, events) = bench.update(402, &all);
@@ -454,9 +454,9 @@ fn a_member_may_be_known_a_moment_before_its_record() {
     let with = |peer: Peer| [peer, Peer::ready(2)];
     let first = |bench: &mut Bench| {
         bench.update(0, &with(Peer::ready(1)));
-        bench.think(1, LocalHealth::Healthy);
+        bench.set_health(1, LocalHealth::Healthy);
     };
-    // It was gone and is back; it began another run; the set was built anew.
+    // It was gone and is back; it began another run; the set was built from scratch.
     for case in ["back", "run", "anew"] {
         let mut bench = Bench::new(true);
         first(&mut bench);
@@ -468,7 +468,7 @@ fn a_member_may_be_known_a_moment_before_its_record() {
         }
         let unheard = with(Peer::unheard(1, epoch));
         bench.update(2, &unheard);
-        assert_eq!(bench.members(), [(1, true), (2, false)], "{case}");
+        assert_eq!(bench.found(), [(1, true), (2, false)], "{case}");
         let heard = Peer {
             epoch,
             ..Peer::ready(1)
@@ -478,25 +478,25 @@ fn a_member_may_be_known_a_moment_before_its_record() {
             [(1, EventKind::Back)],
             "{case}"
         );
-        // However long it says nothing in another run: as long as the check passes it stays.
+        // However long it announces nothing in another run, it stays as long as the check passes.
         let unheard = with(Peer::unheard(1, epoch + 1));
         bench.update(40, &unheard);
         bench.update(4_000, &unheard);
-        assert_eq!(bench.members(), [(1, true), (2, false)], "{case}");
-        bench.think(1, LocalHealth::Failing);
+        assert_eq!(bench.found(), [(1, true), (2, false)], "{case}");
+        bench.set_health(1, LocalHealth::Failing);
         let events = bench.update(4_001, &unheard).1;
         assert_eq!(events, [(1, EventKind::Removed)], "{case}");
     }
 }
 
-/// What the set says of a host, and what the proxy thinks of it.
+/// What the set says of a host, and what the proxy knows of its health.
 fn words() -> impl Strategy<Value = (u8, u8, u8)> {
     (0u8..10, 0u8..3, 1u8..4)
 }
 
 proptest! {
-    /// Only an agent's own order takes a healthy candidate out: no rumour, no silence, whatever came before. And what
-    /// is said is said of a change.
+    /// Only an agent's own order removes a healthy candidate: no rumour and no silence do, whatever came before. And
+    /// every event reports a change.
     #[test]
     fn no_rumour_takes_a_healthy_candidate_away(
         turns in prop::collection::vec((prop::collection::vec(words(), 6), 0u64..40), 1..60),
@@ -528,7 +528,7 @@ proptest! {
                     ordered.push(host);
                 }
                 peers.push(peer);
-                bench.think(host, [LocalHealth::Healthy, LocalHealth::Failing, LocalHealth::Unknown][usize::from(health)]);
+                bench.set_health(host, [LocalHealth::Healthy, LocalHealth::Failing, LocalHealth::Unknown][usize::from(health)]);
             }
             let before = bench.hosts();
             let (changed, events) = bench.update(now, &peers);

@@ -29,7 +29,7 @@ fn signed(cluster: &str, member: SocketAddr, epoch: u64, state: ServiceState) ->
 }
 
 #[test]
-fn a_token_for_one_cluster_says_nothing_of_anothers() {
+fn a_token_for_one_cluster_does_not_touch_another() {
     let mut nodes = acquainted();
     let operator = OperatorKey::generate(&[1; 32]).public();
     nodes[0].set_authority(Some(Authority::new(operator)), NOW);
@@ -64,15 +64,15 @@ fn a_token_for_one_cluster_says_nothing_of_anothers() {
     assert_eq!(epochs, [5, 5], "nobody announces for a later run");
 }
 
-/// What an agent announces after `version` of it was announced in its name for `ahead` versions more, as it is known
-/// `after` that: its weight and state, and how often the conflict was told.
+/// An agent announces after somebody has announced in its name, `ahead` versions later and this long before: its weight
+/// and state as they are known then, and how often the conflict was reported.
 fn outdone(ahead: u64, after: Duration) -> (u16, ServiceState, usize) {
     let mut nodes = acquainted();
     let agent = nodes[1].identity();
     let service = |weight| record(agent.address(), weight, ServiceState::Ready);
     nodes[1].announce(service(3), NOW).unwrap();
     nodes[1].gossip_records();
-    carry(&mut nodes);
+    deliver(&mut nodes);
     let drains = record(agent.address(), 3, ServiceState::Draining);
     let lie = drains.encode(&agent.key(), 5, 1 + ahead, &[]).unwrap();
     nodes[0].accept_record(&lie, Duration::ZERO, true);
@@ -80,7 +80,7 @@ fn outdone(ahead: u64, after: Duration) -> (u16, ServiceState, usize) {
     nodes[1].announce(service(4), now).unwrap();
     for _ in 0..4 {
         nodes[1].gossip_records();
-        carry_at(&mut nodes, now);
+        deliver_at(&mut nodes, now);
     }
     let told = nodes[0].take_refused();
     let known = nodes[0].records().of(&agent.key()).next();
@@ -90,7 +90,7 @@ fn outdone(ahead: u64, after: Duration) -> (u16, ServiceState, usize) {
 }
 
 #[test]
-fn a_member_speaks_again_after_whoever_spoke_in_later_versions_of_it() {
+fn a_member_is_heard_again_after_somebody_used_later_versions_in_its_name() {
     use ServiceState::{Draining, Ready};
     let (moment, long) = (Duration::from_millis(900), Duration::from_secs(1));
     for (ahead, after, expected) in [
@@ -99,7 +99,7 @@ fn a_member_speaks_again_after_whoever_spoke_in_later_versions_of_it() {
         (2, long, (4, Ready, 1)),
         (64, long, (4, Ready, 1)),
         (1_000, moment, (4, Ready, 1)),
-        // Datagrams may overtake each other on the way.
+        // Datagrams may overtake each other.
         (2, moment, (3, Draining, 0)),
     ] {
         assert_eq!(outdone(ahead, after), expected, "{ahead} {after:?}");
@@ -107,7 +107,7 @@ fn a_member_speaks_again_after_whoever_spoke_in_later_versions_of_it() {
 }
 
 #[test]
-fn a_recorded_datagram_keeps_no_newcomer_out() {
+fn a_replayed_datagram_does_not_keep_newcomers_out() {
     let mut nodes = [
         run_of(0, 5, Role::Proxy),
         run_of(1, 5, Role::Agent),
@@ -123,12 +123,12 @@ fn a_recorded_datagram_keeps_no_newcomer_out() {
     nodes[0].take_packets();
     nodes[1].set_seeds(vec![address_of(0)], NOW);
     nodes[1].run_timers(NOW);
-    carry(&mut nodes[..2]);
+    deliver(&mut nodes[..2]);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Alive)));
 }
 
 #[test]
-fn what_waits_is_bounded_by_the_members_and_not_by_time() {
+fn timers_are_bounded_by_the_members_and_not_by_time() {
     let mut node = run_of(0, 5, Role::Proxy);
     let run = |i: u32| {
         let [_, a, b, c] = i.to_be_bytes();
@@ -153,11 +153,11 @@ fn what_waits_is_bounded_by_the_members_and_not_by_time() {
 }
 
 #[test]
-fn who_has_left_is_not_missed_and_who_is_down_for_an_hour() {
+fn members_that_left_are_not_missing_nor_those_that_were_down_for_an_hour() {
     let mut node = run_of(0, 5, Role::Proxy);
     node.set_now(NOW);
     let members = (1..=6).map(|place| {
-        // Every other one has left.
+        // Every second one has left.
         let incarnation = u16::MAX - place as u16 % 2;
         let run = Identity::new(address_of(place), 1, Role::Agent);
         Member::new(run, incarnation, State::Down)
@@ -177,13 +177,13 @@ fn who_has_left_is_not_missed_and_who_is_down_for_an_hour() {
 }
 
 #[test]
-fn who_leaves_says_so_and_who_is_found_down_does_not() {
+fn leaving_is_told_from_being_found_down() {
     let mut nodes = acquainted();
     nodes[1].leave(NOW);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     assert_eq!(nodes[0].state_of(address_of(1)), Some((5, State::Down)));
     assert_eq!(nodes[0].missing(), 0);
-    // Another one hears of it when states are compared, and takes it for its word too.
+    // Another member that learns it in a push-pull also knows that it has left.
     let left: Vec<_> = nodes[0].members().cloned().collect();
     let mut others = acquainted();
     let peer = Identity::new(address_of(2), 5, Role::Proxy);
@@ -200,8 +200,8 @@ fn who_leaves_says_so_and_who_is_found_down_does_not() {
 }
 
 #[test]
-fn who_is_thought_down_again_and_again_does_not_call_more_and_more() {
-    // Its streams arrive and its datagrams do not.
+fn a_member_that_is_thought_down_again_and_again_does_not_call_more_and_more() {
+    // Its streams arrive, but its datagrams do not.
     let mut node = run_of(1, 5, Role::Agent);
     node.set_seeds(vec![address_of(0)], NOW);
     let peer = Identity::new(address_of(0), 5, Role::Proxy);
@@ -224,7 +224,7 @@ fn who_is_thought_down_again_and_again_does_not_call_more_and_more() {
 }
 
 #[test]
-fn no_run_is_beyond_what_others_take() {
+fn no_run_is_beyond_what_others_accept() {
     let last = Identity::new(address_of(1), MAX_EPOCH, Role::Agent);
     assert_eq!(last.renew(), None);
     let before = last.with_epoch(MAX_EPOCH - 1);
@@ -233,7 +233,7 @@ fn no_run_is_beyond_what_others_take() {
 }
 
 #[test]
-fn an_announcement_that_fails_a_node_is_in_hand_then_and_refused_by_the_next() {
+fn an_announcement_that_makes_a_node_panic_is_refused_by_the_next() {
     let mut quarantine = Quarantine::default();
     let bad = |place: usize, zone: &str| {
         let address = address_of(place);

@@ -1,4 +1,4 @@
-//! What a member signs by, and what it may announce with it.
+//! What a member signs with, and what it may announce with that.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn agent(credential: AgentCredential) -> Node {
     node
 }
 
-/// Version, token and signer's good signature of what it announces.
+/// The version of what it announces, and whether `by` has signed it.
 fn announced(node: &Node, by: &AgentCredential) -> (u64, bool) {
     let key = node.identity().key();
     let (_, stored) = node.records().of(&key).next().unwrap();
@@ -66,12 +66,12 @@ fn another_token_signs_what_is_announced_already() {
 }
 
 #[test]
-fn a_token_that_is_too_long_is_not_taken() {
+fn a_token_that_is_too_long_is_not_used() {
     let mut node = agent(credential(2, 1));
     let refused = node.set_credential(Some(credential(3, 8)), Duration::ZERO);
     assert!(matches!(refused, Err(RecordError::Size(_))), "{refused:?}");
     assert_eq!(announced(&node, &credential(2, 1)), (1, true));
-    // And goes on by the one before.
+    // It continues with the previous one.
     let record = Record {
         state: ServiceState::Draining,
         ..node.announcements.own_record().unwrap().clone()
@@ -80,8 +80,8 @@ fn a_token_that_is_too_long_is_not_taken() {
     assert_eq!(announced(&node, &credential(2, 1)), (2, true));
 }
 
-/// A proxy that asks for tokens, an agent, and somebody with a token of the same cluster, who have met.
-fn company() -> ([Node; 3], [AgentCredential; 2]) {
+/// A proxy that requires tokens, an agent, and another member with a token of the same cluster, who know each other.
+fn three_members() -> ([Node; 3], [AgentCredential; 2]) {
     let operator = OperatorKey::generate(&[1; 32]);
     let cidrs = ["10.0.0.0/8".parse().unwrap()];
     let of = |seed: u8| mint(&operator, &[seed; 32], "web", &cidrs, 9, 10_000).unwrap();
@@ -95,12 +95,12 @@ fn company() -> ([Node; 3], [AgentCredential; 2]) {
     for place in [1, 2] {
         nodes[place].set_seeds(vec![address_of(0)], NOW);
         nodes[place].run_timers(NOW);
-        carry(&mut nodes);
+        deliver(&mut nodes);
     }
     (nodes, [of(3), of(4)])
 }
 
-/// `by` says in the name of the agent that it drains.
+/// An announcement by another token in the name of the agent: that it drains.
 fn usurped(by: &AgentCredential, epoch: u64, version: u64) -> Vec<u8> {
     let mut token = Vec::new();
     by.token().encode(&mut token);
@@ -125,18 +125,18 @@ fn say(nodes: &mut [Node; 3], state: ServiceState) {
         .unwrap();
     for _ in 0..8 {
         nodes[1].gossip_records();
-        carry(nodes);
+        deliver(nodes);
     }
 }
 
 #[test]
-fn nobody_else_speaks_for_an_agent_whoever_comes_first() {
+fn nobody_else_speaks_for_an_agent_whichever_comes_first() {
     use ServiceState::{Draining, Ready};
     for first in [true, false] {
-        let (mut nodes, [own, other]) = company();
+        let (mut nodes, [own, other]) = three_members();
         let lie = |nodes: &mut [Node; 3], version| {
             nodes[0].accept_record(&usurped(&other, 5, version), Duration::ZERO, true);
-            carry(nodes);
+            deliver(nodes);
         };
         if first {
             lie(&mut nodes, 1 << 20);
@@ -165,43 +165,43 @@ fn nobody_else_speaks_for_an_agent_whoever_comes_first() {
         assert_eq!(
             heard_of(&nodes[0]),
             Some((5, Draining)),
-            "its own word counts"
+            "its own announcement counts"
         );
     }
 }
 
 #[test]
-fn an_agent_goes_on_by_another_token_in_its_run_and_after_a_restart() {
+fn an_agent_continues_with_another_token_in_its_run_and_after_a_restart() {
     use ServiceState::{Failing, Ready};
-    let (mut nodes, [_, other]) = company();
+    let (mut nodes, [_, other]) = three_members();
     say(&mut nodes, Ready);
     nodes[1].set_credential(Some(other), NOW).unwrap();
     for _ in 0..8 {
         nodes[1].gossip_records();
-        carry(&mut nodes);
+        deliver(&mut nodes);
     }
-    let [third, fourth] = company().1;
+    let [third, fourth] = three_members().1;
     let agent = |node: &Node| node.records().bound(&pack_address(address_of(1)));
     assert_eq!(agent(&nodes[0]), Some((5, *fourth.token().agent())));
-    // A new run with the first token again, as if it had been restarted.
+    // A new run with the first token again, as after a restart.
     nodes[1] = run_of(1, 6, Role::Agent);
-    let first = company().1.into_iter().next();
+    let first = three_members().1.into_iter().next();
     nodes[1].set_credential(first, NOW).unwrap();
     nodes[1].set_seeds(vec![address_of(0)], NOW);
     nodes[1].run_timers(NOW);
-    carry(&mut nodes);
+    deliver(&mut nodes);
     say(&mut nodes, Failing);
     assert_eq!(heard_of(&nodes[0]), Some((6, Failing)));
     assert_eq!(agent(&nodes[0]), Some((6, *third.token().agent())));
-    assert_eq!(nodes[0].take_refused(), [], "that is no conflict");
+    assert_eq!(nodes[0].take_refused(), [], "that is not a conflict");
 }
 
 #[test]
-fn what_is_never_proved_is_told_after_three_seconds() {
-    let (mut nodes, [_, other]) = company();
+fn what_is_never_proved_is_reported_after_three_seconds() {
+    let (mut nodes, [_, other]) = three_members();
     say(&mut nodes, ServiceState::Ready);
     nodes[0].accept_record(&usurped(&other, 5, 9), Duration::ZERO, true);
-    // The agent does not hear the question.
+    // The agent does not receive the request.
     nodes[0].take_packets();
     for second in 1..=4 {
         nodes[0].run_timers(NOW + Duration::from_secs(second));
@@ -216,7 +216,7 @@ fn what_is_never_proved_is_told_after_three_seconds() {
 }
 
 #[test]
-fn a_member_whose_versions_are_used_up_goes_on_in_another_run() {
+fn a_member_whose_versions_are_used_up_continues_in_another_run() {
     let mut node = agent(credential(2, 1));
     let epoch = node.identity().epoch();
     node.set_own_version(MAX_VERSION);

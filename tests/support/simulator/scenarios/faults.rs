@@ -1,4 +1,4 @@
-//! Faults of the network and of hosts: partitions, loss, one-way links, frozen processes.
+//! Faults of networks and hosts: partitions, loss, one-way links, frozen processes.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use foca::State;
 use super::super::Simulation;
 use super::{NodeId, agents, agrees, any_agent, counted, downs, settled, until_agreed};
 
-/// How long after a fault a set is watched.
+/// How long a set is watched after a fault.
 const WATCHED: Duration = Duration::from_secs(300);
 
-/// Two halves that did not reach each other.
+/// Results of a partition into two halves.
 #[derive(Debug)]
 pub struct Partition {
-    /// From the end of the partition until all agree again, seconds.
+    /// Time from the end of the partition until all agree again, seconds.
     pub healed: Option<f64>,
 }
 
-/// Half the nodes do not reach the other half for a time. Both have seeds and proxies.
+/// Half of the nodes do not reach the other half for some time. Both halves have seeds and proxies.
 pub fn partition(nodes: usize, seed: u64, time: Duration) -> Partition {
     let mut simulation = settled(nodes, seed, false);
     simulation.run_for(Duration::from_secs(5));
@@ -29,41 +29,41 @@ pub fn partition(nodes: usize, seed: u64, time: Duration) -> Partition {
     }
 }
 
-/// A network that lost datagrams.
+/// Results of a network that loses datagrams.
 #[derive(Debug)]
-pub struct Loss {
-    /// Times that a node was thought down by another, though all were healthy.
+pub struct PacketLoss {
+    /// How often a node was thought down by another, although all were healthy.
     pub false_downs: u64,
-    /// Hours of all nodes together.
+    /// Hours, summed over all nodes.
     pub node_hours: f64,
-    /// From the end of the loss until all agree, seconds.
+    /// Time from the end of the loss until all agree, seconds.
     pub healed: Option<f64>,
 }
 
-/// A share of datagrams is lost for a time.
-pub fn loss(nodes: usize, seed: u64, share: f64, time: Duration) -> Loss {
+/// A fraction of the datagrams is lost for some time.
+pub fn loss(nodes: usize, seed: u64, share: f64, time: Duration) -> PacketLoss {
     let mut simulation = settled(nodes, seed, false);
     simulation.network.loss = share;
     simulation.run_for(time);
     let false_downs = downs(&simulation);
     simulation.network.loss = 0.0;
-    Loss {
+    PacketLoss {
         false_downs,
         node_hours: nodes as f64 * time.as_secs_f64() / 3_600.0,
         healed: until_agreed(&mut simulation, WATCHED),
     }
 }
 
-/// A link that carried nothing in one direction.
+/// Results of a link that carries nothing in one direction.
 #[derive(Debug)]
 pub struct OneWay {
-    /// Times that a node was thought down by another.
+    /// How often a node was thought down by another.
     pub false_downs: u64,
-    /// Until all agree while the link is still broken, seconds.
+    /// Time until all agree while the link is still broken, seconds.
     pub agreed: Option<f64>,
 }
 
-/// What one node sends to another does not arrive, for a time.
+/// What one node sends to another does not arrive for some time.
 pub fn one_way(nodes: usize, seed: u64, time: Duration) -> OneWay {
     let mut simulation = settled(nodes, seed, false);
     let (from, to) = (any_agent(&mut simulation), 0);
@@ -75,24 +75,24 @@ pub fn one_way(nodes: usize, seed: u64, time: Duration) -> OneWay {
     }
 }
 
-/// Nodes that were stopped for a time again and again.
+/// Results of nodes that are stopped for some time again and again.
 #[derive(Debug, Default)]
 pub struct Frozen {
-    /// Times that a node that was not frozen came back in another run, since it was thought down.
+    /// How often a node that was not frozen came back in another run because it was thought down.
     pub healthy_downs: u64,
-    /// Times that a node was thought down, the frozen ones included.
+    /// How often a node was thought down, frozen ones included.
     pub downs: u64,
-    /// From waking until nobody suspects any more: of each node that was suspected when it woke, seconds.
+    /// For each node that was suspected when it woke: time until nobody suspected it any more, seconds.
     pub refuted: Vec<f64>,
-    /// Nodes that were suspected for longer than that is watched.
+    /// Nodes that were still suspected when a round ended.
     pub missed: usize,
-    /// Hours of all nodes together.
+    /// Hours, summed over all nodes.
     pub node_hours: f64,
 }
 
 const ROUND: Duration = Duration::from_secs(20);
 
-/// One in twenty nodes, other ones each time, is frozen for `time` of every 20 s.
+/// In each round of 20 s another twentieth of the nodes is frozen for `time`.
 pub fn frozen(nodes: usize, seed: u64, rounds: u32, time: Duration) -> Frozen {
     let mut simulation = settled(nodes, seed, false);
     simulation.run_for(Duration::from_secs(5));
@@ -104,8 +104,8 @@ pub fn frozen(nodes: usize, seed: u64, rounds: u32, time: Duration) -> Frozen {
         let round = simulation.now() + ROUND;
         let mut frozen = agents(&simulation);
         while frozen.len() > (nodes / 20).max(1) {
-            let place = simulation.random_below(frozen.len());
-            frozen.swap_remove(place);
+            let index = simulation.random_below(frozen.len());
+            frozen.swap_remove(index);
         }
         for &id in &frozen {
             simulation.freeze(id, time);
@@ -121,7 +121,7 @@ pub fn frozen(nodes: usize, seed: u64, rounds: u32, time: Duration) -> Frozen {
         let woken = simulation.now();
         let mut suspected = frozen.clone();
         suspected.retain(|&id| is_suspected(&simulation, id));
-        simulation.run_until_so(ROUND - time, Duration::from_millis(20), |simulation| {
+        simulation.run_until_condition(ROUND - time, Duration::from_millis(20), |simulation| {
             suspected.retain(|&id| {
                 let still = is_suspected(simulation, id);
                 if !still {
@@ -140,31 +140,31 @@ pub fn frozen(nodes: usize, seed: u64, rounds: u32, time: Duration) -> Frozen {
     result
 }
 
-/// Whether anybody thinks that a node is suspect or down.
-fn is_suspected(simulation: &Simulation, place: NodeId) -> bool {
-    let address = simulation.address(place);
+/// Whether any node considers a node suspect or down.
+fn is_suspected(simulation: &Simulation, suspect: NodeId) -> bool {
+    let address = simulation.address(suspect);
     let mut nodes = simulation.running().into_iter();
     nodes.any(|id| {
         let node = simulation.node(id);
         let state = node.and_then(|node| node.state_of(address));
-        id != place && state.is_none_or(|(_, state)| state != State::Alive)
+        id != suspect && state.is_none_or(|(_, state)| state != State::Alive)
     })
 }
 
-/// A set whose seeds are gone.
+/// Results of a set whose seeds are gone.
 #[derive(Debug)]
 pub struct SeedLoss {
-    /// Times that one of the others came back in another run.
+    /// How often one of the others came back in another run.
     pub rejoins: u64,
-    /// From the end of the seeds until the others agree, seconds.
+    /// Time from the end of the seeds until the others agree, seconds.
     pub agreed: Option<f64>,
-    /// From the start of a newcomer, who is told one live node among the dead ones, until all agree.
+    /// Time from the start of a newcomer, whose seeds are one live node and the dead ones, until all agree.
     pub newcomer: Option<f64>,
-    /// Whether all agree some minutes after.
+    /// Whether all still agree some minutes later.
     pub stays: bool,
 }
 
-/// All seeds are killed; minutes later somebody joins.
+/// All seeds are killed; minutes later a node joins.
 pub fn seed_loss(nodes: usize, seed: u64) -> SeedLoss {
     let mut simulation = settled(nodes, seed, false);
     simulation.run_for(Duration::from_secs(5));
@@ -186,7 +186,7 @@ pub fn seed_loss(nodes: usize, seed: u64) -> SeedLoss {
     }
 }
 
-/// A node that is no seed.
+/// A node that is not a seed.
 fn any_live(simulation: &mut Simulation) -> NodeId {
     let mut others = simulation.running();
     others.retain(|&id| id > 2);

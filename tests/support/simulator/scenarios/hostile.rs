@@ -1,4 +1,4 @@
-//! What others do to a set: junk, recorded datagrams, invented members, peers that do not keep to the protocol.
+//! Attacks on a set: junk, replayed datagrams, invented members, peers that break the protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use super::{
     record_key, settled, state_at, until_agreed, with_role,
 };
 
-/// Somebody without the key.
+/// Results of an attacker without the key.
 #[derive(Debug)]
 pub struct Junk {
-    /// Datagrams that were sent to members.
+    /// Junk datagrams that were sent to members.
     pub injected: u64,
-    /// Datagrams that members dropped for their seal or their length.
+    /// Datagrams that members dropped because of their seal or their length.
     pub dropped: u64,
-    /// Times that a node was thought down.
+    /// How often a node was thought down.
     pub downs: u64,
-    /// Challenges that were sent while they came, more than members would have sent by themselves.
+    /// Challenges that members sent meanwhile, beyond those that they would have sent anyway.
     pub answered: u64,
     /// Whether all agreed at the end.
     pub agreed: bool,
 }
 
-/// For 10 s each node gets 200 datagrams a second that are none: random bytes, too long, cut short, changed, not
-/// sealed, sealed with another key, and for another label.
+/// For 10 s each node receives 200 junk datagrams a second: random bytes, too long, cut short, changed, not sealed, sealed
+/// with another key, and sealed for another label.
 pub fn junk(nodes: usize, seed: u64) -> Junk {
     let mut simulation = Simulation::new(seed);
     let (key, other) = (simulation.new_key(), simulation.new_key());
@@ -73,8 +73,8 @@ pub fn junk(nodes: usize, seed: u64) -> Junk {
 }
 
 fn one_of(simulation: &mut Simulation, heard: &[(NodeId, Vec<u8>)], rings: &[Keyring]) -> Vec<u8> {
-    let place = simulation.random_below(heard.len());
-    let real = &heard[place].1;
+    let index = simulation.random_below(heard.len());
+    let real = &heard[index].1;
     let kind = simulation.random_below(4 + rings.len());
     match kind {
         0 => random_bytes(simulation, MAX_DATAGRAM),
@@ -103,23 +103,23 @@ fn random_bytes(simulation: &mut Simulation, most: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Datagrams that were recorded and sent again.
+/// Results of a replay of recorded datagrams.
 #[derive(Debug)]
 pub struct Replay {
-    /// How many.
+    /// Datagrams that were replayed.
     pub injected: usize,
-    /// Times that a node found another one up, or in another run, while they came and after.
+    /// How often a node found another one up, or in another run, during the replay and after.
     pub ups: u64,
-    /// Times that a node found another one down.
+    /// How often a node found another one down.
     pub downs: u64,
-    /// Views of members that had gone, in which they were there again.
+    /// How often a node had a member that was gone as active again.
     pub resurrected: usize,
     /// Whether all agreed at the end.
     pub agreed: bool,
 }
 
-/// All datagrams of 30 s, in which one agent leaves and one is killed, are sent again a minute later. With
-/// `restarted`, a proxy has begun anew just before and knows nobody.
+/// All datagrams of 30 s, in which one agent leaves and one is killed, are replayed a minute later. With `restarted` a
+/// proxy was restarted just before and knows nobody.
 pub fn replay(nodes: usize, seed: u64, restarted: bool) -> Replay {
     let mut simulation = settled(nodes, seed, true);
     simulation.run_for(Duration::from_secs(5));
@@ -139,9 +139,9 @@ pub fn replay(nodes: usize, seed: u64, restarted: bool) -> Replay {
     let heard = simulation.take_tape();
     simulation.run_for(Duration::from_secs(60));
     if restarted {
-        let epoch = simulation.world();
+        let epoch = simulation.wall_clock();
         simulation.restart(0, Role::Proxy, &[1, 2], epoch);
-        simulation.run_until_so(Duration::from_secs(9), Duration::from_millis(10), |s| {
+        simulation.run_until_condition(Duration::from_secs(9), Duration::from_millis(10), |s| {
             s.node(0).is_some_and(|node| node.has_joined())
         });
     }
@@ -166,7 +166,7 @@ pub fn replay(nodes: usize, seed: u64, restarted: bool) -> Replay {
     }
 }
 
-/// How many times somebody has one of these as active.
+/// How often any node has one of these as active.
 fn active_views(simulation: &Simulation, gone: &[std::net::SocketAddr]) -> usize {
     let running = simulation.running();
     let nodes = running.iter().filter_map(|&id| simulation.node(id));
@@ -179,27 +179,26 @@ fn active_views(simulation: &Simulation, gone: &[std::net::SocketAddr]) -> usize
         .sum()
 }
 
-/// A member that invents others.
+/// Results of a member that invents others.
 #[derive(Debug)]
 pub struct Invented {
-    /// Members that an honest node knew at the most, down ones included.
+    /// Most members that an honest node knew, those that are down included.
     pub members: usize,
-    /// Announcements that a proxy knew at the most.
+    /// Most announcements that a proxy knew.
     pub records: usize,
-    /// What both are bounded by.
+    /// The limit of both.
     pub limit: usize,
-    /// Times that an honest node came back in another run, since it was thought down.
+    /// How often an honest node came back in another run because it was thought down.
     pub rejoins: u64,
-    /// Looks at which an honest node did not know another one as active.
+    /// How often an honest node was found not to know another one as active.
     pub lost: usize,
-    /// From a change of a record to the last proxy meanwhile, seconds.
+    /// Time from a change of a record until the last proxy has it, meanwhile, seconds.
     pub change: Option<f64>,
-    /// From the end of the inventor until a newcomer is known by all, seconds.
+    /// Time from the end of the inventor until all know a newcomer, seconds.
     pub newcomer: Option<f64>,
 }
 
-/// Somebody with the key joins, tells of 20,000 members and as many services that there are not, and goes on for two
-/// minutes.
+/// A node with the key joins, invents 20,000 members and as many services, and keeps that up for two minutes.
 pub fn invented(nodes: usize, seed: u64) -> Invented {
     const LIMIT: usize = 500;
     let mut simulation = Simulation::new(seed);
@@ -252,7 +251,7 @@ pub fn invented(nodes: usize, seed: u64) -> Invented {
     simulation.kill(inventor);
     let newcomer = simulation.start(Role::Agent, &[0, 1]);
     let step = Duration::from_millis(500);
-    let known = simulation.run_until_so(Duration::from_secs(900), step, |simulation| {
+    let known = simulation.run_until_condition(Duration::from_secs(900), step, |simulation| {
         known_by(simulation, &honest, newcomer)
     });
     result.newcomer = known.map(|time| time.as_secs_f64());
@@ -269,14 +268,14 @@ fn change(simulation: &mut Simulation, honest: &[NodeId]) -> Option<f64> {
     let mut proxies = with_role(simulation, Role::Proxy);
     proxies.retain(|id| honest.contains(id));
     let step = Duration::from_millis(20);
-    let time = simulation.run_until_so(Duration::from_secs(35), step, |simulation| {
-        let told = |&proxy: &NodeId| state_at(simulation, proxy, agent).map(|s| s.1) == Some(77);
-        proxies.iter().all(told)
+    let time = simulation.run_until_condition(Duration::from_secs(35), step, |simulation| {
+        let has_it = |&proxy: &NodeId| state_at(simulation, proxy, agent).map(|s| s.1) == Some(77);
+        proxies.iter().all(has_it)
     });
     time.map(|time| time.as_secs_f64())
 }
 
-/// Puts 20,000 members that there are not into a node, and what they announce.
+/// Puts 20,000 members that do not exist into a node, and their announcements.
 fn invent(node: &mut Node) {
     let ghosts = (0..20_000u32).map(|i| {
         let ip = std::net::Ipv4Addr::from(0x0b00_0001 + i);
@@ -294,20 +293,20 @@ fn invent(node: &mut Node) {
     }
 }
 
-/// Peers that do not keep to the protocol of exchanges.
+/// Results of peers that break the protocol of push-pulls.
 #[derive(Debug)]
-pub struct Streams {
-    /// Frames that were no frames, and were taken nevertheless.
+pub struct StreamFaults {
+    /// Junk frames that were accepted.
     pub taken: usize,
-    /// Times that a node that stays was thought down and came back in another run.
+    /// How often a node that stays was thought down and came back in another run.
     pub rejoins: u64,
-    /// From the start of a newcomer, whose first seed never answers, until all agree, seconds.
+    /// Time from the start of a newcomer, whose first seed never answers, until all agree, seconds.
     pub newcomer: Option<f64>,
 }
 
-/// Each node is sent garbage on streams; one opens many and is gone after the first frame; a seed takes streams and
-/// answers none.
-pub fn streams(nodes: usize, seed: u64) -> Streams {
+/// Each node receives junk on streams; one node opens many streams and is gone after the first frame; a seed accepts
+/// streams and never answers.
+pub fn streams(nodes: usize, seed: u64) -> StreamFaults {
     let mut simulation = settled(nodes, seed, true);
     simulation.run_for(Duration::from_secs(5));
     let mut taken = 0;
@@ -321,7 +320,7 @@ pub fn streams(nodes: usize, seed: u64) -> Streams {
         }
     }
     for round in 0..20 {
-        // Killed while its exchange is under way: within the handshake, or at any frame after it.
+        // It is killed during its push-pull: within the handshake, or at any frame after it.
         let dropper = simulation.start(Role::Agent, &[1]);
         simulation.run_for(Duration::from_micros(1_500 * (round + 1)));
         simulation.kill(dropper);
@@ -330,30 +329,30 @@ pub fn streams(nodes: usize, seed: u64) -> Streams {
     simulation.freeze(0, Duration::from_secs(3));
     simulation.start(Role::Proxy, &[0, 1]);
     let newcomer = until_agreed(&mut simulation, Duration::from_secs(60));
-    Streams {
+    StreamFaults {
         taken,
         rejoins: counted(&simulation, |counters| counters.rejoins),
         newcomer,
     }
 }
 
-/// A member with a token of its own that speaks for others.
+/// Results of a member with a token of its own that speaks for others.
 #[derive(Debug)]
 pub struct Usurped {
-    /// Looks at which a proxy had the word of somebody else for an agent's.
+    /// How often a proxy took the usurper's announcement for an agent's.
     pub believed: usize,
-    /// Proxies that told of the conflict, with both keys.
-    pub told: usize,
-    /// From an agent's restart with another token until all proxies have its word, seconds.
+    /// Proxies that reported the conflict, with both keys.
+    pub reported: usize,
+    /// Time from an agent's restart with another token until all proxies have its announcement, seconds.
     pub restarted: Option<f64>,
-    /// Members that gave way, or began another run for what they were told.
+    /// Members that gave way, or began another run because of false reports.
     pub moved: u64,
     /// Whether all agreed at the end.
     pub agreed: bool,
 }
 
-/// For half a minute somebody with the key and a token for the whole cluster says of every agent that it has left, to
-/// every proxy, in all versions and runs, and of every member that it is known in a far run. Meanwhile one agent is
+/// For half a minute a node with the key and a token for the whole cluster announces to every proxy, in all versions and
+/// runs, that every agent has left, and reports to every member that it is known in a far run. Meanwhile one agent is
 /// restarted with another token.
 pub fn usurped(nodes: usize, seed: u64) -> Usurped {
     let operator = OperatorKey::generate(&[1; 32]);
@@ -362,9 +361,9 @@ pub fn usurped(nodes: usize, seed: u64) -> Usurped {
         mint(&operator, &[seed; 32], "web", &cidrs, 100, u64::MAX).expect("the claims are legal")
     };
     let mut simulation = Simulation::new(seed);
-    simulation.unix = simulation.world() / 1_000;
+    simulation.unix = simulation.wall_clock() / 1_000;
     simulation.authority = Some(Authority::new(operator.public()));
-    // One for all: what counts is that it is not the usurper's.
+    // One credential for all: it only matters that it is not the usurper's.
     simulation.credential = Some(minted(2).to_text());
     populate(&mut simulation, nodes);
     simulation.acquaint(true);
@@ -377,7 +376,7 @@ pub fn usurped(nodes: usize, seed: u64) -> Usurped {
     simulation.run_for(Duration::from_secs(2));
     let mut result = Usurped {
         believed: 0,
-        told: 0,
+        reported: 0,
         restarted: None,
         moved: 0,
         agreed: false,
@@ -399,7 +398,7 @@ pub fn usurped(nodes: usize, seed: u64) -> Usurped {
             simulation.with(teller, |node, _| node.send_newer(&run, run.epoch() + 9_000));
         }
         if second == 10 {
-            let epoch = simulation.world();
+            let epoch = simulation.wall_clock();
             simulation.credential = Some(minted(4).to_text());
             simulation.restart(changed, Role::Agent, &[0, 1], epoch);
             began = Some(simulation.now());
@@ -433,12 +432,12 @@ pub fn usurped(nodes: usize, seed: u64) -> Usurped {
         }
     }
     for &proxy in &proxies {
-        let told = simulation.with(proxy, |node, _| node.take_refused());
-        let both = told
+        let refused = simulation.with(proxy, |node, _| node.take_refused());
+        let both = refused
             .iter()
             .flatten()
             .any(|refused| refused.agents.is_some());
-        result.told += usize::from(both);
+        result.reported += usize::from(both);
     }
     let moved = honest
         .iter()
@@ -456,7 +455,7 @@ fn epochs_of(simulation: &Simulation, of: &[NodeId]) -> Vec<u64> {
     nodes.map(|node| node.identity().epoch()).collect()
 }
 
-/// In the name of `run`: that it has left.
+/// A forged announcement that `run` has left.
 fn lie(by: &AgentCredential, run: &Identity, epoch: u64, version: u64) -> Vec<u8> {
     let mut token = Vec::new();
     by.token().encode(&mut token);

@@ -1,4 +1,4 @@
-//! What a set does all day: it rests, records change, members drain, join, leave and are killed.
+//! Everyday life of a set: it rests, records change, members drain, join, leave and are killed.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use lbproxy::internals::gossip::{Role, ServiceState};
 use super::super::{NodeId, Simulation, record};
 use super::{agents, any_agent, downs, observers, sent, settled, state_at, times, with_role};
 
-/// What has not been told by then is missed: after the longest interval of repair.
+/// What has not arrived by then counts as missed: the longest interval of push-pulls.
 const MISSED_AFTER: Duration = Duration::from_secs(35);
-/// How often observers are asked.
+/// How often observers are checked.
 const STEP: Duration = Duration::from_millis(20);
 
-/// What one life of a set was like; times in seconds.
+/// Results of one life of a set; times are in seconds.
 #[derive(Debug, Default, Clone)]
 pub struct Life {
-    /// Bytes that a node sent in a second of rest: just after the start, with greetings and first contacts.
+    /// Bytes that a node sent per second at rest, just after the start: with greetings and first contacts.
     pub rest: Vec<f64>,
-    /// From a kill to each observer's Down.
+    /// Time from a kill until each observer finds the node down.
     pub detection: Vec<f64>,
-    /// From a change of a record to each proxy.
+    /// Time from a change of a record until each proxy has it.
     pub change: Vec<f64>,
-    /// From an order to drain, and one to leave, to each proxy.
+    /// Time from a drain, and from a leave, until each proxy knows it.
     pub drain: Vec<f64>,
-    /// From the start of a newcomer until it has all members and, a proxy, all records.
+    /// Time from the start of a newcomer until it has all members, and as a proxy all records.
     pub join: Vec<f64>,
-    /// From the start of a newcomer until each observer knows it.
+    /// Time from the start of a newcomer until each observer knows it.
     pub known: Vec<f64>,
-    /// Observers or proxies that had not seen something in time.
+    /// Observers or proxies that did not see something in time.
     pub missed: usize,
-    /// Times that a healthy node was thought down by another.
+    /// How often a healthy node was thought down by another.
     pub false_downs: u64,
-    /// Hours, of all nodes together, in which that could have happened.
+    /// Hours in which that could have happened, summed over all nodes.
     pub node_hours: f64,
 }
 
@@ -65,7 +65,7 @@ pub fn life(nodes: usize, seed: u64, rest: Duration, loss: f64) -> Life {
     for role in [Role::Agent, Role::Proxy] {
         join(&mut simulation, role, &mut life);
     }
-    // Until here everybody is healthy.
+    // Until here all nodes are healthy.
     life.false_downs = downs(&simulation);
     let passed = (simulation.now() - start).as_secs_f64();
     life.node_hours = nodes as f64 * passed / 3_600.0;
@@ -74,18 +74,18 @@ pub fn life(nodes: usize, seed: u64, rest: Duration, loss: f64) -> Life {
     life
 }
 
-/// Bytes that a node sends in a second when nothing happens, headers of IP, UDP and TCP included. `warm`: after the
-/// first contacts, in which each is asked by each other one to prove itself.
+/// Bytes that a node sends per second when nothing happens, IP, UDP and TCP headers included. With `warm` after the first
+/// contacts, in which each node is challenged by every other.
 pub fn idle(nodes: usize, seed: u64, time: Duration, warm: bool) -> f64 {
     let mut simulation = settled(nodes, seed, warm);
-    // The times of all nodes spread out first.
+    // First the timers of all nodes spread out.
     simulation.run_for(Duration::from_secs(5));
     let before = sent(&simulation);
     simulation.run_for(time);
     (sent(&simulation) - before) as f64 / time.as_secs_f64() / nodes as f64
 }
 
-/// Until every proxy has heard the agent announce this; 35 s at the most.
+/// Times until every proxy has this announcement of the agent; at most 35 s.
 fn announce(
     simulation: &mut Simulation,
     agent: NodeId,
@@ -138,7 +138,7 @@ fn join(simulation: &mut Simulation, role: Role, life: &mut Life) {
     let newcomer = simulation.start(role, &[0, 1]);
     let records = agents(simulation).len();
     let started = simulation.now();
-    let has_all = simulation.run_until_so(Duration::from_secs(120), STEP, |simulation| {
+    let has_all = simulation.run_until_condition(Duration::from_secs(120), STEP, |simulation| {
         simulation.node(newcomer).is_some_and(|node| {
             node.active() > known && (role == Role::Agent || node.records().len() >= records)
         })
@@ -173,7 +173,7 @@ fn leave(simulation: &mut Simulation, life: &mut Life) {
         &proxies,
         (MISSED_AFTER, STEP),
         |simulation, proxy| {
-            // The driver stops a second after the word.
+            // The driver stops a second after the announcement.
             matches!(
                 state_at(simulation, proxy, agent),
                 Some((ServiceState::Left, _))

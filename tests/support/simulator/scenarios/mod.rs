@@ -1,7 +1,7 @@
-//! What the peer set is asked to do, as runs of the simulator. Each scenario says what it has measured; the tests and
-//! the benchmark judge the figures by the demands in [`report`].
+//! Scenarios: runs of the simulator, each of which returns what it has measured. The tests and the benchmark compare the
+//! figures with the demands in [`report`].
 //!
-//! A scenario takes the number of nodes and a seed and gives the same result for the same two.
+//! A scenario takes the number of nodes and a seed, and returns the same result for the same two.
 
 pub mod faults;
 pub mod hostile;
@@ -19,25 +19,24 @@ use lbproxy::internals::gossip::{
 
 use super::{NodeId, Simulation};
 
-/// Nodes that are asked what they see, at the most.
-const OBSERVERS: usize = 100;
+/// Most nodes that are asked what they see.
+const MAX_OBSERVERS: usize = 100;
 
-/// How many of `nodes` are proxies: a tenth, 2 to 20.
+/// How many of `nodes` are proxies: a tenth, but 2 to 20.
 pub fn proxies_of(nodes: usize) -> usize {
     (nodes / 10).clamp(2, 20)
 }
 
-/// What the node at a place is.
-fn role_of(place: usize, nodes: usize) -> Role {
-    if place < proxies_of(nodes) {
+/// Role of the node with this number.
+fn role_of(number: usize, nodes: usize) -> Role {
+    if number < proxies_of(nodes) {
         Role::Proxy
     } else {
         Role::Agent
     }
 }
 
-/// A set of `nodes` that have been together for some time: proxies first, then agents. With `contacts` for so long
-/// that each has heard each other one.
+/// A set of `nodes` that have been together for some time, proxies first. With `contacts` each has heard every other.
 pub fn settled(nodes: usize, seed: u64, contacts: bool) -> Simulation {
     let mut simulation = Simulation::new(seed);
     populate(&mut simulation, nodes);
@@ -48,13 +47,13 @@ pub fn settled(nodes: usize, seed: u64, contacts: bool) -> Simulation {
 /// Starts `nodes` that do not know each other yet.
 fn populate(simulation: &mut Simulation, nodes: usize) {
     for id in 0..nodes {
-        // Some seeds, so that nothing hangs on one.
+        // Some seeds, so that nothing depends on a single one.
         let seeds: Vec<NodeId> = (0..id.min(3)).collect();
         simulation.start(role_of(id, nodes), &seeds);
     }
 }
 
-/// Times that running nodes have thought others down.
+/// How often running nodes have thought others down.
 pub fn downs(simulation: &Simulation) -> u64 {
     counted(simulation, |counters| counters.downs)
 }
@@ -74,8 +73,8 @@ fn sent(simulation: &Simulation) -> u64 {
     running.map(|id| simulation.traffic(id).sent).sum()
 }
 
-/// Whether every running node knows exactly the running ones as active, each in its present run, and every proxy
-/// the announcement of each agent's present run. O(nodes²) when it holds.
+/// Whether every running node knows exactly the running ones as active, each in its current run, and every proxy knows
+/// the announcement of each agent's current run. O(nodes²) if so.
 pub fn agrees(simulation: &Simulation) -> bool {
     all_agree(simulation, &simulation.running())
 }
@@ -108,20 +107,20 @@ fn all_agree(simulation: &Simulation, among: &[NodeId]) -> bool {
 /// Seconds until [`agrees`]; `None` if it takes longer than `most`.
 fn until_agreed(simulation: &mut Simulation, most: Duration) -> Option<f64> {
     let step = Duration::from_millis(100);
-    let time = simulation.run_until_so(most, step, |simulation| agrees(simulation));
+    let time = simulation.run_until_condition(most, step, |simulation| agrees(simulation));
     time.map(|time| time.as_secs_f64())
 }
 
-/// Whether all of `who` know the node at a place as active, in its present run.
-fn known_by(simulation: &Simulation, who: &[NodeId], place: NodeId) -> bool {
-    let Some(run) = simulation.node(place).map(|node| node.identity()) else {
+/// Whether all of `who` know a node as active in its current run.
+fn known_by(simulation: &Simulation, who: &[NodeId], node: NodeId) -> bool {
+    let Some(run) = simulation.node(node).map(|node| node.identity()) else {
         return false;
     };
     who.iter().all(|&id| {
         let state = simulation
             .node(id)
             .and_then(|node| node.state_of(run.address()));
-        id == place
+        id == node
             || matches!(state, Some((epoch, state)) if epoch == run.epoch() && state != State::Down)
     })
 }
@@ -142,36 +141,36 @@ fn with_role(simulation: &Simulation, role: Role) -> Vec<NodeId> {
 
 fn any_agent(simulation: &mut Simulation) -> NodeId {
     let agents = agents(simulation);
-    let place = simulation.random_below(agents.len());
-    agents[place]
+    let index = simulation.random_below(agents.len());
+    agents[index]
 }
 
-/// Some of the running nodes.
+/// Some of the running nodes except `but`.
 fn observers(simulation: &mut Simulation, but: NodeId) -> Vec<NodeId> {
     let mut running = simulation.running();
     running.retain(|&id| id != but);
-    while running.len() > OBSERVERS {
-        let place = simulation.random_below(running.len());
-        running.swap_remove(place);
+    while running.len() > MAX_OBSERVERS {
+        let index = simulation.random_below(running.len());
+        running.swap_remove(index);
     }
     running
 }
 
-/// When each of `who` first finds that it `is_so`, asked every `step`: seconds from now. Those that do not within
-/// `most` are missed.
+/// When `condition` first holds for each of `who`, in seconds from now; it is checked every `step`. Those for which it
+/// does not hold within `most` are counted as missed.
 fn times(
     simulation: &mut Simulation,
     who: &[NodeId],
     (most, step): (Duration, Duration),
-    is_so: impl Fn(&Simulation, NodeId) -> bool,
+    condition: impl Fn(&Simulation, NodeId) -> bool,
     missed: &mut usize,
 ) -> Vec<f64> {
     let start = simulation.now();
     let mut waiting = who.to_vec();
     let mut found = Vec::new();
-    simulation.run_until_so(most, step, |simulation| {
+    simulation.run_until_condition(most, step, |simulation| {
         waiting.retain(|&id| {
-            let so = simulation.node(id).is_some() && is_so(simulation, id);
+            let so = simulation.node(id).is_some() && condition(simulation, id);
             if so {
                 found.push((simulation.now() - start).as_secs_f64());
             }

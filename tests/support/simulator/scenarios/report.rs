@@ -1,33 +1,33 @@
-//! What is demanded of a set by its size, and the table in which figures stand beside it.
+//! What is demanded of a set of a given size, and the table that shows figures beside the demands.
 
 use std::fmt::Write;
 
 use super::life::Life;
 
-/// What is demanded at one size, at 1 % loss; times in seconds.
+/// What is demanded at one size, with 1 % loss; times are in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Demands {
-    /// The size.
+    /// Number of nodes.
     pub nodes: usize,
-    /// From a kill to Down: median and 99 of 100.
+    /// Time from a kill to Down: median and 99th percentile.
     pub detection: (f64, f64),
-    /// From an order to leave or drain to all proxies, 99 of 100.
+    /// Time from a leave or drain until all proxies know it, 99th percentile.
     pub drain: f64,
-    /// From a change of a record to all proxies, 99 of 100. None is missed after 35 s.
+    /// Time from a change of a record until all proxies have it, 99th percentile. None may be missed after 35 s.
     pub change: f64,
-    /// Until a newcomer has all members and records, 99 of 100.
+    /// Time until a newcomer has all members and records, 99th percentile.
     pub join: f64,
-    /// Bytes that a node sends in a second when nothing happens, push-pull included.
+    /// Bytes that a node sends per second when nothing happens, push-pulls included.
     pub idle: f64,
-    /// Until all agree after two halves were parted for 60 s.
+    /// Time until all agree after a partition of 60 s.
     pub heal: f64,
 }
 
-/// Times that healthy nodes may be thought down in 100 hours of a node, up to 5 % loss.
+/// How often healthy nodes may be thought down in 100 node-hours, with up to 5 % loss.
 pub const FALSE_DOWNS: f64 = 2.0;
 
-/// By size. Detection at 10 nodes has a floor of 6 s of suspicion, so that a node that was frozen for 5 s is not
-/// declared down: hence 8 s and 12 s where 6 s and 10 s would do without.
+/// The demands by size. With 10 nodes suspicion lasts 6 s, so that a node that was frozen for 5 s is not declared down:
+/// hence 8 s and 12 s, where 6 s and 10 s would be possible otherwise.
 pub const DEMANDS: [Demands; 4] = [
     Demands {
         nodes: 10,
@@ -67,13 +67,13 @@ pub const DEMANDS: [Demands; 4] = [
     },
 ];
 
-/// The demands on the largest of the sizes that is not above `nodes`, or on the smallest.
+/// The demands of the largest size that is not above `nodes`, or of the smallest.
 pub fn demands_for(nodes: usize) -> &'static Demands {
     let fits = |demands: &&Demands| demands.nodes <= nodes;
     DEMANDS.iter().rev().find(fits).unwrap_or(&DEMANDS[0])
 }
 
-/// The value under which a share of the samples lies; 0 without samples.
+/// The quantile of the samples: the value below which this share of them lies; 0 without samples.
 pub fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -84,21 +84,21 @@ pub fn quantile(samples: &[f64], share: f64) -> f64 {
         .unwrap_or_default()
 }
 
-/// One figure beside what is demanded of it.
+/// One figure, and what is demanded.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// What it is.
+    /// Name of the figure.
     pub what: &'static str,
-    /// What was measured; `None`: it did not come to it.
+    /// What was measured; `None` if it never happened.
     pub measured: Option<f64>,
-    /// The most that it may be; `None`: for information.
+    /// Largest value that is allowed; `None` if the figure is only shown.
     pub demanded: Option<f64>,
-    /// Digits behind the point.
+    /// Digits after the decimal point.
     pub digits: usize,
 }
 
 impl Row {
-    /// A figure that is bounded.
+    /// A figure with a limit.
     pub fn new(what: &'static str, measured: f64, demanded: f64) -> Self {
         Self {
             what,
@@ -108,8 +108,8 @@ impl Row {
         }
     }
 
-    /// A figure that is only told.
-    pub fn told(what: &'static str, measured: f64) -> Self {
+    /// A figure that is only shown.
+    pub fn shown(what: &'static str, measured: f64) -> Self {
         Self {
             what,
             measured: Some(measured),
@@ -118,7 +118,7 @@ impl Row {
         }
     }
 
-    /// A time that may not have come to an end.
+    /// A time that may never have been reached.
     pub fn timed(what: &'static str, measured: Option<f64>, demanded: Option<f64>) -> Self {
         Self {
             what,
@@ -128,7 +128,7 @@ impl Row {
         }
     }
 
-    /// Whether it is as demanded.
+    /// Whether it meets the demand.
     pub fn is_met(&self) -> bool {
         match (self.measured, self.demanded) {
             (Some(measured), Some(demanded)) => measured <= demanded,
@@ -138,7 +138,7 @@ impl Row {
     }
 }
 
-/// The figures of lives beside the demands.
+/// The figures of lives, with the demands.
 pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
     let (median, most) = demands.detection;
     vec![
@@ -152,13 +152,13 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
             quantile(&life.detection, 0.99),
             most,
         ),
-        Row::told("kill to Down, slowest, s", quantile(&life.detection, 1.0)),
+        Row::shown("kill to Down, slowest, s", quantile(&life.detection, 1.0)),
         Row::new(
             "leave or drain to all proxies, 99 %, s",
             quantile(&life.drain, 0.99),
             demands.drain,
         ),
-        Row::told(
+        Row::shown(
             "leave or drain to all proxies, slowest, s",
             quantile(&life.drain, 1.0),
         ),
@@ -167,7 +167,7 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
             quantile(&life.change, 0.99),
             demands.change,
         ),
-        Row::told(
+        Row::shown(
             "changed record to all proxies, slowest, s",
             quantile(&life.change, 1.0),
         ),
@@ -177,7 +177,7 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
             quantile(&life.join, 0.99),
             demands.join,
         ),
-        Row::told(
+        Row::shown(
             "newcomer known by all, 99 %, s",
             quantile(&life.known, 0.99),
         ),
@@ -186,8 +186,8 @@ pub fn rows(life: &Life, demands: &Demands) -> Vec<Row> {
             life.false_downs as f64 / life.node_hours * 100.0,
             FALSE_DOWNS,
         ),
-        Row::told("node-hours of that", life.node_hours),
-        Row::told(
+        Row::shown("node-hours of that", life.node_hours),
+        Row::shown(
             "sent by a node just after the start, bytes/s",
             quantile(&life.rest, 1.0),
         ),
@@ -206,7 +206,7 @@ pub fn table(title: &str, rows: &[Row]) -> String {
         let demanded = text(row.demanded, "");
         let verdict = if row.is_met() { "" } else { "  MISSED" };
         let what = row.what;
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(out, "{what:<50} {measured:>10} {demanded:>10}{verdict}");
     }
     out

@@ -1,4 +1,4 @@
-//! How sets begin, and what operators do to them: all at once, in any order, new keys, two sets in one network.
+//! How sets start, and what operators do to them: all at once, in any order, key rotation, two sets in one network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use super::{
 const AGREED_WITHIN: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(50);
 
-/// A set that has just begun.
+/// Results of a set that has just started.
 #[derive(Debug)]
 pub struct Start {
-    /// Until every proxy has all members and all announcements, seconds.
+    /// Time until every proxy has all members and all announcements, seconds.
     pub proxies: Option<f64>,
-    /// Until all members agree.
+    /// Time until all members agree, seconds.
     pub all: Option<f64>,
 }
 
-/// Three nodes are there; all others start at the same moment.
+/// Three nodes run; all others start at the same moment.
 pub fn mass_join(nodes: usize, seed: u64) -> Start {
     let mut simulation = Simulation::new(seed);
     populate(&mut simulation, 3.min(nodes));
@@ -35,7 +35,7 @@ pub fn mass_join(nodes: usize, seed: u64) -> Start {
     wait(&mut simulation)
 }
 
-/// All nodes are killed, and start again within a second with what their files say: three seeds.
+/// All nodes are killed, and start again within a second with three seeds.
 pub fn mass_restart(nodes: usize, seed: u64) -> Start {
     let mut simulation = settled(nodes, seed, false);
     simulation.run_for(Duration::from_secs(30));
@@ -45,14 +45,14 @@ pub fn mass_restart(nodes: usize, seed: u64) -> Start {
     simulation.run_for(Duration::from_secs(1));
     let second = Duration::from_secs(1);
     for id in 0..nodes {
-        let epoch = simulation.world();
+        let epoch = simulation.wall_clock();
         simulation.restart(id, role_of(id, nodes), &[0, 1, 2], epoch);
         simulation.run_for(second / nodes as u32);
     }
     wait(&mut simulation)
 }
 
-/// Only proxies, all at once.
+/// Only proxies start, all at once.
 pub fn proxies_only(nodes: usize, seed: u64) -> Start {
     let mut simulation = Simulation::new(seed);
     for _ in 0..nodes {
@@ -61,7 +61,7 @@ pub fn proxies_only(nodes: usize, seed: u64) -> Start {
     wait(&mut simulation)
 }
 
-/// Agents are there for some time; then the first proxy starts, and knows one of them.
+/// Agents run for some time; then the first proxy starts, and one of them is its seed.
 pub fn proxy_last(nodes: usize, seed: u64) -> Start {
     let mut simulation = Simulation::new(seed);
     simulation.start(Role::Agent, &[]);
@@ -78,7 +78,7 @@ pub fn proxy_last(nodes: usize, seed: u64) -> Start {
 fn wait(simulation: &mut Simulation) -> Start {
     let (members, records) = (simulation.running().len(), agents(simulation).len());
     let proxies = with_role(simulation, Role::Proxy);
-    let time = simulation.run_until_so(AGREED_WITHIN, STEP, |simulation| {
+    let time = simulation.run_until_condition(AGREED_WITHIN, STEP, |simulation| {
         let mut proxies = proxies.iter().filter_map(|&id| simulation.node(id));
         proxies.all(|node| node.active() == members && node.records().len() == records)
     });
@@ -90,19 +90,19 @@ fn wait(simulation: &mut Simulation) -> Start {
     }
 }
 
-/// Agents that were replaced by others at new addresses.
+/// Results of agents that are replaced by others at new addresses.
 #[derive(Debug)]
 pub struct Deploy {
-    /// Exchanges that others begin with a seed, a minute, before.
+    /// Push-pulls per minute that others start with a seed, before.
     pub rest: f64,
-    /// The same after.
+    /// The same afterwards.
     pub after: f64,
-    /// Members that are gone and that a node still remembers, at the most, an hour after.
+    /// Most members that are gone and that a node still remembers an hour later.
     pub remembered: usize,
 }
 
-/// The seeds are proxies that stay; all agents are replaced twice, one after the other, so that more are gone than there,
-/// and the old ones leave `in_order` or are killed. Those are looked for in the first hour, and then no more.
+/// The seeds are proxies that stay. All agents are replaced twice, one after the other, so that more are gone than there
+/// are; the old ones leave `in_order` or are killed. The killed ones are looked for in the first hour only.
 pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
     const SEEDS: [NodeId; 2] = [0, 1];
     let watched = Duration::from_secs(600);
@@ -152,22 +152,22 @@ pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
     }
 }
 
-/// Keys that were changed under way.
+/// Results of a rotation of keys.
 #[derive(Debug)]
-pub struct Rotation {
-    /// Times that a node was thought down.
+pub struct KeyRotation {
+    /// How often a node was thought down.
     pub downs: u64,
     /// Packets that a node could not open.
     pub unopened: u64,
-    /// Exchanges that failed.
+    /// Push-pulls that failed.
     pub failed: u64,
     /// Whether all agreed at the end.
     pub agreed: bool,
 }
 
-/// The key is changed twice: on each node at another moment the new one is added, then used, then the old one
+/// The key is changed twice. On each node, at different moments, the new one is added, then used, then the old one is
 /// removed.
-pub fn rotation(nodes: usize, seed: u64) -> Rotation {
+pub fn rotation(nodes: usize, seed: u64) -> KeyRotation {
     let mut simulation = Simulation::new(seed);
     let keys: Vec<SecretKey> = (0..3).map(|_| simulation.new_key()).collect();
     simulation.keyring = ring(&keys[..1]);
@@ -181,8 +181,8 @@ pub fn rotation(nodes: usize, seed: u64) -> Rotation {
             let ring = ring(&keys);
             let mut order = simulation.running();
             while !order.is_empty() {
-                let place = simulation.random_below(order.len());
-                let id = order.swap_remove(place);
+                let index = simulation.random_below(order.len());
+                let id = order.swap_remove(index);
                 simulation.with(id, |node, _| node.set_keyring(Arc::clone(&ring)));
                 simulation.run_for(Duration::from_secs(20) / nodes as u32);
             }
@@ -193,7 +193,7 @@ pub fn rotation(nodes: usize, seed: u64) -> Rotation {
             counters.dropped(Dropped::Seal(refusal))
         })
     };
-    Rotation {
+    KeyRotation {
         downs: downs(&simulation),
         unopened: OpenError::ALL.into_iter().map(refused).sum(),
         failed: counted(&simulation, |counters| counters.push_pulls_failed),
@@ -205,16 +205,16 @@ fn ring(keys: &[SecretKey]) -> Arc<Keyring> {
     Arc::new(Keyring::new(keys, LABEL, false))
 }
 
-/// Two sets in one network, the nodes of which are given each other's addresses.
+/// Results of two sets in one network whose nodes are given each other's addresses.
 #[derive(Debug)]
 pub struct TwoSets {
-    /// Whether each knows its own members, and no others.
+    /// Whether each knows only its own members.
     pub apart: bool,
-    /// Packets that were refused for their key.
+    /// Packets that were refused because of their key.
     pub refused: u64,
 }
 
-/// A second set, with another key or another label, whose nodes are told seeds of the first one too.
+/// Runs a second set, with another key or another label, whose nodes also have seeds of the first one.
 pub fn two_sets(nodes: usize, seed: u64, other_key: bool) -> TwoSets {
     let mut simulation = Simulation::new(seed);
     let key = simulation.new_key();
@@ -227,7 +227,7 @@ pub fn two_sets(nodes: usize, seed: u64, other_key: bool) -> TwoSets {
             (_, false) => Arc::new(Keyring::new(std::slice::from_ref(&key), "another", false)),
         };
         for place in 0..nodes {
-            // The first node of the first set, and that of the own one.
+            // The first node of the first set, and the first one of its own set.
             let seeds = [(set + place > 0).then_some(0), members.first().copied()];
             let seeds: Vec<NodeId> = seeds.into_iter().flatten().collect();
             members.push(simulation.start(role_of(place, nodes), &seeds));

@@ -1,9 +1,10 @@
-//! Who comes in, and as what: flaps, several that announce one address, weights, refusals, a full cluster, another name.
+//! What is added, and as what: flapping, several members that announce one address, weights, refusals, a full cluster,
+//! another name.
 
 use super::*;
 
 #[test]
-fn flapping_is_held_down_and_said_once() {
+fn a_flapping_candidate_is_held_down_and_reported_once() {
     let mut bench = Bench::new(true);
     let (up, out) = ([Peer::ready(1)], [Peer::new(1, ServiceState::Draining)]);
     bench.update(0, &up);
@@ -23,7 +24,7 @@ fn flapping_is_held_down_and_said_once() {
 }
 
 #[test]
-fn a_restart_that_is_not_seen_is_no_flap() {
+fn an_unseen_restart_is_not_a_flap() {
     let mut bench = Bench::new(true);
     for epoch in 1..100 {
         let peer = Peer {
@@ -36,7 +37,7 @@ fn a_restart_that_is_not_seen_is_no_flap() {
 }
 
 #[test]
-fn of_two_that_announce_one_address_one_counts() {
+fn of_two_members_that_announce_one_address_one_counts() {
     use ServiceState as S;
     let at = |host: u8, epoch, version, state, weight| {
         let mut peer = Peer::new(host, state);
@@ -70,7 +71,7 @@ fn of_two_that_announce_one_address_one_counts() {
             Some((2, 2)),
         ),
         (
-            // An order of another speaks against nobody.
+            // Another member's order counts against nobody.
             [at(1, 2, 5, S::Draining, 1), at(2, 2, 4, S::Ready, 2)],
             Some((2, 2)),
         ),
@@ -110,7 +111,7 @@ fn weight_and_zone_apply_at_once() {
 }
 
 #[test]
-fn refusals_are_counted_and_said_once_and_act_on_those_that_are_in() {
+fn refusals_are_counted_and_reported_once_and_remove_candidates() {
     let mut bench = Bench::new(true);
     let peers = [Peer::ready(1), Peer::ready(2), Peer::ready(200)];
     let own = EventKind::Refused {
@@ -143,7 +144,7 @@ fn refusals_are_counted_and_said_once_and_act_on_those_that_are_in() {
 }
 
 #[test]
-fn a_full_cluster_keeps_those_that_are_in() {
+fn a_full_cluster_keeps_its_candidates() {
     let port = |port: u16| {
         let mut peer = Peer::ready(1);
         peer.record.backend.set_port(port);
@@ -172,7 +173,7 @@ fn a_full_cluster_keeps_those_that_are_in() {
 }
 
 #[test]
-fn a_cluster_that_discovers_no_more_or_another_name_starts_anew() {
+fn a_cluster_that_discovers_nothing_or_another_name_starts_from_scratch() {
     let set = set(&[Peer::ready(1)]);
     let policy = |subscriptions| CandidatePolicy {
         subscriptions,

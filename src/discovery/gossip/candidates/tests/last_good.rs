@@ -1,9 +1,9 @@
-//! What is kept for a start without peers, and what it is worth once they answer.
+//! What is stored for a start without peers, and how long it stands once they answer.
 
 use super::*;
 
 #[test]
-fn the_last_good_set_serves_until_the_real_one_is_whole() {
+fn the_last_good_set_stands_until_the_real_one_is_complete() {
     let known = |host| Candidate {
         address: backend(host),
         weight: 3,
@@ -29,15 +29,15 @@ fn the_last_good_set_serves_until_the_real_one_is_whole() {
     bench.update(1000, &[]);
     bench.update(1001, &[Peer::down(1)]);
     assert_eq!(
-        bench.members().len(),
+        bench.found().len(),
         4,
         "no other member, no other word: {:?}",
-        bench.members()
+        bench.found()
     );
     let first = [Peer::ready(1), Peer::new(4, ServiceState::Draining)];
     bench.update(1002, &first);
     assert_eq!(
-        bench.members(),
+        bench.found(),
         [(1, false), (2, false), (3, false)],
         "a drain counts"
     );
@@ -45,38 +45,38 @@ fn the_last_good_set_serves_until_the_real_one_is_whole() {
     assert_eq!(bench.candidates.next_deadline(), Some(s(1007)));
     bench.update(1007, &[Peer::ready(1), Peer::ready(2)]);
     assert!(!bench.candidates.is_stale());
-    assert_eq!(bench.members(), [(1, false), (2, false), (3, true)]);
+    assert_eq!(bench.found(), [(1, false), (2, false), (3, true)]);
     bench.update(1037, &[Peer::ready(1), Peer::ready(2)]);
     assert_eq!(bench.hosts(), [1, 2]);
     let company = [Peer::ready(1), Peer::ready(2), Peer::unheard(100, 1)];
     bench.update(1038, &company);
     let kept = bench
         .candidates
-        .to_last_good(s(1038), &LastGood::new())
+        .next_last_good(s(1038), &LastGood::new())
         .unwrap();
     assert_eq!(kept["web"].len(), 2);
 }
 
 #[test]
-fn only_what_is_good_is_worth_keeping() {
+fn only_a_good_set_is_stored() {
     let all = [Peer::ready(1), Peer::ready(2)];
     let two = |state| [Peer::new(1, state), Peer::new(2, state)];
     let company = Peer::unheard(100, 1);
     let beside = |peers: &[Peer]| [peers, std::slice::from_ref(&company)].concat();
     let kept_at = |bench: &mut Bench, second: u64, before: &LastGood| -> Option<Vec<u16>> {
-        let kept = bench.candidates.to_last_good(s(second), before)?;
+        let kept = bench.candidates.next_last_good(s(second), before)?;
         Some(kept["web"].iter().map(|c| c.weight).collect())
     };
     let kept = |bench: &mut Bench, before: &LastGood| kept_at(bench, 1, before);
     let start = |checked| {
         let mut bench = Bench::new(checked);
         let mut first = all.clone();
-        // So that they can be told in what is kept.
+        // So that they can be told apart in what is stored.
         (first[0].record.weight, first[1].record.weight) = (11, 12);
         bench.update(0, &beside(&first));
         let before = bench
             .candidates
-            .to_last_good(s(0), &LastGood::new())
+            .next_last_good(s(0), &LastGood::new())
             .unwrap();
         assert_eq!(before["web"].len(), 2);
         (bench, before)
@@ -112,7 +112,7 @@ fn only_what_is_good_is_worth_keeping() {
 
     let (mut bench, before) = start(true);
     for host in [1, 2] {
-        bench.think(host, LocalHealth::Failing);
+        bench.set_health(host, LocalHealth::Failing);
     }
     bench.update(1, &beside(&[]));
     bench.update(301, &beside(&[]));
@@ -167,7 +167,7 @@ fn only_what_is_good_is_worth_keeping() {
 }
 
 #[test]
-fn a_cluster_of_which_more_than_half_is_gone_is_kept_so_after_five_minutes() {
+fn a_cluster_of_which_more_than_half_is_gone_is_stored_after_five_minutes() {
     let company = Peer::unheard(100, 1);
     let hosts = |kept: Option<LastGood>| -> Vec<SocketAddr> {
         let kept = kept.unwrap();
@@ -181,10 +181,10 @@ fn a_cluster_of_which_more_than_half_is_gone_is_kept_so_after_five_minutes() {
     bench.update(0, &with(&[1, 2, 3, 4]));
     let before = bench
         .candidates
-        .to_last_good(s(0), &LastGood::new())
+        .next_last_good(s(0), &LastGood::new())
         .unwrap();
     let all = [1, 2, 3, 4].map(backend).to_vec();
-    // By order, or others in their place: what was good is good for a while yet.
+    // They left by order, or others took their place: the previous set stands for a while.
     let leave = |hosts: &[u8], stay: &[u8]| -> Vec<Peer> {
         let gone = hosts
             .iter()
@@ -205,13 +205,13 @@ fn a_cluster_of_which_more_than_half_is_gone_is_kept_so_after_five_minutes() {
         ),
     ] {
         bench.update(second, &leave(gone, stay));
-        let kept = bench.candidates.to_last_good(s(second), &before);
+        let kept = bench.candidates.next_last_good(s(second), &before);
         assert_eq!(hosts(kept), expected, "{second}");
     }
 }
 
 #[test]
-fn a_cluster_that_is_emptied_in_steps_is_measured_against_what_it_was() {
+fn a_cluster_that_is_emptied_in_steps_is_compared_with_what_it_was() {
     let company = Peer::unheard(100, 1);
     let mut bench = Bench::new(true);
     let mut kept = LastGood::new();
@@ -221,7 +221,7 @@ fn a_cluster_that_is_emptied_in_steps_is_measured_against_what_it_was() {
         let all = all.chain((stay + 1..=10).map(left));
         let all: Vec<Peer> = all.chain([company.clone()]).collect();
         bench.update(second, &all);
-        kept = bench.candidates.to_last_good(s(second), &kept).unwrap();
+        kept = bench.candidates.next_last_good(s(second), &kept).unwrap();
         kept["web"].len()
     };
     for (second, stay, expected) in [
@@ -230,13 +230,13 @@ fn a_cluster_that_is_emptied_in_steps_is_measured_against_what_it_was() {
         (2, 3, 5),
         (3, 2, 5),
         (4, 1, 5),
-        // Those that come back are in again.
+        // Those that come back are candidates again.
         (5, 5, 5),
         (6, 6, 6),
         (7, 4, 6),
         (306, 4, 6),
         (307, 4, 4),
-        // After that only what was kept since counts.
+        // After that only what was stored since counts.
         (308, 2, 2),
         (309, 1, 2),
         (310, 2, 2),

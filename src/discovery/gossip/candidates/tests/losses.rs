@@ -1,9 +1,9 @@
-//! Those that are lost by the set's word: who goes, and what the guard against a mass removal holds.
+//! Candidates that the set reports as lost: which are removed, and which the guard against mass removals keeps.
 
 use super::*;
 
 #[test]
-fn lost_without_a_check_goes_after_thirty_seconds() {
+fn a_lost_candidate_without_a_check_is_removed_after_thirty_seconds() {
     let mut bench = Bench::new(false);
     bench.update(0, &[Peer::ready(1), Peer::ready(2)]);
     assert_eq!(bench.candidates.next_deadline(), None);
@@ -18,31 +18,31 @@ fn lost_without_a_check_goes_after_thirty_seconds() {
 }
 
 #[test]
-fn a_check_that_passes_is_believed_and_said_once() {
+fn a_check_that_passes_counts_and_is_reported_once() {
     let mut bench = Bench::new(true);
     bench.update(0, &[Peer::ready(1)]);
-    bench.think(1, LocalHealth::Healthy);
+    bench.set_health(1, LocalHealth::Healthy);
     assert_eq!(bench.update(1, &[]).1, [(1, DOWN)]);
-    bench.think(1, LocalHealth::Unknown);
+    bench.set_health(1, LocalHealth::Unknown);
     assert_eq!(bench.update(2, &[]).1, [], "the check runs");
-    bench.think(1, LocalHealth::Healthy);
+    bench.set_health(1, LocalHealth::Healthy);
     assert_eq!(bench.update(3, &[]).1, [(1, EventKind::DownButPasses)]);
     assert_eq!(bench.update(100_000, &[]).1, []);
-    assert_eq!(bench.members(), [(1, true)]);
+    assert_eq!(bench.found(), [(1, true)]);
     assert_eq!(
         bench.update(100_001, &[Peer::ready(1)]).1,
         [(1, EventKind::Back)]
     );
-    assert_eq!(bench.members(), [(1, false)]);
+    assert_eq!(bench.found(), [(1, false)]);
 }
 
 #[test]
-fn a_mass_removal_is_held_while_orders_are_obeyed() {
+fn a_mass_removal_is_held_while_orders_are_followed() {
     let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
     let mut bench = Bench::new(true);
     bench.update(0, &all);
     for host in 1..=5 {
-        bench.think(host, LocalHealth::Failing);
+        bench.set_health(host, LocalHealth::Failing);
     }
     let held = EventKind::MassRemovalHeld {
         lost: 5,
@@ -53,7 +53,7 @@ fn a_mass_removal_is_held_while_orders_are_obeyed() {
     assert_eq!(bench.candidates.next_deadline(), Some(s(310)));
     let drained = [Peer::new(1, ServiceState::Draining)];
     assert_eq!(bench.update(11, &drained).1, [(1, EventKind::Draining)]);
-    bench.think(2, LocalHealth::Healthy);
+    bench.set_health(2, LocalHealth::Healthy);
     assert_eq!(
         bench.update(309, &[Peer::ready(3)]).1,
         [(2, EventKind::DownButPasses), (3, EventKind::Back)]
@@ -104,14 +104,14 @@ fn a_proxy_that_is_cut_off_keeps_every_cluster_without_a_check() {
         }
         assert_eq!(held, 1, "said once");
         assert_eq!(bench.hosts().len(), all.len());
-        // Whoever says so itself goes all the same.
+        // An agent's own order still removes its candidate.
         peers[0] = Peer::new(1, ServiceState::Draining);
         assert_eq!(bench.update(100_001, &peers).1[0], (1, EventKind::Draining));
     }
 }
 
 #[test]
-fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
+fn with_other_members_a_hold_ends_in_time_but_hearsay_never_removes_the_last() {
     let company = Peer::unheard(100, 1);
     let beside = |peers: &[Peer]| [peers, std::slice::from_ref(&company)].concat();
     let all: Vec<Peer> = (1..=5).map(Peer::ready).collect();
@@ -138,7 +138,7 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
     };
     assert_eq!(bench.update(430, &beside(&[])).1, [(1, held)]);
     assert_eq!(bench.update(100_000, &beside(&[])), (false, vec![]));
-    bench.think(1, LocalHealth::Failing);
+    bench.set_health(1, LocalHealth::Failing);
     assert_eq!(
         bench.update(100_001, &beside(&[])).1,
         [(1, EventKind::Removed)],
@@ -148,35 +148,35 @@ fn in_company_a_hold_ends_in_time_but_hearsay_takes_the_last_one_never() {
 }
 
 #[test]
-fn a_mass_removal_is_held_whole_though_one_check_answers_before_the_others() {
+fn a_mass_removal_is_held_although_one_check_answers_before_the_others() {
     let mut bench = Bench::new(true);
     bench.update(0, &[Peer::ready(1), Peer::ready(2), Peer::ready(3)]);
     let one = [Peer::ready(1)];
     bench.update(1, &one);
-    bench.think(2, LocalHealth::Failing);
+    bench.set_health(2, LocalHealth::Failing);
     let held = EventKind::MassRemovalHeld {
         lost: 2,
         of: 3,
         expired: 0,
     };
     assert_eq!(bench.update(2, &one), (false, vec![(2, held)]));
-    bench.think(3, LocalHealth::Failing);
+    bench.set_health(3, LocalHealth::Failing);
     assert_eq!(bench.update(3, &one), (false, vec![]));
     assert_eq!(bench.hosts(), [1, 2, 3]);
 }
 
 #[test]
-fn agents_that_say_that_all_services_fail_empty_no_cluster() {
+fn agents_that_report_all_services_as_failing_do_not_empty_a_cluster() {
     let all = |state| -> Vec<Peer> { (1..=5).map(|host| Peer::new(host, state)).collect() };
     let (ready, failing) = (all(ServiceState::Ready), all(ServiceState::Failing));
     let mut bench = Bench::new(true);
     bench.update(0, &ready);
     for host in 1..=5 {
-        bench.think(host, LocalHealth::Failing);
+        bench.set_health(host, LocalHealth::Failing);
     }
-    // The health checks hold them down, so that a panic covers them.
+    // The health checks take them down, so that panic mode covers them.
     assert_eq!(bench.update(1, &failing), (false, vec![]));
-    assert!(bench.members().iter().all(|&(_, doubted)| doubted));
+    assert!(bench.found().iter().all(|&(_, doubted)| doubted));
     assert_eq!(bench.update(100_000, &failing), (false, vec![]));
     assert_eq!(bench.hosts().len(), 5);
 
@@ -200,7 +200,7 @@ fn agents_that_say_that_all_services_fail_empty_no_cluster() {
 }
 
 #[test]
-fn the_order_of_all_agents_is_no_mass_removal() {
+fn an_order_of_all_agents_is_not_a_mass_removal() {
     let mut bench = Bench::new(true);
     bench.update(0, &(1..=5).map(Peer::ready).collect::<Vec<_>>());
     let drained: Vec<Peer> = (1..=5)

@@ -16,12 +16,12 @@ fn down(host: u8, state: ServiceState) -> Peer {
     }
 }
 
-/// Plays sets of members, one a second; after each the backend is in, or not.
+/// Plays sets of members, one per second; after each the backend is a candidate, or not.
 #[track_caller]
 fn plays(steps: &[(&[Peer], bool)]) {
     for checked in [true, false] {
         let mut bench = Bench::new(checked);
-        bench.think(1, LocalHealth::Healthy);
+        bench.set_health(1, LocalHealth::Healthy);
         for (second, (peers, is_in)) in steps.iter().enumerate() {
             let beside = [Peer::ready(2), Peer::ready(3)];
             bench.update(second as u64, &[peers, &beside[..]].concat());
@@ -39,7 +39,7 @@ fn plays(steps: &[(&[Peer], bool)]) {
 fn a_duplicate_that_ends_in_order_drains_nothing() {
     use ServiceState::{Draining, Left, Ready, Starting};
     let first = || agent(100, Ready);
-    // Whether it comes after by address and by epoch, or before.
+    // Whether it comes first or second, by address and by epoch.
     for (host, epoch) in [(101, 1), (101, 9), (99, 1), (99, 9)] {
         let other = |state| Peer {
             epoch,
@@ -54,17 +54,17 @@ fn a_duplicate_that_ends_in_order_drains_nothing() {
             (&[first()], true),
             (&[agent(100, Draining)], false),
         ]);
-        // It had a word only while it was the only one; and the first one is drained for all.
+        // It counts only while it is the only one; and the first one's drain counts for all.
         plays(&[
             (&[first()], true),
             (&[first(), other(Ready)], true),
             (&[agent(100, Draining), other(Ready)], false),
             (&[agent(100, Draining), other(Ready)], false),
-            // Whose service goes on although its first agent has ended.
+            // Its service continues although its first agent has ended.
             (&[agent(100, Left), other(Ready)], true),
             (&[agent(100, Left), other(Draining)], false),
         ]);
-        // One that begins while another still says goodbye.
+        // One that starts while another is still leaving.
         plays(&[
             (&[other(Draining)], false),
             (&[other(Draining), first()], true),
@@ -76,7 +76,7 @@ fn a_duplicate_that_ends_in_order_drains_nothing() {
 #[test]
 fn all_that_announce_it_may_order_it_too() {
     use ServiceState::{Draining, Left, Ready};
-    // The owner has gone without a word: one order of two is none, and a loss is for the checks.
+    // The owner has disappeared: an order of one of two does not count, and a loss is for the checks to decide.
     plays(&[
         (&[agent(100, Ready)], true),
         (&[agent(100, Ready), agent(101, Ready)], true),
@@ -96,7 +96,7 @@ fn all_that_announce_it_may_order_it_too() {
 }
 
 #[test]
-fn a_word_of_another_changes_neither_weight_nor_owner() {
+fn another_members_record_changes_neither_weight_nor_owner() {
     let mut bench = Bench::new(true);
     let heavy = Peer {
         epoch: 9,
@@ -116,7 +116,7 @@ fn a_word_of_another_changes_neither_weight_nor_owner() {
     let both = [agent(100, ServiceState::Ready), heavy.clone()];
     assert!(!bench.update(1, &both).0);
     assert_eq!(seen(&bench), (1, owner(100)));
-    // A rumour that the owner is down makes nobody else the owner at once.
+    // A rumour that the owner is down does not make another member the owner at once.
     let mut set = set(&[down(100, ServiceState::Ready), heavy]);
     set.at = s(2);
     for member in &mut set.members {
@@ -130,6 +130,6 @@ fn a_word_of_another_changes_neither_weight_nor_owner() {
         set.at = s(second);
         bench.update_with(second, &set);
         assert_eq!(seen(&bench), expected, "{second}");
-        assert_eq!(bench.members(), [(1, false)], "{second}");
+        assert_eq!(bench.found(), [(1, false)], "{second}");
     }
 }
