@@ -1,10 +1,10 @@
 //! Figures of a simulated peer set, with the demands on a set of its size.
 //!
-//! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]` runs the shipped state machine in virtual time,
-//! see ../tests/support/simulator. Memory grows with the square of the number of nodes and time even faster: a node
-//! searches its whole list of members for each one that it learns of. Above 3,000 nodes the scenarios in which every node
-//! learns of every other (a partition that heals, all start at once) take hours, and run only with `--long`. The same goes
-//! for rest after the first contacts; there what a node sends just after the start is its upper bound.
+//! `cargo bench --bench gossip -- --nodes 10000 [--seeds 1] [--loss 0.01]` runs the shipped state machine in virtual
+//! time, see ../tests/support/simulator. Memory grows with the square of the number of nodes and time even faster: a
+//! node searches its whole list of members for each one that it learns of. Above 3,000 nodes the scenarios in which
+//! every node learns of every other (a partition that heals, all start at once) take hours, and run only with `--long`.
+//! The same goes for rest after the first contacts; there what a node sends just after the start is its upper bound.
 
 #[allow(
     dead_code,

@@ -1,7 +1,7 @@
 //! `lbproxy agent` with the real program: what it refuses, the process that it supervises, and its place in a peer set.
 //!
-//! The agents of each test have loopback addresses of their own (127.77.x.y), so that tests do not interfere. What an agent
-//! sees of the others is taken from its log.
+//! The agents of each test have loopback addresses of their own (127.77.x.y), so that tests do not interfere. What an
+//! agent sees of the others is taken from its log.
 
 use std::fs::{self, Permissions};
 use std::net::TcpStream;

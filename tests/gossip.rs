@@ -1,7 +1,7 @@
 //! The peer set with real processes: three proxies and thirty agents on loopback, under load.
 //!
-//! Every proxy and agent has an address of its own in 127.0.0.0/8. No request may fail, except those that a killed backend
-//! was processing and that cannot be sent again. Times are printed, not asserted.
+//! Every proxy and agent has an address of its own in 127.0.0.0/8. No request may fail, except those that a killed
+//! backend was processing and that cannot be sent again. Times are printed, not asserted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

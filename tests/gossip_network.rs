@@ -1,5 +1,5 @@
-//! The peer set with real processes over a network that loses, delays, and carries only one way; and what can be seen on
-//! the wire.
+//! The peer set with real processes over a network that loses, delays, and carries only one way; and what can be seen
+//! on the wire.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,13 +1,14 @@
-//! The peer set in the simulator: the figures that are demanded of it, and every kind of failure, each with several seeds.
-//! A seed that fails is printed, and fails again; the scenarios describe what they do.
+//! The peer set in the simulator: the figures that are demanded of it, and every kind of failure, each with several
+//! seeds. A seed that fails is printed, and fails again; the scenarios describe what they do.
 //!
-//! 10 nodes with 1,000 seeds, 100 with 100 and 1,000 with 10 live for 20 to 40 s each, which is about the same number of
-//! node-hours for each size; two threads share them. `cargo bench --bench gossip -- --nodes 10000` simulates 10,000 nodes.
+//! 10 nodes with 1,000 seeds, 100 with 100 and 1,000 with 10 live for 20 to 40 s each, which is about the same number
+//! of node-hours for each size; two threads share them. `cargo bench --bench gossip -- --nodes 10000` simulates 10,000
+//! nodes.
 //!
-//! All demands are met at these sizes. From a kill to Down at 10 nodes 8 s and 12 s are demanded, not 6 s and 10 s: suspicion
-//! lasts 6 s there, since a node that was frozen for 5 s must be able to refute in time. A newcomer is accepted only while
-//! there is room: beside a member that invents others until the set is full it waits for minutes, until enough of these
-//! are found to be down.
+//! All demands are met at these sizes. From a kill to Down at 10 nodes 8 s and 12 s are demanded, not 6 s and 10 s:
+//! suspicion lasts 6 s there, since a node that was frozen for 5 s must be able to refute in time. A newcomer is
+//! accepted only while there is room: beside a member that invents others until the set is full it waits for minutes,
+//! until enough of these are found to be down.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue stops")]
 

@@ -1,5 +1,5 @@
-//! `lbproxy key` and `lbproxy token` with the real program: what they print and write, with which modes, and what they never
-//! show.
+//! `lbproxy key` and `lbproxy token` with the real program: what they print and write, with which modes, and what they
+//! never show.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

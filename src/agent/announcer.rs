@@ -1,10 +1,10 @@
 //! Announces a service as a member of the peer set.
 //!
-//! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Besides announcing, this follows the files
-//! of keys and token ([`Announcer::run`]), so that a rotation needs no restart of the supervised process: a file that cannot
-//! be read is logged once, and what was read before stays in use. Another configuration ([`Announcer::change`]) is handled
-//! the same way: everything is read and judged before anything changes. It also logs whether the member has company
-//! ([`join_reporter`]) and when the token expires.
+//! The member runs on a thread of its own ([`crate::discovery::gossip::member`]). Besides announcing, this follows the
+//! files of keys and token ([`Announcer::run`]), so that a rotation needs no restart of the supervised process: a file
+//! that cannot be read is logged once, and what was read before stays in use. Another configuration
+//! ([`Announcer::change`]) is handled the same way: everything is read and judged before anything changes. It also logs
+//! whether the member has company ([`join_reporter`]) and when the token expires.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -204,8 +204,8 @@ impl PeerAnnouncer {
         }
     }
 
-    /// Logs a warning before each token expires, and when it has. The agent does no more, since its clock may be wrong and
-    /// only those of the proxies count.
+    /// Logs a warning before each token expires, and when it has. The agent does no more, since its clock may be wrong
+    /// and only those of the proxies count.
     async fn warn_of_expiry(&self) -> Infallible {
         loop {
             match next_warning(&self.lease, unix_now).await {
@@ -322,8 +322,9 @@ enum TokenWarning {
 }
 
 impl TokenLease {
-    /// The next warning, and in how many seconds it is due; `None` if there is none left. The first is due when a fifth of
-    /// the token's life from when it was taken is left, or a day; the second when the grace of the proxies is over too.
+    /// The next warning, and in how many seconds it is due; `None` if there is none left. The first is due when a fifth
+    /// of the token's life from when it was taken is left, or a day; the second when the grace of the proxies is over
+    /// too.
     fn next_warning(&self, now: u64) -> Option<(TokenWarning, u64)> {
         let over = self.expires.saturating_add(GRACE).saturating_add(1);
         if now >= over && self.logged != Some(TokenWarning::Expired) {
@@ -342,8 +343,8 @@ impl TokenLease {
     }
 }
 
-/// Waits until there is a warning about the token, or about one that takes its place meanwhile, by the clock `now`; notes
-/// that it is logged.
+/// Waits until there is a warning about the token, or about one that takes its place meanwhile, by the clock `now`;
+/// notes that it is logged.
 async fn next_warning(lease: &Sender<Option<TokenLease>>, now: impl Fn() -> u64) -> TokenWarning {
     let mut changes = lease.subscribe();
     loop {

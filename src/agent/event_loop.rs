@@ -1,5 +1,5 @@
-//! Waits for whatever happens to the agent (signals, the process, checks, settings, time), passes it to the lifecycle, and
-//! does what that decides.
+//! Waits for whatever happens to the agent (signals, the process, checks, settings, time), passes it to the lifecycle,
+//! and does what that decides.
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -275,8 +275,8 @@ impl Service {
     }
 }
 
-/// Runs one check, after a look-up that may take as long again. A name that does not resolve has no address, so the check
-/// fails.
+/// Runs one check, after a look-up that may take as long again. A name that does not resolve has no address, so the
+/// check fails.
 async fn check(LocalCheck { target, check }: LocalCheck) -> CheckResult {
     let addresses: Vec<SocketAddress> = match target {
         BackendAddress::Ip(address) => vec![address.into()],

@@ -1,15 +1,15 @@
-//! The lifecycle of an announced service: starting → ready ⇄ failing → draining → left. Pure: what happened and when comes
-//! in, what to do comes out, at most one action per event.
+//! The lifecycle of an announced service: starting → ready ⇄ failing → draining → left. Pure: what happened and when
+//! comes in, what to do comes out, at most one action per event.
 //!
-//! Without a check a service is ready at once; a supervised one as soon as its process runs. With a check one pass makes it
-//! ready and two failures in a row make it failing. The second check comes [`QUICK`] after the first, so a failure is
-//! announced about one interval after it began. A process that ends is failing without any check.
+//! Without a check a service is ready at once; a supervised one as soon as its process runs. With a check one pass
+//! makes it ready and two failures in a row make it failing. The second check comes [`QUICK`] after the first, so a
+//! failure is announced about one interval after it began. A process that ends is failing without any check.
 //!
-//! A drain is ordered so that no request is lost. First `draining` is announced and sent (or [`ANNOUNCE_WITHIN`] passes,
-//! since there may be nobody to send it to). Then proxies get `drain_delay` to act on it. Only then the process is told to
-//! stop. It has `drain_timeout` to end, and is killed after that; then the agent leaves. A service that is not supervised
-//! gets the whole `drain_timeout`, since whatever ends it does so after the agent. A second request to drain cuts this
-//! short.
+//! A drain is ordered so that no request is lost. First `draining` is announced and sent (or [`ANNOUNCE_WITHIN`]
+//! passes, since there may be nobody to send it to). Then proxies get `drain_delay` to act on it. Only then the process
+//! is told to stop. It has `drain_timeout` to end, and is killed after that; then the agent leaves. A service that is
+//! not supervised gets the whole `drain_timeout`, since whatever ends it does so after the agent. A second request to
+//! drain cuts this short.
 
 use std::time::Duration;
 
@@ -207,8 +207,8 @@ impl Lifecycle {
         self.become_state(ServiceState::Ready)
     }
 
-    /// A new check is due at once, and the current state stands until it says otherwise. A drain keeps the times that it
-    /// began with.
+    /// A new check is due at once, and the current state stands until it says otherwise. A drain keeps the times that
+    /// it began with.
     fn change(&mut self, rules: LifecycleRules, now: Time) -> Option<Action> {
         let rules = std::mem::replace(&mut self.rules, rules);
         if self.phase != LifecyclePhase::Serving || !self.runs || rules == self.rules {

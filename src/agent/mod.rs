@@ -1,10 +1,10 @@
 //! `lbproxy agent`: runs beside a service and announces it to the peer set.
 //!
-//! [`run`] puts the parts together in an [`event_loop`]. [`lifecycle`] decides what is announced and when; [`supervise`]
-//! runs the service if the agent was given a command; [`signals`] receives signals; [`settings_file`] follows the file of
-//! the settings; the check is the proxy's own probe ([`crate::health::probe`]). An [`Announcer`] announces the service:
-//! outside of tests as a member of the peer set ([`announcer`]). Everything but that member lives on the thread that
-//! calls [`run`], in a runtime of its own.
+//! [`run`] puts the parts together in an [`event_loop`]. [`lifecycle`] decides what is announced and when;
+//! [`supervise`] runs the service if the agent was given a command; [`signals`] receives signals; [`settings_file`]
+//! follows the file of the settings; the check is the proxy's own probe ([`crate::health::probe`]). An [`Announcer`]
+//! announces the service: outside of tests as a member of the peer set ([`announcer`]). Everything but that member
+//! lives on the thread that calls [`run`], in a runtime of its own.
 //!
 //! The result of a check is announced, not acted on: a failing service is not restarted, since a wrong check must not
 //! end a service that works.
@@ -55,8 +55,8 @@ pub(crate) trait Announcer {
         std::future::pending()
     }
 
-    /// Announces [`ServiceState::Left`] and leaves the peer set. Resolves when that was sent, or cannot be, within a bound
-    /// of its own.
+    /// Announces [`ServiceState::Left`] and leaves the peer set. Resolves when that was sent, or cannot be, within a
+    /// bound of its own.
     fn leave(self) -> impl Future<Output = ()>;
 }
 
@@ -71,9 +71,9 @@ pub(crate) enum AgentError {
     Signals(io::Error),
 }
 
-/// Runs an agent until it is asked to end, and returns its exit code: with `once` that of the process; otherwise 0 after a
-/// drain, and 1 after one that was cut short. The calling thread must live as long as the program, since the kernel ends
-/// the process together with the thread that started it.
+/// Runs an agent until it is asked to end, and returns its exit code: with `once` that of the process; otherwise 0
+/// after a drain, and 1 after one that was cut short. The calling thread must live as long as the program, since the
+/// kernel ends the process together with the thread that started it.
 ///
 /// # Errors
 /// Nothing was started.

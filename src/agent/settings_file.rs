@@ -39,8 +39,8 @@ impl fmt::Debug for SettingsFile {
 }
 
 impl SettingsFile {
-    /// The file at `path`, which had these `contents` when the agent started. `parse` makes settings of its contents, and
-    /// `applied` applies what lies outside of the agent.
+    /// The file at `path`, which had these `contents` when the agent started. `parse` makes settings of its contents,
+    /// and `applied` applies what lies outside of the agent.
     pub(crate) fn new(
         path: PathBuf,
         contents: Vec<u8>,

@@ -1,8 +1,8 @@
 //! The signals that an agent handles, one after another.
 //!
-//! SIGTERM and SIGINT ask for a drain. At SIGHUP an agent that has a file reads it again, and does not pass the signal on,
-//! since it ends a process that does not expect it. The other signals are passed on to the supervised process. Without one
-//! they do nothing, so that a habit (SIGUSR1 to reopen a log file) does not silently end an agent.
+//! SIGTERM and SIGINT ask for a drain. At SIGHUP an agent that has a file reads it again, and does not pass the signal
+//! on, since it ends a process that does not expect it. The other signals are passed on to the supervised process.
+//! Without one they do nothing, so that a habit (SIGUSR1 to reopen a log file) does not silently end an agent.
 
 use std::io;
 

@@ -1,11 +1,11 @@
-//! Starts a process that does not outlive the agent. This is one of the few files with unsafe code: what runs between fork
-//! and exec.
+//! Starts a process that does not outlive the agent. This is one of the few files with unsafe code: what runs between
+//! fork and exec.
 //!
 //! The kernel sends the process SIGTERM when the thread that started it ends for any reason (`PR_SET_PDEATHSIG`), so a
 //! thread that lives as long as the agent must start it. The process leads a group of its own: Ctrl-C in a terminal
-//! reaches only the agent, which drains first, and a kill also reaches what the process has started. The price is that it
-//! cannot read from a terminal (SIGTTIN would stop it). It inherits input, output and environment from the agent; none of
-//! them holds a secret, since keys and tokens come from files, and files are closed on exec.
+//! reaches only the agent, which drains first, and a kill also reaches what the process has started. The price is that
+//! it cannot read from a terminal (SIGTTIN would stop it). It inherits input, output and environment from the agent;
+//! none of them holds a secret, since keys and tokens come from files, and files are closed on exec.
 
 #![expect(unsafe_code, reason = "Command::pre_exec has no safe equal")]
 
@@ -24,8 +24,9 @@ pub(super) fn spawn(command: &[OsString]) -> io::Result<Pid> {
     let agent = getpid();
     let mut command = Command::new(program);
     command.args(arguments).process_group(0);
-    // SAFETY: the closure runs in the child of a fork, where only async-signal-safe calls are sound: signal(2), prctl(2)
-    // and getppid(2) are, it takes no lock and allocates nothing, its errors included (an error number, a kind).
+    // SAFETY: the closure runs in the child of a fork, where only async-signal-safe calls are sound: signal(2),
+    // prctl(2) and getppid(2) are, it takes no lock and allocates nothing, its errors included (an error number, a
+    // kind).
     unsafe {
         command.pre_exec(move || {
             // A signal that was ignored when the agent started, as in a background job, would never reach the process.

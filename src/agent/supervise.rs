@@ -1,12 +1,14 @@
 //! The process that an agent supervises: started, started again with a growing delay, signalled, reaped.
 //!
 //! Reaping uses our own SIGCHLD handling instead of tokio's, because of orphans: PID 1 of a container (or a subreaper)
-//! inherits the children that the process leaves behind, and must take their statuses or they stay as zombies. There every
-//! status is taken (`waitpid(-1)`); elsewhere only that of the process, so that nothing is taken from other code in this
-//! program. A process is signalled only while its status has not been taken, so its id cannot belong to another process.
+//! inherits the children that the process leaves behind, and must take their statuses or they stay as zombies. There
+//! every status is taken (`waitpid(-1)`); elsewhere only that of the process, so that nothing is taken from other code
+//! in this program. A process is signalled only while its status has not been taken, so its id cannot belong to another
+//! process.
 //!
 //! What a process leaves behind in its group is killed when it ends: a child that still holds its port would block the
-//! next start, or whatever comes after the agent. (A child that leads a group of its own, as a daemon does, is left alone.)
+//! next start, or whatever comes after the agent. (A child that leads a group of its own, as a daemon does, is left
+//! alone.)
 //!
 //! The delay is 1 s, doubles up to 30 s with each end, and is 1 s again after a process that ran for 60 s. It does not
 //! matter whether a process ends well or badly: a service is meant to stay.
@@ -46,8 +48,8 @@ pub(crate) enum ProcessExit {
 }
 
 impl ProcessExit {
-    /// The exit code as a shell reports it: 128 plus the signal, 127 for a program that does not exist, 126 for one that
-    /// cannot be run.
+    /// The exit code as a shell reports it: 128 plus the signal, 127 for a program that does not exist, 126 for one
+    /// that cannot be run.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Code(code) => *code,

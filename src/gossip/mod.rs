@@ -1,11 +1,11 @@
-//! L1: the peer set: who its members are, what they announce, and how that spreads. Sans-I/O: time, randomness and bytes
-//! come in, packets to send and the next deadline come out, so the driver over sockets and the simulator of the tests run
-//! the same code.
+//! L1: the peer set: who its members are, what they announce, and how that spreads. Sans-I/O: time, randomness and
+//! bytes come in, packets to send and the next deadline come out, so the driver over sockets and the simulator of the
+//! tests run the same code.
 //!
-//! SWIM itself (probes, suspicion, dissemination) is the foca crate. Around it are: an [`identity`] with epochs, so that
-//! a restart replaces the previous run; our own wire format ([`codec`]); sealing under a [`keyring`] that rotates; a
-//! [`replay`] window; records of at most 512 bytes ([`record`]) that go to proxies alone, under an operator's [`token`]
-//! if one is required; and the repair of all this by [`push_pull`]. [`node`] puts the parts together.
+//! SWIM itself (probes, suspicion, dissemination) is the foca crate. Around it are: an [`identity`] with epochs, so
+//! that a restart replaces the previous run; our own wire format ([`codec`]); sealing under a [`keyring`] that rotates;
+//! a [`replay`] window; records of at most 512 bytes ([`record`]) that go to proxies alone, under an operator's
+//! [`token`] if one is required; and the repair of all this by [`push_pull`]. [`node`] puts the parts together.
 //!
 //! Gossip proposes: it adds candidates and carries drains and leaves. Health checks decide whether a backend can serve.
 //!

@@ -2,12 +2,12 @@
 //!
 //! Datagrams and the time come in ([`Node::receive`], [`Node::run_timers`]). Packets to send ([`Node::take_packets`]),
 //! members to compare the whole state with over a stream ([`Node::take_push_pulls`], see `push_pull`) and the next
-//! deadline come out. The driver must read all waiting datagrams before it runs late timers; otherwise a member that was
-//! frozen takes its peers for dead.
+//! deadline come out. The driver must read all waiting datagrams before it runs late timers; otherwise a member that
+//! was frozen takes its peers for dead.
 //!
-//! A datagram is unsealed, judged by the replay window (an unknown run is challenged first), limited, and then passed to
-//! foca or to the store of announcements. Each part of the state has a file of its own, which also has the methods of
-//! [`Node`] that work on it.
+//! A datagram is unsealed, judged by the replay window (an unknown run is challenged first), limited, and then passed
+//! to foca or to the store of announcements. Each part of the state has a file of its own, which also has the methods
+//! of [`Node`] that work on it.
 
 mod address_conflict;
 mod announcements;

@@ -1,9 +1,9 @@
 //! Announcements that wait until their member has proved that it announces with their agent key.
 //!
-//! The holder of a token for a cluster can sign in the name of every member that lives in its networks. So the member is
-//! asked at its own address, with a challenge that nobody else sees, and signs its answer with the key that it has. It
-//! is asked again every second. After three seconds without proof, what waits counts as a conflict with what the member
-//! itself announces.
+//! The holder of a token for a cluster can sign in the name of every member that lives in its networks. So the member
+//! is asked at its own address, with a challenge that nobody else sees, and signs its answer with the key that it has.
+//! It is asked again every second. After three seconds without proof, what waits counts as a conflict with what the
+//! member itself announces.
 
 use std::time::Duration;
 

@@ -392,8 +392,8 @@ impl PushPull {
         Ok(())
     }
 
-    /// Announcements that are offered to the peer: all that may differ if both sides store them; otherwise only those of
-    /// the agent among the two.
+    /// Announcements that are offered to the peer: all that may differ if both sides store them; otherwise only those
+    /// of the agent among the two.
     fn heads_of(&self, node: &Node) -> Vec<(RecordKey, Edition)> {
         let peer_stores = self.peer_stores_all();
         let both = peer_stores && node.stores_all();
@@ -609,8 +609,8 @@ impl Node {
             .chain(alive)
     }
 
-    /// For each bucket a hash of the active members, and one of the announcements. Each is a sum, so that the order does
-    /// not matter.
+    /// For each bucket a hash of the active members, and one of the announcements. Each is a sum, so that the order
+    /// does not matter.
     fn hashes(&self) -> [[u64; BUCKETS]; 2] {
         let mut hashes = [[0u64; BUCKETS]; 2];
         for member in self.known().filter(|m| m.state() != State::Down) {

@@ -1,7 +1,7 @@
 //! Refuses announcements that have made a member panic, and notes the one that is being processed.
 //!
-//! A record that triggers a bug would come back with the next push-pull, on every proxy at once (Fly.io, 2024-09-01). So
-//! the hash of the record in progress is noted in a place that survives a panic: it is shared with the driver, which
+//! A record that triggers a bug would come back with the next push-pull, on every proxy at once (Fly.io, 2024-09-01).
+//! So the hash of the record in progress is noted in a place that survives a panic: it is shared with the driver, which
 //! catches the panic and has the next member refuse that record. The last 64 are remembered. A new version of the same
 //! record is another record, and may cost another restart.
 //!

@@ -1,7 +1,7 @@
 //! Stores the announcements that were accepted, by member and cluster.
 //!
-//! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, and a token touches only
-//! entries of its own cluster. The reasons for a refusal are a closed set.
+//! The newest (epoch, version) of a member for a cluster wins. A member speaks for few clusters, and a token touches
+//! only entries of its own cluster. The reasons for a refusal are a closed set.
 //!
 //! If tokens are required, a member is bound to the agent key that signed first. An announcement in its name by another
 //! key counts only once the member has proved, for its current run, that it announces with that key (see `proofs`). So

@@ -2,9 +2,9 @@
 //! why, without comparing counters.
 //!
 //! Each pair of member and reason is reported once in ten minutes. At most 256 pairs are remembered; while there are as
-//! many, further refusals are only counted, so that a peer that invents members cannot flood the log. Bytes that are not
-//! an announcement are not reported, since nobody knows whose they are; nor is an announcement of a later run, since it
-//! comes again once that run is known.
+//! many, further refusals are only counted, so that a peer that invents members cannot flood the log. Bytes that are
+//! not an announcement are not reported, since nobody knows whose they are; nor is an announcement of a later run,
+//! since it comes again once that run is known.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;

@@ -1,9 +1,10 @@
-//! Protects against replayed datagrams: knows which runs have proved to be live, and which of their datagrams were seen.
+//! Protects against replayed datagrams: knows which runs have proved to be live, and which of their datagrams were
+//! seen.
 //!
 //! A datagram names its sender's run and carries a sequence number. A run that is not known yet must echo a challenge
-//! before anything of it is applied, so a recorded datagram cannot bring back a member that has gone; its first datagram
-//! waits for the echo. From then on a window of 64 sequence numbers tells which were seen, as in RFC 4303 (section
-//! 3.4.3). The wall clock plays no part.
+//! before anything of it is applied, so a recorded datagram cannot bring back a member that has gone; its first
+//! datagram waits for the echo. From then on a window of 64 sequence numbers tells which were seen, as in RFC 4303
+//! (section 3.4.3). The wall clock plays no part.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

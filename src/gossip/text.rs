@@ -2,8 +2,8 @@
 //! most of them hold.
 //!
 //! The prefix says what a line is: it shows a key that was given in place of a token, and lets a scanner find leaked
-//! secrets. Base64 is RFC 4648 section 5 without padding, and strict: each value has exactly one text. It is decoded and
-//! encoded in constant time. Errors never show any part of what was read.
+//! secrets. Base64 is RFC 4648 section 5 without padding, and strict: each value has exactly one text. It is decoded
+//! and encoded in constant time. Errors never show any part of what was read.
 
 use std::borrow::Cow;
 use std::fmt;

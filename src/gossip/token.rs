@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The bits of `claims` say which of the optional claims are present: 1 the label, 2 the number of backends, 4 the
-//! agents' networks. A token without any has no such byte: it is valid in every peer set whose proxies know the operator,
-//! for any number of backends, and its agents live in the backends' networks.
+//! agents' networks. A token without any has no such byte: it is valid in every peer set whose proxies know the
+//! operator, for any number of backends, and its agents live in the backends' networks.
 //!
 //! The first byte of a network is the prefix length for IPv4, and the prefix length plus 33 for IPv6. A token for a
 //! cluster `api` and one IPv4 /16 takes 114 bytes; the largest takes [`MAX_TOKEN`].

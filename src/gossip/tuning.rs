@@ -1,9 +1,9 @@
 //! Figures that depend on the number of members, and on whether this member keeps up.
 //!
-//! They suit a LAN: one probe a second, half a second for a direct answer, suspicion for 3.2 s times the logarithm of the
-//! size. With fewer than 75 members suspicion lasts 6 s, so that a member that was frozen for 5 s can still refute.
-//! News is gossiped as often as memberlist does it: four times for each digit of the size. A member whose own timers are
-//! late waits up to eight times longer before it judges others (Lifeguard's local health).
+//! They suit a LAN: one probe a second, half a second for a direct answer, suspicion for 3.2 s times the logarithm of
+//! the size. With fewer than 75 members suspicion lasts 6 s, so that a member that was frozen for 5 s can still refute.
+//! News is gossiped as often as memberlist does it: four times for each digit of the size. A member whose own timers
+//! are late waits up to eight times longer before it judges others (Lifeguard's local health).
 
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Tests that need a whole process: its signals, its exit code, its death, its orphans. The test program runs itself with
-//! one test, [`agent_entry`], which finds a script in its environment and becomes an agent.
+//! Tests that need a whole process: its signals, its exit code, its death, its orphans. The test program runs itself
+//! with one test, [`agent_entry`], which finds a script in its environment and becomes an agent.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};

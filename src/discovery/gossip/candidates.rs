@@ -5,24 +5,24 @@
 //! - `ready`: the backend is added, unless it is refused, held down (`flaps`) or the cluster is full. Weight and zone
 //!   apply at once. That a member is `suspect` changes nothing.
 //! - `draining`, `left`: it is removed at once, as its own agent orders.
-//! - `starting`, `failing`: it is not added. A candidate is doubted and stays. If our own check fails too, health checks
-//!   take it down at once, and panic mode covers it as any other backend, so an agent that restarts beside a healthy
-//!   service takes nothing away. In a cluster without a check it counts as lost and is removed at once.
+//! - `starting`, `failing`: it is not added. A candidate is doubted and stays. If our own check fails too, health
+//!   checks take it down at once, and panic mode covers it as any other backend, so an agent that restarts beside a
+//!   healthy service takes nothing away. In a cluster without a check it counts as lost and is removed at once.
 //! - down, or missing: lost. It is doubted, and removed when our own check fails; in a cluster without a check when it
 //!   refuses connections, or after 30 s. The guard against mass removals may keep it (`guard`). In a cluster without a
 //!   check it is kept for as long as nobody else is in the set, or if nobody would be left: the set's word alone is not
 //!   reason enough.
-//! - not announced by a live member: withdrawn. It is removed at once if it was announced in the member's current run. In
-//!   another run its record may only be late, so it counts as lost.
+//! - not announced by a live member: withdrawn. It is removed at once if it was announced in the member's current run.
+//!   In another run its record may only be late, so it counts as lost.
 //! - expired, or without a token since tokens are required: lost, and removed whatever our own check says. No longer
 //!   permitted, since a token key has changed: removed at once.
 //! - refused, since the file no longer allows it: removed at once.
 //!
-//! If several members announce one address, the one that made it a candidate decides (its orders, its weight) while it is
-//! alive and for a minute after. Another member's order counts only if all that announce the address order the same, so a
-//! duplicate agent that ends drains nothing. For a new candidate a live and permitted member comes before others, then
-//! the newest record (epoch, version), then the higher member address; but nobody adds it while its previous member
-//! drains it.
+//! If several members announce one address, the one that made it a candidate decides (its orders, its weight) while it
+//! is alive and for a minute after. Another member's order counts only if all that announce the address order the same,
+//! so a duplicate agent that ends drains nothing. For a new candidate a live and permitted member comes before others,
+//! then the newest record (epoch, version), then the higher member address; but nobody adds it while its previous
+//! member drains it.
 //!
 //! The last good set ([`Candidates::with_last_good`]) stands until the set has had another member for 5 s, in which a
 //! joiner learns all the others. What the set does not know by then is lost like any other candidate.
@@ -182,8 +182,9 @@ impl Candidates {
     /// What to store for a start without peers, given what is `stored` already; `None` while the set cannot be trusted,
     /// because the last good one stands in for it or this proxy is alone.
     ///
-    /// If a cluster is on hold, or became empty other than by orderly leaves, its stored set is kept. The same holds for
-    /// five minutes if more than half is gone of the largest set that was stored in the last five, however that happened.
+    /// If a cluster is on hold, or became empty other than by orderly leaves, its stored set is kept. The same holds
+    /// for five minutes if more than half is gone of the largest set that was stored in the last five, however that
+    /// happened.
     pub(crate) fn next_last_good(&mut self, now: Duration, stored: &LastGood) -> Option<LastGood> {
         if self.is_stale() || self.alone {
             return None;

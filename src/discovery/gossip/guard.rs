@@ -4,9 +4,9 @@
 //! expired, as the set reports it. If more are lost, it is more likely that the network or this proxy is cut off. From
 //! then on none is removed for that reason, until no candidate is lost any more or [`HOLD`] has passed; then those that
 //! are still due are removed. The rule applies to every size: one of one is more than half. All lost candidates count,
-//! not only those that are due, since checks answer at different times, and a proxy that is cut off finds its peers down
-//! one by one. Meanwhile balancing skips those that fail their check. What agents order themselves (drain, leave) does
-//! not count as a loss.
+//! not only those that are due, since checks answer at different times, and a proxy that is cut off finds its peers
+//! down one by one. Meanwhile balancing skips those that fail their check. What agents order themselves (drain, leave)
+//! does not count as a loss.
 
 use std::collections::VecDeque;
 use std::time::Duration;

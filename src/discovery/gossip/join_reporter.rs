@@ -17,8 +17,8 @@ const NOBODY_AGAIN: Duration = Duration::from_secs(60);
 
 const NO_SEEDS: &str = "no reachable seeds; waiting to be contacted";
 
-/// Logs what `reports` show, for ever. A member that takes another's place starts from scratch. It is normal for a proxy
-/// to wait for others to find it, but an agent that nobody finds is of no use.
+/// Logs what `reports` show, for ever. A member that takes another's place starts from scratch. It is normal for a
+/// proxy to wait for others to find it, but an agent that nobody finds is of no use.
 pub(crate) async fn follow(
     mut reports: watch::Receiver<Option<Arc<Report>>>,
     role: Role,

@@ -1,7 +1,8 @@
 //! Starts a member, and holds the handle to the thread that drives it.
 //!
-//! What can fail (sockets, key files) is done before anything is applied ([`PreparedMember`]), so a reload happens whole
-//! or not at all. A new address, label or role makes another member; keys, seeds and operators change while it runs.
+//! What can fail (sockets, key files) is done before anything is applied ([`PreparedMember`]), so a reload happens
+//! whole or not at all. A new address, label or role makes another member; keys, seeds and operators change while it
+//! runs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

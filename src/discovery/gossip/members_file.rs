@@ -1,10 +1,10 @@
 //! The last good set on disk, for a start while no peer answers.
 //!
 //! It is JSON, without keys or tokens:
-//! `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`.
-//! It is written whole beside the old file and renamed over it, so that a reader sees one or the other; mode 0640. A set
-//! that is not good (`Candidates::next_last_good`) is never written. The file is only a hint: if it is absent, damaged, too
-//! large or of another version, the proxy starts without it.
+//! `{"version":1,"written":"…","tokens":true,"members":{"web":[{"address":"10.0.0.1:80","weight":1,"zone":"a"}]}}`. It
+//! is written whole beside the old file and renamed over it, so that a reader sees one or the other; mode 0640. A set
+//! that is not good (`Candidates::next_last_good`) is never written. The file is only a hint: if it is absent, damaged,
+//! too large or of another version, the proxy starts without it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -67,7 +67,8 @@ enum Unusable {
     Json(#[from] serde_json::Error),
 }
 
-/// Reads the set in the file at `path`, if there is one. A file that cannot be used is logged and counts as empty. Blocks.
+/// Reads the set in the file at `path`, if there is one. A file that cannot be used is logged and counts as empty.
+/// Blocks.
 pub(crate) fn read(path: &Path) -> Option<LastGood> {
     match try_read(path) {
         Ok(members) => {
@@ -187,8 +188,8 @@ fn write(path: &Path, members: &LastGood, tokens: bool, now: SystemTime) -> io::
 /// The path, the set to store there, and whether tokens are required.
 pub(crate) type Wanted = Option<(PathBuf, LastGood, bool)>;
 
-/// Writes the newest set of `wanted` to disk, at most once a second, until its sender is gone. A write that fails or takes
-/// too long is logged once and tried again.
+/// Writes the newest set of `wanted` to disk, at most once a second, until its sender is gone. A write that fails or
+/// takes too long is logged once and tried again.
 pub(crate) async fn keep(mut wanted: watch::Receiver<Wanted>) {
     let mut failing = false;
     while is_due(&mut wanted, failing).await {

@@ -1,10 +1,10 @@
-//! The peer set over sockets, and what it announces as candidates for clusters. [`member`] starts a member, whose thread
-//! `driver` runs. [`candidates`] decides which backends are candidates, and [`members_file`] stores the last good set for
-//! a start without peers.
+//! The peer set over sockets, and what it announces as candidates for clusters. [`member`] starts a member, whose
+//! thread `driver` runs. [`candidates`] decides which backends are candidates, and [`members_file`] stores the last
+//! good set for a start without peers.
 //!
-//! Gossip proposes, health checks decide. An announcement adds a candidate, and drains or removes it if its own agent says
-//! so. That a member does not answer is a reason to check its backend ([`Candidate::doubted`]); only our own check takes
-//! such a backend out.
+//! Gossip proposes, health checks decide. An announcement adds a candidate, and drains or removes it if its own agent
+//! says so. That a member does not answer is a reason to check its backend ([`Candidate::doubted`]); only our own check
+//! takes such a backend out.
 
 mod admission;
 pub(crate) mod candidates;

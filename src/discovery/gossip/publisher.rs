@@ -13,17 +13,17 @@ use crate::gossip::view::{PeerSet, Report};
 pub(crate) struct MemberPublisher {
     /// The set, on each change.
     pub set: Arc<watch::Sender<Arc<PeerSet>>>,
-    /// The report, each second; `None` without a member. Until the member's thread has started its set is empty, without
-    /// even the member itself.
+    /// The report, each second; `None` without a member. Until the member's thread has started its set is empty,
+    /// without even the member itself.
     pub report: Arc<watch::Sender<Option<Arc<Report>>>>,
     /// Number of the owner.
     owner: Arc<AtomicU64>,
 }
 
 impl MemberPublisher {
-    /// Makes a new member the owner, and publishes its `first` report, so that it is seen at once. The owner changes while
-    /// the report is locked, so the previous owner can neither overwrite nor clear the report. Returns the number of the
-    /// new owner.
+    /// Makes a new member the owner, and publishes its `first` report, so that it is seen at once. The owner changes
+    /// while the report is locked, so the previous owner can neither overwrite nor clear the report. Returns the number
+    /// of the new owner.
     pub(super) fn claim(&self, first: Report) -> u64 {
         let mut claim = 0;
         self.report.send_modify(|report| {

@@ -1,7 +1,7 @@
 //! Reads files that hold a key or a token, within bounds.
 //!
-//! A key may be given by mistake in place of the path of its file, and an error that repeated it would put it into a log.
-//! So no error here shows a path that looks like a key, and none shows what a file holds.
+//! A key may be given by mistake in place of the path of its file, and an error that repeated it would put it into a
+//! log. So no error here shows a path that looks like a key, and none shows what a file holds.
 
 use std::fmt;
 use std::fs::metadata;

@@ -2,8 +2,8 @@
 //!
 //! An incoming stream is unverified until its second frame opens, within two seconds: the first frame may be a recorded
 //! one, but the second is sealed in the context of random bytes drawn for this stream. An unverified stream costs a few
-//! kilobytes; there are at most 128, and 16 from one address, and the newest displaces the oldest. At most eight verified
-//! streams run at a time. A push-pull ends within ten seconds.
+//! kilobytes; there are at most 128, and 16 from one address, and the newest displaces the oldest. At most eight
+//! verified streams run at a time. A push-pull ends within ten seconds.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -183,8 +183,8 @@ struct Unverified {
 }
 
 impl Unverified {
-    /// Adds a stream from `ip`, and returns its number; `None` if there are too many from there. The oldest of all streams
-    /// is ended if there is no room.
+    /// Adds a stream from `ip`, and returns its number; `None` if there are too many from there. The oldest of all
+    /// streams is ended if there is no room.
     fn add(&mut self, ip: IpAddr) -> Option<u64> {
         let from_there = self.streams.iter().filter(|(_, from, _)| *from == ip);
         if from_there.count() >= MAX_FROM_ONE {

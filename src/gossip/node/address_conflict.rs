@@ -2,8 +2,8 @@
 //!
 //! A run that others consider old is not listened to, so it must continue in a later one. But a single member could
 //! force that again and again. So a later run counts only if members at two IP addresses report it, or at the only one
-//! that there is. Each reporter has echoed a challenge, or was dialled where it says it is; a packet that claims to come
-//! from the own address proves nothing.
+//! that there is. Each reporter has echoed a challenge, or was dialled where it says it is; a packet that claims to
+//! come from the own address proves nothing.
 //!
 //! A member that is told of later runs too often may share its address. Reports alone do not silence it, since whoever
 //! has the key can have honest members repeat them. Instead it dials its own address, and only if a later run answers

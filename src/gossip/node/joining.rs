@@ -1,7 +1,7 @@
 //! How a member finds the others: at its start, after it began another run, and when many are missing.
 //!
-//! Decided 2026-11: a member stores no list of its peers on disk for a start while all its seeds are dead. The live ones
-//! call those that are gone, for a day after one went down and an hour after it left, so it is found again at its
+//! Decided 2026-11: a member stores no list of its peers on disk for a start while all its seeds are dead. The live
+//! ones call those that are gone, for a day after one went down and an hour after it left, so it is found again at its
 //! address. A member that was away for longer needs one live seed.
 
 use std::collections::HashSet;

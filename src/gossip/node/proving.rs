@@ -76,7 +76,8 @@ impl Node {
         Ok(())
     }
 
-    /// Takes a proof. The announcement that waited for it is accepted, or conflicts with the key that is proved instead.
+    /// Takes a proof. The announcement that waited for it is accepted, or conflicts with the key that is proved
+    /// instead.
     pub(super) fn take_proof(
         &mut self,
         prefix: &DatagramPrefix,

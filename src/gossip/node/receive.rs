@@ -237,8 +237,8 @@ impl Node {
         }
     }
 
-    /// Tells a sender that it is suspect here, so that it can refute in time: a member that was frozen learns it from the
-    /// first member that it answers (the buddy system of Lifeguard, section IV.C).
+    /// Tells a sender that it is suspect here, so that it can refute in time: a member that was frozen learns it from
+    /// the first member that it answers (the buddy system of Lifeguard, section IV.C).
     fn notify_if_suspect(&mut self, sender: &Identity) {
         if self.io.suspecting
             && let Some(suspect) = self.as_suspect(sender)
@@ -301,9 +301,9 @@ impl Node {
     /// Takes over members that a peer knows.
     ///
     /// What the peer says about itself and about this member counts only if the peer was reached at its address
-    /// (`verified`); otherwise a challenge must show that first, so the peer is called there. A member that is down there
-    /// and active here becomes suspect, and is told so, so that it comes back in another run if it is alive; unless it
-    /// has left, which it has said itself.
+    /// (`verified`); otherwise a challenge must show that first, so the peer is called there. A member that is down
+    /// there and active here becomes suspect, and is told so, so that it comes back in another run if it is alive;
+    /// unless it has left, which it has said itself.
     pub fn merge_members(
         &mut self,
         peer: &Identity,

@@ -51,7 +51,8 @@ fn tell(node: &mut Node, places: std::ops::Range<usize>) {
     }
 }
 
-/// All frames of a push-pull, in order, each with whether the client receives it. `meddle` sees a batch before it arrives.
+/// All frames of a push-pull, in order, each with whether the client receives it. `meddle` sees a batch before it
+/// arrives.
 fn run(
     client: &mut Node,
     server: &mut Node,
@@ -326,7 +327,8 @@ fn an_unknown_member_that_is_down_stays_unknown() {
     let nobody = other.identity();
     tell(&mut other, 2..4);
     other.merge_members(&nobody, true, vec![known_as(2, State::Down)]);
-    // A member that is active there and reported as down only becomes suspect: it comes back in another run if it is alive.
+    // A member that is active there and reported as down only becomes suspect: it comes back in another run if it is
+    // alive.
     assert_eq!(other.state_of(address_of(2)), Some((5, State::Suspect)));
     let peer = one.identity();
     one.merge_members(&peer, true, vec![known_as(9, State::Down)]);

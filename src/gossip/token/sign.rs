@@ -1,12 +1,12 @@
 //! Who signs and who verifies: the operator's key pair, an agent's credential, and a proxy's authority.
 //!
-//! Three kinds of messages are signed, each after its own domain separator: the operator's claims; the label of the peer
-//! set, after its length, with the announcement; and label, run and challenge, with which a run proves its agent key.
-//! So no signature is valid for another purpose, and no announcement in another set. A token without a label is valid in
-//! every set whose proxies know its operator.
+//! Three kinds of messages are signed, each after its own domain separator: the operator's claims; the label of the
+//! peer set, after its length, with the announcement; and label, run and challenge, with which a run proves its agent
+//! key. So no signature is valid for another purpose, and no announcement in another set. A token without a label is
+//! valid in every set whose proxies know its operator.
 //!
-//! A credential is a token together with the private key that it names. Each one is minted with a new key, so losing one
-//! does not compromise another.
+//! A credential is a token together with the private key that it names. Each one is minted with a new key, so losing
+//! one does not compromise another.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! A whole peer set in one thread and in virtual time: the shipped state machine over a network that loses and delays
 //! datagrams and splits, all from one seed. The same seed gives the same run.
 //!
-//! A frozen node receives nothing and runs no timers. When it wakes, it reads what waits for it before it runs late timers,
-//! as the driver over sockets does. Streams lose nothing, and fail if the two nodes cannot reach each other.
+//! A frozen node receives nothing and runs no timers. When it wakes, it reads what waits for it before it runs late
+//! timers, as the driver over sockets does. Streams lose nothing, and fail if the two nodes cannot reach each other.
 
 mod network;
 pub mod scenarios;
@@ -211,9 +211,9 @@ impl Simulation {
         WALL_CLOCK + self.now.as_millis() as u64
     }
 
-    /// Makes all nodes know each other, and each proxy all announcements, as if they had been together for some time. With
-    /// `contacts` each has also heard every other one, as after about as many seconds as there are nodes. O(nodes³) steps,
-    /// on all cores.
+    /// Makes all nodes know each other, and each proxy all announcements, as if they had been together for some time.
+    /// With `contacts` each has also heard every other one, as after about as many seconds as there are nodes.
+    /// O(nodes³) steps, on all cores.
     pub fn acquaint(&mut self, contacts: bool) {
         let now = self.now;
         let all: Vec<Member<Identity>> = self
@@ -314,7 +314,8 @@ impl Simulation {
         self.now = end;
     }
 
-    /// Lets time pass until `condition` holds, which is checked every `step`, but at most `most`; returns how long it took.
+    /// Lets time pass until `condition` holds, which is checked every `step`, but at most `most`; returns how long it
+    /// took.
     pub fn run_until_condition(
         &mut self,
         most: Duration,

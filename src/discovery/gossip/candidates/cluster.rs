@@ -372,7 +372,8 @@ impl KnownCandidate {
     }
 
     /// Nobody announces it: whether its member has withdrawn it. That is certain if it was announced in the member's
-    /// current run. In another run its record may only be late, or somebody has lied about the run, so it counts as lost.
+    /// current run. In another run its record may only be late, or somebody has lied about the run, so it counts as
+    /// lost.
     fn is_withdrawn(&mut self, context: &ClusterUpdate<'_>) -> bool {
         let announced_in = self.run.take();
         let run = self.candidate.member.and_then(|at| context.run_of(at));

@@ -35,8 +35,8 @@ impl ProposalState {
         matches!(self, Self::Draining | Self::Left)
     }
 
-    /// An order is what the record itself says. That a member has left says no more of its other records than that it is
-    /// down.
+    /// An order is what the record itself says. That a member has left says no more of its other records than that it
+    /// is down.
     fn of(member: Liveness, announced: &Announced) -> Self {
         match (member, announced.state()) {
             (_, ServiceState::Left) => Self::Left,

@@ -21,8 +21,8 @@ pub(super) struct RecentSets {
 }
 
 impl RecentSets {
-    /// Whether `all` may replace what is `stored`: at least half of the largest set of the last five minutes is there, or
-    /// has been gone for as long.
+    /// Whether `all` may replace what is `stored`: at least half of the largest set of the last five minutes is there,
+    /// or has been gone for as long.
     pub(super) fn may_replace(
         &mut self,
         now: Duration,

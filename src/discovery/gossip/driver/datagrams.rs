@@ -44,8 +44,8 @@ impl Datagrams {
         self.socket.readable().await
     }
 
-    /// Passes what has arrived to the node. Returns whether timers may run: everything was read, or they have waited for
-    /// long enough.
+    /// Passes what has arrived to the node. Returns whether timers may run: everything was read, or they have waited
+    /// for long enough.
     pub(super) fn receive(&mut self, shared: &SharedNode) -> bool {
         let drained = self.drain(shared);
         let now = shared.now();

@@ -1,5 +1,5 @@
-//! Addresses of the seeds. Their names are looked up again and again, in a task of their own, so that a look-up that hangs
-//! does not delay the member. The last addresses stand while a look-up finds nothing.
+//! Addresses of the seeds. Their names are looked up again and again, in a task of their own, so that a look-up that
+//! hangs does not delay the member. The last addresses stand while a look-up finds nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;

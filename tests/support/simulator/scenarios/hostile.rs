@@ -30,8 +30,8 @@ pub struct Junk {
     pub agreed: bool,
 }
 
-/// For 10 s each node receives 200 junk datagrams a second: random bytes, too long, cut short, changed, not sealed, sealed
-/// with another key, and sealed for another label.
+/// For 10 s each node receives 200 junk datagrams a second: random bytes, too long, cut short, changed, not sealed,
+/// sealed with another key, and sealed for another label.
 pub fn junk(nodes: usize, seed: u64) -> Junk {
     let mut simulation = Simulation::new(seed);
     let (key, other) = (simulation.new_key(), simulation.new_key());
@@ -351,9 +351,9 @@ pub struct Usurped {
     pub agreed: bool,
 }
 
-/// For half a minute a node with the key and a token for the whole cluster announces to every proxy, in all versions and
-/// runs, that every agent has left, and reports to every member that it is known in a far run. Meanwhile one agent is
-/// restarted with another token.
+/// For half a minute a node with the key and a token for the whole cluster announces to every proxy, in all versions
+/// and runs, that every agent has left, and reports to every member that it is known in a far run. Meanwhile one agent
+/// is restarted with another token.
 pub fn usurped(nodes: usize, seed: u64) -> Usurped {
     let operator = OperatorKey::generate(&[1; 32]);
     let cidrs = ["10.0.0.0/8".parse().expect("a network")];

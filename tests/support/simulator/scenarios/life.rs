@@ -74,8 +74,8 @@ pub fn life(nodes: usize, seed: u64, rest: Duration, loss: f64) -> Life {
     life
 }
 
-/// Bytes that a node sends per second when nothing happens, IP, UDP and TCP headers included. With `warm` after the first
-/// contacts, in which each node is challenged by every other.
+/// Bytes that a node sends per second when nothing happens, IP, UDP and TCP headers included. With `warm` after the
+/// first contacts, in which each node is challenged by every other.
 pub fn idle(nodes: usize, seed: u64, time: Duration, warm: bool) -> f64 {
     let mut simulation = settled(nodes, seed, warm);
     // First the timers of all nodes spread out.

@@ -1,5 +1,5 @@
-//! Scenarios: runs of the simulator, each of which returns what it has measured. The tests and the benchmark compare the
-//! figures with the demands in [`report`].
+//! Scenarios: runs of the simulator, each of which returns what it has measured. The tests and the benchmark compare
+//! the figures with the demands in [`report`].
 //!
 //! A scenario takes the number of nodes and a seed, and returns the same result for the same two.
 

@@ -138,8 +138,8 @@ pub struct Clocks {
     pub ahead: Option<f64>,
 }
 
-/// A third of the clocks is a day ahead and a third a day behind. Then one node is restarted with its clock set back, and
-/// one with its clock set ahead.
+/// A third of the clocks is a day ahead and a third a day behind. Then one node is restarted with its clock set back,
+/// and one with its clock set ahead.
 pub fn clocks(nodes: usize, seed: u64) -> Clocks {
     let mut simulation = Simulation::new(seed);
     for id in 0..nodes {

@@ -101,8 +101,8 @@ pub struct Deploy {
     pub remembered: usize,
 }
 
-/// The seeds are proxies that stay. All agents are replaced twice, one after the other, so that more are gone than there
-/// are; the old ones leave `in_order` or are killed. The killed ones are looked for in the first hour only.
+/// The seeds are proxies that stay. All agents are replaced twice, one after the other, so that more are gone than
+/// there are; the old ones leave `in_order` or are killed. The killed ones are looked for in the first hour only.
 pub fn deploy(nodes: usize, seed: u64, in_order: bool) -> Deploy {
     const SEEDS: [NodeId; 2] = [0, 1];
     let watched = Duration::from_secs(600);
