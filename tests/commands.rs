@@ -292,7 +292,7 @@ fn check_takes_what_a_start_takes() {
         (&["check", &warns], 0, "1 warning"),
         (&["check", "--strict", &warns], 1, "which --strict refuses"),
         (&["check", &a], 1, "no cluster is called \"web\""),
-        (&["check", "-", &a], 2, "standard input, stands alone"),
+        (&["check", "-", &a], 2, "cannot be combined with files"),
         (&["run", &path("none")], 1, "cannot be read"),
         (&[&path("none"), &path("d2")], 1, "d2: cannot be read"),
     ] {

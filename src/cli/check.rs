@@ -1,5 +1,5 @@
-//! `lbproxy check FILE…`: all errors and warnings of a configuration, a proxy's or an agent's. Binds no socket and changes
-//! nothing; the files that it names are read, as at a start.
+//! `lbproxy check FILE…`: shows all errors and warnings of a configuration, of a proxy or an agent. Binds no socket and
+//! changes nothing; the files that the configuration names are read as at startup.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use crate::config::watch::read_now;
 use crate::control::{Absent, Machine, look_at_secrets};
 use crate::gossip::text::redacted;
 
-/// Checks the configuration that is `named`: files and directories together, or `-` alone for standard input. Success only
-/// if it is valid, and with `strict` only if there is no warning. For people, diagnostics go to stderr and the verdict on
-/// a valid file to stdout; with `json`, one JSON object goes to stdout (a file that cannot be read has its one error
-/// at line 1, column 1).
+/// Checks the configuration at the paths `named`: files and directories together, or only `-` for standard input.
+/// Succeeds if it is valid, and with `strict` only if there are no warnings. Diagnostics are written to stderr, and the
+/// result for a valid file to stdout; with `json`, one JSON object is written to stdout (a file that cannot be read has
+/// one error at line 1, column 1).
 pub fn run(named: &[PathBuf], json: bool, strict: bool) -> ExitCode {
     if named.len() > 1 && named.iter().any(|path| path == Path::new("-")) {
-        eprintln!("error: `-`, standard input, stands alone");
+        eprintln!("error: `-` (standard input) cannot be combined with files");
         return ExitCode::from(2);
     }
-    let how = How {
+    let how = ReportOptions {
         json,
         strict,
         colour: in_colour(),
     };
     let report = report(named, how);
-    // A reader that has gone away does not change the verdict.
+    // If the reader has gone away, the result is the same.
     let _ = io::stderr().write_all(report.err.as_bytes());
     let _ = io::stdout().write_all(report.out.as_bytes());
     match report.valid {
@@ -38,26 +38,29 @@ pub fn run(named: &[PathBuf], json: bool, strict: bool) -> ExitCode {
     }
 }
 
-/// How a report is made.
+/// How to report.
 #[derive(Debug, Clone, Copy, Default)]
-struct How {
+struct ReportOptions {
     json: bool,
     strict: bool,
     colour: bool,
 }
 
-/// Whether diagnostics on stderr are coloured.
+/// Whether to color diagnostics on stderr.
 pub(super) fn in_colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-struct Report {
+/// The output of the command.
+struct CheckReport {
+    /// What to write to stdout.
     out: String,
+    /// What to write to stderr.
     err: String,
     valid: bool,
 }
 
-fn report(named: &[PathBuf], how: How) -> Report {
+fn report(named: &[PathBuf], how: ReportOptions) -> CheckReport {
     let sources = match sources(named) {
         Ok(sources) => sources,
         Err(errors) => return unreadable(&errors, how),
@@ -74,7 +77,7 @@ fn report(named: &[PathBuf], how: How) -> Report {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut value = diagnostics::set_to_json(&names, &diagnostics);
         value["valid"] = valid.into();
-        return Report {
+        return CheckReport {
             out: format!("{value:#}\n"),
             err: String::new(),
             valid,
@@ -99,10 +102,10 @@ fn report(named: &[PathBuf], how: How) -> Report {
         )),
         None => err.push_str(&format!("{name}: not valid{numbers}\n")),
     }
-    Report { out, err, valid }
+    CheckReport { out, err, valid }
 }
 
-/// The texts of what is named.
+/// Reads the sources at the paths `named`.
 fn sources(named: &[PathBuf]) -> Result<Sources, Vec<Unreadable>> {
     let machine = Machine::default();
     if named != [Path::new("-")] {
@@ -119,7 +122,7 @@ fn sources(named: &[PathBuf]) -> Result<Sources, Vec<Unreadable>> {
     }
 }
 
-/// What a valid configuration holds, and what there is to say of it and of the files that it names.
+/// Checks a configuration and the files that it names; returns a summary of a valid one, and the diagnostics.
 fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
     if let [file] = &sources.files[..]
         && is_agent(&file.bytes)
@@ -134,13 +137,13 @@ fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
     (loaded.config.as_ref().map(contents), loaded.diagnostics)
 }
 
-/// The bytes of a file, as a start would read it.
+/// Reads a file in the same way as at startup.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_now(path)
 }
 
-/// The report on files that cannot be read.
-fn unreadable(errors: &[Unreadable], how: How) -> Report {
+/// Reports files that cannot be read.
+fn unreadable(errors: &[Unreadable], how: ReportOptions) -> CheckReport {
     let names: Vec<String> = errors
         .iter()
         .map(|error| redacted(&error.path.display().to_string()).into_owned())
@@ -150,7 +153,7 @@ fn unreadable(errors: &[Unreadable], how: How) -> Report {
             let why = &error.source;
             format!("error: {name}: cannot be read: {why}\n")
         });
-        return Report {
+        return CheckReport {
             out: String::new(),
             err: lines.collect(),
             valid: false,
@@ -169,14 +172,14 @@ fn unreadable(errors: &[Unreadable], how: How) -> Report {
     });
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let value = diagnostics::set_to_json(&names, &diagnostics.collect::<Vec<_>>());
-    Report {
+    CheckReport {
         out: format!("{value:#}\n"),
         err: String::new(),
         valid: false,
     }
 }
 
-/// `1 listener, 2 routes, 1 cluster, 3 backends`.
+/// Summarizes a configuration: `1 listener, 2 routes, 1 cluster, 3 backends`.
 fn contents(config: &Config) -> String {
     let backends = config.clusters.iter().map(|c| c.backends.len()).sum();
     [
@@ -189,7 +192,7 @@ fn contents(config: &Config) -> String {
     .join(", ")
 }
 
-/// `, 2 errors, 1 warning`; empty if there are none.
+/// Counts diagnostics: `, 2 errors, 1 warning`; empty if there are none.
 fn summary(diagnostics: &[Diagnostic]) -> String {
     [(Severity::Error, "error"), (Severity::Warning, "warning")]
         .map(|(severity, noun)| (diagnostics::count(diagnostics, severity), noun))
@@ -209,16 +212,16 @@ mod tests {
     use super::*;
     use crate::gossip::keyring::SecretKey;
 
-    fn reported(path: &Path, json: bool) -> Report {
-        let how = How {
+    fn reported(path: &Path, json: bool) -> CheckReport {
+        let how = ReportOptions {
             json,
-            ..How::default()
+            ..ReportOptions::default()
         };
         report(&[path.to_owned()], how)
     }
 
-    /// The report on a file called `lb.toml` with this content.
-    fn on(content: &[u8], json: bool) -> Report {
+    /// The report on a file `lb.toml` with this content.
+    fn on(content: &[u8], json: bool) -> CheckReport {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lb.toml");
         std::fs::write(&path, content).unwrap();
@@ -232,7 +235,7 @@ mod tests {
     const VALID: &str = "[[listener]]\naddress = \":0\"\ncluster = \"a\"\n[cluster.a]\nbackends = [\"a:1\", \"b:1\"]\n";
 
     #[test]
-    fn a_valid_file() {
+    fn a_valid_file_passes() {
         let report = on(VALID.as_bytes(), false);
         assert!(report.valid);
         assert_eq!(
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_shown_and_forgiven() {
+    fn warnings_are_shown_but_do_not_fail() {
         let report = on(format!("{VALID}hash_seed = 1\n").as_bytes(), false);
         assert!(report.valid);
         assert_eq!(
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_an_agent() {
+    fn the_file_of_an_agent_is_recognized() {
         let valid = "cluster = 'web'\nbackend = '10.0.0.7:80'\naddress = '127.0.0.1:7946'\n";
         let report = on(valid.as_bytes(), false);
         assert_eq!(
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_errors() {
+    fn a_file_with_errors_fails() {
         let report = on(b"workers = 0\nwatch = 1\n", false);
         assert!(!report.valid);
         assert_eq!(report.out, "");
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_text() {
+    fn a_file_that_is_not_text_fails() {
         let report = on(b"workers = 1\nx = \"\xff\"\n", false);
         assert!(
             !report.valid && report.err.contains("--> lb.toml:2:6\n"),
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn for_programs() {
+    fn json_is_one_object() {
         let report = on(VALID.as_bytes(), true);
         let value: Value = serde_json::from_str(&report.out).unwrap();
         assert!(report.valid && report.err.is_empty());
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_place_of_its_path_is_not_shown() {
+    fn a_key_in_place_of_its_path_is_not_shown() {
         let secret = "Jx7fZm9vYmFyJx7fZm9vYmFyJx7fZm9vYmFyJx7fZm9v";
         let key = format!("lbproxy-key-1.{secret}");
         for text in [
@@ -336,14 +339,14 @@ mod tests {
             format!("cluster = 'web'\nbackend = 1\n\"{key}\" = 1\n"),
         ] {
             for json in [false, true] {
-                let Report { out, err, valid } = on(text.as_bytes(), json);
+                let CheckReport { out, err, valid } = on(text.as_bytes(), json);
                 assert!(!valid, "{text}");
                 assert!(!(out.clone() + &err).contains(&secret[..8]), "{out}{err}");
                 assert!(json || err.contains("lbproxy-key-1.…"), "{out}{err}");
             }
         }
         for json in [false, true] {
-            let Report { out, err, .. } = reported(Path::new(&key), json);
+            let CheckReport { out, err, .. } = reported(Path::new(&key), json);
             let all = out + &err;
             assert!(
                 all.contains("lbproxy-key-1.…") && !all.contains(secret),
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn files_with_secrets_are_read_beside_the_file() {
+    fn files_with_secrets_are_read_next_to_the_configuration() {
         let folder = tempfile::tempdir().unwrap();
         let key = SecretKey::generate(&[7; 32]).to_text();
         let write = |name: &str, text: &str, mode| {
@@ -367,7 +370,7 @@ mod tests {
         let seen = |text: &str| {
             let path = folder.path().join("lb.toml");
             std::fs::write(&path, text).unwrap();
-            let Report { out, err, valid } = reported(&path, false);
+            let CheckReport { out, err, valid } = reported(&path, false);
             assert!(!(out.clone() + &err).contains(&key[14..20]), "{out}{err}");
             (
                 valid,
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read() {
+    fn files_that_cannot_be_read_fail() {
         let folder = tempfile::tempdir().unwrap();
         for path in [folder.path().join("none.toml"), folder.path().to_owned()] {
             let text = reported(&path, false);
@@ -465,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_an_end_is_refused() {
+    fn an_endless_device_is_refused() {
         let report = reported(Path::new("/dev/zero"), false);
         assert!(
             !report.valid && report.err.contains("it is a device, not a regular file"),

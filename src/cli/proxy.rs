@@ -1,5 +1,5 @@
-//! `lbproxy proxy --from ADDRESS --to ADDRESS…`: a proxy without a file. The file that the arguments stand for is made,
-//! printed and run, so that whoever needs more than the arguments has something to begin with.
+//! `lbproxy proxy --from ADDRESS --to ADDRESS…`: runs a proxy without a file. The equivalent file is created, printed
+//! and used, so that a user who needs more than the arguments has a file to start from.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,12 +28,12 @@ pub struct ProxyArguments {
         value_parser = addresses::backend
     )]
     to: Vec<BackendAddress>,
-    /// What the proxy speaks.
-    #[arg(long, value_enum, default_value_t = Protocol::Http)]
-    protocol: Protocol,
-    /// How backends are chosen; round_robin if absent.
+    /// The protocol of the listener.
+    #[arg(long, value_enum, default_value_t = ProtocolArgument::Http)]
+    protocol: ProtocolArgument,
+    /// How backends are chosen; round_robin by default.
     #[arg(long, value_enum)]
-    policy: Option<Policy>,
+    policy: Option<PolicyArgument>,
     /// Check the health of backends: a path such as "/healthz" that must answer 2xx, or "tcp" for a connection.
     #[arg(long, value_name = "PATH|tcp")]
     check: Option<String>,
@@ -43,14 +43,14 @@ pub struct ProxyArguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Protocol {
+enum ProtocolArgument {
     Http,
     Tcp,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
-enum Policy {
+enum PolicyArgument {
     RoundRobin,
     LeastConnections,
     ConsistentHash,
@@ -66,7 +66,7 @@ fn admin(text: &str) -> Result<String, String> {
     addresses::admin(text).map(|_| text.to_owned())
 }
 
-/// Prints the file and runs the proxy on it until it is told to stop.
+/// Prints the file, and runs the proxy with it until a signal ends it.
 pub fn run(arguments: &ProxyArguments) -> ExitCode {
     exit_code(start(arguments))
 }
@@ -87,13 +87,13 @@ fn start(arguments: &ProxyArguments) -> Result<(), Failure> {
     let path = folder.path().join("lb.toml");
     std::fs::write(&path, &text).context("cannot write the configuration")?;
     let mut out = io::stdout().lock();
-    // Nobody need read it.
+    // It does not matter if nobody reads it.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     drop(out);
     Ok(crate::app::run(&[path])?)
 }
 
-/// The file that the arguments stand for.
+/// The file that is equivalent to the arguments.
 fn file(arguments: &ProxyArguments) -> String {
     let mut text =
         String::from("# Made by lbproxy proxy. Saved as lb.toml, it runs with: lbproxy lb.toml\n");
@@ -106,7 +106,7 @@ fn file(arguments: &ProxyArguments) -> String {
     if let Some(address) = &arguments.admin {
         section("[admin]", &[Some(("address", quoted(address)))]);
     }
-    let tcp = matches!(arguments.protocol, Protocol::Tcp);
+    let tcp = matches!(arguments.protocol, ProtocolArgument::Tcp);
     section(
         "[[listener]]",
         &[
@@ -138,7 +138,7 @@ fn file(arguments: &ProxyArguments) -> String {
     text
 }
 
-/// A basic string of TOML.
+/// Writes a basic string of TOML.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_is_made() {
+    fn arguments_make_a_file() {
         let (text, _) = made(&["--from", ":8080", "--to", "127.0.0.1:3000"]).unwrap();
         let expected = "\
 # Made by lbproxy proxy. Saved as lb.toml, it runs with: lbproxy lb.toml
@@ -208,7 +208,7 @@ backends = [\"127.0.0.1:3000\"]
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_arguments_are_refused() {
         for (arguments, expected) in [
             ("--to a:1", "--from"),
             ("--from :1", "--to"),
@@ -227,7 +227,7 @@ backends = [\"127.0.0.1:3000\"]
 
     proptest! {
         #[test]
-        fn any_text_is_a_string_of_toml(text in "\\PC*|[\\x00-\\x7f]*") {
+        fn any_text_becomes_a_string_of_toml(text in "\\PC*|[\\x00-\\x7f]*") {
             let line = format!("a = {}", quoted(&text));
             let table = toml::de::DeTable::parse(&line).unwrap();
             prop_assert_eq!(table.get_ref()["a"].get_ref().as_str(), Some(text.as_str()));
