@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::admin::AdminServer;
-use crate::config::compile::{World, compile};
+use crate::config::compile::{CompileInputs, Compiled, compile};
+use crate::config::layers::Layers;
 use crate::config::schema::{AccessLog, Config, ListenerConfig};
 use crate::config::watch::Targets;
 use crate::discovery::dns::{Resolved, Resolver, resolve_all};
@@ -35,7 +36,7 @@ use crate::logging::events::EventLog;
 use crate::model::address::BackendAddress;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::registry::Registry;
-use crate::snapshot::{Departing, Listener, Snapshot};
+use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 use crate::transport::listen::{BindError, BoundSockets};
@@ -64,10 +65,7 @@ type Names = HashMap<BackendAddress, Arc<[SocketAddr]>>;
 /// See the module.
 pub(crate) struct Control {
     path: PathBuf,
-    /// As the file says.
-    file: Arc<Config>,
-    /// With the members of the peer set: what is published.
-    config: Arc<Config>,
+    layers: Layers,
     peers: Peers,
     membership: Membership,
     /// The files and directories that were named at the start.
@@ -152,15 +150,14 @@ pub(crate) async fn first_snapshot(
     let sockets = bind_all(config, workers, None)?;
     let names = resolve_all(members::names_of(config).into_keys(), FIRST_LOOK_UP).await;
     peers.look(config, &sockets, &registry);
-    let departing = Departing::default();
-    let world = World {
-        registry: &mut registry,
+    let inputs = CompileInputs {
+        registry: &registry,
         sockets: &sockets,
         names: &names,
-        before: None,
-        departing,
+        previous: None,
     };
-    let snapshot = compile(&peers.effective(config), world);
+    let Compiled { snapshot, effects } = compile(&peers.layers(config), &inputs);
+    effects.apply(&mut registry);
     Ok((snapshot, registry, names))
 }
 
@@ -193,8 +190,7 @@ impl Control {
             .store(true, Ordering::Relaxed);
         Self {
             path: first.path,
-            config: peers.effective(&first.config),
-            file: first.config,
+            layers: peers.layers(&first.config),
             peers,
             membership,
             named: first.named,
@@ -238,7 +234,7 @@ impl Control {
         loop {
             tokio::select! {
                 () = signals.reload.notified() => self.reload(true).await,
-                () = signals.file_event.notified(), if self.config.watch => self.reload(false).await,
+                () = signals.file_event.notified(), if self.layers.file.watch => self.reload(false).await,
                 () = signals.reopen.notified() => self.access.reopen(),
                 Some(resolved) = self.answers.recv() => self.take_answers(resolved).await,
                 () = self.peers.changed() => self.take_peers().await,
@@ -344,7 +340,7 @@ impl Control {
                 return false;
             }
         };
-        if config.log.access != self.config.log.access
+        if config.log.access != self.layers.file.log.access
             && let Err(error) = self
                 .access
                 .switch(&resolve_path(&self.path, &config.log.access))
@@ -352,7 +348,7 @@ impl Control {
             error!(%error, "reload refused: the access log cannot be opened; the configuration before goes on");
             return false;
         }
-        if config.workers != self.config.workers {
+        if config.workers != self.layers.file.workers {
             warn!("a change of `workers` takes a restart; the rest of the file is applied");
         }
         self.look_up_new_names(&config).await;
@@ -367,23 +363,24 @@ impl Control {
             }
         }
         self.peers.look(&config, &sockets, &self.registry);
-        let before = Arc::clone(&self.file);
-        self.build_and_publish(Arc::new(config), &sockets);
+        let before = Arc::clone(&self.layers.file);
+        let config = Arc::new(config);
+        self.build_and_publish(Arc::clone(&config), &sockets);
         if let Some(replaced) = self.retired.last_mut() {
             replaced.by_reload = true;
         }
-        let changes = Changes::between(&before, &self.file);
-        self.events.set_level(self.config.log.level);
-        self.events.set_format(self.config.log.format);
+        let changes = Changes::between(&before, &config);
+        self.events.set_level(config.log.level);
+        self.events.set_format(config.log.format);
         self.admin.switch(admin);
         // The one that is counted for it right after.
         let generation = self.process.config_generation.get() + 1;
         info!(
             generation,
             changed = %changes,
-            listeners = self.config.listener_count(),
-            routes = self.config.routes.len(),
-            clusters = self.config.clusters.len(),
+            listeners = config.listener_count(),
+            routes = config.routes.len(),
+            clusters = config.clusters.len(),
             "the configuration is applied"
         );
         if let Some(on_applied) = &self.on_applied {
@@ -393,28 +390,23 @@ impl Control {
     }
 
     fn build_and_publish(&mut self, file: Arc<Config>, sockets: &[Arc<BoundSockets>]) {
-        let config = self.peers.effective(&file);
+        let layers = self.peers.layers(&file);
         let before = self.publisher.current();
-        let departing = self.drains.departing();
-        let next = tokio::task::block_in_place(|| {
-            compile(
-                &config,
-                World {
-                    registry: &mut self.registry,
-                    sockets,
-                    names: &self.names,
-                    before: Some((&self.config, &before)),
-                    departing,
-                },
-            )
-        });
-        self.resolver
-            .follow(&members::names_of(&config), &self.names);
-        (self.file, self.config) = (file, config);
-        self.publish(before, next);
+        let inputs = CompileInputs {
+            registry: &self.registry,
+            sockets,
+            names: &self.names,
+            previous: Some(&before),
+        };
+        let compiled = tokio::task::block_in_place(|| compile(&layers, &inputs));
+        self.resolver.follow(&members::names_of(&file), &self.names);
+        self.layers = layers;
+        self.publish(before, compiled);
     }
 
-    fn publish(&mut self, before: Arc<Snapshot>, mut next: Snapshot) {
+    fn publish(&mut self, before: Arc<Snapshot>, compiled: Compiled) {
+        let mut next = compiled.snapshot;
+        compiled.effects.apply(&mut self.registry);
         self.drains.follow(&before, &next);
         next.departing = self.drains.departing();
         let next = Arc::new(next);
@@ -474,8 +466,8 @@ impl Control {
     async fn take_peers(&mut self) {
         sleep_until(self.published + COALESCE).await;
         let sockets = self.sockets();
-        if self.peers.look(&self.file, &sockets, &self.registry) {
-            self.build_and_publish(Arc::clone(&self.file), &sockets);
+        if self.peers.look(&self.layers.file, &sockets, &self.registry) {
+            self.build_and_publish(Arc::clone(&self.layers.file), &sockets);
         }
     }
 
@@ -483,12 +475,12 @@ impl Control {
         self.bury();
         self.give_back();
         let moved = self.moves.choose(
-            &self.config,
+            &self.layers.file,
             &self.names,
             &mut self.registry,
             std::time::Instant::now(),
         );
-        if self.drains.end_due(self.config.drain_timeout) || moved {
+        if self.drains.end_due(self.layers.file.drain_timeout) || moved {
             sleep_until(self.published + COALESCE).await;
             self.republish();
             members::forget(&mut self.registry, &self.publisher.current());
@@ -497,7 +489,7 @@ impl Control {
 
     /// The same configuration in a world that has changed.
     fn republish(&mut self) {
-        self.build_and_publish(Arc::clone(&self.file), &self.sockets());
+        self.build_and_publish(Arc::clone(&self.layers.file), &self.sockets());
     }
 
     fn sockets(&self) -> Vec<Arc<BoundSockets>> {

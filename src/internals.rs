@@ -10,7 +10,30 @@ pub mod balance {
 }
 pub mod config {
     pub mod compile {
-        pub use crate::config::compile::{World, compile};
+        use std::collections::HashMap;
+        use std::sync::Arc;
+
+        use crate::config::compile::{CompileInputs, Compiled, compile};
+        use crate::config::layers::Layers;
+        use crate::config::schema::Config;
+        use crate::snapshot::Snapshot;
+        use crate::snapshot::registry::Registry;
+        use crate::transport::listen::BoundSockets;
+
+        /// The first snapshot of a configuration, for one worker and without names that must be resolved.
+        pub fn snapshot(config: Config, sockets: BoundSockets) -> Snapshot {
+            let mut registry = Registry::new(1);
+            let inputs = CompileInputs {
+                registry: &registry,
+                sockets: &[Arc::new(sockets)],
+                names: &HashMap::new(),
+                previous: None,
+            };
+            let Compiled { snapshot, effects } =
+                compile(&Layers::of_file(Arc::new(config)), &inputs);
+            effects.apply(&mut registry);
+            snapshot
+        }
     }
     pub mod diagnostics {
         pub use crate::config::diagnostics::{Severity, render, to_json};
@@ -106,10 +129,7 @@ pub mod route {
     }
 }
 pub mod snapshot {
-    pub use crate::snapshot::{Departing, Snapshot};
-    pub mod registry {
-        pub use crate::snapshot::registry::Registry;
-    }
+    pub use crate::snapshot::Snapshot;
 }
 pub mod telemetry {
     pub mod outcome {

@@ -5,7 +5,6 @@
 //! The streams are in memory and allocate nothing themselves. The exchange and the space for heads are used again as a
 //! worker uses them. Counters of the thread's own tell, so that other threads of the test program do not matter.
 
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use lbproxy::internals::balance::Random;
-use lbproxy::internals::config::compile::{World, compile};
+use lbproxy::internals::config::compile;
 use lbproxy::internals::config::load::load;
 use lbproxy::internals::model::settings::ClusterTimeouts;
 use lbproxy::internals::proxy::flow::{LARGEST_READ, SMALL_READ as READ, Stream};
@@ -22,8 +21,7 @@ use lbproxy::internals::proxy::http::exchange::{Desk, End, Exchange};
 use lbproxy::internals::proxy::http::intake::Intake;
 use lbproxy::internals::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
 use lbproxy::internals::proxy::load::Held;
-use lbproxy::internals::snapshot::registry::Registry;
-use lbproxy::internals::snapshot::{Departing, Snapshot};
+use lbproxy::internals::snapshot::Snapshot;
 use lbproxy::internals::transport::listen::BoundSockets;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -57,16 +55,7 @@ const COUNTED: usize = 1000;
 fn snapshot() -> Snapshot {
     let config = load(FILE).config.expect("the file is right");
     let sockets = BoundSockets::bind(&config.listeners[0].address, 1).expect("a free port");
-    compile(
-        &config,
-        World {
-            registry: &mut Registry::new(1),
-            sockets: &[Arc::new(sockets)],
-            names: &HashMap::new(),
-            before: None,
-            departing: Departing::default(),
-        },
-    )
+    compile::snapshot(config, sockets)
 }
 
 /// One end of a connection: what it says, and room for what it is told.

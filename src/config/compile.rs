@@ -1,99 +1,160 @@
-//! Configuration to snapshot: indices for names, live state for identities, pickers for policies.
+//! Turns a configuration into a snapshot: names become indices, identities get their live state, policies their pickers.
 //!
-//! A name stands for its addresses: each is a backend of its own, or one of them at a time is (`addresses = "one"`).
+//! [`compile`] is pure: it reads live state and changes none. What a generation changes outside of itself (new entries
+//! of the registry, backends that come back, join or lose their address) is in the [`Compiled::effects`], which happen
+//! when it is published. So a generation can be built only to look at it.
 //!
-//! A cluster whose settings and addresses did not change is shared with the generation before, ring and all.
+//! A name stands for all of its addresses, each of which is a backend, or for one of them at a time
+//! (`addresses = "one"`). A cluster whose settings and addresses did not change is shared with the previous generation,
+//! hash ring included.
 //!
-//! A backend that the peer set adds while the proxy runs comes in through its check ([`Health::JOINING`]). In the first
+//! A backend that the peer set adds while the proxy runs takes traffic after its first check ([`Health::JOINING`]). In the first
 //! generation such backends are the last ones known to have been good, so they are used at once.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::schema::{BackendConfig, ClusterConfig, Config, ListenerConfig, Origin, RouteConfig};
+use super::layers::{Layers, Origin};
+use super::schema::{AccessLog, BackendConfig, ClusterConfig, Config, ListenerConfig, RouteConfig};
 use crate::balance::{Balancer, WeightedBackend};
 use crate::model::address::{BackendAddress, SocketAddress};
+use crate::model::backend::Backend;
 use crate::model::health::Health;
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
-use crate::snapshot::registry::{Place, Registry};
+use crate::snapshot::registry::{BackendKey, NewEntries, Registry, RegistryDraft};
 use crate::snapshot::{
     Cluster, ClusterIndex, Departing, Endpoint, Listener, ListenerState, RouteTarget, Snapshot,
 };
 use crate::transport::listen::BoundSockets;
 
-/// What the addresses of the file stand for, besides the file.
-pub struct World<'a> {
+/// What a generation is built from, besides the configuration.
+#[derive(Debug)]
+pub(crate) struct CompileInputs<'a> {
     /// Live state by identity.
-    pub registry: &'a mut Registry,
-    /// Bound sockets of each listener, in the order of the file.
+    pub registry: &'a Registry,
+    /// The bound sockets of each listener, in the order of the file.
     pub sockets: &'a [Arc<BoundSockets>],
-    /// Addresses of each name; a name that is missing is not resolved.
+    /// The addresses of each name; a name that is missing is not resolved.
     pub names: &'a HashMap<BackendAddress, Arc<[SocketAddr]>>,
-    /// The configuration and the snapshot before, if there are.
-    pub before: Option<(&'a Config, &'a Snapshot)>,
-    /// What drains.
-    pub departing: Departing,
+    /// The snapshot that this one follows; `None` for the first.
+    pub previous: Option<&'a Snapshot>,
 }
 
-/// Builds the snapshot of a valid configuration.
-pub fn compile(config: &Config, world: World<'_>) -> Snapshot {
-    let World {
-        registry,
-        sockets,
-        names,
-        before,
-        departing,
-    } = world;
-    let previous = before.map(|(config, snapshot)| Previous::new(config, snapshot));
-    let clusters: Vec<Arc<Cluster>> = config
-        .clusters
-        .iter()
-        .map(|cluster| build_or_share(cluster, registry, names, previous.as_ref()))
-        .collect();
-    let indices: HashMap<&str, ClusterIndex> = config
-        .clusters
-        .iter()
-        .enumerate()
-        .map(|(position, cluster)| (cluster.name.as_str(), ClusterIndex::new(position)))
-        .collect();
-    let states = listener_states(config, sockets, before.map(|(_, snapshot)| snapshot));
-    let listeners = config
-        .listeners
-        .iter()
-        .zip(sockets)
-        .map(|(listener, sockets)| {
-            let state = states.get(listener.name.as_str()).cloned();
-            let state = state.unwrap_or_default();
-            Arc::new(build_listener(
-                config, listener, sockets, &indices, registry, state,
-            ))
-        })
-        .collect();
-    Snapshot {
-        generation: before.map_or(1, |(_, snapshot)| snapshot.generation + 1),
-        listeners,
-        clusters,
-        departing,
-        drain_timeout: config.drain_timeout,
-        access_log: config.log.access != super::schema::AccessLog::Off,
-        access_query: config.log.access_query,
+/// A snapshot that is not published yet.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// The snapshot. What departs is not in it: that depends on what is published before it.
+    pub snapshot: Snapshot,
+    /// What happens when it is published.
+    pub effects: Effects,
+}
+
+/// What the publication of a snapshot changes outside of it.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    new: NewEntries,
+    backends: Vec<BackendEffect>,
+}
+
+/// What happens to a backend of a cluster that was built.
+#[derive(Debug)]
+struct BackendEffect {
+    backend: Arc<Backend>,
+    /// It waits for its first check.
+    joins: bool,
+    /// It has an address.
+    is_resolved: bool,
+}
+
+impl Effects {
+    /// Changes the registry and the live backends. To be called right before the publication, so that no worker sees a
+    /// joining backend as healthy.
+    pub(crate) fn apply(self, registry: &mut Registry) {
+        registry.adopt(self.new);
+        for effect in self.backends {
+            effect.apply();
+        }
     }
 }
 
-/// The live state of each listener by its name: of all its addresses one, and that of the generation before if one of its
-/// sockets is there.
+impl BackendEffect {
+    fn apply(self) {
+        let backend = &self.backend;
+        backend.set_departed(false);
+        if self.joins {
+            backend.set_health(Health::CHECK_DOWN | Health::JOINING);
+            backend.set_note("joined the peer set, not checked yet");
+        }
+        if self.is_resolved {
+            backend.clear_health(Health::UNRESOLVED);
+        } else {
+            backend.set_health(Health::UNRESOLVED);
+        }
+    }
+}
+
+/// Builds the snapshot of a valid configuration.
+pub(crate) fn compile(layers: &Layers, inputs: &CompileInputs<'_>) -> Compiled {
+    let config = &*layers.file;
+    let previous = inputs.previous;
+    let mut builder = Builder {
+        layers,
+        names: inputs.names,
+        previous: previous.map(clusters_by_name),
+        indices: cluster_indices(config),
+        registry: inputs.registry.draft(),
+        effects: Vec::new(),
+    };
+    let clusters = config.clusters.iter();
+    let clusters = clusters.map(|c| builder.build_or_share(c)).collect();
+    let states = listener_states(config, inputs.sockets, previous);
+    let listeners = config.listeners.iter().zip(inputs.sockets);
+    let listeners = listeners.map(|(listener, sockets)| {
+        let state = states.get(listener.name.as_str()).cloned();
+        let sockets = Arc::clone(sockets);
+        Arc::new(builder.build_listener(listener, sockets, state.unwrap_or_default()))
+    });
+    Compiled {
+        snapshot: Snapshot {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            listeners: listeners.collect(),
+            clusters,
+            departing: Departing::default(),
+            drain_timeout: config.drain_timeout,
+            access_log: config.log.access != AccessLog::Off,
+            access_query: config.log.access_query,
+        },
+        effects: Effects {
+            new: builder.registry.into_new(),
+            backends: builder.effects,
+        },
+    }
+}
+
+fn cluster_indices(config: &Config) -> HashMap<&str, ClusterIndex> {
+    let clusters = config.clusters.iter().enumerate();
+    clusters
+        .map(|(position, cluster)| (cluster.name.as_str(), ClusterIndex::new(position)))
+        .collect()
+}
+
+/// The live state of each listener by its name: one for all of its addresses, and the previous one if it had one of the
+/// sockets.
 fn listener_states<'c>(
     config: &'c Config,
     sockets: &[Arc<BoundSockets>],
-    before: Option<&Snapshot>,
+    previous: Option<&Snapshot>,
 ) -> HashMap<&'c str, Arc<ListenerState>> {
+    let known = previous
+        .into_iter()
+        .flat_map(|previous| &previous.listeners);
+    let known: HashMap<u64, &Arc<Listener>> = known.map(|l| (l.sockets.id(), l)).collect();
     let mut states = HashMap::new();
     for (listener, sockets) in config.listeners.iter().zip(sockets) {
-        let mut known = before.into_iter().flat_map(|before| &before.listeners);
-        if let Some(known) = known.find(|known| known.sockets.id() == sockets.id()) {
+        if let Some(known) = known.get(&sockets.id()) {
             let state = || Arc::clone(&known.state);
             states.entry(listener.name.as_str()).or_insert_with(state);
         }
@@ -104,222 +165,214 @@ fn listener_states<'c>(
     states
 }
 
-fn build_listener(
-    config: &Config,
-    listener: &ListenerConfig,
-    sockets: &Arc<BoundSockets>,
-    indices: &HashMap<&str, ClusterIndex>,
-    registry: &mut Registry,
-    state: Arc<ListenerState>,
-) -> Listener {
-    let takes = |route: &&RouteConfig| {
-        listener.protocol == Protocol::Http
-            && route
-                .listeners
-                .as_ref()
-                .is_none_or(|names| names.contains(&listener.name))
-    };
-    let rules = config
-        .routes
-        .iter()
-        .filter(takes)
-        .map(|route| build_rule(route, indices, registry))
-        .collect();
-    Listener {
-        name: listener.name.as_str().into(),
-        address: listener.address.clone(),
-        protocol: listener.protocol,
-        sockets: Arc::clone(sockets),
-        timeouts: listener.timeouts.clone(),
-        limits: listener.limits.clone(),
-        trusted_proxies: listener.trusted_proxies.clone(),
-        via: listener.via,
-        expose_request_id: listener.expose_request_id,
-        routes: Table::new(rules),
-        cluster: listener
-            .cluster
-            .as_deref()
-            .map(|name| index_of(name, indices)),
-        answer: listener
-            .answer
-            .clone()
-            .map(|action| action.map(|name| index_of(&name, indices))),
-        errors: listener.errors.clone(),
-        state,
-        metrics: registry.listener(&listener.name),
-    }
+/// The clusters of a snapshot by their names.
+fn clusters_by_name(snapshot: &Snapshot) -> HashMap<&str, &Arc<Cluster>> {
+    let clusters = snapshot.clusters.iter();
+    clusters.map(|cluster| (&*cluster.name, cluster)).collect()
 }
 
-fn build_rule(
-    route: &RouteConfig,
-    indices: &HashMap<&str, ClusterIndex>,
-    registry: &mut Registry,
-) -> Rule<RouteTarget> {
-    let Rule {
-        hosts,
-        paths,
-        methods,
-        headers,
-        query,
-        clients,
-        target,
-    } = route.rule.clone();
-    let target = RouteTarget {
-        name: route.name.as_str().into(),
-        metrics: route.named.then(|| registry.route(&route.name)),
-        action: target.map(|name| index_of(&name, indices)),
-        timeout: route.timeout,
-        body_bytes: route.body_bytes,
-        errors: route.errors.clone(),
-        log: route.log,
-    };
-    Rule {
-        hosts,
-        paths,
-        methods,
-        headers,
-        query,
-        clients,
-        target,
-    }
+/// Builds the clusters and listeners of one generation.
+struct Builder<'a> {
+    layers: &'a Layers,
+    names: &'a HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    /// The clusters of the previous generation; `None`: this is the first generation.
+    previous: Option<HashMap<&'a str, &'a Arc<Cluster>>>,
+    indices: HashMap<&'a str, ClusterIndex>,
+    registry: RegistryDraft<'a>,
+    effects: Vec<BackendEffect>,
 }
 
-fn index_of(name: &str, indices: &HashMap<&str, ClusterIndex>) -> ClusterIndex {
-    let index = indices.get(name).copied();
-    index.expect("the loader has checked that every cluster that is named exists")
+/// A backend of a cluster that is being built.
+struct PlannedBackend<'a> {
+    config: &'a BackendConfig,
+    origin: Origin,
+    key: BackendKey,
 }
 
-fn build_or_share(
-    config: &ClusterConfig,
-    registry: &mut Registry,
-    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
-    previous: Option<&Previous<'_>>,
-) -> Arc<Cluster> {
-    let places = places(config, registry, names);
-    if let Some(cluster) = previous.and_then(|previous| previous.unchanged(config, &places)) {
-        return Arc::clone(cluster);
-    }
-    let (state, metrics) = registry.cluster(&config.name);
-    let mut endpoints = Vec::with_capacity(places.len());
-    let mut members = Vec::with_capacity(places.len());
-    for (backend_config, place) in places {
-        let joins = previous.is_some() && joins(config, backend_config, &place, registry);
-        let (backend, metrics) = registry.backend(&config.name, &place);
-        let address = place.at;
-        backend.set_departed(false);
-        if joins {
-            backend.set_health(Health::CHECK_DOWN | Health::JOINING);
-            backend.set_note("joined the peer set, not checked yet");
+impl<'a> Builder<'a> {
+    fn build_listener(
+        &mut self,
+        listener: &ListenerConfig,
+        sockets: Arc<BoundSockets>,
+        state: Arc<ListenerState>,
+    ) -> Listener {
+        let applies = |route: &&RouteConfig| {
+            let listeners = route.listeners.as_ref();
+            listener.protocol == Protocol::Http
+                && listeners.is_none_or(|names| names.contains(&listener.name))
+        };
+        let routes = self.layers.file.routes.iter().filter(applies);
+        let rules = routes.map(|route| self.build_rule(route)).collect();
+        let cluster = listener.cluster.as_deref();
+        let answer = listener.answer.clone();
+        Listener {
+            name: listener.name.as_str().into(),
+            address: listener.address.clone(),
+            protocol: listener.protocol,
+            sockets,
+            timeouts: listener.timeouts.clone(),
+            limits: listener.limits.clone(),
+            trusted_proxies: listener.trusted_proxies.clone(),
+            via: listener.via,
+            expose_request_id: listener.expose_request_id,
+            routes: Table::new(rules),
+            cluster: cluster.map(|name| self.index_of(name)),
+            answer: answer.map(|action| action.map(|name| self.index_of(&name))),
+            errors: listener.errors.clone(),
+            state,
+            metrics: self.registry.listener(&listener.name),
         }
-        if address.is_none() {
-            backend.set_health(Health::UNRESOLVED);
-        } else {
-            backend.clear_health(Health::UNRESOLVED);
+    }
+
+    fn build_rule(&mut self, route: &RouteConfig) -> Rule<RouteTarget> {
+        let Rule {
+            hosts,
+            paths,
+            methods,
+            headers,
+            query,
+            clients,
+            target,
+        } = route.rule.clone();
+        let target = RouteTarget {
+            name: route.name.as_str().into(),
+            metrics: route.named.then(|| self.registry.route(&route.name)),
+            action: target.map(|name| self.index_of(&name)),
+            timeout: route.timeout,
+            body_bytes: route.body_bytes,
+            errors: route.errors.clone(),
+            log: route.log,
+        };
+        Rule {
+            hosts,
+            paths,
+            methods,
+            headers,
+            query,
+            clients,
+            target,
         }
-        let (weight, backup) = (backend_config.weight, backend_config.backup);
-        members.push(WeightedBackend {
-            backend: Arc::clone(&backend),
-            weight,
-            backup,
-        });
-        endpoints.push(Endpoint {
-            backend,
+    }
+
+    fn index_of(&self, name: &str) -> ClusterIndex {
+        let index = self.indices.get(name).copied();
+        index.expect("the loader has checked that every cluster that is named exists")
+    }
+
+    fn build_or_share(&mut self, config: &'a ClusterConfig) -> Arc<Cluster> {
+        let planned = self.planned_backends(config);
+        if let Some(cluster) = self.unchanged(config, &planned) {
+            return cluster;
+        }
+        let (state, metrics) = self.registry.cluster(&config.name);
+        let mut endpoints = Vec::with_capacity(planned.len());
+        let mut members = Vec::with_capacity(planned.len());
+        for planned in planned {
+            let joins = self.joins(config, &planned);
+            let (backend, metrics) = self.registry.backend(&config.name, &planned.key);
+            let address = planned.key.resolved;
+            self.effects.push(BackendEffect {
+                backend: Arc::clone(&backend),
+                joins,
+                is_resolved: address.is_some(),
+            });
+            let (weight, backup) = (planned.config.weight, planned.config.backup);
+            members.push(WeightedBackend {
+                backend: Arc::clone(&backend),
+                weight,
+                backup,
+            });
+            endpoints.push(Endpoint {
+                backend,
+                metrics,
+                weight,
+                backup,
+                address,
+            });
+        }
+        let settings = &config.settings;
+        Arc::new(Cluster {
+            name: config.name.as_str().into(),
+            settings: settings.clone(),
+            endpoints,
+            balancer: Balancer::new(settings.policy, settings.hash_seed, members)
+                .strict(settings.panic_threshold.is_none()),
+            state,
             metrics,
-            weight,
-            backup,
-            address,
-        });
-    }
-    let settings = &config.settings;
-    Arc::new(Cluster {
-        name: config.name.as_str().into(),
-        settings: settings.clone(),
-        endpoints,
-        balancer: Balancer::new(settings.policy, settings.hash_seed, members)
-            .strict(settings.panic_threshold.is_none()),
-        state,
-        metrics,
-    })
-}
-
-/// Whether a backend comes in through its check: the peer set added it just now, or has brought it back.
-fn joins(
-    cluster: &ClusterConfig,
-    backend: &BackendConfig,
-    place: &Place,
-    registry: &Registry,
-) -> bool {
-    cluster.settings.check.is_some()
-        && backend.origin == Origin::Gossip
-        && registry
-            .known_backend(&cluster.name, place)
-            .is_none_or(|known| known.has_departed())
-}
-
-/// The clusters of the previous generation by name, as they were configured and as they were built.
-struct Previous<'a>(HashMap<&'a str, (&'a ClusterConfig, &'a Arc<Cluster>)>);
-
-impl<'a> Previous<'a> {
-    /// `snapshot` was built of `config`, so their clusters are in the same order.
-    fn new(config: &'a Config, snapshot: &'a Snapshot) -> Self {
-        let clusters = config.clusters.iter().zip(&snapshot.clusters);
-        Self(
-            clusters
-                .map(|(config, cluster)| (config.name.as_str(), (config, cluster)))
-                .collect(),
-        )
+        })
     }
 
-    /// The previous cluster, if neither its configuration nor its addresses have changed.
+    /// Whether a backend waits for its first check: the peer set has just added it or brought it back.
+    fn joins(&self, cluster: &ClusterConfig, planned: &PlannedBackend<'_>) -> bool {
+        let known = self.registry.known();
+        self.previous.is_some()
+            && cluster.settings.check.is_some()
+            && planned.origin == Origin::Gossip
+            && known
+                .known_backend(&cluster.name, &planned.key)
+                .is_none_or(|known| known.has_departed())
+    }
+
+    /// The previous cluster, if it has the same settings and the same backends.
     fn unchanged(
         &self,
         config: &ClusterConfig,
-        places: &[(&BackendConfig, Place)],
-    ) -> Option<&'a Arc<Cluster>> {
-        let (known, cluster) = *self.0.get(config.name.as_str())?;
-        let is_at = |(endpoint, (_, place)): (&Endpoint, &(_, Place))| {
-            *endpoint.backend.address() == place.written && endpoint.address == place.at
+        planned: &[PlannedBackend<'_>],
+    ) -> Option<Arc<Cluster>> {
+        let cluster = *self.previous.as_ref()?.get(config.name.as_str())?;
+        let is_same = |(endpoint, planned): (&Endpoint, &PlannedBackend<'_>)| {
+            *endpoint.backend.address() == planned.key.written
+                && endpoint.address == planned.key.resolved
+                && endpoint.weight == planned.config.weight
+                && endpoint.backup == planned.config.backup
         };
-        let same = known == config
-            && cluster.endpoints.len() == places.len()
-            && cluster.endpoints.iter().zip(places).all(is_at);
-        same.then_some(cluster)
+        let same = cluster.settings == config.settings
+            && cluster.endpoints.len() == planned.len()
+            && cluster.endpoints.iter().zip(planned).all(is_same);
+        same.then(|| Arc::clone(cluster))
+    }
+
+    /// The backends of a cluster in their order: each address of a name is one, in the order of the addresses, and a name
+    /// without any is one that is not resolved.
+    fn planned_backends(&mut self, config: &'a ClusterConfig) -> Vec<PlannedBackend<'a>> {
+        let mut planned = Vec::with_capacity(config.backends.len());
+        for (backend, origin) in self.layers.backends(config) {
+            let is_name = matches!(backend.address, BackendAddress::Name { .. });
+            let plan = |resolved| PlannedBackend {
+                config: backend,
+                origin,
+                key: BackendKey {
+                    written: backend.address.clone(),
+                    resolved,
+                    single: is_name && config.settings.resolve.one,
+                },
+            };
+            match self.addresses_of(config, &backend.address) {
+                addresses if addresses.is_empty() => planned.push(plan(None)),
+                addresses => planned.extend(addresses.into_iter().map(|a| plan(Some(a)))),
+            }
+        }
+        planned
+    }
+
+    /// The addresses that a backend of `cluster` stands for; none for a name that is not resolved.
+    fn addresses_of(
+        &mut self,
+        cluster: &ClusterConfig,
+        backend: &BackendAddress,
+    ) -> Vec<SocketAddress> {
+        let known = match backend {
+            BackendAddress::Ip(address) => return vec![(*address).into()],
+            BackendAddress::Unix(address) => return vec![SocketAddress::Unix(address.clone())],
+            BackendAddress::Name { .. } => self.names.get(backend).map_or(&[][..], |known| known),
+        };
+        if !cluster.settings.resolve.one {
+            return known.iter().copied().map(SocketAddress::Ip).collect();
+        }
+        let used = self.registry.address_in_use(&cluster.name, backend, known);
+        used.into_iter().map(SocketAddress::Ip).collect()
     }
 }
 
-/// Where the backends of a cluster are, in the order of the file: each address of a name is one, in the order of the
-/// addresses, and a name without any is one that is not resolved.
-fn places<'c>(
-    config: &'c ClusterConfig,
-    registry: &mut Registry,
-    names: &HashMap<BackendAddress, Arc<[SocketAddr]>>,
-) -> Vec<(&'c BackendConfig, Place)> {
-    let mut places = Vec::with_capacity(config.backends.len());
-    for backend in &config.backends {
-        let name = &backend.address;
-        let (found, one): (Vec<SocketAddress>, bool) = match name {
-            BackendAddress::Ip(address) => (vec![(*address).into()], false),
-            BackendAddress::Unix(address) => (vec![SocketAddress::Unix(address.clone())], false),
-            BackendAddress::Name { .. } => {
-                let addresses = names.get(name).map_or(&[][..], |found| found);
-                if config.settings.resolve.one {
-                    let chosen = registry.chosen(&config.name, name, addresses);
-                    (chosen.into_iter().map(SocketAddress::Ip).collect(), true)
-                } else {
-                    let addresses = addresses.iter().copied();
-                    (addresses.map(SocketAddress::Ip).collect(), false)
-                }
-            }
-        };
-        let place = |at| Place {
-            written: name.clone(),
-            at,
-            one,
-        };
-        if found.is_empty() {
-            places.push((backend, place(None)));
-        }
-        places.extend(found.into_iter().map(|at| (backend, place(Some(at)))));
-    }
-    places
-}
+#[cfg(test)]
+mod tests;

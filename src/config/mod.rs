@@ -18,6 +18,7 @@ pub(crate) mod diagnostics;
 mod draft;
 pub(crate) mod environment;
 mod grammar;
+pub(crate) mod layers;
 pub(crate) mod limits;
 mod lints;
 pub(crate) mod load;

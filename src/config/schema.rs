@@ -192,16 +192,4 @@ pub struct BackendConfig {
     pub weight: u32,
     /// Used only while no backend without this flag is healthy.
     pub backup: bool,
-    /// What named it.
-    pub origin: Origin,
-}
-
-/// What named a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
-    /// The configuration file.
-    #[default]
-    File,
-    /// An agent of the peer set.
-    Gossip,
 }

@@ -10,7 +10,7 @@ use tracing::info;
 use crate::config::schema::Config;
 use crate::model::address::BackendAddress;
 use crate::model::backend::BackendId;
-use crate::snapshot::registry::{Place, Registry};
+use crate::snapshot::registry::{BackendKey, Registry};
 use crate::snapshot::{Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 
@@ -60,7 +60,7 @@ impl Moves {
                 }
                 if let Some((from, to)) = next_of(&cluster.name, name, addresses, registry) {
                     info!(cluster = cluster.name, %name, %from, %to, "the address in use is down; the next one is used");
-                    registry.choose(&cluster.name, name, to);
+                    registry.use_address(&cluster.name, name, to);
                     self.0.insert(key, now);
                     moved = true;
                 }
@@ -75,15 +75,15 @@ fn next_of(
     cluster: &str,
     name: &BackendAddress,
     addresses: &[SocketAddr],
-    registry: &mut Registry,
+    registry: &Registry,
 ) -> Option<(SocketAddr, SocketAddr)> {
-    let at = registry.chosen(cluster, name, addresses)?;
-    let place = Place {
+    let at = registry.address_in_use(cluster, name, addresses)?;
+    let key = BackendKey {
         written: name.clone(),
-        at: Some(at.into()),
-        one: true,
+        resolved: Some(at.into()),
+        single: true,
     };
-    let health = registry.known_backend(cluster, &place)?.health();
+    let health = registry.known_backend(cluster, &key)?.health();
     let after = addresses.iter().position(|address| *address == at)? + 1;
     let next = addresses[after % addresses.len()];
     health.is_down().then_some((at, next))
@@ -106,7 +106,7 @@ pub(super) fn forget(registry: &mut Registry, current: &Snapshot) {
         .map(|listener| &*listener.name)
         .chain(departing.map(|metrics| &*metrics.name))
         .collect();
-    registry.forget(
+    registry.retain(
         |id| backends.contains(&id),
         |name| clusters.contains(name),
         |name| listeners.contains(name),
@@ -205,12 +205,16 @@ mod tests {
         let mut names = HashMap::from([(name.clone(), Arc::from(addresses))]);
         let mut registry = Registry::new(1);
         let backend = |registry: &mut Registry, address: SocketAddr| {
-            let place = Place {
+            let key = BackendKey {
                 written: name.clone(),
-                at: Some(address.into()),
-                one: true,
+                resolved: Some(address.into()),
+                single: true,
             };
-            registry.backend("c", &place).0
+            let mut draft = registry.draft();
+            let backend = draft.backend("c", &key).0;
+            let new = draft.into_new();
+            registry.adopt(new);
+            backend
         };
         let now = Instant::now();
         let mut moves = Moves::default();
@@ -218,13 +222,19 @@ mod tests {
         assert!(!moves.choose(&config, &names, &mut registry, now));
         first.set_health(Health::CHECK_DOWN);
         assert!(moves.choose(&config, &names, &mut registry, now));
-        assert_eq!(registry.chosen("c", &name, &addresses), Some(addresses[1]));
+        assert_eq!(
+            registry.address_in_use("c", &name, &addresses),
+            Some(addresses[1])
+        );
         backend(&mut registry, addresses[1]).set_health(Health::REFUSED);
         let soon = now + Duration::from_secs(9);
         assert!(!moves.choose(&config, &names, &mut registry, soon));
         let later = now + Duration::from_secs(10);
         assert!(moves.choose(&config, &names, &mut registry, later));
-        assert_eq!(registry.chosen("c", &name, &addresses), Some(addresses[0]));
+        assert_eq!(
+            registry.address_in_use("c", &name, &addresses),
+            Some(addresses[0])
+        );
         // The only address that there is has nowhere to move.
         names.insert(name.clone(), Arc::from([addresses[0]]));
         let later = now + Duration::from_secs(60);

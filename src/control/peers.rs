@@ -2,11 +2,10 @@
 //!
 //! The whole set comes in through a watch channel and goes through [`Candidates`], at most once in [`PAUSE`]: when it
 //! changed, when time alone may change something, and when the check of a doubted candidate has answered. Their
-//! backends are appended to the file's, which win where both name an address; what is built, resolved, drained and
-//! forgotten is always that effective configuration ([`Peers::effective`]). Doubts are handed to the health checks
+//! backends are a layer above the file ([`Peers::layers`]). Doubts are handed to the health checks
 //! here; those on a backend that the file names too are not, since its check is the file's business.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +17,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::own::LocalAddresses;
 use super::state::{state_dir, usual_state_dir};
-use crate::config::schema::{BackendConfig, ClusterConfig, Config, GossipConfig, Origin};
+use crate::config::layers::{AddedBackends, Layers, named_addresses};
+use crate::config::schema::{BackendConfig, Config, GossipConfig};
 use crate::discovery::gossip::candidates::{Candidates, LastGood};
 use crate::discovery::gossip::members_file::{self, Wanted};
 use crate::discovery::gossip::{CandidatePolicy, CandidateRefusal, LocalHealth, Subscription, log};
 use crate::gossip::view::PeerSet;
 use crate::model::address::{BackendAddress, BindAddress};
 use crate::model::backend::{Backend, BackendId, Doubt};
-use crate::snapshot::registry::{Place, Registry};
+use crate::snapshot::registry::{BackendKey, Registry};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::listen::BoundSockets;
 
@@ -165,7 +165,7 @@ impl Peers {
         let checked: HashMap<&str, bool> = wishes.iter().map(|w| (w.cluster, w.checked)).collect();
         let opinion = |cluster: &str, address: SocketAddr| {
             registry
-                .known_backend(cluster, &Place::of(address))
+                .known_backend(cluster, &BackendKey::of_address(address))
                 .map_or(LocalHealth::Unknown, |backend| {
                     opinion_of(backend, checked.get(cluster) == Some(&true))
                 })
@@ -206,28 +206,25 @@ impl Peers {
         }
     }
 
-    /// The file's configuration with the candidates as further backends.
-    pub(crate) fn effective(&self, file: &Arc<Config>) -> Arc<Config> {
-        let grows = |cluster: &ClusterConfig| self.candidates.of(&cluster.name).next().is_some();
-        if !file.clusters.iter().any(grows) {
-            return Arc::clone(file);
+    /// The file with the candidates as a layer above it.
+    pub(crate) fn layers(&self, file: &Arc<Config>) -> Layers {
+        let mut gossip = AddedBackends::new();
+        for cluster in &file.clusters {
+            let candidates = self.candidates.of(&cluster.name);
+            let found = candidates.map(|candidate| BackendConfig {
+                address: BackendAddress::Ip(candidate.address),
+                weight: candidate.weight.into(),
+                backup: false,
+            });
+            let found: Vec<_> = found.collect();
+            if !found.is_empty() {
+                gossip.insert(cluster.name.clone(), found);
+            }
         }
-        let mut config = Config::clone(file);
-        for cluster in &mut config.clusters {
-            let named = named_by_file(cluster);
-            let found = self
-                .candidates
-                .of(&cluster.name)
-                .filter(|candidate| !named.contains(&candidate.address))
-                .map(|candidate| BackendConfig {
-                    address: BackendAddress::Ip(candidate.address),
-                    weight: candidate.weight.into(),
-                    backup: false,
-                    origin: Origin::Gossip,
-                });
-            cluster.backends.extend(found);
+        Layers {
+            file: Arc::clone(file),
+            gossip,
         }
-        Arc::new(config)
     }
 
     /// Tells the health checks which backends are doubted, and which are no more.
@@ -243,11 +240,11 @@ impl Peers {
             if doubts.peek().is_none() {
                 continue;
             }
-            let named = named_by_file(cluster);
+            let named = named_addresses(cluster);
             let checked = cluster.settings.check.is_some();
             for candidate in doubts.filter(|c| !named.contains(&c.address)) {
-                let place = Place::of(candidate.address);
-                if let Some(backend) = registry.known_backend(&cluster.name, &place) {
+                let key = BackendKey::of_address(candidate.address);
+                if let Some(backend) = registry.known_backend(&cluster.name, &key) {
                     wake |= backend.raise_doubt();
                     let opinion = opinion_of(backend, checked);
                     let backend = Arc::clone(backend);
@@ -333,14 +330,6 @@ fn listening(config: &Config, sockets: &[Arc<BoundSockets>]) -> Vec<SocketAddr> 
         .chain(admin)
         .chain(gossip.into_iter().flatten())
         .collect()
-}
-
-fn named_by_file(cluster: &ClusterConfig) -> HashSet<SocketAddr> {
-    let ip = |backend: &BackendConfig| match backend.address {
-        BackendAddress::Ip(address) => Some(address),
-        BackendAddress::Name { .. } | BackendAddress::Unix(_) => None,
-    };
-    cluster.backends.iter().filter_map(ip).collect()
 }
 
 /// Where the last good set is kept, and then where it may lie from before: where `members_file` says, relative to the

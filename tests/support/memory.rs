@@ -5,7 +5,6 @@
 //! [`drive`] plays a [`Plan`] and returns what went where; [`Played::check`] asserts what must hold for any bytes at
 //! all, with the independent reader of [`super::strict`].
 
-use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use lbproxy::internals::balance::Random;
-use lbproxy::internals::config::compile::{World, compile};
+use lbproxy::internals::config::compile;
 use lbproxy::internals::config::load::load;
 use lbproxy::internals::model::settings::ClusterTimeouts;
 use lbproxy::internals::proxy::flow::Stream;
@@ -24,8 +23,7 @@ use lbproxy::internals::proxy::http::prepare::{Arrival, HeadSpace, Prepared, und
 use lbproxy::internals::proxy::http::reply::{Reply, reason_of_backend};
 use lbproxy::internals::proxy::load::Held;
 use lbproxy::internals::proxy::sessions::Fired;
-use lbproxy::internals::snapshot::registry::Registry;
-use lbproxy::internals::snapshot::{Departing, Snapshot};
+use lbproxy::internals::snapshot::Snapshot;
 use lbproxy::internals::telemetry::outcome::Reason;
 use lbproxy::internals::transport::listen::BoundSockets;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -147,16 +145,7 @@ fn snapshot() -> Snapshot {
     let loaded = load(FILE);
     let config = loaded.config.expect("the file is right");
     let sockets = BoundSockets::bind(&config.listeners[0].address, 1).expect("a free port");
-    compile(
-        &config,
-        World {
-            registry: &mut Registry::new(1),
-            sockets: &[Arc::new(sockets)],
-            names: &HashMap::new(),
-            before: None,
-            departing: Departing::default(),
-        },
-    )
+    compile::snapshot(config, sockets)
 }
 
 /// One end of a connection, as the program holds it.

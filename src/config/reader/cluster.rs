@@ -10,7 +10,7 @@ use super::gossip::discover;
 use super::{CheckedTable, NamedValue, Reader, Setting, for_requests, http_version};
 use crate::config::diagnostics::findings::{Finding, quoted};
 use crate::config::draft::ClusterSpans;
-use crate::config::schema::{BackendConfig, ClusterConfig, Origin};
+use crate::config::schema::{BackendConfig, ClusterConfig};
 use crate::config::sections::cluster::{BACKEND, CLUSTER, HASH_KEY, NAME_RESOLUTION};
 use crate::config::sections::words::{self, NameAddresses, RetryCause};
 use crate::config::span::TextSpan;
@@ -259,7 +259,6 @@ fn backend(r: &mut Reader<'_>, value: NamedValue<'_>) -> Option<(BackendConfig, 
         address: r.parsed(address, addresses::backend)?,
         weight,
         backup,
-        origin: Origin::File,
     };
     Some((backend, address?.span()))
 }

@@ -4,7 +4,6 @@ mod agent;
 mod errors;
 mod gossip;
 mod habits;
-mod names;
 mod parts;
 mod reference;
 mod several;

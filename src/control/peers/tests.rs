@@ -1,16 +1,16 @@
-//! The peer set through a channel, into effective configurations and snapshots; no socket but a listener's stand-in.
+//! The peer set through a channel, into layers and snapshots; no socket but a listener's stand-in.
 
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::compile::{World, compile};
+use crate::config::compile::{CompileInputs, compile};
 use crate::config::load::load_bytes;
 use crate::gossip::identity::Role;
 use crate::gossip::record::{Announced, Record, ServiceState};
 use crate::gossip::view::{Liveness, Member};
 use crate::model::health::Health;
 use crate::model::peer_set::PeerSetSettings;
-use crate::snapshot::{Departing, Snapshot};
+use crate::snapshot::Snapshot;
 
 const FILE: &str = r#"
 [[listener]]
@@ -88,7 +88,7 @@ struct Bench {
     sender: watch::Sender<Arc<PeerSet>>,
     registry: Registry,
     sockets: Vec<Arc<BoundSockets>>,
-    built: Option<(Arc<Config>, Snapshot)>,
+    built: Option<Snapshot>,
     reports: Arc<Notify>,
     root: tempfile::TempDir,
 }
@@ -129,19 +129,15 @@ impl Bench {
     }
 
     fn build(&mut self) {
-        let config = self.peers.effective(&self.file);
-        let world = World {
-            registry: &mut self.registry,
+        let inputs = CompileInputs {
+            registry: &self.registry,
             sockets: &self.sockets,
             names: &HashMap::new(),
-            before: self
-                .built
-                .as_ref()
-                .map(|(config, snapshot)| (&**config, snapshot)),
-            departing: Departing::default(),
+            previous: self.built.as_ref(),
         };
-        let snapshot = compile(&config, world);
-        self.built = Some((config, snapshot));
+        let compiled = compile(&self.peers.layers(&self.file), &inputs);
+        compiled.effects.apply(&mut self.registry);
+        self.built = Some(compiled.snapshot);
     }
 
     /// Publishes `set`, waits as control does, looks and builds; says whether something changed.
@@ -169,7 +165,7 @@ impl Bench {
     }
 
     fn backends(&self) -> Vec<(String, u32, Health)> {
-        let (_, snapshot) = self.built.as_ref().unwrap();
+        let snapshot = self.built.as_ref().unwrap();
         let shown = |e: &crate::snapshot::Endpoint| {
             (e.backend.label().to_string(), e.weight, e.backend.health())
         };
@@ -177,7 +173,7 @@ impl Bench {
     }
 
     fn backend(&self, label: &str) -> Arc<Backend> {
-        let (_, snapshot) = self.built.as_ref().unwrap();
+        let snapshot = self.built.as_ref().unwrap();
         let mut endpoints = snapshot.clusters[0].endpoints.iter();
         let found = endpoints.find(|e| &**e.backend.label() == label).unwrap();
         Arc::clone(&found.backend)
@@ -326,7 +322,7 @@ async fn agents_that_say_that_all_fail_have_it_checked_at_once_and_leave_a_panic
     assert!(!bench.look(), "they stay");
     assert!(!bench.take(failing).await);
     assert_eq!(bench.backends().len(), 3);
-    let (_, snapshot) = bench.built.as_ref().unwrap();
+    let snapshot = bench.built.as_ref().unwrap();
     assert!(snapshot.clusters[0].in_panic());
 }
 
