@@ -405,7 +405,7 @@ fn the_demo_says_what_became_of_its_file() {
     });
     std::fs::write(&file, text.replace("round_robin", "rondom")).unwrap();
     demo.wait("it is refused", |line| {
-        line.contains("reload refused").then_some(())
+        line.contains("reload rejected").then_some(())
     });
     demo.wait("with the reason", |line| {
         line.contains("did you mean").then_some(())

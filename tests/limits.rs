@@ -309,7 +309,7 @@ fn a_reload_whose_listeners_take_too_many_descriptors_is_refused_whole() {
     wait_until(PATIENCE, "the reason is said", || {
         let log = proxy.log();
         log.contains("the limit of open files is 512, and at least ")
-            && log.contains("reload refused: too few descriptors")
+            && log.contains("reload rejected: too few file descriptors")
     });
     assert!(
         !proxy.log().contains("listener=l3 "),

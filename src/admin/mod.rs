@@ -22,6 +22,6 @@ pub(crate) mod server;
 pub(crate) mod socket;
 pub(crate) mod status;
 
-pub(crate) use seat::AdminServer;
+pub(crate) use seat::{AdminMove, AdminServer};
 pub(crate) use server::{AdminState, Started, serve};
 pub(crate) use socket::{AdminError, AdminSocket, bind};

@@ -29,7 +29,7 @@ struct Seat {
 
 /// What a reload asks of the server, with what could fail already done.
 #[derive(Debug)]
-pub(crate) enum Move {
+pub(crate) enum AdminMove {
     /// It stays where it is.
     Stay,
     /// It goes to a new address.
@@ -69,21 +69,21 @@ impl AdminServer {
         &self,
         address: Option<&BindAddress>,
         listeners: &[Arc<SocketFile>],
-    ) -> Result<Move, AdminError> {
+    ) -> Result<AdminMove, AdminError> {
         let Some(address) = address else {
-            return Ok(Move::Leave);
+            return Ok(AdminMove::Leave);
         };
         let seat = self.seat.as_ref().filter(|seat| seat.address == *address);
         let (step, file) = match seat {
-            Some(seat) if !seat.is_lost() => (Move::Stay, seat.file.upgrade()),
+            Some(seat) if !seat.is_lost() => (AdminMove::Stay, seat.file.upgrade()),
             lost => match (bind(address), lost) {
                 (Ok(socket), _) => {
                     let file = socket.listening.file().upgrade();
-                    (Move::Go(address.clone(), socket), file)
+                    (AdminMove::Go(address.clone(), socket), file)
                 }
                 (Err(error), Some(_)) => {
                     warn!(%error, "nobody can ask the admin server: its socket has lost its file");
-                    (Move::Stay, None)
+                    (AdminMove::Stay, None)
                 }
                 (Err(error), None) => return Err(error),
             },
@@ -95,11 +95,11 @@ impl AdminServer {
     }
 
     /// Makes the prepared move.
-    pub(crate) fn switch(&mut self, step: Move) {
+    pub(crate) fn switch(&mut self, step: AdminMove) {
         match step {
-            Move::Stay => {}
-            Move::Leave => self.leave(),
-            Move::Go(address, socket) => {
+            AdminMove::Stay => {}
+            AdminMove::Leave => self.leave(),
+            AdminMove::Go(address, socket) => {
                 let file = socket.listening.file();
                 if let Some(Err(error)) = file.upgrade().map(|file| file.take_over()) {
                     error!(%error, address = %socket.address(), "the admin server cannot take over its path");

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,7 +23,7 @@ use super::Announcer;
 use crate::config::schema::AgentConfig;
 use crate::config::watch::{Targets, read_settled, watch_all};
 use crate::discovery::gossip::join_reporter;
-use crate::discovery::gossip::member::{PreparedMember, RunningMember};
+use crate::discovery::gossip::member::{PreparedChange, PreparedMember, RunningMember};
 use crate::discovery::gossip::publisher::MemberPublisher;
 use crate::discovery::gossip::secrets::{self, SecretError};
 use crate::discovery::gossip::settings::{MemberError, MemberSettings};
@@ -84,18 +84,21 @@ struct Current {
     fingerprints: Vec<Option<u64>>,
 }
 
-/// What a configuration asks for, read and judged.
-struct PreparedAnnouncer {
-    member: PreparedMember,
+/// What a configuration asks for, read and judged: for a member that starts, or for a change of the running one.
+struct PreparedAnnouncer<M> {
+    member: M,
     record: Record,
     lease: Option<TokenLease>,
     files: Vec<PathBuf>,
     fingerprints: Vec<Option<u64>>,
 }
 
-impl PreparedAnnouncer {
-    /// Reads the files with secrets, and binds the address unless the running member has `bound` it. Blocks.
-    fn new(config: &AgentConfig, bound: Option<SocketAddr>) -> Result<Self, AnnouncerError> {
+impl<M> PreparedAnnouncer<M> {
+    /// Reads the files with secrets, and has `prepare` do what could fail. Blocks.
+    fn new(
+        config: &AgentConfig,
+        prepare: impl FnOnce(MemberSettings) -> Result<M, MemberError>,
+    ) -> Result<Self, AnnouncerError> {
         let settings = member_settings(config);
         let record = record(config);
         let files: Vec<PathBuf> = settings.files().cloned().collect();
@@ -103,7 +106,7 @@ impl PreparedAnnouncer {
         let lease = lease(&settings, &record)?;
         settings.warn_of_exposed();
         Ok(Self {
-            member: PreparedMember::new(settings, bound)?,
+            member: prepare(settings)?,
             record,
             lease,
             files,
@@ -119,9 +122,9 @@ impl PeerAnnouncer {
     /// # Errors
     /// Why the service cannot be announced as it is.
     pub(crate) fn start(config: &AgentConfig) -> Result<Self, AnnouncerError> {
-        let prepared = PreparedAnnouncer::new(config, None)?;
+        let prepared = PreparedAnnouncer::new(config, PreparedMember::new)?;
         let publisher = MemberPublisher::default();
-        let member = prepared.member.start(publisher.clone())?;
+        let member = prepared.member.start(publisher.clone());
         let announced = member.announce(prepared.record.clone());
         let announcer = Self {
             current: RefCell::new(Current {
@@ -150,8 +153,8 @@ impl PeerAnnouncer {
             let config = config.unwrap_or_else(|| current.config.clone());
             (config, current.member.address())
         };
-        let prepare =
-            move || PreparedAnnouncer::new(&config, Some(bound)).map(|ready| (ready, config));
+        let change = move |settings| PreparedChange::new(settings, bound);
+        let prepare = move || PreparedAnnouncer::new(&config, change).map(|ready| (ready, config));
         let (prepared, config) = spawn_blocking(prepare)
             .await
             .map_err(|error| error.to_string())?

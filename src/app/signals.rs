@@ -1,31 +1,31 @@
-//! The signals of the process, heard on a thread of their own whatever the rest of it does.
+//! The signals of the process, handled on a thread of their own, whatever the rest of the process does.
 //!
-//! SIGTERM, SIGINT and SIGQUIT ask for the end: the first one for a drain, a second one for an end at once. Those that
-//! come within [`ONE_WISH`] of the first are the same wish, since some supervisors signal a process and its group. If the
-//! process is still there [`MERCY`] after a second wish, this thread ends it. SIGHUP reloads, SIGUSR1 reopens the log. All
-//! others that would end the process without a word are ignored with a line that says what there is.
+//! SIGTERM, SIGINT and SIGQUIT ask for the end: the first one for a drain, a second one for an immediate end. Signals
+//! within [`SAME_REQUEST`] of the first are the same request, since some supervisors signal a process and its group. If
+//! the process is still there [`GRACE`] after a second request, this thread ends it. SIGHUP reloads, SIGUSR1 reopens the
+//! access log. All other signals that would end the process without a message are ignored, with a log line that says
+//! which signals there are.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use crate::control::Signals;
+use crate::control::ControlHandle;
 use crate::logging::events::last_words;
 use crate::model::signal::signal_name;
 
-/// Signals for the end that come so close together are one wish.
-const ONE_WISH: Duration = Duration::from_secs(1);
-/// How long the way out may take after a second wish.
-const MERCY: Duration = Duration::from_secs(5);
+/// Signals for the end that come so close together are one request.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+/// How long the process may take to end after a second request.
+const GRACE: Duration = Duration::from_secs(5);
 
 const ENDS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
-/// Would end the process (signal(7)), and are nothing that the process did wrong.
+/// Signals that would end the process (signal(7)) without it having done anything wrong.
 const IGNORED: [i32; 9] = [
     libc::SIGUSR2,
     libc::SIGALRM,
@@ -38,44 +38,38 @@ const IGNORED: [i32; 9] = [
     libc::SIGXFSZ,
 ];
 
-/// How often the end was asked for.
+/// How often the end was requested.
 #[derive(Debug, Clone)]
-pub(super) struct Ends(watch::Receiver<u32>);
+pub(super) struct EndRequests(watch::Receiver<u32>);
 
-impl Ends {
-    /// Waits until the end was asked for so many times.
-    pub(super) async fn wished(&mut self, times: u32) {
-        if self.0.wait_for(|wishes| *wishes >= times).await.is_err() {
+impl EndRequests {
+    /// Waits until the end has been requested so many times.
+    pub(super) async fn requested(&mut self, times: u32) {
+        if self.0.wait_for(|count| *count >= times).await.is_err() {
             // The thread has failed; the panic is in the log.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Follows the signals of this process from now on.
+/// Follows the signals of this process from now on; those that are for control go to `control`.
 ///
 /// # Errors
-/// A handler cannot be set, or there is no thread.
-pub(super) fn follow() -> io::Result<(Ends, Signals)> {
-    let signals = Signals {
-        reload: Arc::default(),
-        file_event: Arc::default(),
-        reopen: Arc::default(),
-    };
-    let (wishes, ends) = watch::channel(0);
-    let (reload, reopen) = (Arc::clone(&signals.reload), Arc::clone(&signals.reopen));
+/// A handler cannot be set, or the thread cannot be started.
+pub(super) fn follow(control: ControlHandle) -> io::Result<EndRequests> {
+    let (requests, ends) = watch::channel(0);
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let heard = {
+    let signals = {
         let _inside = runtime.enter();
         listen(&runtime)?
     };
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(obey(heard, &wishes, &reload, &reopen)))?;
-    Ok((Ends(ends), signals))
+        .spawn(move || runtime.block_on(handle(signals, &requests, &control)))?;
+    Ok(EndRequests(ends))
 }
 
-/// All of them, by number, one after another.
+/// Receives all signals by number, one after another.
 fn listen(runtime: &tokio::runtime::Runtime) -> io::Result<mpsc::Receiver<i32>> {
     let (heard, signals) = mpsc::channel(64);
     let follow = |number: i32| -> io::Result<()> {
@@ -94,35 +88,35 @@ fn listen(runtime: &tokio::runtime::Runtime) -> io::Result<mpsc::Receiver<i32>> 
         .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
     {
         if let Err(error) = follow(number) {
-            debug!(signal = %signal_name(number), %error, "a signal keeps its meaning");
+            debug!(signal = %signal_name(number), %error, "a signal keeps its default action");
         }
     }
     Ok(signals)
 }
 
-async fn obey(
+async fn handle(
     mut signals: mpsc::Receiver<i32>,
-    wishes: &watch::Sender<u32>,
-    reload: &Notify,
-    reopen: &Notify,
+    requests: &watch::Sender<u32>,
+    control: &ControlHandle,
 ) {
     let mut last: Option<Instant> = None;
     while let Some(number) = signals.recv().await {
         let name = signal_name(number);
         match number {
-            libc::SIGHUP => reload.notify_one(),
-            libc::SIGUSR1 => reopen.notify_one(),
+            // The outcome is in the log.
+            libc::SIGHUP => drop(control.reload()),
+            libc::SIGUSR1 => control.reopen_logs(),
             number if ENDS.contains(&number) => {
                 let now = Instant::now();
-                if is_same_wish(last, now) {
-                    debug!(signal = %name, "the same wish once more");
+                if is_same_request(last, now) {
+                    debug!(signal = %name, "the same request again");
                     continue;
                 }
                 last = Some(now);
-                wishes.send_modify(|wishes| *wishes += 1);
-                info!(signal = %name, again = *wishes.borrow() > 1, "told to end");
-                if *wishes.borrow() == 2 {
-                    end_after_mercy();
+                requests.send_modify(|count| *count += 1);
+                info!(signal = %name, again = *requests.borrow() > 1, "asked to stop");
+                if *requests.borrow() == 2 {
+                    end_after_grace();
                 }
             }
             _ => warn!(
@@ -133,15 +127,15 @@ async fn obey(
     }
 }
 
-fn is_same_wish(last: Option<Instant>, now: Instant) -> bool {
-    last.is_some_and(|last| now.saturating_duration_since(last) < ONE_WISH)
+fn is_same_request(last: Option<Instant>, now: Instant) -> bool {
+    last.is_some_and(|last| now.saturating_duration_since(last) < SAME_REQUEST)
 }
 
 /// Ends the process if it does not end by itself.
-fn end_after_mercy() {
+fn end_after_grace() {
     tokio::spawn(async {
-        tokio::time::sleep(MERCY).await;
-        last_words("told to stop twice, and the way out hangs: ended without it");
+        tokio::time::sleep(GRACE).await;
+        last_words("asked to stop twice, and the shutdown hangs: ended without it");
         std::process::exit(1);
     });
 }
@@ -151,11 +145,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_within_a_second_is_one_wish() {
+    fn signals_within_a_second_are_one_request() {
         let now = Instant::now();
-        assert!(!is_same_wish(None, now));
-        assert!(is_same_wish(Some(now), now));
-        assert!(is_same_wish(Some(now), now + Duration::from_millis(999)));
-        assert!(!is_same_wish(Some(now), now + ONE_WISH));
+        assert!(!is_same_request(None, now));
+        assert!(is_same_request(Some(now), now));
+        assert!(is_same_request(Some(now), now + Duration::from_millis(999)));
+        assert!(!is_same_request(Some(now), now + SAME_REQUEST));
     }
 }

@@ -11,7 +11,7 @@ use crate::config::load::{is_agent, load_agent, load_sources};
 use crate::config::schema::{AgentConfig, Config};
 use crate::config::sources::{Sources, Unreadable};
 use crate::config::watch::read_now;
-use crate::control::{Absent, Machine, look_at_secrets};
+use crate::control::{Absent, Machine, check_secrets};
 use crate::gossip::text::redacted;
 
 /// Checks the configuration at the paths `named`: files and directories together, or only `-` for standard input.
@@ -127,13 +127,13 @@ fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
     if let [file] = &sources.files[..]
         && is_agent(&file.bytes)
     {
-        let loaded = look_at_secrets(&file.path, load_agent(&file.bytes), Absent::Warning);
+        let loaded = check_secrets(&file.path, load_agent(&file.bytes), Absent::Warning);
         let contents =
             |config: &AgentConfig| format!("agent of {:?} at {}", config.cluster, config.backend);
         return (loaded.config.as_ref().map(contents), loaded.diagnostics);
     }
     let loaded = load_sources(sources, &Machine::default());
-    let loaded = look_at_secrets(&sources.main, loaded, Absent::Warning);
+    let loaded = check_secrets(&sources.main, loaded, Absent::Warning);
     (loaded.config.as_ref().map(contents), loaded.diagnostics)
 }
 
@@ -405,7 +405,7 @@ mod tests {
             let (valid, all) = seen(&text);
             let said = "warning: cannot read nokey: No such file";
             assert!(valid && all.contains(said), "{all}");
-            let help = "= help: without it a start or a reload is an error";
+            let help = "= help: startup and reload will fail without it";
             assert!(all.contains(help), "{all}");
         }
         for (text, said) in [

@@ -52,6 +52,10 @@ pub(crate) enum AccessLogError {
     Thread(io::Error),
 }
 
+/// An opened access log, for a writer to switch to.
+#[derive(Debug)]
+pub(crate) struct AccessLogSink(Sink);
+
 /// Where lines go.
 #[derive(Debug)]
 enum Sink {
@@ -124,11 +128,9 @@ impl AccessLogWriter {
         self.order(Command::Reopen);
     }
 
-    /// Goes over to another sink, or none; on an error the old one goes on. Lines that wait in the queue go to the
-    /// new one.
-    pub(crate) fn switch(&self, log: &AccessLog) -> Result<(), AccessLogError> {
-        self.order(Command::Switch(Sink::open(log)?));
-        Ok(())
+    /// Switches to another sink. Lines that wait in the queue go to the new one.
+    pub(crate) fn switch(&self, sink: AccessLogSink) {
+        self.order(Command::Switch(sink.0));
     }
 
     /// Writes what is queued, stops the thread and waits for it, at most for `bound`. False if it had not finished
@@ -149,6 +151,16 @@ impl AccessLogWriter {
 impl Drop for AccessLogWriter {
     fn drop(&mut self) {
         self.order(Command::Close);
+    }
+}
+
+impl AccessLogSink {
+    /// Opens a sink; a file is made if it does not exist (blocking, for at most [`files::BOUND`]).
+    ///
+    /// # Errors
+    /// Why it cannot be written to.
+    pub(crate) fn open(log: &AccessLog) -> Result<Self, AccessLogError> {
+        Sink::open(log).map(Self)
     }
 }
 

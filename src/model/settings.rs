@@ -5,7 +5,7 @@
 //! production: no timeout, head or queue is unlimited.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -326,4 +326,15 @@ pub enum AccessLog {
     Stdout,
     /// To a file, relative to the directory of the configuration.
     File(PathBuf),
+}
+
+impl AccessLog {
+    /// The same log, with a relative file in `directory`.
+    pub(crate) fn resolved_in(&self, directory: &Path) -> Self {
+        match self {
+            Self::Off => Self::Off,
+            Self::Stdout => Self::Stdout,
+            Self::File(file) => Self::File(directory.join(file)),
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! Starts a member, and holds the handle to the thread that drives it.
 //!
-//! What can fail (sockets, key files) is done before anything is applied ([`PreparedMember`]), so a reload happens
-//! whole or not at all. A new address, label or role makes another member; keys, seeds and operators change while it
-//! runs.
+//! What can fail (sockets, key files, the thread) is done before anything is applied ([`PreparedMember`],
+//! [`PreparedChange`]), so a reload happens whole or not at all. A new address, label or role makes another member; keys,
+//! seeds and operators change while it runs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -20,48 +22,48 @@ use crate::gossip::counters::GossipCounters;
 use crate::gossip::record::Record;
 use crate::gossip::view::Report;
 
-/// Everything that a start or a change needs and that could fail.
+/// A member that can start: nothing that it needs can fail any more.
 #[derive(Debug)]
 pub(crate) struct PreparedMember {
+    settings: MemberSettings,
+    secrets: Secrets,
+    sockets: Sockets,
+    thread: IdleThread,
+}
+
+/// What a running member changes to: nothing that it needs can fail any more.
+#[derive(Debug)]
+pub(crate) struct PreparedChange {
     settings: MemberSettings,
     secrets: Secrets,
     /// `None`: the running member keeps its sockets.
     sockets: Option<Sockets>,
 }
 
+/// A thread that waits for a member to drive, and ends if it gets none.
+#[derive(Debug)]
+struct IdleThread {
+    member: SyncSender<(driver::SurvivingState, Secrets, Sockets)>,
+    ended: oneshot::Receiver<()>,
+}
+
 impl PreparedMember {
-    /// Reads the secrets, and binds the address unless the running member has `bound` it. Blocks.
+    /// Reads the secrets, binds the address and starts the thread. Blocks.
     ///
     /// # Errors
-    /// Why this is impossible; nothing has changed then.
-    pub(crate) fn new(
-        settings: MemberSettings,
-        bound: Option<SocketAddr>,
-    ) -> Result<Self, MemberError> {
-        let secrets = settings.secrets()?;
-        let address = settings.peer_set.address;
-        let sockets = match bound == Some(address) {
-            true => None,
-            false => Some(Sockets::bind(address)?),
-        };
+    /// Why this is impossible; nothing is left of it then.
+    pub(crate) fn new(settings: MemberSettings) -> Result<Self, MemberError> {
         Ok(Self {
+            secrets: settings.secrets()?,
+            sockets: Sockets::bind(settings.peer_set.address)?,
             settings,
-            secrets,
-            sockets,
+            thread: IdleThread::start().map_err(MemberError::Thread)?,
         })
     }
 
     /// Starts the member.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub(crate) fn start(self, publisher: MemberPublisher) -> Result<RunningMember, MemberError> {
+    pub(crate) fn start(self, publisher: MemberPublisher) -> RunningMember {
         let (commands, received) = mpsc::unbounded_channel();
-        let (end, ended) = oneshot::channel();
-        let sockets = match self.sockets {
-            Some(sockets) => sockets,
-            None => Sockets::bind(self.settings.peer_set.address)?,
-        };
         let settings = self.settings.clone();
         let claim = publisher.claim(first_report(&settings, &self.secrets));
         let state = driver::SurvivingState {
@@ -72,19 +74,59 @@ impl PreparedMember {
             announced: None,
             restarted: false,
         };
-        let secrets = self.secrets;
+        RunningMember {
+            settings,
+            commands,
+            ended: Some(self.thread.drive(state, self.secrets, self.sockets)),
+        }
+    }
+}
+
+impl PreparedChange {
+    /// Reads the secrets, and binds the address unless the running member has `bound` it. Blocks.
+    ///
+    /// # Errors
+    /// Why this is impossible; nothing has changed then.
+    pub(crate) fn new(settings: MemberSettings, bound: SocketAddr) -> Result<Self, MemberError> {
+        let secrets = settings.secrets()?;
+        let address = settings.peer_set.address;
+        let sockets = match bound == address {
+            true => None,
+            false => Some(Sockets::bind(address)?),
+        };
+        Ok(Self {
+            settings,
+            secrets,
+            sockets,
+        })
+    }
+}
+
+impl IdleThread {
+    fn start() -> io::Result<Self> {
+        let (member, received) = sync_channel(1);
+        let (end, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("gossip".to_owned())
             .spawn(move || {
-                driver::run(state, secrets, sockets);
+                if let Ok((state, secrets, sockets)) = received.recv() {
+                    driver::run(state, secrets, sockets);
+                }
                 let _ = end.send(());
-            })
-            .map_err(MemberError::Thread)?;
-        Ok(RunningMember {
-            settings,
-            commands,
-            ended: Some(ended),
-        })
+            })?;
+        Ok(Self { member, ended })
+    }
+
+    /// Has the thread drive a member; what is returned resolves when that has ended.
+    fn drive(
+        self,
+        state: driver::SurvivingState,
+        secrets: Secrets,
+        sockets: Sockets,
+    ) -> oneshot::Receiver<()> {
+        // The thread waits for this, and the queue has room for it.
+        let _ = self.member.send((state, secrets, sockets));
+        self.ended
     }
 }
 
@@ -125,7 +167,7 @@ impl RunningMember {
     }
 
     /// Continues with what was prepared, and announces `record` if there is one.
-    pub(crate) fn apply(&mut self, prepared: PreparedMember, record: Option<Record>) {
+    pub(crate) fn apply(&mut self, prepared: PreparedChange, record: Option<Record>) {
         self.settings = prepared.settings.clone();
         self.send(MemberCommand::Update(Box::new(MemberUpdate {
             settings: prepared.settings,
@@ -183,8 +225,8 @@ mod tests {
         let start = |ip| {
             let mut settings = settings(ip, Role::Proxy, &[]);
             settings.peer_set.label = "set".to_owned();
-            let member = PreparedMember::new(settings, None).unwrap();
-            let member = member.start(publisher.clone()).unwrap();
+            let member = PreparedMember::new(settings).unwrap();
+            let member = member.start(publisher.clone());
             assert!(publisher.report.borrow().is_some());
             member
         };
@@ -205,10 +247,9 @@ mod tests {
     #[tokio::test]
     async fn a_member_that_panics_is_restarted_and_announces_the_same() {
         let publisher = MemberPublisher::default();
-        let member = PreparedMember::new(settings("127.88.0.1", Role::Proxy, &[]), None)
+        let member = PreparedMember::new(settings("127.88.0.1", Role::Proxy, &[]))
             .unwrap()
-            .start(publisher.clone())
-            .unwrap();
+            .start(publisher.clone());
         let record = Record {
             name: String::new(),
             cluster: "web".to_owned(),

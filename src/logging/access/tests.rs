@@ -46,6 +46,10 @@ fn write_one(sender: &mut LogSender, listener: &str) {
     sender.flush();
 }
 
+fn switch(writer: &AccessLogWriter, log: &AccessLog) {
+    writer.switch(AccessLogSink::open(log).unwrap());
+}
+
 /// The listeners of the lines of a file, each of which must be JSON.
 fn listeners(text: &str) -> Vec<String> {
     text.lines()
@@ -124,17 +128,17 @@ fn another_sink_takes_over() {
     // What waits when the sink changes goes to the new one.
     write_one(&mut sender, "nowhere or 1");
     writer.reopen();
-    writer.switch(&AccessLog::File(first.clone())).unwrap();
+    switch(&writer, &AccessLog::File(first.clone()));
     write_one(&mut sender, "1");
     eventually("on", || read(&first).contains(&"1".to_owned()));
     let wrong = AccessLog::File(folder.path().join("no/such/folder"));
-    let error = writer.switch(&wrong).unwrap_err().to_string();
+    let error = AccessLogSink::open(&wrong).unwrap_err().to_string();
     assert!(error.contains("no/such/folder"), "{error}");
-    writer.switch(&AccessLog::File(second.clone())).unwrap();
+    switch(&writer, &AccessLog::File(second.clone()));
     write_one(&mut sender, "2");
     eventually("over", || read(&second) == ["2"]);
-    writer.switch(&AccessLog::Stdout).unwrap();
-    writer.switch(&AccessLog::Off).unwrap();
+    switch(&writer, &AccessLog::Stdout);
+    switch(&writer, &AccessLog::Off);
     write_one(&mut sender, "nowhere");
     assert!(writer.close(BOUND));
     assert_eq!(read(&second), ["2"]);

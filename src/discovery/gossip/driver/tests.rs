@@ -77,8 +77,8 @@ fn agent(ip: &str, zone: &str, reached: bool, proxy: &Proxy) -> RunningMember {
         settings.peer_set.advertise.set_port(9);
     }
     let address = settings.peer_set.advertise;
-    let prepared = PreparedMember::new(settings, None).unwrap();
-    let member = prepared.start(MemberPublisher::default()).unwrap();
+    let prepared = PreparedMember::new(settings).unwrap();
+    let member = prepared.start(MemberPublisher::default());
     drop(member.announce(Record {
         zone: zone.to_owned(),
         ..crate::gossip::fixture::record(address, 1, ServiceState::Ready)

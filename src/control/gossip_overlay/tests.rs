@@ -5,9 +5,11 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::compile::{CompileInputs, compile};
 use crate::config::load::load_bytes;
+use crate::config::schema::GossipConfig;
 use crate::gossip::identity::Role;
 use crate::gossip::record::{Announced, Record, ServiceState};
 use crate::gossip::view::{Liveness, Member};
+use crate::model::backend::{Backend, Doubt};
 use crate::model::health::Health;
 use crate::model::peer_set::PeerSetSettings;
 use crate::snapshot::Snapshot;
@@ -81,10 +83,10 @@ fn ready(backends: &[&str]) -> Arc<PeerSet> {
     set(backends.iter().map(one).collect())
 }
 
-/// What control does with [`Peers`].
+/// What control does with a [`GossipOverlay`].
 struct Bench {
     file: Arc<Config>,
-    peers: Peers,
+    overlay: GossipOverlay,
     sender: watch::Sender<Arc<PeerSet>>,
     registry: Registry,
     sockets: Vec<Arc<BoundSockets>>,
@@ -100,16 +102,11 @@ impl Bench {
         let (sender, source) = watch::channel(Arc::default());
         let reports = Arc::new(Notify::new());
         let path = root.path().join("lb.toml");
-        let peers = Peers::start(
-            &path,
-            &file,
-            Some(source),
-            Arc::clone(&reports),
-            Arc::default(),
-        );
+        let overlay =
+            GossipOverlay::start(&path, &file, source, Arc::clone(&reports), Arc::default());
         let mut bench = Self {
             file,
-            peers,
+            overlay,
             sender,
             registry: Registry::new(1),
             sockets: vec![Arc::new(BoundSockets::at(
@@ -119,13 +116,14 @@ impl Bench {
             reports,
             root,
         };
-        bench.look();
+        bench.update();
         bench.build();
         bench
     }
 
-    fn look(&mut self) -> bool {
-        self.peers.look(&self.file, &self.sockets, &self.registry)
+    fn update(&mut self) -> bool {
+        self.overlay
+            .update(&self.file, &self.sockets, &self.registry)
     }
 
     fn build(&mut self) {
@@ -135,7 +133,7 @@ impl Bench {
             names: &HashMap::new(),
             previous: self.built.as_ref(),
         };
-        let compiled = compile(&self.peers.layers(&self.file), &inputs);
+        let compiled = compile(&self.overlay.layers(&self.file), &inputs);
         compiled.effects.apply(&mut self.registry);
         self.built = Some(compiled.snapshot);
     }
@@ -144,7 +142,7 @@ impl Bench {
     async fn take(&mut self, set: Arc<PeerSet>) -> bool {
         self.sender.send_replace(set);
         self.wait().await;
-        let changed = self.look();
+        let changed = self.update();
         if changed {
             self.build();
         }
@@ -152,14 +150,14 @@ impl Bench {
     }
 
     async fn wait(&mut self) {
-        timeout(Duration::from_secs(600), self.peers.changed())
+        timeout(Duration::from_secs(600), self.overlay.changed())
             .await
             .unwrap();
     }
 
     /// Whether nothing is due for a second.
     async fn rests(&mut self) -> bool {
-        timeout(Duration::from_secs(1), self.peers.changed())
+        timeout(Duration::from_secs(1), self.overlay.changed())
             .await
             .is_err()
     }
@@ -206,7 +204,7 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
         joined,
         "the file wins, and its own listener is no backend"
     );
-    let refused = bench.peers.process.peer_set.refused();
+    let refused = bench.overlay.process.peer_set.refused();
     assert_eq!(
         refused[CandidateRefusal::OwnListener.index()],
         ("own_listener", 1)
@@ -220,7 +218,7 @@ async fn members_are_appended_behind_the_file_and_come_in_through_their_check() 
         r#""10.0.0.1:80", "10.0.0.9:80", "10.0.0.3:80""#,
     );
     bench.file = config(&larger);
-    bench.look();
+    bench.update();
     bench.build();
     let kept = [
         row("10.0.0.1:80", 1, Health::empty()),
@@ -251,7 +249,7 @@ async fn without_a_check_they_are_in_at_once_and_go_in_time() {
     assert!(!bench.take(others()).await);
     let lost = Instant::now();
     bench.wait().await;
-    assert!(bench.look(), "nothing but time woke it");
+    assert!(bench.update(), "nothing but time woke it");
     assert_eq!(lost.elapsed().as_secs(), 30);
 
     bench.build();
@@ -260,7 +258,7 @@ async fn without_a_check_they_are_in_at_once_and_go_in_time() {
     bench.backend("10.0.0.2:80").report_refused();
     let refused = Instant::now();
     bench.wait().await;
-    assert!(bench.look());
+    assert!(bench.update());
     assert!(
         refused.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -287,11 +285,11 @@ async fn a_doubt_is_handed_over_and_its_answer_decides() {
     assert!(bench.rests().await, "the probe runs");
     found.answer_doubt();
     bench.wait().await;
-    assert!(!bench.look(), "it passed, so it stays");
+    assert!(!bench.update(), "it passed, so it stays");
     assert!(bench.rests().await);
     found.set_health(Health::CHECK_DOWN);
     bench.wait().await;
-    assert!(bench.look(), "it failed, so it goes");
+    assert!(bench.update(), "it failed, so it goes");
     bench.build();
     assert_eq!(bench.backends().len(), 1);
     assert_eq!(found.doubt(), Doubt::None);
@@ -319,7 +317,7 @@ async fn agents_that_say_that_all_fail_have_it_checked_at_once_and_leave_a_panic
         bench.backend(&backend).set_health(Health::CHECK_DOWN);
     }
     bench.wait().await;
-    assert!(!bench.look(), "they stay");
+    assert!(!bench.update(), "they stay");
     assert!(!bench.take(failing).await);
     assert_eq!(bench.backends().len(), 3);
     let snapshot = bench.built.as_ref().unwrap();
@@ -341,36 +339,7 @@ async fn changes_come_together_and_the_end_of_the_source_ends_nothing() {
     let (sender, _) = watch::channel(Arc::default());
     bench.sender = sender;
     assert!(bench.rests().await);
-    assert!(bench.peers.source.is_none());
-}
-
-#[test]
-fn the_last_good_set_lies_in_the_directory_for_state_and_is_found_beside_the_configuration() {
-    let root = tempfile::tempdir().unwrap();
-    let mut file = Config::clone(&config(FILE));
-    let mut paths = |state_dir: Option<&str>, members_file: Option<&str>| {
-        file.state_dir = state_dir.map(|name| root.path().join(name));
-        file.gossip.as_mut().unwrap().members_file = members_file.map(Into::into);
-        members_paths(
-            Path::new("/etc/lb/lb.toml"),
-            &file,
-            file.gossip.as_ref().unwrap(),
-            Some(Path::new("/usual")),
-        )
-    };
-    let beside = PathBuf::from("/etc/lb/lb.members.json");
-    assert_eq!(
-        paths(Some("state"), None),
-        [root.path().join("state/lb.members.json"), beside.clone()]
-    );
-    assert_eq!(
-        paths(None, None),
-        [PathBuf::from("/usual/lb.members.json"), beside]
-    );
-    assert_eq!(
-        paths(Some("state"), Some("m.json")),
-        [PathBuf::from("/etc/lb/m.json")]
-    );
+    assert!(bench.overlay.source.is_none());
 }
 
 #[tokio::test]
@@ -389,16 +358,10 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
     // It lies beside the configuration of the other one.
     let file = bench.root.path().join("state/lb.toml");
     let mut next = Bench::new(config(FILE));
-    next.peers = Peers::start(
-        &file,
-        &next.file,
-        Some(source),
-        Arc::default(),
-        Arc::default(),
-    );
+    next.overlay = GossipOverlay::start(&file, &next.file, source, Arc::default(), Arc::default());
     next.sender = sender;
     (next.registry, next.built) = (Registry::new(1), None);
-    next.look();
+    next.update();
     next.build();
     let used = [
         row("10.0.0.1:80", 1, Health::empty()),
@@ -406,7 +369,7 @@ async fn the_last_good_set_is_kept_and_used_at_a_start_without_peers() {
         row("10.0.0.3:80", 2, Health::empty()),
     ];
     assert_eq!(next.backends(), used, "used at once");
-    let stale = &next.peers.process.peer_set.stale;
+    let stale = &next.overlay.process.peer_set.stale;
     assert!(stale.load(Ordering::Relaxed));
     assert!(!next.take(ready(&[])).await, "nobody there");
     // What is new beside them comes in through its check.
@@ -421,18 +384,18 @@ async fn a_bad_state_is_not_written() {
     let all = || ready(&["10.0.0.2:80", "10.0.0.3:80"]);
     bench.take(all()).await;
     let count = |bench: &Bench| -> usize {
-        let wanted = bench.peers.keep.borrow();
-        wanted.as_ref().map_or(0, |(_, kept, _)| kept["web"].len())
+        let wanted = bench.overlay.last_good.wanted();
+        wanted.map_or(0, |kept| kept["web"].len())
     };
     assert_eq!(count(&bench), 2);
     let mut mistaken = Config::clone(&bench.file);
     mistaken.gossip.as_mut().unwrap().allow_cidrs.clear();
     let right = std::mem::replace(&mut bench.file, Arc::new(mistaken));
-    assert!(bench.look(), "nobody is allowed");
+    assert!(bench.update(), "nobody is allowed");
     bench.build();
     assert_eq!((bench.backends().len(), count(&bench)), (1, 2));
     bench.file = right;
-    assert!(bench.look());
+    assert!(bench.update());
     bench.build();
     // It is alone, and all fail.
     bench.take(set(Vec::new())).await;
@@ -441,9 +404,9 @@ async fn a_bad_state_is_not_written() {
         bench.backend(backend).set_health(Health::CHECK_DOWN);
     }
     bench.wait().await;
-    bench.look();
+    bench.update();
     bench.wait().await;
-    assert!(bench.look(), "the hold is over");
+    assert!(bench.update(), "the hold is over");
     bench.build();
     assert_eq!((bench.backends().len(), count(&bench)), (1, 2));
     bench
@@ -467,7 +430,7 @@ async fn where_the_proxy_can_be_spoken_to_is_no_backend() {
             "10.0.0.7:7947",
         ];
         bench.take(ready(&own)).await;
-        let refused = bench.peers.process.peer_set.refused();
+        let refused = bench.overlay.process.peer_set.refused();
         assert_eq!(
             refused[CandidateRefusal::OwnListener.index()],
             ("own_listener", 4),
