@@ -1,8 +1,8 @@
 //! The peer set as this proxy sees it, as JSON: `/api/v1/members`, and a part of the status. The names here are the
 //! interface, and `lbproxy members` reads what is written here.
 //!
-//! All that grows is bounded by the peer set itself: 10,000 members and 10,000 records of at most 512 bytes. Keys show
-//! as their ids and tokens not at all, since a report has neither.
+//! All that grows is bounded by the peer set itself: 10,000 members and 10,000 records of at most 512 bytes. Keys show as
+//! their ids and tokens not at all, since a report has neither.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,15 +16,15 @@ use crate::gossip::identity::Role;
 use crate::gossip::record::{Announced, Revocation};
 use crate::gossip::view::{self, Liveness, Report};
 
-/// Where it is found.
+/// Path of the page.
 pub(crate) const PATH: &str = "/api/v1/members";
-/// What stands there, with status 404, while there is no peer set.
+/// Body of the 404 while there is no peer set.
 pub(crate) const NO_GOSSIP: &str = "no [gossip]: this proxy is in no peer set\n";
 
-/// The whole answer.
+/// The whole page.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Members<'a> {
-    /// Of the set.
+pub(crate) struct MembersPage<'a> {
+    /// Label of the set.
     pub label: Cow<'a, str>,
     /// This proxy's name in it.
     pub address: SocketAddr,
@@ -34,67 +34,67 @@ pub(crate) struct Members<'a> {
     pub key_ids: Cow<'a, [String]>,
     /// Whether this proxy has compared its state with another member at least once.
     pub joined: bool,
-    /// Whether it takes no part for now, since somebody else uses its address.
+    /// Whether it does not take part for now, since another process uses its address.
     pub conflict: bool,
     /// Whether the last good set, from disk, still stands in for this one.
     pub stale: bool,
-    /// All of them, this proxy included, sorted by address; empty while its own member is starting.
-    pub members: Vec<Member<'a>>,
+    /// All members, this proxy included, sorted by address; empty while its own member is starting.
+    pub members: Vec<MemberEntry<'a>>,
 }
 
-/// One member.
+/// A member.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Member<'a> {
-    /// Where it gossips: its name.
+pub(crate) struct MemberEntry<'a> {
+    /// The address where it gossips, which is its name.
     pub address: SocketAddr,
-    /// agent or proxy.
+    /// `agent` or `proxy`.
     pub role: Cow<'a, str>,
-    /// alive, suspect, down or left.
+    /// `alive`, `suspect`, `down` or `left`.
     pub state: Cow<'a, str>,
-    /// Its run.
+    /// Number of its run: grows with each start.
     pub epoch: u64,
-    /// Since its state, epoch or record last changed here.
+    /// Time since its state, epoch or record last changed here.
     pub changed_seconds_ago: f64,
     /// Why its last announcement is not used, as a reason of `lbproxy_gossip_dropped_total`; absent: it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Cow<'a, str>>,
-    /// What it announces, sorted by cluster.
-    pub records: Vec<Record<'a>>,
+    /// The services that it announces, sorted by cluster.
+    pub records: Vec<ServiceEntry<'a>>,
 }
 
-/// One service.
+/// A service that a member announces.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Record<'a> {
-    /// What proxies discover.
+pub(crate) struct ServiceEntry<'a> {
+    /// The name that proxies discover it by.
     pub cluster: Cow<'a, str>,
-    /// Of the agent; may be empty.
+    /// Name of the agent; may be empty.
     pub name: Cow<'a, str>,
-    /// Where the service is reached.
+    /// The address of the service.
     pub backend: SocketAddr,
     /// 0 to 1000.
     pub weight: u16,
-    /// May be empty.
+    /// Zone of the service; may be empty.
     pub zone: Cow<'a, str>,
-    /// starting, ready, failing, draining or left.
+    /// `starting`, `ready`, `failing`, `draining` or `left`.
     pub state: Cow<'a, str>,
     /// Version of the service; may be empty.
     pub build: Cow<'a, str>,
-    /// The run that announced it.
+    /// Number of the run that announced it.
     pub epoch: u64,
     /// Grows with each change in a run.
     pub version: u64,
-    /// Since it was accepted here.
+    /// Time since it was accepted here.
     pub seconds_ago: f64,
     /// When its token expires, unix seconds; absent where no token is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
-    /// expired or not_permitted: why it does not count any more; absent while it does.
+    /// `expired` or `not_permitted`: why it no longer counts; absent while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Cow<'a, str>>,
 }
 
-impl<'a> Members<'a> {
-    /// What a report says; O(members).
+impl<'a> MembersPage<'a> {
+    /// The page of a report; O(members).
     pub(crate) fn of(report: &'a Report, stale: bool) -> Self {
         let member = |m| member(m, report);
         Self {
@@ -110,13 +110,13 @@ impl<'a> Members<'a> {
     }
 }
 
-fn member<'a>(member: &'a view::Member, report: &Report) -> Member<'a> {
+fn member<'a>(member: &'a view::Member, report: &Report) -> MemberEntry<'a> {
     let at = report.at;
     let all = &report.refused;
     let refused = all.binary_search_by_key(&member.address, |(address, _)| *address);
     let mut records: Vec<_> = member.records.iter().map(|r| record(r, at)).collect();
     records.sort_unstable_by(|a, b| (&a.cluster, a.backend).cmp(&(&b.cluster, b.backend)));
-    Member {
+    MemberEntry {
         address: member.address,
         role: Cow::from(member.role.as_str()),
         state: Cow::from(member.liveness.as_str()),
@@ -129,9 +129,9 @@ fn member<'a>(member: &'a view::Member, report: &Report) -> Member<'a> {
     }
 }
 
-fn record(announced: &Announced, at: Time) -> Record<'_> {
+fn record(announced: &Announced, at: Time) -> ServiceEntry<'_> {
     let record = &announced.record;
-    Record {
+    ServiceEntry {
         cluster: Cow::from(&record.cluster),
         name: Cow::from(&record.name),
         backend: record.backend,
@@ -147,29 +147,29 @@ fn record(announced: &Announced, at: Time) -> Record<'_> {
     }
 }
 
-/// In seconds, to the millisecond.
+/// Seconds from `then` to `at`, to the millisecond.
 fn ago(at: Time, then: Time) -> f64 {
     at.saturating_sub(then).as_millis() as f64 / 1e3
 }
 
-/// The part of the status.
+/// The peer set in the status.
 #[derive(Debug, Serialize)]
-pub(super) struct Gossip<'a> {
+pub(super) struct GossipStatus<'a> {
     by_state: BTreeMap<&'static str, u64>,
     by_role: BTreeMap<&'static str, u64>,
     #[serde(flatten)]
-    set: Members<'a>,
+    set: MembersPage<'a>,
 }
 
-impl<'a> Gossip<'a> {
-    /// What a report says; O(members).
+impl<'a> GossipStatus<'a> {
+    /// The status of a report; O(members).
     pub(super) fn of(report: &'a Report, stale: bool) -> Self {
         let by_role = [Role::Agent, Role::Proxy]
             .map(|role| (role.as_str(), count(report, |member| member.role == role)));
         Self {
             by_state: by_state(report).into(),
             by_role: by_role.into(),
-            set: Members::of(report, stale),
+            set: MembersPage::of(report, stale),
         }
     }
 }
@@ -190,6 +190,7 @@ fn count(report: &Report, like: impl Fn(&view::Member) -> bool) -> u64 {
     report.set.members.iter().filter(|m| like(m)).count() as u64
 }
 
+/// Whether packets are sealed.
 pub(super) fn is_sealed(report: &Report) -> bool {
     !report.key_ids.is_empty()
 }
@@ -286,7 +287,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_set_as_json() {
-        let seen = serde_json::to_value(Members::of(&report(), false)).unwrap();
+        let seen = serde_json::to_value(MembersPage::of(&report(), false)).unwrap();
         let record = |cluster, backend, state| {
             json!({
                 "cluster": cluster, "name": "host-7", "backend": backend, "weight": 3, "zone": "a", "state": state,
@@ -318,7 +319,7 @@ pub(crate) mod tests {
         });
         assert_eq!(seen, expected);
 
-        let mut status = serde_json::to_value(Gossip::of(&report(), false)).unwrap();
+        let mut status = serde_json::to_value(GossipStatus::of(&report(), false)).unwrap();
         let fields = status.as_object_mut().unwrap();
         assert_eq!(
             [
@@ -330,7 +331,7 @@ pub(crate) mod tests {
                 json!({ "agent": 3, "proxy": 1 })
             ]
         );
-        assert_eq!(status, expected, "and else the same");
+        assert_eq!(status, expected, "and otherwise the same");
     }
 
     /// The report with tokens: one that has expired, one that is good, one that is not permitted.
@@ -353,7 +354,7 @@ pub(crate) mod tests {
     #[test]
     fn tokens_and_what_may_not_be_announced_any_more() {
         let report = with_tokens([300, 200, 100]);
-        let members = serde_json::to_value(Members::of(&report, false)).unwrap();
+        let members = serde_json::to_value(MembersPage::of(&report, false)).unwrap();
         let seen = |member: usize, record: usize| {
             let record = &members["members"][member]["records"][record];
             (record["expires"].clone(), record["revoked"].clone())
@@ -395,7 +396,7 @@ pub(crate) mod tests {
             at: Duration::from_secs(1 << 32),
             members: vec![member; 10_000],
         });
-        let text = serde_json::to_vec(&Members::of(&report, false)).unwrap();
+        let text = serde_json::to_vec(&MembersPage::of(&report, false)).unwrap();
         assert!(text.len() < 8 << 20, "{}", text.len());
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::process::Process;
+use super::process::ProcSelf;
 use crate::gossip::view::Report;
 use crate::snapshot::{Endpoint, Snapshot};
 use crate::telemetry::counters::{CodeCounters, HistogramTotal};
@@ -241,7 +241,7 @@ impl Scrape {
     }
 
     fn process(&self, f: &mut Families<'_>) -> fmt::Result {
-        let process = Process::read();
+        let process = ProcSelf::read();
         let started = self.started.duration_since(UNIX_EPOCH).ok();
         f.counter("process_cpu_seconds", "User and system time used.", |s| {
             process.cpu_seconds.map_or(Ok(()), |v| s.put_float(&[], v))

@@ -1,27 +1,28 @@
-//! L3 control: the admin server: read-only, plain HTTP/1.1 over TCP or a unix socket.
+//! L3 control: the admin server: read-only, plain HTTP/1.1 over TCP or a Unix socket.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `/metrics` | Prometheus text, 0.0.4 or OpenMetrics as asked for ([`metrics`]) |
 //! | `/healthz` | 200 as long as the process lives |
-//! | `/readyz` | 200 while it wants traffic, else 503 with the reason |
+//! | `/readyz` | 200 while it wants traffic, otherwise 503 with the reason |
 //! | `/api/v1/status` | JSON for people and tools ([`status`]) |
-//! | `/api/v1/members` | the peer set as JSON, 404 while there is none ([`members`]) |
+//! | `/api/v1/members` | the peer set as JSON, 404 without one ([`members`]) |
 //!
-//! [`socket`] binds, [`server`] serves. Whoever reaches the socket may read all of it; nothing can be changed
-//! through it. It shares no thread with the data plane, and however many ask, it holds a bounded number of
-//! connections and of finished texts.
+//! [`socket`] binds, [`server`] serves, [`lifecycle`] moves the server when a reload does. Everybody who reaches the
+//! socket may read all of it; nothing can be changed through it. It shares no thread with the data plane, and however
+//! many clients there are, it holds a bounded number of connections and of finished texts.
 
+mod allowed_hosts;
+mod connection_limit;
+pub(crate) mod lifecycle;
 pub(crate) mod members;
 pub(crate) mod metrics;
-mod names;
-mod places;
 mod process;
-mod seat;
 pub(crate) mod server;
 pub(crate) mod socket;
+pub(crate) mod state;
 pub(crate) mod status;
 
-pub(crate) use seat::{AdminMove, AdminServer};
-pub(crate) use server::{AdminState, Started, serve};
-pub(crate) use socket::{AdminError, AdminSocket, bind};
+pub(crate) use lifecycle::{AdminMove, AdminServer};
+pub(crate) use socket::AdminError;
+pub(crate) use state::{AdminState, Started};

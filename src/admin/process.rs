@@ -1,4 +1,4 @@
-//! What the kernel says about this process: `/proc/self`, as far as it is there.
+//! What the kernel knows about this process: `/proc/self`, where it exists.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use rustix::process::{Resource, getrlimit};
 /// Clock ticks of `/proc/self/stat`: USER_HZ, which is 100 on every architecture that we run on (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What could be read; what could not is left out of the metrics.
+/// What could be read; the rest is left out of the metrics.
 #[derive(Debug, Default)]
-pub(super) struct Process {
+pub(super) struct ProcSelf {
     pub(super) resident_bytes: Option<u64>,
     pub(super) cpu_seconds: Option<f64>,
     pub(super) open_fds: Option<u64>,
     pub(super) max_fds: Option<u64>,
 }
 
-impl Process {
+impl ProcSelf {
     pub(super) fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -35,7 +35,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// User and system time of all threads: fields 14 and 15, counted behind the name, which may hold anything.
+/// User and system time of all threads: fields 14 and 15, counted after the name, which may hold anything.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -45,7 +45,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 }
 
 fn open_fds() -> Option<u64> {
-    // Since Linux 6.2 the size of the directory is the number of descriptors; before, they must be listed.
+    // Since Linux 6.2 the size of the directory is the number of descriptors; on older kernels they must be listed.
     let known = fs::metadata("/proc/self/fd").ok()?.len();
     if known > 0 {
         return Some(known);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn this_process() {
-        let process = Process::read();
+        let process = ProcSelf::read();
         assert!(process.resident_bytes.unwrap() > 100_000);
         assert!(process.cpu_seconds.is_some());
         assert!(process.open_fds.unwrap() >= 3);

@@ -6,12 +6,12 @@ use crate::transport::unix::Access;
 
 const BACKLOG: i32 = 128;
 
-/// The admin server has no socket.
+/// Why the admin server has no socket.
 #[derive(Debug, thiserror::Error)]
 #[error("the admin server {0}")]
 pub(crate) struct AdminError(pub(super) BindError);
 
-/// A bound socket; [`super::serve`] takes it.
+/// A bound socket for [`super::server::serve`].
 #[derive(Debug)]
 pub(crate) struct AdminSocket {
     pub(super) listening: Listening,
@@ -25,13 +25,13 @@ impl AdminSocket {
         self.address.ip()
     }
 
-    /// Where it is bound, as the file would have it.
+    /// Where it is bound, as the file would write it.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 }
 
-/// Binds. Needs no runtime; the socket is non-blocking.
+/// Binds an address. Needs no runtime; the socket is non-blocking.
 ///
 /// # Errors
 /// The address and what the system said.

@@ -1,4 +1,4 @@
-//! What `/api/v1/status` says, as JSON: the names here are the interface.
+//! The page `/api/v1/status`, as JSON: the names here are the interface.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::members::Gossip;
-use super::server::AdminState;
+use super::members::GossipStatus;
+use super::state::AdminState;
 use crate::gossip::view::Report;
 use crate::model::health::Health;
 use crate::snapshot::{Cluster, Endpoint, Listener, Snapshot};
@@ -15,16 +15,16 @@ use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::metrics::{BackendMetrics, ListenerMetrics};
 use crate::telemetry::outcome::BackendError;
 
-/// The whole answer.
+/// The whole page.
 #[derive(Debug, Serialize)]
-pub(crate) struct Status<'a> {
+pub(crate) struct StatusPage<'a> {
     version: &'static str,
     pid: u32,
     started: String,
     uptime_seconds: u64,
-    /// Files applied.
+    /// Configurations that were applied.
     generation: u64,
-    /// Publications.
+    /// Snapshots that were published.
     snapshot: u64,
     readiness: &'static str,
     workers: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Status<'a> {
     departing: DepartingStatus<'a>,
     /// Absent while there is no peer set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    gossip: Option<Gossip<'a>>,
+    gossip: Option<GossipStatus<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,7 +41,7 @@ struct ListenerStatus<'a> {
     name: &'a str,
     /// The first of `addresses`.
     address: String,
-    /// As the file has them, each with the one of `bound` at its place.
+    /// As the file writes them, each beside the one of `bound` at the same index.
     addresses: Vec<String>,
     bound: Vec<String>,
     protocol: &'static str,
@@ -55,7 +55,7 @@ struct ClusterStatus<'a> {
     name: &'a str,
     policy: &'static str,
     panic: bool,
-    /// Whether the backups stand in and keep all (`on_up = "stay"`).
+    /// Whether the backups keep all new traffic (`on_up = "stay"`).
     standby: bool,
     backends: Vec<BackendStatus<'a>>,
 }
@@ -73,7 +73,7 @@ struct BackendStatus<'a> {
     requests_total: u64,
     connections_total: u64,
     errors_total: u64,
-    /// Request sent to response head, since the first of them; absent before it, and in a tcp cluster.
+    /// From request sent to response head, over all requests; absent before the first, and in a tcp cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_p50_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ struct DepartingBackend<'a> {
     backend: BackendStatus<'a>,
 }
 
-impl<'a> Status<'a> {
+impl<'a> StatusPage<'a> {
     /// The state of the process as `snapshot` and `report` show it; O(backends + members).
     pub(crate) fn of(
         state: &AdminState,
@@ -118,7 +118,7 @@ impl<'a> Status<'a> {
             listeners: listeners(snapshot),
             clusters: snapshot.clusters.iter().map(cluster).collect(),
             departing: departing(snapshot),
-            gossip: report.map(|report| Gossip::of(report, state.is_stale())),
+            gossip: report.map(|report| GossipStatus::of(report, state.is_stale())),
         }
     }
 }
@@ -166,7 +166,7 @@ fn cluster(cluster: &Arc<Cluster>) -> ClusterStatus<'_> {
     }
 }
 
-/// In the moment between a worker's finding and the control plane's note of it, the bits alone tell.
+/// The reason by the health bits alone, for the moment until the control plane has noted what a worker has found.
 fn reason_of(health: Health) -> &'static str {
     match health {
         _ if health.is_healthy() => "up",

@@ -29,16 +29,16 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const MAX_BODY: usize = 16 << 20;
 const MAX_HEAD: usize = 64 << 10;
 
-/// Where a proxy is asked.
+/// The admin server that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum AdminTarget {
     /// An address as the file has it.
     Admin(BindAddress),
     /// A host name, looked up each time.
     Named(BackendAddress),
 }
 
-impl FromStr for Door {
+impl FromStr for AdminTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -50,7 +50,7 @@ impl FromStr for Door {
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for AdminTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Admin(address) => address.fmt(f),
@@ -76,52 +76,52 @@ pub(super) fn print(text: &[u8]) -> Result<(), Failure> {
 }
 
 /// Status and body of `path`. Must run on a runtime with I/O and time.
-pub(super) async fn get(door: &Door, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+pub(super) async fn get(target: &AdminTarget, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let asked = timeout(TIMEOUT, async {
-        let stream = connect(door).await?;
+        let stream = connect(target).await?;
         let answer = exchange(stream, path).await;
-        answer.with_context(|| format!("what listens on {door} does not answer as lbproxy does"))
+        answer.with_context(|| format!("what listens on {target} does not answer as lbproxy does"))
     });
     asked
         .await
-        .unwrap_or_else(|_| bail!("{door} has not answered within {} s", TIMEOUT.as_secs()))
+        .unwrap_or_else(|_| bail!("{target} has not answered within {} s", TIMEOUT.as_secs()))
 }
 
-/// Either end of a connection.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection to the admin server.
+trait AdminStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdminStream for S {}
 
-async fn connect(door: &Door) -> anyhow::Result<Box<dyn Stream>> {
-    let connected: io::Result<Box<dyn Stream>> = match door {
-        Door::Admin(BindAddress::Unix(path)) => UnixStream::connect(path.path())
+async fn connect(target: &AdminTarget) -> anyhow::Result<Box<dyn AdminStream>> {
+    let connected: io::Result<Box<dyn AdminStream>> = match target {
+        AdminTarget::Admin(BindAddress::Unix(path)) => UnixStream::connect(path.path())
             .await
             .map(|s| Box::new(s) as _),
-        Door::Admin(BindAddress::Tcp(address)) => {
+        AdminTarget::Admin(BindAddress::Tcp(address)) => {
             ensure!(
                 address.port() != 0,
                 "[admin] has port 0: only the proxy's log tells which one it took"
             );
-            let doors = doors(*address);
-            let connected = TcpStream::connect(&doors[..]).await;
+            let addresses = reachable_at(*address);
+            let connected = TcpStream::connect(&addresses[..]).await;
             connected.map(|stream| Box::new(stream) as _)
         }
-        Door::Named(name) => {
+        AdminTarget::Named(name) => {
             let connected = TcpStream::connect(name.to_string()).await;
             connected.map(|stream| Box::new(stream) as _)
         }
     };
     connected.map_err(|error| match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => anyhow!(
-            "nobody listens on {door}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
+            "nobody listens on {target}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
              say where it is)"
         ),
-        _ => anyhow!("cannot connect to {door}: {error}"),
+        _ => anyhow!("cannot connect to {target}: {error}"),
     })
 }
 
 /// Where a server that is bound to `address` can be reached from this machine.
-fn doors(address: ListenAddress) -> Vec<SocketAddr> {
+fn reachable_at(address: ListenAddress) -> Vec<SocketAddr> {
     let at = |ip| SocketAddr::new(ip, address.port());
     let (v4, v6) = (
         at(Ipv4Addr::LOCALHOST.into()),
@@ -136,7 +136,10 @@ fn doors(address: ListenAddress) -> Vec<SocketAddr> {
     }
 }
 
-async fn exchange(stream: Box<dyn Stream>, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+async fn exchange(
+    stream: Box<dyn AdminStream>,
+    path: &str,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
@@ -168,7 +171,11 @@ mod tests {
             ("[fd00::5]:9900", &["[fd00::5]:9900"]),
         ] {
             let expected: Vec<SocketAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
-            assert_eq!(doors(address.parse().unwrap()), expected, "{address}");
+            assert_eq!(
+                reachable_at(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
         }
     }
 }

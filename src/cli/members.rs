@@ -12,11 +12,11 @@ use clap::Args;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep};
 
-use super::ask::{self, Door};
+use super::ask::{self, AdminTarget};
 use super::place::Place;
 use super::table::{self, columns};
 use super::{Failure, exit_code};
-use crate::admin::members::{Member, Members, NO_GOSSIP, PATH, Record};
+use crate::admin::members::{MemberEntry, MembersPage, NO_GOSSIP, PATH, ServiceEntry};
 use crate::model::units::show_duration;
 
 #[cfg(test)]
@@ -56,20 +56,20 @@ pub fn run(arguments: MembersArguments) -> ExitCode {
 
 fn show(arguments: MembersArguments) -> Result<(), Failure> {
     let MembersArguments { file, json, place } = arguments;
-    let door = file.map_or(place, Place::of_file).find()?;
-    ask::print(&ask::runtime()?.block_on(answer(&door, json))?)
+    let target = file.map_or(place, Place::of_file).find()?;
+    ask::print(&ask::runtime()?.block_on(answer(&target, json))?)
 }
 
 /// What is to be printed. A set in which the proxy itself is not yet is asked for again: its member is starting.
-async fn answer(door: &Door, json: bool) -> Result<Vec<u8>, Failure> {
+async fn answer(target: &AdminTarget, json: bool) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + STARTING;
     loop {
-        let answer = ask::get(door, PATH).await?;
+        let answer = ask::get(target, PATH).await?;
         if is_in_no_set(&answer) {
-            let why = anyhow!("{door}: the proxy has no [gossip], so it is in no peer set");
+            let why = anyhow!("{target}: the proxy has no [gossip], so it is in no peer set");
             return Err(Failure::NotThere(why));
         }
-        let (text, starting) = printed(answer, json).with_context(|| door.to_string())?;
+        let (text, starting) = printed(answer, json).with_context(|| target.to_string())?;
         if !starting || Instant::now() >= until {
             return Ok(text);
         }
@@ -86,7 +86,7 @@ fn printed(
     (status, mut body): (StatusCode, Vec<u8>),
     json: bool,
 ) -> anyhow::Result<(Vec<u8>, bool)> {
-    let members: Option<Members<'_>> = match status {
+    let members: Option<MembersPage<'_>> = match status {
         StatusCode::OK => serde_json::from_slice(&body).ok(),
         _ => None,
     };
@@ -103,7 +103,7 @@ fn printed(
 }
 
 /// A line on the set and one for each service, or for each member that announces none.
-fn table(set: &Members<'_>) -> String {
+fn table(set: &MembersPage<'_>) -> String {
     let mut rows = vec![HEADS.map(str::to_owned)];
     for member in &set.members {
         let services = member.records.iter();
@@ -115,7 +115,7 @@ fn table(set: &Members<'_>) -> String {
     summary(set) + &columns(&rows)
 }
 
-fn summary(set: &Members<'_>) -> String {
+fn summary(set: &MembersPage<'_>) -> String {
     let seal = match set.key_ids.first() {
         Some(id) if set.sealed => format!("sealed by {}", plain(id)),
         _ => "NOT SEALED".to_owned(),
@@ -135,8 +135,8 @@ fn summary(set: &Members<'_>) -> String {
     format!("peer set {label} as {address} sees it: {seal}, {part}{stale}\n")
 }
 
-fn row(member: &Member<'_>, record: Option<&Record<'_>>) -> [String; HEADS.len()] {
-    let of = |cell: fn(&Record<'_>) -> String| record.map_or_else(|| "-".to_owned(), cell);
+fn row(member: &MemberEntry<'_>, record: Option<&ServiceEntry<'_>>) -> [String; HEADS.len()] {
+    let of = |cell: fn(&ServiceEntry<'_>) -> String| record.map_or_else(|| "-".to_owned(), cell);
     [
         member.address.to_string(),
         plain(&member.role),
@@ -155,7 +155,7 @@ fn row(member: &Member<'_>, record: Option<&Record<'_>>) -> [String; HEADS.len()
 }
 
 /// How a service is, and whether that counts.
-fn service(record: &Record<'_>) -> String {
+fn service(record: &ServiceEntry<'_>) -> String {
     match &record.revoked {
         Some(why) => format!("{} ({})", plain(&record.state), plain(why)),
         None => plain(&record.state),

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::Failure;
-use super::ask::Door;
+use super::ask::AdminTarget;
 use crate::config::load::is_agent;
 use crate::config::watch::read_now;
 use crate::control::read_alone;
@@ -29,7 +29,7 @@ pub(super) struct Place {
         conflicts_with = "config",
         help_heading = HEADING
     )]
-    admin: Option<Door>,
+    admin: Option<AdminTarget>,
     /// Ask the proxy that runs on this file, at the address of its [admin].
     ///
     /// Without --admin and --config the environment variable LBPROXY_ADMIN says where the proxy is, and without that it
@@ -53,16 +53,16 @@ impl Place {
     ///
     /// # Errors
     /// What is wrong with the address, the variable or the file.
-    pub(super) fn find(self) -> Result<Door, Failure> {
+    pub(super) fn find(self) -> Result<AdminTarget, Failure> {
         self.find_with(|| std::env::var(VARIABLE))
     }
 
     fn find_with(
         self,
         variable: impl FnOnce() -> Result<String, VarError>,
-    ) -> Result<Door, Failure> {
-        if let Some(door) = self.admin {
-            return Ok(door);
+    ) -> Result<AdminTarget, Failure> {
+        if let Some(target) = self.admin {
+            return Ok(target);
         }
         if let Some(file) = self.config {
             return of_file(&file);
@@ -77,10 +77,10 @@ impl Place {
 }
 
 /// The admin address of the file.
-fn of_file(file: &Path) -> Result<Door, Failure> {
+fn of_file(file: &Path) -> Result<AdminTarget, Failure> {
     match read_alone(file) {
         Ok(config) => match config.admin {
-            Some(admin) => Ok(Door::Admin(admin)),
+            Some(admin) => Ok(AdminTarget::Admin(admin)),
             None => Err(Failure::Failed(anyhow!(
                 "{} has no [admin]: the proxy has no address where it could be asked",
                 file.display()
@@ -112,7 +112,9 @@ mod tests {
             "" => Err(VarError::NotPresent),
             text => Ok(text.trim().to_owned()),
         };
-        place.find_with(|| variable).map(|door| door.to_string())
+        place
+            .find_with(|| variable)
+            .map(|target| target.to_string())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ask::{self, Door};
+use super::ask::{self, AdminTarget};
 use super::place::Place;
 use super::table::{columns, plain};
 use super::{Failure, exit_code};
@@ -76,14 +76,14 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
         json,
         place,
     } = arguments;
-    let door = place.find()?;
+    let target = place.find()?;
     let runtime = ask::runtime()?;
     let mut view = View {
         cluster,
         json,
         rates: watch.map(|_| Rates::default()),
     };
-    let first = view.look(runtime.block_on(ask::get(&door, PATH)), &door)?;
+    let first = view.look(runtime.block_on(ask::get(&target, PATH)), &target)?;
     let Some(interval) = watch else {
         return ask::print(first.as_bytes());
     };
@@ -93,7 +93,7 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
     }
     loop {
         runtime.block_on(async { tokio::time::sleep(interval).await });
-        let text = match view.look(runtime.block_on(ask::get(&door, PATH)), &door) {
+        let text = match view.look(runtime.block_on(ask::get(&target, PATH)), &target) {
             Ok(text) => text,
             // It may be on its way back.
             Err(error) if screen.whole => format!("error: {error:#}\n"),
@@ -160,16 +160,16 @@ impl View {
     fn look(
         &mut self,
         answer: anyhow::Result<(StatusCode, Vec<u8>)>,
-        door: &Door,
+        target: &AdminTarget,
     ) -> Result<String, Failure> {
         let (code, body) = answer?;
         let strange = || {
             anyhow!(
-                "{door}: status {code} and no status of a proxy: not lbproxy, or another version of it"
+                "{target}: status {code} and no status of a proxy: not lbproxy, or another version of it"
             )
         };
         let body = std::str::from_utf8(&body).map_err(|_| strange())?;
-        let read: Result<Status, _> = serde_json::from_str(body);
+        let read: Result<ParsedStatus, _> = serde_json::from_str(body);
         let status = match (code, read) {
             (StatusCode::OK, Ok(status)) => status,
             _ => return Err(strange().into()),
@@ -190,7 +190,7 @@ impl View {
     }
 }
 
-fn no_cluster(status: &Status, name: &str) -> anyhow::Error {
+fn no_cluster(status: &ParsedStatus, name: &str) -> anyhow::Error {
     let known: Vec<String> = status
         .clusters
         .iter()
@@ -215,32 +215,32 @@ fn one_cluster(body: &str, name: &str) -> Option<String> {
         clusters: Vec<&'a RawValue>,
     }
     #[derive(Deserialize)]
-    struct Named {
+    struct NamedCluster {
         name: String,
     }
     let raw: Raw<'_> = serde_json::from_str(body).ok()?;
     let found = raw.clusters.into_iter().find(|cluster| {
-        serde_json::from_str::<Named>(cluster.get()).is_ok_and(|named| named.name == name)
+        serde_json::from_str::<NamedCluster>(cluster.get()).is_ok_and(|named| named.name == name)
     })?;
     Some(format!("{}\n", found.get()))
 }
 
-/// What is read of the answer.
+/// What is read of the response; the names are those of [`crate::admin::status`].
 #[derive(Debug, Deserialize)]
-struct Status {
+struct ParsedStatus {
     version: String,
     pid: u32,
     started: String,
     uptime_seconds: u64,
     generation: u64,
     readiness: String,
-    listeners: Vec<Listener>,
-    clusters: Vec<Cluster>,
-    departing: Departing,
+    listeners: Vec<ParsedListener>,
+    clusters: Vec<ParsedCluster>,
+    departing: ParsedDeparting,
 }
 
 #[derive(Debug, Deserialize)]
-struct Listener {
+struct ParsedListener {
     name: String,
     bound: Vec<String>,
     protocol: String,
@@ -250,16 +250,16 @@ struct Listener {
 }
 
 #[derive(Debug, Deserialize)]
-struct Cluster {
+struct ParsedCluster {
     name: String,
     panic: bool,
     #[serde(default)]
     standby: bool,
-    backends: Vec<Backend>,
+    backends: Vec<ParsedBackend>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Backend {
+struct ParsedBackend {
     address: String,
     weight: u32,
     backup: bool,
@@ -277,22 +277,22 @@ struct Backend {
 }
 
 #[derive(Debug, Deserialize)]
-struct Departing {
-    listeners: Vec<DepartingListener>,
-    backends: Vec<DepartingBackend>,
+struct ParsedDeparting {
+    listeners: Vec<ParsedDepartingListener>,
+    backends: Vec<ParsedDepartingBackend>,
 }
 
 #[derive(Debug, Deserialize)]
-struct DepartingListener {
+struct ParsedDepartingListener {
     name: String,
     connections_active: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct DepartingBackend {
+struct ParsedDepartingBackend {
     cluster: String,
     #[serde(flatten)]
-    backend: Backend,
+    backend: ParsedBackend,
 }
 
 /// Requests and sessions of each backend at the last look.
@@ -304,7 +304,7 @@ struct Rates {
 
 impl Rates {
     /// Requests (of tcp: connections) a second of each backend since the last look.
-    fn step(&mut self, status: &Status) -> HashMap<(String, String), f64> {
+    fn step(&mut self, status: &ParsedStatus) -> HashMap<(String, String), f64> {
         let now = Instant::now();
         let span = self.at.map(|at| (now - at).as_secs_f64());
         let mut rates = HashMap::new();
@@ -324,7 +324,7 @@ impl Rates {
 }
 
 /// What is to be said of a cluster as a whole.
-fn marks(cluster: &Cluster) -> impl Iterator<Item = &'static str> {
+fn marks(cluster: &ParsedCluster) -> impl Iterator<Item = &'static str> {
     let marks = [
         (
             cluster.panic,
@@ -342,9 +342,9 @@ fn marks(cluster: &Cluster) -> impl Iterator<Item = &'static str> {
 }
 
 /// All backends with their clusters, those that drain at the end of each.
-fn backends(status: &Status) -> impl Iterator<Item = (&str, &Backend)> {
+fn backends(status: &ParsedStatus) -> impl Iterator<Item = (&str, &ParsedBackend)> {
     let departing = &status.departing.backends;
-    let mut left: Vec<&DepartingBackend> = departing.iter().collect();
+    let mut left: Vec<&ParsedDepartingBackend> = departing.iter().collect();
     left.sort_by(|a, b| a.cluster.cmp(&b.cluster));
     let present = status.clusters.iter().flat_map(|cluster| {
         let name = cluster.name.as_str();
@@ -354,7 +354,7 @@ fn backends(status: &Status) -> impl Iterator<Item = (&str, &Backend)> {
 }
 
 fn tables(
-    status: &Status,
+    status: &ParsedStatus,
     cluster: Option<&str>,
     rates: Option<&HashMap<(String, String), f64>>,
 ) -> String {
@@ -382,7 +382,7 @@ fn tables(
     text
 }
 
-fn listeners(status: &Status) -> String {
+fn listeners(status: &ParsedStatus) -> String {
     let heads = [
         "LISTENER",
         "ADDRESS",
@@ -418,7 +418,7 @@ fn listeners(status: &Status) -> String {
 }
 
 fn backend_table(
-    status: &Status,
+    status: &ParsedStatus,
     cluster: Option<&str>,
     rates: Option<&HashMap<(String, String), f64>>,
 ) -> String {
@@ -462,7 +462,7 @@ fn without_rate(row: [String; 12]) -> [String; 11] {
 
 fn row(
     cluster: &str,
-    backend: &Backend,
+    backend: &ParsedBackend,
     now: Option<SystemTime>,
     rate: Option<f64>,
 ) -> [String; 12] {
@@ -491,7 +491,7 @@ fn row(
 }
 
 /// The proxy's own clock, which need not be ours.
-fn now(status: &Status) -> Option<SystemTime> {
+fn now(status: &ParsedStatus) -> Option<SystemTime> {
     let started = humantime::parse_rfc3339(&status.started).ok()?;
     started.checked_add(Duration::from_secs(status.uptime_seconds))
 }

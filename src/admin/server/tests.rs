@@ -1,6 +1,7 @@
-//! The server over real sockets, spoken to by hand.
+//! The server over real sockets, with requests written by hand.
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -9,17 +10,20 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::admin::Started;
 use crate::admin::members::tests::report;
 use crate::admin::socket::bind;
-use crate::gossip::view::PeerSet;
+use crate::gossip::view::{PeerSet, Report};
 use crate::model::address::{BindAddress, UnixAddress};
 use crate::model::health::Health;
 use crate::snapshot::fixture::{WORKERS, cluster, endpoint, listener, snapshot};
-use crate::telemetry::metrics::ListenerMetrics;
+use crate::snapshot::publish::Publisher;
+use crate::telemetry::metrics::{ListenerMetrics, ProcessMetrics};
 use crate::telemetry::outcome::BackendError;
+use crate::telemetry::readiness::Readiness;
 
-/// Connections at a time, fewer than in earnest, since descriptors are few where tests run.
-const PLACES: usize = 8;
+/// Connections at a time, fewer than in service, since tests run where descriptors are few.
+const CONNECTIONS: usize = 8;
 
 struct Running {
     readiness: Arc<Readiness>,
@@ -31,10 +35,10 @@ struct Running {
 
 impl Running {
     fn start(address: BindAddress) -> Self {
-        Self::with_places(PLACES, address)
+        Self::with_limit(CONNECTIONS, address)
     }
 
-    fn with_places(places: usize, address: BindAddress) -> Self {
+    fn with_limit(connections: usize, address: BindAddress) -> Self {
         let mut endpoints = vec![
             endpoint("app", "10.0.0.1:80"),
             endpoint("app", "app.internal:80"),
@@ -68,7 +72,7 @@ impl Running {
             readiness: readiness.clone(),
             started: Started::now(),
             workers: WORKERS,
-            connections: places,
+            connections,
             gossip: reported,
         };
         let socket = bind(&address).unwrap();
@@ -88,7 +92,7 @@ impl Running {
         Self::start(BindAddress::Tcp("127.0.0.1:0".parse().unwrap()))
     }
 
-    /// Sends `request` and returns the whole answer.
+    /// Sends `request` and returns the whole response.
     async fn ask(&self, request: &str) -> String {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         exchange(stream, request).await
@@ -334,7 +338,7 @@ async fn one_connection_asks_again_and_ends_with_the_server() {
 async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
     let running = Running::tcp();
     let mut held = Vec::new();
-    for _ in 0..3 * PLACES {
+    for _ in 0..3 * CONNECTIONS {
         let mut stream = TcpStream::connect(&running.address).await.unwrap();
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -353,7 +357,7 @@ async fn the_most_silent_connection_gives_its_place_to_the_next_one() {
 #[tokio::test]
 async fn who_is_being_answered_keeps_its_place_and_probes_have_theirs() {
     // Half of them are for probes.
-    let running = Running::with_places(2 * TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
+    let running = Running::with_limit(2 * TEXTS, BindAddress::Tcp("127.0.0.1:0".parse().unwrap()));
     // Answers that nobody takes: the members' text is larger than what the sockets hold.
     let mut large = report();
     let member = large.set.members[0].clone();

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::admin::members::tests::{report, with_tokens};
-use crate::admin::{AdminState, Started, bind, serve};
+use crate::admin::server::serve;
+use crate::admin::socket::bind;
+use crate::admin::{AdminState, Started};
 use crate::gossip::view::Report;
 use crate::model::address::{BindAddress, UnixAddress};
 use crate::snapshot::fixture::{WORKERS, snapshot};
@@ -26,7 +28,7 @@ fn table_of(value: Value) -> String {
 #[test]
 fn the_table() {
     let report = report();
-    let mut set = Members::of(&report, false);
+    let mut set = MembersPage::of(&report, false);
     set.members[1].records[0].zone = Cow::from("");
     set.members[2].changed_seconds_ago = 0.4;
     let expected = "\
@@ -41,7 +43,7 @@ MEMBER          ROLE   STATE    EPOCH  SINCE  CLUSTER  BACKEND      WEIGHT  ZONE
     assert_eq!(table(&set), expected);
 
     let report = with_tokens([1, 1_000_000_000, u64::MAX]);
-    let text = table(&Members::of(&report, false));
+    let text = table(&MembersPage::of(&report, false));
     for (member, end) in [
         (
             "10.0.0.7:7946 ",
@@ -82,7 +84,7 @@ fn the_line_on_the_set() {
         if !sealed {
             report.key_ids.clear();
         }
-        let text = table(&Members::of(&report, false));
+        let text = table(&MembersPage::of(&report, false));
         let line = text.lines().next().unwrap();
         assert_eq!(
             line,
@@ -141,13 +143,13 @@ fn tcp(address: &str) -> BindAddress {
     BindAddress::Tcp(address.parse().unwrap())
 }
 
-fn door(address: &BindAddress) -> Door {
-    Door::Admin(address.clone())
+fn target(address: &BindAddress) -> AdminTarget {
+    AdminTarget::Admin(address.clone())
 }
 
 /// What is printed after asking at `address`, or the error.
 async fn asked(address: &BindAddress, json: bool) -> Result<String, String> {
-    answer(&door(address), json)
+    answer(&target(address), json)
         .await
         .map(|text| String::from_utf8(text).unwrap())
         .map_err(|error| format!("{error:#}"))
@@ -161,13 +163,13 @@ async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
     let (address, _tcp) = server(&tcp("127.0.0.1:0"), Some(report()));
     for address in [unix, tcp(&address)] {
         let text = asked(&address, false).await.unwrap();
-        assert_eq!(text, table(&Members::of(&report(), false)));
+        assert_eq!(text, table(&MembersPage::of(&report(), false)));
         let text = asked(&address, true).await.unwrap();
         assert!(text.ends_with("}\n"), "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
-            serde_json::to_value(Members::of(&report(), false)).unwrap()
+            serde_json::to_value(MembersPage::of(&report(), false)).unwrap()
         );
     }
     let (address, _alone) = server(&tcp("127.0.0.1:0"), None);
@@ -204,13 +206,13 @@ async fn a_member_that_starts_is_waited_for() {
     (starting.set, starting.joined) = (Arc::default(), false);
     let ask = tcp("127.0.0.1:0");
     let (address, _server) = server(&ask, Some(starting));
-    let answer_to = ask::get(&door(&tcp(&address)), PATH).await.unwrap();
+    let answer_to = ask::get(&target(&tcp(&address)), PATH).await.unwrap();
     let (text, waits) = printed(answer_to.clone(), false).unwrap();
     let said = "peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, starting\n";
     assert!(waits && text.starts_with(said.as_bytes()));
 
     // One that answers so the first time, and with the set the second time.
-    let whole = serde_json::to_vec(&Members::of(&report(), false)).unwrap();
+    let whole = serde_json::to_vec(&MembersPage::of(&report(), false)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp(&listener.local_addr().unwrap().to_string());
     let twice = async {
@@ -224,7 +226,7 @@ async fn a_member_that_starts_is_waited_for() {
         }
     };
     let (text, ()) = tokio::join!(asked(&address, false), twice);
-    assert_eq!(text.unwrap(), table(&Members::of(&report(), false)));
+    assert_eq!(text.unwrap(), table(&MembersPage::of(&report(), false)));
 }
 
 #[tokio::test]
@@ -277,7 +279,7 @@ async fn one_that_does_not_answer_is_given_up() {
     let error = asked(&address, false).await.unwrap_err();
     assert_eq!(
         error,
-        format!("{} has not answered within 5 s", door(&address))
+        format!("{} has not answered within 5 s", target(&address))
     );
     assert!(before.elapsed() < Duration::from_secs(6));
 }
@@ -296,7 +298,7 @@ async fn nobody_is_there() {
             format!(
                 "nobody listens on {}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
                  say where it is)",
-                door(&address)
+                target(&address)
             )
         );
     }

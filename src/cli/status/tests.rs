@@ -45,9 +45,9 @@ fn view(cluster: Option<&str>, json: bool) -> View {
 }
 
 fn looked(view: &mut View, code: u16, body: &str) -> Result<String, Failure> {
-    let door = "127.0.0.1:9900".parse().unwrap();
+    let target = "127.0.0.1:9900".parse().unwrap();
     let code = StatusCode::from_u16(code).unwrap();
-    view.look(Ok((code, body.as_bytes().to_vec())), &door)
+    view.look(Ok((code, body.as_bytes().to_vec())), &target)
 }
 
 #[test]

@@ -1,28 +1,28 @@
-//! By which names a client may call the admin server.
+//! The names by which a client may call the admin server.
 //!
-//! A web page that somebody opens beside the proxy can make the browser ask its own host name after it has let that
-//! name point at 127.0.0.1 (DNS rebinding), and would then read the answer as its own. So on loopback the Host must
-//! be one that a page of the internet cannot have: an IP address, `localhost` and what is under it, or a name of one
-//! label. A server that was bound to the network for others to reach is called by whatever name they know; a unix
-//! socket no browser can open.
+//! A web page that somebody opens beside the proxy can make the browser request its own host name after it has pointed
+//! that name at 127.0.0.1 (DNS rebinding), and would then read the response as its own. So on loopback the Host must be
+//! one that a page of the internet cannot have: an IP address, `localhost` and what is under it, or a name of one label.
+//! A server that was bound to the network for others to reach is called by whatever name they know; no browser can open
+//! a Unix socket.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 
-/// Where a connection came in.
+/// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
-    /// Over loopback.
+pub(super) enum ConnectionOrigin {
+    /// This machine, over loopback.
     Loopback,
-    /// From the network, or through a unix socket.
+    /// The network, or a Unix socket.
     Other,
 }
 
-impl Door {
-    /// The door with this address on our side.
-    pub(super) fn at(local: IpAddr) -> Self {
+impl ConnectionOrigin {
+    /// The origin of a connection that has this address on the server's side.
+    pub(super) fn of_local_address(local: IpAddr) -> Self {
         if local.to_canonical().is_loopback() {
             Self::Loopback
         } else {
@@ -31,18 +31,18 @@ impl Door {
     }
 }
 
-/// Whether a request that came through `door` is meant for us. Without any host it is, since a browser sends one.
-pub(super) fn are_ours(door: Door, request: &Parts) -> bool {
-    if door == Door::Other {
+/// Whether a request from `origin` is meant for this server. A request without any host is, since a browser sends one.
+pub(super) fn is_allowed_host(origin: ConnectionOrigin, request: &Parts) -> bool {
+    if origin == ConnectionOrigin::Other {
         return true;
     }
     let target = request.uri.authority().map(|a| a.as_str());
     let fields = request.headers.get_all(HOST).into_iter();
     let mut hosts = fields.map(|h| h.to_str().ok()).chain(target.map(Some));
-    hosts.all(|host| host.is_some_and(is_local))
+    hosts.all(|host| host.is_some_and(is_local_name))
 }
 
-fn is_local(authority: &str) -> bool {
+fn is_local_name(authority: &str) -> bool {
     if let Some(v6) = authority.strip_prefix('[') {
         let Some((ip, rest)) = v6.split_once(']') else {
             return false;
@@ -82,7 +82,7 @@ mod tests {
             "a.localhost:1",
             "lbproxy:9900",
         ] {
-            assert!(is_local(ours), "{ours}");
+            assert!(is_local_name(ours), "{ours}");
         }
         for foreign in [
             "evil.example",
@@ -99,7 +99,7 @@ mod tests {
             "127.0.0.1:80.evil.example",
             "evillocalhost.example",
         ] {
-            assert!(!is_local(foreign), "{foreign}");
+            assert!(!is_local_name(foreign), "{foreign}");
         }
     }
 
@@ -120,16 +120,19 @@ mod tests {
         ] {
             let request = parts(uri, hosts);
             assert_eq!(
-                are_ours(Door::Loopback, &request),
+                is_allowed_host(ConnectionOrigin::Loopback, &request),
                 expected,
                 "{uri} {hosts:?}"
             );
-            assert!(are_ours(Door::Other, &request));
+            assert!(is_allowed_host(ConnectionOrigin::Other, &request));
         }
         assert_eq!(
-            Door::at("::ffff:127.0.0.1".parse().unwrap()),
-            Door::Loopback
+            ConnectionOrigin::of_local_address("::ffff:127.0.0.1".parse().unwrap()),
+            ConnectionOrigin::Loopback
         );
-        assert_eq!(Door::at("192.0.2.1".parse().unwrap()), Door::Other);
+        assert_eq!(
+            ConnectionOrigin::of_local_address("192.0.2.1".parse().unwrap()),
+            ConnectionOrigin::Other
+        );
     }
 }

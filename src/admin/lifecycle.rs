@@ -1,4 +1,4 @@
-//! The running admin server, as the control plane holds it: started, moved to another address by a reload, stopped.
+//! The admin server as the control plane holds it: started, moved to another address by a reload, stopped.
 
 use std::sync::{Arc, Weak};
 
@@ -6,46 +6,49 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
-use super::{AdminError, AdminSocket, AdminState, bind, serve};
+use super::server::serve;
+use super::socket::{AdminError, AdminSocket, bind};
+use super::state::AdminState;
 use crate::model::address::BindAddress;
 use crate::transport::listen::BindError;
 use crate::transport::unix::SocketFile;
 
-/// See the module.
+/// The admin server, if the configuration wants one, and what its pages are made from.
 #[derive(Debug)]
 pub(crate) struct AdminServer {
     state: AdminState,
-    seat: Option<Seat>,
+    running: Option<RunningServer>,
 }
 
 #[derive(Debug)]
-struct Seat {
+struct RunningServer {
     address: BindAddress,
-    /// That of a Unix socket, as long as it is open.
+    /// The file of a Unix socket, as long as it is open.
     file: Weak<SocketFile>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-/// What a reload asks of the server, with what could fail already done.
+/// What becomes of the server at a reload; what could fail is done.
 #[derive(Debug)]
 pub(crate) enum AdminMove {
     /// It stays where it is.
     Stay,
-    /// It goes to a new address.
-    Go(BindAddress, AdminSocket),
-    /// It ends.
-    Leave,
+    /// It moves to a new address.
+    To(BindAddress, AdminSocket),
+    /// It stops.
+    Stop,
 }
 
-impl Seat {
+impl RunningServer {
+    /// Whether the file of its Unix socket is gone.
     fn is_lost(&self) -> bool {
         self.file.upgrade().is_some_and(|file| file.is_lost())
     }
 }
 
 impl AdminServer {
-    /// Starts on `address`, if there is one. `listeners` are the files of those that are Unix sockets.
+    /// Starts on `address`, if there is one. `listeners` are the files of the listeners that are Unix sockets.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -54,13 +57,16 @@ impl AdminServer {
         listeners: &[Arc<SocketFile>],
         state: AdminState,
     ) -> Result<Self, AdminError> {
-        let mut server = Self { state, seat: None };
-        let step = server.prepare(address, listeners)?;
-        server.switch(step);
+        let mut server = Self {
+            state,
+            running: None,
+        };
+        let change = server.prepare(address, listeners)?;
+        server.switch(change);
         Ok(server)
     }
 
-    /// Binds what a new configuration asks for; nothing changes yet. `listeners` are the files of its listeners that are
+    /// Binds what a new configuration asks for; changes nothing yet. `listeners` are the files of its listeners that are
     /// Unix sockets.
     ///
     /// # Errors
@@ -71,18 +77,19 @@ impl AdminServer {
         listeners: &[Arc<SocketFile>],
     ) -> Result<AdminMove, AdminError> {
         let Some(address) = address else {
-            return Ok(AdminMove::Leave);
+            return Ok(AdminMove::Stop);
         };
-        let seat = self.seat.as_ref().filter(|seat| seat.address == *address);
-        let (step, file) = match seat {
-            Some(seat) if !seat.is_lost() => (AdminMove::Stay, seat.file.upgrade()),
+        let running = self.running.as_ref();
+        let running = running.filter(|running| running.address == *address);
+        let (change, file) = match running {
+            Some(running) if !running.is_lost() => (AdminMove::Stay, running.file.upgrade()),
             lost => match (bind(address), lost) {
                 (Ok(socket), _) => {
                     let file = socket.listening.file().upgrade();
-                    (AdminMove::Go(address.clone(), socket), file)
+                    (AdminMove::To(address.clone(), socket), file)
                 }
                 (Err(error), Some(_)) => {
-                    warn!(%error, "nobody can ask the admin server: its socket has lost its file");
+                    warn!(%error, "the admin server cannot be reached: its socket has lost its file");
                     (AdminMove::Stay, None)
                 }
                 (Err(error), None) => return Err(error),
@@ -90,24 +97,24 @@ impl AdminServer {
         };
         match file.is_some_and(|file| file.collides(listeners)) {
             true => Err(AdminError(BindError::in_use(address))),
-            false => Ok(step),
+            false => Ok(change),
         }
     }
 
     /// Makes the prepared move.
-    pub(crate) fn switch(&mut self, step: AdminMove) {
-        match step {
+    pub(crate) fn switch(&mut self, change: AdminMove) {
+        match change {
             AdminMove::Stay => {}
-            AdminMove::Leave => self.leave(),
-            AdminMove::Go(address, socket) => {
+            AdminMove::Stop => self.begin_stop(),
+            AdminMove::To(address, socket) => {
                 let file = socket.listening.file();
                 if let Some(Err(error)) = file.upgrade().map(|file| file.take_over()) {
                     error!(%error, address = %socket.address(), "the admin server cannot take over its path");
                 }
-                self.leave();
+                self.begin_stop();
                 let (stop, stopped) = watch::channel(false);
                 let task = tokio::spawn(serve(socket, self.state.clone(), stopped));
-                self.seat = Some(Seat {
+                self.running = Some(RunningServer {
                     address,
                     file,
                     stop,
@@ -117,17 +124,19 @@ impl AdminServer {
         }
     }
 
-    fn leave(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.stop.send_replace(true);
+    fn begin_stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.send_replace(true);
         }
     }
 
     /// Stops, and waits until its socket is closed.
     pub(crate) async fn stop(mut self) {
-        let Some(seat) = self.seat.take() else { return };
-        seat.stop.send_replace(true);
-        if let Err(error) = seat.task.await {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        running.stop.send_replace(true);
+        if let Err(error) = running.task.await {
             error!(%error, "the admin server failed");
         }
     }
