@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::control::ControlHandle;
-use crate::logging::events::last_words;
+use crate::logging::events::print_at_exit;
 use crate::model::signal::signal_name;
 
 /// Signals for the end that come so close together are one request.
@@ -135,7 +135,7 @@ fn is_same_request(last: Option<Instant>, now: Instant) -> bool {
 fn end_after_grace() {
     tokio::spawn(async {
         tokio::time::sleep(GRACE).await;
-        last_words("asked to stop twice, and the shutdown hangs: ended without it");
+        print_at_exit("asked to stop twice, and the shutdown hangs: ended without it");
         std::process::exit(1);
     });
 }

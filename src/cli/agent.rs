@@ -31,7 +31,7 @@ use crate::config::member_rules::{
 use crate::config::schema::{AgentConfig, LocalCheck};
 use crate::gossip::record::MAX_WEIGHT;
 use crate::gossip::text::redacted;
-use crate::logging::events::{EventLog, last_words};
+use crate::logging::events::{EventLog, print_at_exit};
 use crate::model::address::BackendAddress;
 use crate::model::peer_set::PeerSetSettings;
 use crate::model::settings::{LogFormat, LogLevel};
@@ -196,7 +196,7 @@ pub fn run(arguments: AgentArguments) -> ExitCode {
     match serve(settings, arguments, content, &warnings) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            last_words(&format!("error: {error:#}"));
+            print_at_exit(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

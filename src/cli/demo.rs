@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use super::folder;
 use crate::control::Changes;
-use crate::logging::events::last_words;
+use crate::logging::events::print_at_exit;
 use crate::model::address::SocketAddress;
 use crate::snapshot::Snapshot;
 
@@ -28,7 +28,7 @@ pub fn run() -> ExitCode {
     match demonstrate() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            last_words(&format!("{error:#}"));
+            print_at_exit(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,11 +1,10 @@
-//! The thread that writes the access log: it alone owns the sink, and may wait for a disk or a pipe where nobody
-//! else may.
+//! The thread that writes the access log. It alone owns the sink and may wait for a disk or a pipe.
 //!
-//! Workers hand it batches of whole lines through a bounded queue ([`LogSender`]) and drop what does not fit, so a
-//! sink that is slow costs lines and nothing else. A sink that fails (a full disk, a reader of a pipe that is gone)
-//! is said once, its lines count as dropped, and it is tried again once a second; the first line after a failure
-//! begins on a new line. Commands (reopen after a rotation, another sink, close) are looked at before each batch;
-//! an empty batch only wakes the thread for them.
+//! Workers send it batches of whole lines through a bounded queue ([`LogSender`]) and drop what does not fit, so a slow
+//! sink costs lines and nothing else. A failure of the sink (a full disk, a pipe whose reader has gone) is logged once,
+//! its lines count as dropped, and it is tried again once a second; the first line after a failure begins on a new line.
+//! Commands (reopen after a rotation, another sink, close) are obeyed before each batch; an empty batch only wakes the
+//! thread for them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -26,14 +25,14 @@ use crate::model::settings::AccessLog;
 use crate::telemetry::access_log::{LogSender, lines};
 use crate::telemetry::metrics::ProcessMetrics;
 
-/// Batches that wait; each is usually at most 36 KiB.
+/// Batches that may wait; each is usually at most 36 KiB.
 const QUEUE: usize = 64;
-/// Between two tries of a sink that fails.
+/// Time between two tries of a sink that fails.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a pipe that another process made non-blocking may be full before its lines are dropped.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a pipe that another process has made non-blocking may be full before lines are dropped.
+const FULL_PIPE: Duration = Duration::from_secs(1);
 
-/// The sink cannot be used.
+/// Why the access log cannot be written.
 #[derive(Debug, Error)]
 pub(crate) enum AccessLogError {
     /// The file cannot be opened for appending.
@@ -41,13 +40,13 @@ pub(crate) enum AccessLogError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         cause: io::Error,
     },
     /// Standard output is closed, or descriptors ran out.
     #[error("cannot write the access log to standard output: {0}")]
     Stdout(io::Error),
-    /// No thread.
+    /// The thread cannot be started.
     #[error("cannot start the thread of the access log: {0}")]
     Thread(io::Error),
 }
@@ -65,17 +64,17 @@ enum Sink {
 }
 
 #[derive(Debug)]
-enum Command {
+enum WriterCommand {
     Reopen,
     Switch(Sink),
     Close,
 }
 
-/// The control plane's hold on the writing thread.
+/// The control plane's handle to the writing thread.
 #[derive(Debug)]
 pub(crate) struct AccessLogWriter {
     queue: SyncSender<Vec<u8>>,
-    commands: Sender<Command>,
+    commands: Sender<WriterCommand>,
     done: Receiver<()>,
     metrics: Arc<ProcessMetrics>,
 }
@@ -93,7 +92,7 @@ impl AccessLogWriter {
         let (queue, batches) = sync_channel(QUEUE);
         let (commands, orders) = channel();
         let (finished, done) = sync_channel(1);
-        let mut thread = Thread {
+        let mut thread = WriterThread {
             sink,
             failing: None,
             torn: false,
@@ -105,7 +104,7 @@ impl AccessLogWriter {
                 thread.run(&batches, &orders);
                 // From here on senders drop their lines and count them.
                 drop((batches, orders));
-                // Nobody waits if the process does not care how it ends.
+                // At an early exit nothing waits for it.
                 let _ = finished.try_send(());
             })
             .map_err(AccessLogError::Thread)?;
@@ -117,31 +116,31 @@ impl AccessLogWriter {
         })
     }
 
-    /// What a worker writes through.
+    /// A sender for a worker.
     pub(crate) fn sender(&self) -> LogSender {
         LogSender::new(self.queue.clone(), self.metrics.clone())
     }
 
-    /// Opens the file again by its name, after somebody renamed the one that is open. If that fails, the old one
-    /// goes on.
+    /// Opens the file again by its name, after a rotation has renamed the open one. If that fails, the open one stays in
+    /// use.
     pub(crate) fn reopen(&self) {
-        self.order(Command::Reopen);
+        self.order(WriterCommand::Reopen);
     }
 
     /// Switches to another sink. Lines that wait in the queue go to the new one.
     pub(crate) fn switch(&self, sink: AccessLogSink) {
-        self.order(Command::Switch(sink.0));
+        self.order(WriterCommand::Switch(sink.0));
     }
 
-    /// Writes what is queued, stops the thread and waits for it, at most for `bound`. False if it had not finished
-    /// by then. Senders that are still about drop their lines from then on, and count them.
+    /// Writes what is queued, stops the thread and waits for it, for at most `bound`. Whether it has finished by then.
+    /// Remaining senders drop their lines from then on, and count them.
     pub(crate) fn close(self, bound: Duration) -> bool {
-        self.order(Command::Close);
+        self.order(WriterCommand::Close);
         self.done.recv_timeout(bound).is_ok()
     }
 
-    fn order(&self, command: Command) {
-        // Neither can fail while the thread runs; when it is gone there is nothing to order.
+    fn order(&self, command: WriterCommand) {
+        // Neither can fail while the thread runs; afterwards there is nothing to order.
         let _ = self.commands.send(command);
         // If the queue is full, the thread is awake and looks before its next batch.
         let _ = self.queue.try_send(Vec::new());
@@ -150,7 +149,7 @@ impl AccessLogWriter {
 
 impl Drop for AccessLogWriter {
     fn drop(&mut self) {
-        self.order(Command::Close);
+        self.order(WriterCommand::Close);
     }
 }
 
@@ -174,7 +173,7 @@ impl Sink {
             }
             AccessLog::File(path) => {
                 let opened = path.clone();
-                // Of a mount that hangs no reload may wait for long.
+                // A reload must not wait long for a mount that hangs.
                 let file = files::bounded(path, move || open(&opened)).map_err(|cause| {
                     AccessLogError::Open {
                         path: path.clone(),
@@ -199,8 +198,8 @@ impl Sink {
 
 /// Opens for appending. A named pipe without a reader is an error, not a wait.
 ///
-/// As root, where others can put things they could make us write into any file: there no link is followed, and what is
-/// there already must belong to root.
+/// As root, in a directory where others can create files, they could make the proxy write into any file: so as root no
+/// link is followed, and an existing file must belong to root.
 fn open(path: &Path) -> io::Result<File> {
     open_as(path, geteuid().is_root())
 }
@@ -232,19 +231,19 @@ fn open_as(path: &Path, root: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// What the thread owns.
+/// The state of the writing thread.
 #[derive(Debug)]
-struct Thread {
+struct WriterThread {
     sink: Sink,
-    /// The sink fails, and is not tried before then.
+    /// When a sink that fails is tried again.
     failing: Option<Instant>,
     /// The last write ended inside a line.
     torn: bool,
     metrics: Arc<ProcessMetrics>,
 }
 
-impl Thread {
-    fn run(&mut self, batches: &Receiver<Vec<u8>>, commands: &Receiver<Command>) {
+impl WriterThread {
+    fn run(&mut self, batches: &Receiver<Vec<u8>>, commands: &Receiver<WriterCommand>) {
         let mut closing = false;
         while !closing {
             let Ok(batch) = batches.recv() else { return };
@@ -258,16 +257,16 @@ impl Thread {
         }
     }
 
-    /// True if that was the last command.
-    fn obey(&mut self, command: Command) -> bool {
+    /// Whether that was the last command.
+    fn obey(&mut self, command: WriterCommand) -> bool {
         match command {
-            Command::Reopen => self.reopen(),
-            Command::Switch(sink) => {
+            WriterCommand::Reopen => self.reopen(),
+            WriterCommand::Switch(sink) => {
                 self.sink = sink;
                 self.failing = None;
                 self.torn = false;
             }
-            Command::Close => return true,
+            WriterCommand::Close => return true,
         }
         false
     }
@@ -279,12 +278,12 @@ impl Thread {
         match open(path) {
             Ok(fresh) => {
                 *file = fresh;
-                // A failure goes on until a write succeeds, so that its end is told; it need not wait longer.
+                // A failure lasts until a write succeeds, so that its end is logged; it need not wait longer.
                 self.failing = self.failing.map(|_| Instant::now());
                 info!(file = %path.display(), "access log is reopened");
             }
             Err(cause) => {
-                error!(file = %path.display(), %cause, "cannot reopen the access log, the old one goes on");
+                error!(file = %path.display(), %cause, "cannot reopen the access log; still writing to the old file");
             }
         }
     }
@@ -297,7 +296,7 @@ impl Thread {
             if Instant::now() < again {
                 return self.metrics.access_log_dropped.add(lines(batch));
             }
-            // A file that is gone or moved is found again by its name.
+            // A file that was removed or renamed is found again by its name.
             if let Sink::File { path, file } = &mut self.sink
                 && let Ok(fresh) = open(path)
             {
@@ -320,16 +319,16 @@ impl Thread {
                     .access_log_dropped
                     .add(lines(&batch[written..]));
                 if self.failing.replace(Instant::now() + RETRY).is_none() {
-                    error!(%cause, "cannot write the access log: lines are lost until it can be written");
+                    error!(%cause, "cannot write the access log; lines are lost until it can be written again");
                 }
             }
         }
     }
 }
 
-/// Writes all of `batch`, on a new line if the last one is `torn`; says how much of it was written.
+/// Writes all of `batch`, on a new line if the last one is `torn`. How much of it was written.
 fn write(file: &mut File, torn: bool, batch: &[u8]) -> (usize, io::Result<()>) {
-    let mut patience = PATIENCE;
+    let mut patience = FULL_PIPE;
     if torn && let Err(error) = write_some(file, b"\n", &mut patience) {
         return (0, Err(error));
     }
@@ -350,7 +349,7 @@ fn write_some(file: &mut File, bytes: &[u8], patience: &mut Duration) -> io::Res
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock && !patience.is_zero() => {
-                // There is nobody to unpark this thread; it may also wake early, which only makes it try again.
+                // Nothing unparks this thread; it may also wake early, which only makes it try again.
                 std::thread::park_timeout(STEP);
                 *patience = patience.saturating_sub(STEP);
             }

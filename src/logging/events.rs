@@ -1,17 +1,17 @@
-//! Events of the proxy itself: one line each on stderr, as in
+//! Events of the proxy itself: one line each on stderr, for example
 //! `2027-01-15T08:00:00.007Z WARN backend is down cluster=web backend=10.0.0.1:80 reason="check failed: status 500"`, or
 //! with `log.format = "json"` as one object.
 //!
 //! A record begins with its time at the start of a line, and nothing else does: control characters in values are
-//! escaped, and further lines of a message (the diagnostics of a file have some) are indented (`text`) or escaped
-//! (`json`). So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if
-//! `NO_COLOR` is set.
+//! escaped, and further lines of a message (as the diagnostics of a file have) are indented (`text`) or escaped (`json`).
+//! So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if `NO_COLOR`
+//! is set.
 //!
-//! Who has something to say hands it to a bounded queue and goes on; one thread writes (`queue`). A stderr that nobody
-//! reads costs lines, which are counted, and holds up nothing, not even the end of the process ([`EventLog::flush`],
-//! [`last_words`]).
+//! A thread that logs puts the record into a bounded queue and continues; one thread writes (`queue`). A stderr that is
+//! not read costs lines, which are counted, and holds up nothing, not even the end of the process ([`EventLog::flush`],
+//! [`print_at_exit`]).
 //!
-//! A panic is an event like any other: the hook logs and counts it, and the task that had it ends by itself.
+//! A panic is an event like any other: the hook logs and counts it, and only the task that panicked ends.
 
 mod json;
 mod queue;
@@ -42,23 +42,23 @@ use tracing_subscriber::{Registry, reload};
 use crate::model::settings::{LogFormat, LogLevel};
 use crate::telemetry::metrics::ProcessMetrics;
 use queue::Queue;
-use text::Fields;
+use text::TextFields;
 
-/// How long the end of the process waits for a stderr that takes nothing.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for a stderr that is not read.
+pub(crate) const EXIT_BOUND: Duration = Duration::from_secs(1);
 
-/// The log cannot be set up.
+/// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// It can be done once in a process.
+pub(crate) enum EventLogError {
+    /// There is one already; a process has one.
     #[error("the event log is already set up")]
     Already,
-    /// Standard error is closed, or there is no thread.
+    /// Standard error is closed, or the thread cannot be started.
     #[error("cannot start the event log: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Changes the level and the format of the running log.
+/// A handle to the running log, to change its level and its format.
 #[derive(Clone)]
 pub(crate) struct EventLog {
     level: reload::Handle<LevelFilter, Registry>,
@@ -70,22 +70,24 @@ impl EventLog {
     /// Sets up the log and the panic hook of the process.
     ///
     /// # Errors
-    /// It was set up before, or has nothing to write to.
+    /// It is set up already, or there is nothing to write to.
     pub(crate) fn start(
         level: LogLevel,
         format: LogFormat,
         metrics: Arc<ProcessMetrics>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, EventLogError> {
         let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let style = Arc::new(Style::new(colours, format));
-        // A handle of our own: the lock of the standard library's is never held by a write that waits.
+        // A descriptor of its own, so that a write that waits never holds the lock of the standard library's handle.
         let sink = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        let of_losses = Arc::clone(&style);
-        let loss = Box::new(move |lost| of_losses.loss(lost));
+        let loss_style = Arc::clone(&style);
+        let loss = Box::new(move |lost| loss_style.loss(lost));
         let queue = Queue::start(queue::QUEUE, sink, Arc::clone(&metrics), loss)?;
         let pushed = queue.clone();
-        let (level, subscriber) = build(level, Arc::clone(&style), move || Handing(pushed.clone()));
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| StartError::Already)?;
+        let (level, subscriber) = build(level, Arc::clone(&style), move || {
+            QueueWriter(pushed.clone())
+        });
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| EventLogError::Already)?;
         std::panic::set_hook(Box::new(move |panic| on_panic(panic, &metrics)));
         Ok(Self {
             level,
@@ -94,7 +96,7 @@ impl EventLog {
         })
     }
 
-    /// A log that is not the process's and writes nowhere, for tests of those who hold one.
+    /// A log that is not the process's and writes nowhere, for tests of what holds one.
     #[cfg(test)]
     pub(crate) fn detached() -> Self {
         let style = Arc::new(Style::new(false, LogFormat::Text));
@@ -121,9 +123,9 @@ impl EventLog {
             .store(format == LogFormat::Json, Ordering::Relaxed);
     }
 
-    /// Waits until all events so far are written, at most for [`LAST_WORDS`]; whether they are.
+    /// Waits until all events so far are written, for at most [`EXIT_BOUND`]. Whether they are.
     pub(crate) fn flush(&self) -> bool {
-        self.queue.flush(LAST_WORDS)
+        self.queue.flush(EXIT_BOUND)
     }
 }
 
@@ -133,25 +135,25 @@ impl fmt::Debug for EventLog {
     }
 }
 
-/// Writes a line to stderr as the process ends: waits for it at most for [`LAST_WORDS`], so that a stderr that nobody
-/// reads keeps no process alive.
-pub(crate) fn last_words(text: &str) {
+/// Writes a line to stderr as the process ends, and waits for that for at most [`EXIT_BOUND`]: a stderr that is not read
+/// keeps no process alive.
+pub(crate) fn print_at_exit(text: &str) {
     let line = format!("{}\n", text.trim_end());
     let (done, written) = sync_channel(1);
     let write = move || {
-        // There is nowhere left to say that it failed.
+        // There is nowhere left to report a failure.
         let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(write).is_ok() {
-        let _ = written.recv_timeout(LAST_WORDS);
+        let _ = written.recv_timeout(EXIT_BOUND);
     }
 }
 
-/// Hands what is written to it, one record a write, to the queue.
-struct Handing(Queue);
+/// Puts what is written to it, one record in each write, into the queue.
+struct QueueWriter(Queue);
 
-impl io::Write for Handing {
+impl io::Write for QueueWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         self.0.push(record);
         Ok(record.len())
@@ -175,8 +177,8 @@ where
 {
     let (filter, level) = reload::Layer::new(filter(level));
     let lines = layer()
-        .event_format(Line(style))
-        .fmt_fields(Fields)
+        .event_format(RecordFormat(style))
+        .fmt_fields(TextFields)
         .with_ansi(false)
         .log_internal_errors(false)
         .with_writer(writer);
@@ -229,7 +231,7 @@ impl Style {
         self.json.load(Ordering::Relaxed)
     }
 
-    /// What every record begins with.
+    /// Writes the beginning of every record.
     fn begin(&self, out: &mut impl Write, level: Level) -> fmt::Result {
         let time = humantime::format_rfc3339_millis(SystemTime::now());
         if self.is_json() {
@@ -246,7 +248,7 @@ impl Style {
         write!(out, "{time} {colour}{level}{plain}")
     }
 
-    /// The record that says how many were lost.
+    /// The record that reports how many records were lost.
     fn loss(&self, lost: u64) -> Vec<u8> {
         const LOST: &str = "lines of this log are lost: stderr was not read fast enough";
         let mut record = String::new();
@@ -260,10 +262,10 @@ impl Style {
     }
 }
 
-/// One event as one record.
-struct Line(Arc<Style>);
+/// Writes one event as one record.
+struct RecordFormat(Arc<Style>);
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S, N> FormatEvent<S, N> for RecordFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -277,13 +279,13 @@ where
         let is_json = self.0.is_json();
         self.0.begin(&mut writer, *event.metadata().level())?;
         if is_json {
-            let mut fields = json::Fields::new(&mut writer);
+            let mut fields = json::JsonFields::new(&mut writer);
             event.record(&mut fields);
             fields.result()?;
         } else {
             context.format_fields(writer.by_ref(), event)?;
         }
-        // What the event says comes before where it was said.
+        // The event comes before the spans that it is in.
         for span in context.event_scope().into_iter().flatten() {
             let mut place = span.name().to_owned();
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
@@ -300,7 +302,7 @@ where
     }
 }
 
-/// An error and all that stands behind it.
+/// An error and the chain of its causes.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -335,7 +337,7 @@ mod tests {
     }
 
     impl Written {
-        /// What was written since, without the times, which must be there.
+        /// What was written since the last call, without the times, which must be there.
         fn take(&self) -> String {
             let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
             let mut rest = String::new();
@@ -353,7 +355,7 @@ mod tests {
         }
     }
 
-    fn logged(colours: bool, deed: impl FnOnce(&EventLog, &Written)) {
+    fn logged(colours: bool, action: impl FnOnce(&EventLog, &Written)) {
         crate::telemetry::capture::install();
         let written = Written::default();
         let writer = written.clone();
@@ -366,7 +368,7 @@ mod tests {
             style,
             queue,
         };
-        with_default(subscriber, || deed(&log, &written));
+        with_default(subscriber, || action(&log, &written));
     }
 
     #[test]
@@ -457,7 +459,7 @@ mod tests {
                 serde_json::json!({"level": "error", "message": nasty, "nasty": nasty, "share": "NaN"})
             );
             let cause = io::Error::other("deep");
-            let error = StartError::Io(cause);
+            let error = EventLogError::Io(cause);
             tracing::info!(error = &error as &dyn Error, reason = %"a b", "line 1\nline 2\n");
             let said = json();
             assert_eq!(said["error"], "cannot start the event log: deep: deep");

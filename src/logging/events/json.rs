@@ -1,6 +1,6 @@
 //! A record as JSON: one object a line, `{"time":"…","level":"warn","message":"…","cluster":"web","of":3}`.
 //!
-//! Numbers and truth values are such, all else is text. What comes from outside cannot forge a record or break a
+//! Numbers and booleans are written as such, everything else as text. What comes from outside cannot forge a record or break a
 //! reader: `"`, `\` and all control characters (C0, DEL, C1, the line and paragraph separators) are escaped, as in the
 //! access log.
 
@@ -11,12 +11,12 @@ use tracing::field::{Field, Visit};
 use super::with_causes;
 
 /// Writes the fields of an event, after others of the same object.
-pub(super) struct Fields<'w, W> {
+pub(super) struct JsonFields<'w, W> {
     out: &'w mut W,
     result: fmt::Result,
 }
 
-impl<'w, W: Write> Fields<'w, W> {
+impl<'w, W: Write> JsonFields<'w, W> {
     pub(super) fn new(out: &'w mut W) -> Self {
         Self {
             out,
@@ -24,7 +24,7 @@ impl<'w, W: Write> Fields<'w, W> {
         }
     }
 
-    /// How the writing went.
+    /// Whether all fields could be written.
     pub(super) fn result(self) -> fmt::Result {
         self.result
     }
@@ -46,7 +46,7 @@ impl<'w, W: Write> Fields<'w, W> {
     }
 }
 
-impl<W: Write> Visit for Fields<'_, W> {
+impl<W: Write> Visit for JsonFields<'_, W> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
             self.plain(field, value);
@@ -91,7 +91,7 @@ pub(super) fn text(out: &mut impl Write, value: &str) -> fmt::Result {
                 out.write_char(c)?;
             }
             '\n' => out.write_str("\\n")?,
-            // None of them needs a pair of surrogates.
+            // None of them needs a surrogate pair.
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
                 write!(out, "\\u{:04x}", u32::from(c))?;
             }

@@ -1,10 +1,10 @@
-//! The queue between those who have something to say and the one thread that writes it.
+//! The queue between the threads that log and the one thread that writes.
 //!
-//! A record is handed over whole and nobody waits: what finds the queue full is lost and counted. Losses are said in
-//! the log itself, at the place where they happened, as soon as half of the queue is free again, so that a slow reader
-//! gets one such line for a run of losses and not one for each record. The writer alone waits for the sink, for as long
-//! as it takes; a sink that fails (a full disk, a pipe whose reader has gone) is tried again once a second, from where
-//! it failed.
+//! A record is put into the queue whole and nobody waits: a record that finds the queue full is lost and counted. Losses
+//! are reported in the log itself, at the place where they happened, as soon as half of the queue is free again, so that
+//! a slow reader gets one such line for a run of losses and not one for each record. Only the writer waits for the sink,
+//! for as long as it takes; a sink that fails (a full disk, a pipe whose reader has gone) is tried again once a second,
+//! from where it failed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -13,38 +13,38 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::metrics::ProcessMetrics;
 
-/// Bytes that wait at most.
+/// Most bytes that wait.
 pub(super) const QUEUE: usize = 1 << 20;
-/// Longest record; what is longer ends in [`CUT`].
+/// Bytes of the longest record; a longer one is cut and ends in [`CUT`].
 const RECORD: usize = 256 << 10;
 const CUT: &str = " … (cut)\n";
-/// Between two tries of a sink that is non-blocking and full.
+/// Time between two tries of a sink that is non-blocking and full.
 const STEP: Duration = Duration::from_millis(10);
-/// Between two tries of a sink that fails.
+/// Time between two tries of a sink that fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Makes the record that says how many are lost.
-pub(super) type Loss = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
+/// Makes the record that reports how many are lost.
+pub(super) type LossRecord = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
-/// See the module. Clones share the queue.
+/// The end of the queue where records go in; clones share the queue.
 #[derive(Clone)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<SharedQueue>);
 
-struct Shared {
-    state: Mutex<State>,
+struct SharedQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     metrics: Arc<ProcessMetrics>,
     most: usize,
-    loss: Loss,
+    loss: LossRecord,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     records: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lost since the last word about it.
+    /// Records lost since the last report of losses.
     lost: u64,
-    /// The writer has a record in its hands.
+    /// Whether the writer has taken a record and not written it yet.
     writing: bool,
 }
 
@@ -52,14 +52,14 @@ impl Queue {
     /// A queue of at most `most` bytes, and the thread that writes what it holds to `sink`.
     ///
     /// # Errors
-    /// No thread.
+    /// The thread cannot be started.
     pub(super) fn start(
         most: usize,
         sink: impl Write + Send + 'static,
         metrics: Arc<ProcessMetrics>,
-        loss: Loss,
+        loss: LossRecord,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
             metrics,
@@ -73,12 +73,12 @@ impl Queue {
         Ok(Self(shared))
     }
 
-    /// Hands a record over, or loses it. Never waits for the sink.
+    /// Puts a record into the queue, or loses it. Never waits for the sink.
     pub(super) fn push(&self, record: &[u8]) {
         self.0.push(record);
     }
 
-    /// Waits until all that was handed over is written, at most for `bound`; whether it is.
+    /// Waits until all records so far are written, for at most `bound`. Whether they are.
     pub(super) fn flush(&self, bound: Duration) -> bool {
         let until = Instant::now() + bound;
         let mut state = self.0.lock();
@@ -94,15 +94,15 @@ impl Queue {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, record: &[u8]) {
         let record = bounded(record);
         let mut state = self.lock();
-        // Once something is lost, all is until there is room for more than the next record.
+        // Once a record is lost, all are, until there is room for more than the next one.
         let most = if state.lost > 0 {
             self.most / 2
         } else {
@@ -113,23 +113,23 @@ impl Shared {
             self.metrics.events_dropped.add(1);
             return;
         }
-        self.say_losses(&mut state);
+        self.report_losses(&mut state);
         state.bytes += record.len();
         state.records.push_back(record);
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Puts the word about what was lost into the queue, if anything was.
-    fn say_losses(&self, state: &mut State) {
+    /// Puts a report of what was lost into the queue, if anything was.
+    fn report_losses(&self, state: &mut QueueState) {
         if state.lost > 0 {
-            let said = (self.loss)(std::mem::take(&mut state.lost));
-            state.bytes += said.len();
-            state.records.push_back(said);
+            let report = (self.loss)(std::mem::take(&mut state.lost));
+            state.bytes += report.len();
+            state.records.push_back(report);
         }
     }
 
-    /// The writer's life.
+    /// Writes every record to the sink, for ever.
     fn write_all(&self, mut sink: impl Write) {
         loop {
             let record = self.next();
@@ -137,13 +137,13 @@ impl Shared {
         }
     }
 
-    /// The next record; says that the one before is done.
+    /// Waits for the next record; the previous one is done.
     fn next(&self) -> Vec<u8> {
         let mut state = self.lock();
         state.writing = false;
         loop {
             if state.records.is_empty() {
-                self.say_losses(&mut state);
+                self.report_losses(&mut state);
             }
             if let Some(record) = state.records.pop_front() {
                 state.bytes -= record.len();
@@ -157,7 +157,7 @@ impl Shared {
     }
 }
 
-/// The record, at most [`RECORD`] long, and still a line.
+/// The record, at most [`RECORD`] bytes of it, and still a line.
 fn bounded(record: &[u8]) -> Vec<u8> {
     if record.len() <= RECORD {
         return record.to_vec();
@@ -168,11 +168,11 @@ fn bounded(record: &[u8]) -> Vec<u8> {
     cut
 }
 
-/// Writes one record, however often that takes.
+/// Writes one record, with as many tries as it takes.
 fn write(sink: &mut impl Write, record: &[u8]) {
     let mut written = 0;
     while written < record.len() {
-        // There is nobody to unpark this thread.
+        // Nothing unparks this thread.
         match sink.write(&record[written..]) {
             Ok(0) => std::thread::park_timeout(RETRY),
             Ok(n) => written += n,
@@ -192,16 +192,16 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    /// A sink that takes as much as it is given leave for.
+    /// A sink that takes one record for each permission.
     struct Reluctant {
-        leave: Receiver<io::Result<()>>,
+        permits: Receiver<io::Result<()>>,
         taken: SyncSender<Vec<u8>>,
     }
 
     impl Write for Reluctant {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            match self.leave.recv() {
-                Ok(leave) => leave?,
+            match self.permits.recv() {
+                Ok(permit) => permit?,
                 Err(_) => loop {
                     std::thread::park();
                 },
@@ -217,17 +217,17 @@ mod tests {
 
     struct Bench {
         queue: Queue,
-        leave: SyncSender<io::Result<()>>,
+        permits: SyncSender<io::Result<()>>,
         taken: Receiver<Vec<u8>>,
         metrics: Arc<ProcessMetrics>,
     }
 
     impl Bench {
         fn new(most: usize) -> Self {
-            let (leave, leaves) = sync_channel(1000);
+            let (permits, permitted) = sync_channel(1000);
             let (took, taken) = sync_channel(1000);
             let sink = Reluctant {
-                leave: leaves,
+                permits: permitted,
                 taken: took,
             };
             let metrics = Arc::new(ProcessMetrics::default());
@@ -235,21 +235,21 @@ mod tests {
             let queue = Queue::start(most, sink, Arc::clone(&metrics), loss).unwrap();
             Self {
                 queue,
-                leave,
+                permits,
                 taken,
                 metrics,
             }
         }
 
         fn let_through(&self, count: usize) {
-            (0..count).for_each(|_| self.leave.send(Ok(())).unwrap());
+            (0..count).for_each(|_| self.permits.send(Ok(())).unwrap());
         }
 
         fn taken(&self) -> String {
             String::from_utf8(self.taken.recv_timeout(SOON).unwrap()).unwrap()
         }
 
-        /// The writer has the first record in its hands, and the queue is empty.
+        /// Returns when the writer has taken a first record, and the queue is empty.
         fn occupy(&self) {
             self.queue.push(b"first\n");
             while self.queue.0.lock().bytes > 0 {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_takes_nothing_holds_up_nobody_and_losses_are_said_in_their_place() {
+    fn a_sink_that_takes_nothing_holds_up_nobody_and_losses_are_reported_in_their_place() {
         let bench = Bench::new(40);
         bench.occupy();
         for i in 0..20 {
@@ -276,7 +276,7 @@ mod tests {
         bench.let_through(100);
         assert_eq!(bench.taken(), "record 2\n");
         assert_eq!(bench.taken(), "record 3\n");
-        // Said though nothing else is.
+        // Reported though nothing else is logged.
         assert_eq!(bench.taken(), "lost 17\n");
         assert!(bench.queue.flush(SOON));
         bench.queue.push(b"last\n");
@@ -319,7 +319,7 @@ mod tests {
             ErrorKind::Interrupted.into(),
             ErrorKind::WouldBlock.into(),
         ] {
-            bench.leave.send(Err(error)).unwrap();
+            bench.permits.send(Err(error)).unwrap();
         }
         bench.let_through(1);
         bench.queue.push(b"whole\n");

@@ -9,12 +9,12 @@ use tracing_subscriber::fmt::format::Writer;
 
 use super::with_causes;
 
-/// The message, then ` key=value` for each field.
-pub(super) struct Fields;
+/// Writes the message, then ` key=value` for each field.
+pub(super) struct TextFields;
 
-impl<'w> FormatFields<'w> for Fields {
+impl<'w> FormatFields<'w> for TextFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = Visitor {
+        let mut visitor = TextVisitor {
             writer,
             result: Ok(()),
         };
@@ -23,12 +23,12 @@ impl<'w> FormatFields<'w> for Fields {
     }
 }
 
-struct Visitor<'w> {
+struct TextVisitor<'w> {
     writer: Writer<'w>,
     result: fmt::Result,
 }
 
-impl Visitor<'_> {
+impl TextVisitor<'_> {
     fn put(&mut self, field: &Field, value: &str) {
         if self.result.is_err() {
             return;
@@ -43,7 +43,7 @@ impl Visitor<'_> {
     }
 }
 
-impl Visit for Visitor<'_> {
+impl Visit for TextVisitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.put(field, value);
     }
@@ -57,7 +57,7 @@ impl Visit for Visitor<'_> {
     }
 }
 
-/// A message may have several lines, but only the first begins at the start of a line.
+/// Writes a message, which may have several lines, but only the first begins at the start of a line.
 fn message(out: &mut impl Write, text: &str) -> fmt::Result {
     for (i, line) in text.trim_end().split('\n').enumerate() {
         if i > 0 {
@@ -68,7 +68,7 @@ fn message(out: &mut impl Write, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// A value that is one word stands as it is; any other in quotes.
+/// Writes a value: one word as it is, anything else in quotes.
 fn quoted(out: &mut impl Write, value: &str) -> fmt::Result {
     let word = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
     if is_quoted(value) || (!value.is_empty() && value.chars().all(word)) {
@@ -85,7 +85,7 @@ fn quoted(out: &mut impl Write, value: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// Whether it is one text in quotes already, as the Debug form of a string is.
+/// Whether a value is one text in quotes already, as the Debug form of a string is.
 fn is_quoted(value: &str) -> bool {
     let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
     let Some(inner) = inner else { return false };
@@ -101,7 +101,7 @@ fn is_quoted(value: &str) -> bool {
     !escape
 }
 
-/// Control characters, C1 among them, as in Rust's own escapes.
+/// Writes a text with its control characters, C1 included, escaped as Rust does.
 fn escaped(out: &mut impl Write, text: &str) -> fmt::Result {
     for c in text.chars() {
         if c.is_control() {
