@@ -1,8 +1,8 @@
-//! Names to addresses, again and again.
+//! Resolves names to addresses, and keeps the addresses fresh.
 //!
-//! The system's resolver answers (so `/etc/hosts` and the search list count), on threads apart ([`super::lookup`]). A look-up that
-//! fails keeps the last answer; a name that never resolved has none. Addresses are sorted, since resolvers rotate
-//! them and an order alone is no change.
+//! The system's resolver answers (so `/etc/hosts` and the search list count), on threads of its own ([`super::lookup`]).
+//! If a look-up fails, the last answer is kept; a name that never resolved has none. Addresses are sorted: resolvers
+//! rotate them, and another order alone is not a change.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::lookup;
 use crate::model::address::BackendAddress;
 
-/// Addresses of one name that are used: the first ones in their order.
+/// Most addresses of one name that are used: the first ones in their order.
 const MOST_ADDRESSES: usize = 256;
 
 /// A new answer for a name.
@@ -29,7 +29,7 @@ pub(crate) struct Resolved {
     pub addresses: Arc<[SocketAddr]>,
 }
 
-/// Keeps a set of names fresh: one task a name.
+/// Keeps a set of names fresh, with one task for each name.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     answers: mpsc::Sender<Resolved>,
@@ -37,7 +37,7 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// Sends what changes to `answers`.
+    /// A resolver of no names that will send changed addresses to `answers`.
     pub(crate) fn new(answers: mpsc::Sender<Resolved>) -> Self {
         Self {
             answers,
@@ -45,7 +45,7 @@ impl Resolver {
         }
     }
 
-    /// Follows exactly `names`, each at its interval; `known` is what is published already.
+    /// Resolves exactly these names from now on, each at its interval; `known` is what is published already.
     pub(crate) fn follow(
         &mut self,
         names: &HashMap<BackendAddress, Duration>,
@@ -73,6 +73,7 @@ impl Resolver {
     }
 }
 
+/// Looks a name up at every interval, and sends its addresses when they have changed.
 async fn keep_fresh(
     name: BackendAddress,
     interval: Duration,
@@ -118,7 +119,7 @@ async fn keep_fresh(
     }
 }
 
-/// Looks up all `names` at once, for at most `bound`; names without an answer are left out.
+/// Looks up all `names` at once, for at most `bound`. Names without an answer are left out.
 pub(crate) async fn resolve_all(
     names: impl Iterator<Item = BackendAddress>,
     bound: Duration,
@@ -134,12 +135,12 @@ pub(crate) async fn resolve_all(
             }
         }
     };
-    // What is not answered by then is unresolved for now, and the tasks go on asking.
+    // What is not answered by then is unresolved for now; the tasks keep asking.
     let _ = timeout(bound, gather).await;
     answers
 }
 
-/// Looks up a name; the addresses are sorted, and there is at least one.
+/// Looks up a name: its addresses, sorted, of which there is at least one.
 pub(super) async fn resolve(name: &BackendAddress) -> std::io::Result<Vec<SocketAddr>> {
     Ok(look_up(name).await?.0)
 }
@@ -158,7 +159,7 @@ async fn look_up(name: &BackendAddress) -> std::io::Result<(Vec<SocketAddr>, usi
     }
 }
 
-/// The addresses in an order that does not depend on the answer's, each once, and how many are too many.
+/// The addresses in an order of their own, each once and at most [`MOST_ADDRESSES`], and how many are left out.
 fn in_order(mut addresses: Vec<SocketAddr>) -> (Vec<SocketAddr>, usize) {
     addresses.sort_unstable();
     addresses.dedup();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_resolved_and_what_is_no_name_is_left_out() {
+    async fn names_are_resolved_and_what_does_not_exist_is_left_out() {
         let good: BackendAddress = "localhost:80".parse().unwrap();
         let bad: BackendAddress = "no-such-host.invalid:80".parse().unwrap();
         let answers = resolve_all(

@@ -1,12 +1,12 @@
 //! Asks the system's resolver, which blocks, on threads of its own.
 //!
 //! There are at most `THREADS` of them, whatever hangs: no page of the admin server, no reload and no end of the process
-//! waits for a name server. A name is looked up once at a time: who asks for it meanwhile waits for the same answer. A
+//! waits for a name server. A name is looked up once at a time: whoever else asks for it meanwhile gets the same answer. A
 //! look-up is given up after the time that the resolver itself may take, as `/etc/resolv.conf` has it: with one silent
-//! server of two the answer comes after the first one's `timeout`, and giving up just then would never let it come.
+//! server of two, the answer comes after the first one's `timeout`, and giving up just then would never let it come.
 //!
-//! Dead names do not hold up others: a name whose last look-up took long stands in a line of its own, which never has all
-//! of the threads, and of the others only those that began a moment ago count as busy. Who waits in line is given up too.
+//! Dead names do not hold up others: a name whose last look-up took long waits in a queue of its own, which never gets all
+//! of the threads, and of the others only those that began a moment ago count as busy. Waiting in a queue is bounded too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -20,115 +20,117 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::files;
 
-/// Threads, each with one look-up.
+/// Most threads, each of which does one look-up at a time.
 const THREADS: usize = 64;
-/// Of these, the ones that slow names leave to others.
-const KEPT: usize = 16;
-/// Look-ups of either line that count as busy, at a time.
-const AT_A_TIME: usize = 16;
-/// A look-up that takes so long makes its name a slow one. It counts as busy for `BUSY` while its name was not, else
-/// until it must be lost.
+/// Threads that slow names leave to others.
+const RESERVED: usize = 16;
+/// Most busy look-ups of either queue at a time.
+const MOST_BUSY: usize = 16;
+/// A look-up that takes so long makes its name slow. A look-up counts as busy for `BUSY` if its name was not slow, else for
+/// `LOST`, when its answer must be lost.
 const SLOW: Duration = LEAST;
 const BUSY: Duration = Duration::from_secs(1);
 const LOST: Duration = MOST;
-/// How long a name waits in line, and how often it looks whether its time has come.
+/// How long a name waits in a queue, and how often it is checked whether its turn has come.
 const LONGEST_WAIT: Duration = MOST;
-const LOOK: Duration = Duration::from_millis(250);
-/// Slow names that are known; with more of them all count as others again.
+const TURN_POLL: Duration = Duration::from_millis(250);
+/// Most slow names that are remembered; if there are more, all are forgotten.
 const MOST_SLOW: usize = 10_000;
-/// Least and most that a look-up is given.
+/// Shortest and longest time that a look-up is given.
 const LEAST: Duration = Duration::from_secs(5);
 const MOST: Duration = Duration::from_secs(60);
-/// For what the resolver does beside waiting.
+/// Time for what the resolver does besides waiting.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How long what `/etc/resolv.conf` said is believed.
-const BELIEVED: Duration = Duration::from_secs(10);
+/// How long the content of `/etc/resolv.conf` is kept.
+const KEPT: Duration = Duration::from_secs(10);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LARGEST_CONF: usize = 64 << 10;
 
-/// All addresses of a host, with this port, in the resolver's order.
+/// Looks up all addresses of a host, with this port, in the resolver's order.
 ///
 /// # Errors
 /// What the resolver said, or that it took too long.
 pub(crate) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    static POOL: LazyLock<Arc<Pool>> =
-        LazyLock::new(|| Pool::new(|host| Ok((host, 0).to_socket_addrs()?.collect())));
-    let patience = patience(host).await;
-    let mut addresses = POOL.look_up(host, patience).await?;
+    static POOL: LazyLock<Arc<LookUpPool>> =
+        LazyLock::new(|| LookUpPool::new(|host| Ok((host, 0).to_socket_addrs()?.collect())));
+    let limit = time_limit(host).await;
+    let mut addresses = POOL.look_up(host, limit).await?;
     for address in &mut addresses {
         address.set_port(port);
     }
     Ok(addresses)
 }
 
-type Found = Result<Arc<[SocketAddr]>, Failure>;
+/// The result of a look-up, for all that wait for it.
+type Answer = Result<Arc<[SocketAddr]>, SharedError>;
 
-/// As an error that several can have.
+/// An error that can be cloned.
 #[derive(Debug, Clone)]
-struct Failure(io::ErrorKind, Arc<str>);
+struct SharedError(io::ErrorKind, Arc<str>);
 
+/// How far the look-up of a name has come.
 #[derive(Debug, Clone)]
-enum Progress {
-    Waiting,
-    Since(Instant),
-    Done(Found),
+enum LookUpState {
+    Queued,
+    RunningSince(Instant),
+    Done(Answer),
 }
 
-/// The resolver.
-type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+/// The blocking resolver.
+type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-struct Pool {
-    ask: Box<Ask>,
-    work: Mutex<Work>,
+struct LookUpPool {
+    resolve: Box<Resolve>,
+    look_ups: Mutex<LookUps>,
 }
 
 #[derive(Default)]
-struct Work {
-    /// In line: slow names, and others.
-    slow_line: VecDeque<Arc<str>>,
-    line: VecDeque<Arc<str>>,
+struct LookUps {
+    /// Names that wait, slow ones and others.
+    slow_queue: VecDeque<Arc<str>>,
+    queue: VecDeque<Arc<str>>,
     /// One for each thread.
-    under_way: Vec<UnderWay>,
-    /// Those in line and those under way.
-    wanted: HashMap<Arc<str>, watch::Sender<Progress>>,
+    running: Vec<RunningLookUp>,
+    /// All that wait or run.
+    wanted: HashMap<Arc<str>, watch::Sender<LookUpState>>,
     /// Names whose last look-up took long.
     slow: HashSet<Arc<str>>,
 }
 
-struct UnderWay {
+struct RunningLookUp {
     name: Arc<str>,
     since: Instant,
-    /// Whether the name was slow when it began.
+    /// Whether the name was slow when the look-up began.
     slow: bool,
     given_up: bool,
 }
 
-impl Work {
+impl LookUps {
     fn may_begin(&self, slow: bool, now: Instant) -> bool {
         let (most, counts) = match slow {
-            true => (THREADS - KEPT, LOST),
+            true => (THREADS - RESERVED, LOST),
             false => (THREADS, BUSY),
         };
-        let busy = self.under_way.iter().filter(|look_up| {
+        let busy = self.running.iter().filter(|look_up| {
             look_up.slow == slow && now.saturating_duration_since(look_up.since) < counts
         });
-        self.under_way.len() < most && busy.count() < AT_A_TIME
+        self.running.len() < most && busy.count() < MOST_BUSY
     }
 
-    /// The next name in line whose time has come; it is under way then.
+    /// Takes the next name whose turn has come; its look-up counts as running from now on.
     fn begin(&mut self) -> Option<Arc<str>> {
         let now = Instant::now();
         for slow in [false, true] {
             while self.may_begin(slow, now) {
-                let line = match slow {
-                    true => &mut self.slow_line,
-                    false => &mut self.line,
+                let queue = match slow {
+                    true => &mut self.slow_queue,
+                    false => &mut self.queue,
                 };
-                let Some(name) = line.pop_front() else { break };
+                let Some(name) = queue.pop_front() else { break };
                 match self.wanted.get(&name) {
                     Some(sender) if sender.receiver_count() > 0 => {
-                        sender.send_replace(Progress::Since(now));
-                        self.under_way.push(UnderWay {
+                        sender.send_replace(LookUpState::RunningSince(now));
+                        self.running.push(RunningLookUp {
                             name: Arc::clone(&name),
                             since: now,
                             slow,
@@ -136,7 +138,7 @@ impl Work {
                         });
                         return Some(name);
                     }
-                    // Nobody waits for it any more.
+                    // No task waits for it any more.
                     _ => drop(self.wanted.remove(&name)),
                 }
             }
@@ -144,10 +146,10 @@ impl Work {
         None
     }
 
-    fn wait_in_line(&mut self, name: Arc<str>) {
+    fn enqueue(&mut self, name: Arc<str>) {
         match self.slow.contains(&name) {
-            true => self.slow_line.push_back(name),
-            false => self.line.push_back(name),
+            true => self.slow_queue.push_back(name),
+            false => self.queue.push_back(name),
         }
     }
 
@@ -162,10 +164,10 @@ impl Work {
         self.slow.insert(Arc::clone(name));
     }
 
-    /// Somebody has waited for this look-up for as long as it may take.
+    /// A task has waited for this look-up for as long as it may take.
     fn give_up(&mut self, host: &str) {
-        let mut under_way = self.under_way.iter_mut();
-        let Some(look_up) = under_way.find(|look_up| *look_up.name == *host) else {
+        let mut running = self.running.iter_mut();
+        let Some(look_up) = running.find(|look_up| *look_up.name == *host) else {
             return;
         };
         look_up.given_up = true;
@@ -174,94 +176,92 @@ impl Work {
     }
 
     /// The look-up of `name` has ended.
-    fn end(&mut self, name: &Arc<str>, found: Found) {
-        let place = self.under_way.iter().position(|one| one.name == *name);
+    fn finish(&mut self, name: &Arc<str>, answer: Answer) {
+        let place = self.running.iter().position(|one| one.name == *name);
         if let Some(place) = place {
-            let look_up = self.under_way.swap_remove(place);
+            let look_up = self.running.swap_remove(place);
             let slow = look_up.given_up || look_up.since.elapsed() >= SLOW;
             self.set_slow(name, slow);
         }
         if let Some(sender) = self.wanted.remove(name) {
-            sender.send_replace(Progress::Done(found));
+            sender.send_replace(LookUpState::Done(answer));
         }
     }
 }
 
-impl Pool {
-    fn new(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Arc<Self> {
+impl LookUpPool {
+    fn new(
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            ask: Box::new(ask),
-            work: Mutex::default(),
+            resolve: Box::new(resolve),
+            look_ups: Mutex::default(),
         })
     }
 
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn look_ups(&self) -> MutexGuard<'_, LookUps> {
+        self.look_ups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_up(
-        self: &Arc<Self>,
-        host: &str,
-        patience: Duration,
-    ) -> io::Result<Vec<SocketAddr>> {
-        let mut progress = self.join(host)?;
+    async fn look_up(self: &Arc<Self>, host: &str, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+        let mut state = self.join(host)?;
         let asked = Instant::now();
         loop {
-            let since = match &*progress.borrow_and_update() {
-                Progress::Waiting => None,
-                Progress::Since(since) => Some(*since),
-                Progress::Done(Ok(found)) => return Ok(found.to_vec()),
-                Progress::Done(Err(Failure(kind, said))) => {
+            let since = match &*state.borrow_and_update() {
+                LookUpState::Queued => None,
+                LookUpState::RunningSince(since) => Some(*since),
+                LookUpState::Done(Ok(found)) => return Ok(found.to_vec()),
+                LookUpState::Done(Err(SharedError(kind, said))) => {
                     return Err(io::Error::new(*kind, said.to_string()));
                 }
             };
-            let until = since.map_or(asked + LONGEST_WAIT, |since| since + patience);
+            let until = since.map_or(asked + LONGEST_WAIT, |since| since + limit);
             tokio::select! {
                 biased;
-                changed = progress.changed() => {
+                changed = state.changed() => {
                     changed.map_err(|_| io::Error::other("the look-up failed"))?;
                 }
                 () = sleep_until(until) => {
                     let said = if since.is_some() {
-                        self.work().give_up(host);
-                        format!("no answer within {} s", patience.as_secs())
+                        self.look_ups().give_up(host);
+                        format!("no answer within {} s", limit.as_secs())
                     } else {
-                        format!("other names take so long that this one had no turn within {} s", LONGEST_WAIT.as_secs())
+                        format!("too many slow look-ups: this one had no turn within {} s", LONGEST_WAIT.as_secs())
                     };
                     return Err(io::Error::new(io::ErrorKind::TimedOut, said));
                 }
-                () = sleep(LOOK), if since.is_none() => self.begin_all(&mut self.work())?,
+                () = sleep(TURN_POLL), if since.is_none() => self.begin_all(&mut self.look_ups())?,
             }
         }
     }
 
-    /// The look-up of this name that waits or is under way, begun if there is none.
-    fn join(self: &Arc<Self>, host: &str) -> io::Result<watch::Receiver<Progress>> {
-        let mut work = self.work();
-        if let Some(known) = work.wanted.get(host) {
+    /// The state of the look-up of this name, which is begun or queued if there is none.
+    fn join(self: &Arc<Self>, host: &str) -> io::Result<watch::Receiver<LookUpState>> {
+        let mut look_ups = self.look_ups();
+        if let Some(known) = look_ups.wanted.get(host) {
             return Ok(known.subscribe());
         }
         let name: Arc<str> = host.into();
-        let (sender, progress) = watch::channel(Progress::Waiting);
-        work.wanted.insert(Arc::clone(&name), sender);
-        work.wait_in_line(name);
-        self.begin_all(&mut work)?;
-        Ok(progress)
+        let (sender, state) = watch::channel(LookUpState::Queued);
+        look_ups.wanted.insert(Arc::clone(&name), sender);
+        look_ups.enqueue(name);
+        self.begin_all(&mut look_ups)?;
+        Ok(state)
     }
 
-    /// A thread for every name in line whose time has come.
+    /// Starts a thread for every name whose turn has come.
     ///
     /// # Errors
-    /// There is no thread at all, and none can be had.
-    fn begin_all(self: &Arc<Self>, work: &mut Work) -> io::Result<()> {
-        while let Some(name) = work.begin() {
+    /// No thread runs, and none can be started.
+    fn begin_all(self: &Arc<Self>, look_ups: &mut LookUps) -> io::Result<()> {
+        while let Some(name) = look_ups.begin() {
             let (pool, first) = (Arc::clone(self), Arc::clone(&name));
             let thread = std::thread::Builder::new().name("names".to_owned());
             if let Err(error) = thread.spawn(move || pool.run(first)) {
-                let failure = Failure(error.kind(), error.to_string().into());
-                work.end(&name, Err(failure));
-                // Those that there are will come to the others.
-                return match work.under_way.is_empty() {
+                let failure = SharedError(error.kind(), error.to_string().into());
+                look_ups.finish(&name, Err(failure));
+                // The threads that run will take the other names.
+                return match look_ups.running.is_empty() {
                     true => Err(error),
                     false => Ok(()),
                 };
@@ -270,15 +270,15 @@ impl Pool {
         Ok(())
     }
 
-    /// Looks `name` up, and then others as long as there are some.
+    /// Looks `name` up, and then others as long as any wait.
     fn run(&self, mut name: Arc<str>) {
         loop {
-            let found = (self.ask)(&name)
+            let answer = (self.resolve)(&name)
                 .map(Into::into)
-                .map_err(|error| Failure(error.kind(), error.to_string().into()));
-            let mut work = self.work();
-            work.end(&name, found);
-            match work.begin() {
+                .map_err(|error| SharedError(error.kind(), error.to_string().into()));
+            let mut look_ups = self.look_ups();
+            look_ups.finish(&name, answer);
+            match look_ups.begin() {
                 Some(next) => name = next,
                 None => return,
             }
@@ -286,36 +286,37 @@ impl Pool {
     }
 }
 
-/// How long a look-up of `host` may take, as the resolver's own configuration has it.
-async fn patience(host: &str) -> Duration {
-    static KNOWN: Mutex<Option<(Instant, Asking)>> = Mutex::new(None);
+/// How long a look-up of `host` may take by the resolver's own configuration.
+async fn time_limit(host: &str) -> Duration {
+    static KNOWN: Mutex<Option<(Instant, ResolverConfig)>> = Mutex::new(None);
     let known = *KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((when, asking)) = known
-        && when.elapsed() < BELIEVED
+    if let Some((when, config)) = known
+        && when.elapsed() < KEPT
     {
-        return asking.patience(host);
+        return config.time_limit(host);
     }
     let text = files::read_async(Path::new(RESOLV_CONF), LARGEST_CONF).await;
     let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
     let variable = |name| std::env::var(name).ok();
-    let asking = Asking::of(&text, variable("RES_OPTIONS"), variable("LOCALDOMAIN"));
-    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), asking));
-    asking.patience(host)
+    let config = ResolverConfig::parse(&text, variable("RES_OPTIONS"), variable("LOCALDOMAIN"));
+    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), config));
+    config.time_limit(host)
 }
 
-/// How the resolver asks (resolv.conf(5)).
+/// What decides how long the resolver may take (resolv.conf(5)).
 #[derive(Debug, Clone, Copy)]
-struct Asking {
+struct ResolverConfig {
     /// Seconds that one name may take at all servers.
     seconds: u64,
-    /// Domains that a name is tried in.
+    /// Number of domains that a name is tried in.
     domains: u64,
 }
 
-impl Asking {
-    /// `timeout` × `attempts` × name servers, and the search list, of this text and of `RES_OPTIONS` and `LOCALDOMAIN`.
-    fn of(text: &str, options: Option<String>, local_domain: Option<String>) -> Self {
-        /// What the resolver itself takes of each (`MAXNS`, `RES_MAXRETRANS`, `RES_MAXRETRY` of its resolv.h).
+impl ResolverConfig {
+    /// Reads `timeout` × `attempts` × name servers, and the search list, from this text and from `RES_OPTIONS` and
+    /// `LOCALDOMAIN`.
+    fn parse(text: &str, options: Option<String>, local_domain: Option<String>) -> Self {
+        /// The default and the most that the resolver itself takes (`MAXNS`, `RES_MAXRETRANS`, `RES_MAXRETRY` of its resolv.h).
         const SERVERS: u64 = 3;
         const TIMEOUT: (u64, u64) = (5, 30);
         const ATTEMPTS: (u64, u64) = (2, 5);
@@ -351,9 +352,9 @@ impl Asking {
         }
     }
 
-    /// For `host`, within bounds. It is tried as it is and in each domain, unless it ends in a dot; `ndots` says which
-    /// comes first, and not how many there are.
-    fn patience(self, host: &str) -> Duration {
+    /// How long a look-up of `host` may take, within bounds. The host is tried as it is and in each domain, unless it ends
+    /// in a dot; `ndots` only decides which comes first.
+    fn time_limit(self, host: &str) -> Duration {
         let names = match host.ends_with('.') {
             true => 1,
             false => self.domains.saturating_add(1),
@@ -370,7 +371,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const LIMIT: Duration = Duration::from_secs(20);
 
     #[test]
     fn a_look_up_is_given_what_the_resolver_may_take() {
@@ -398,20 +399,20 @@ mod tests {
             ("search a b c\ndomain d\noptions attempts:1", "", 11),
             ("search a b c d e f g", "", 61),
         ] {
-            let asking = Asking::of(text, Some(environment.to_owned()), None);
-            let patience = asking.patience("web.internal");
+            let config = ResolverConfig::parse(text, Some(environment.to_owned()), None);
+            let limit = config.time_limit("web.internal");
             assert_eq!(
-                patience,
+                limit,
                 Duration::from_secs(seconds),
                 "{text:?} {environment:?}"
             );
         }
-        let asking = Asking::of("search a b c", None, Some("d e".to_owned()));
-        assert_eq!(asking.patience("web"), Duration::from_secs(31));
-        assert_eq!(asking.patience("web.internal."), Duration::from_secs(11));
+        let config = ResolverConfig::parse("search a b c", None, Some("d e".to_owned()));
+        assert_eq!(config.time_limit("web"), Duration::from_secs(31));
+        assert_eq!(config.time_limit("web.internal."), Duration::from_secs(11));
     }
 
-    /// What look-ups hang at while it is shut.
+    /// Look-ups hang here while it is shut.
     #[derive(Default)]
     struct Gate {
         open: Mutex<bool>,
@@ -437,10 +438,10 @@ mod tests {
     }
 
     /// A pool whose look-ups hang at a gate, but for names that start with `good`.
-    fn hanging() -> (Arc<Pool>, Arc<Gate>) {
+    fn hanging() -> (Arc<LookUpPool>, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let shared = Arc::clone(&gate);
-        let pool = Pool::new(move |host| {
+        let pool = LookUpPool::new(move |host| {
             if !host.starts_with("good") {
                 shared.pass();
             }
@@ -452,10 +453,10 @@ mod tests {
     type Asked = tokio::task::JoinHandle<io::Result<Vec<SocketAddr>>>;
 
     /// Asks for `dead0`, `dead1` and so on.
-    fn ask_dead(pool: &Arc<Pool>, names: std::ops::Range<usize>) -> Vec<Asked> {
+    fn ask_dead(pool: &Arc<LookUpPool>, names: std::ops::Range<usize>) -> Vec<Asked> {
         let ask = |n| {
             let pool = Arc::clone(pool);
-            tokio::spawn(async move { pool.look_up(&format!("dead{n}"), PATIENCE).await })
+            tokio::spawn(async move { pool.look_up(&format!("dead{n}"), LIMIT).await })
         };
         names.map(ask).collect()
     }
@@ -466,11 +467,11 @@ mod tests {
         }
     }
 
-    /// Whether `name` has an answer before the paused clock goes on.
-    async fn is_answered_at_once(pool: &Arc<Pool>, name: &'static str) -> bool {
+    /// Whether `name` has an answer before the paused clock advances.
+    async fn is_answered_at_once(pool: &Arc<LookUpPool>, name: &'static str) -> bool {
         let pool = Arc::clone(pool);
         let began = Instant::now();
-        let task = tokio::spawn(async move { pool.look_up(name, PATIENCE).await });
+        let task = tokio::spawn(async move { pool.look_up(name, LIMIT).await });
         yield_until(|| task.is_finished()).await;
         task.await.unwrap().is_ok() && began.elapsed().is_zero()
     }
@@ -483,59 +484,59 @@ mod tests {
     async fn names_that_hang_take_so_many_threads_and_no_more() {
         let (pool, gate) = hanging();
         let asked = ask_dead(&pool, 0..200);
-        yield_until(|| gate.begun() == AT_A_TIME).await;
-        // Those that hang make room for some more; all are given up, also those that never had their turn.
+        yield_until(|| gate.begun() == MOST_BUSY).await;
+        // Those that hang make room for some more; all are given up, including those that never had their turn.
         for task in asked {
             assert!(is_timeout(task.await.unwrap()));
         }
         yield_until(|| gate.begun() == THREADS).await;
-        assert_eq!(pool.work().under_way.len(), THREADS);
+        assert_eq!(pool.look_ups().running.len(), THREADS);
         // One that hangs is not looked up a second time meanwhile.
-        assert!(is_timeout(pool.look_up("dead0", PATIENCE).await));
+        assert!(is_timeout(pool.look_up("dead0", LIMIT).await));
         assert_eq!(gate.begun(), THREADS);
         gate.turn(true);
-        yield_until(|| pool.work().under_way.is_empty()).await;
-        // What nobody waited for any more was not looked up.
+        yield_until(|| pool.look_ups().running.is_empty()).await;
+        // Names that no task waited for any more were not looked up.
         assert_eq!(gate.begun(), THREADS);
-        assert!(pool.work().wanted.is_empty());
+        assert!(pool.look_ups().wanted.is_empty());
         assert!(is_answered_at_once(&pool, "dead199").await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_good_name_is_not_behind_dead_ones() {
+    async fn a_good_name_does_not_wait_for_dead_ones() {
         let (pool, gate) = hanging();
         // As many as may begin at a time hang for good.
-        for task in ask_dead(&pool, 0..AT_A_TIME) {
+        for task in ask_dead(&pool, 0..MOST_BUSY) {
             assert!(is_timeout(task.await.unwrap()));
         }
         assert!(is_answered_at_once(&pool, "good").await);
         // Many that are known to be dead.
-        for task in ask_dead(&pool, AT_A_TIME..THREADS) {
+        for task in ask_dead(&pool, MOST_BUSY..THREADS) {
             assert!(is_timeout(task.await.unwrap()));
         }
         gate.turn(true);
-        yield_until(|| pool.work().under_way.is_empty()).await;
+        yield_until(|| pool.look_ups().running.is_empty()).await;
         gate.turn(false);
         let before = gate.begun();
         let asked = ask_dead(&pool, 0..THREADS);
-        yield_until(|| pool.work().wanted.len() == THREADS).await;
-        yield_until(|| gate.begun() == before + AT_A_TIME).await;
+        yield_until(|| pool.look_ups().wanted.len() == THREADS).await;
+        yield_until(|| gate.begun() == before + MOST_BUSY).await;
         assert!(is_answered_at_once(&pool, "good new").await);
-        assert_eq!(pool.work().slow_line.len(), THREADS - AT_A_TIME);
+        assert_eq!(pool.look_ups().slow_queue.len(), THREADS - MOST_BUSY);
         // One that answers in time again is no longer slow. (Only what begins on this thread has the paused clock.)
         gate.turn(true);
         yield_until(|| asked.iter().all(|task| task.is_finished())).await;
         assert!(is_answered_at_once(&pool, "dead0").await);
-        assert!(!pool.work().slow.contains("dead0"));
+        assert!(!pool.look_ups().slow.contains("dead0"));
     }
 
     #[tokio::test]
-    async fn all_who_ask_for_a_name_get_its_one_answer() {
+    async fn all_tasks_that_ask_for_a_name_get_its_one_answer() {
         let (pool, gate) = hanging();
         let asked: Vec<_> = (0..50).flat_map(|_| ask_dead(&pool, 0..1)).collect();
         yield_until(|| gate.begun() > 0).await;
-        // One does not wait behind the other.
-        pool.look_up("good", PATIENCE).await.unwrap();
+        // One name does not wait for the other.
+        pool.look_up("good", LIMIT).await.unwrap();
         gate.turn(true);
         for task in asked {
             assert!(task.await.unwrap().is_ok());
