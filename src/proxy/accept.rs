@@ -184,14 +184,14 @@ impl Drop for OpenConnection {
 struct Counted {
     open: OpenConnection,
     /// Whose place it has, where those are limited.
-    client: Option<clients::Client>,
+    client: Option<clients::ClientKey>,
     _descriptor: Descriptor,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(client) = self.client {
-            self.open.0.clients.give_back(client);
+            self.open.0.clients.remove(client);
         }
     }
 }
@@ -408,7 +408,7 @@ fn client_place(
     listener: &Listener,
     peer: Option<SocketAddr>,
     worker: &Worker,
-) -> Result<Option<clients::Client>, TooMany> {
+) -> Result<Option<clients::ClientKey>, TooMany> {
     let (Some(limit), Some(peer)) = (listener.limits.connections_per_client, peer) else {
         return Ok(None);
     };
@@ -420,8 +420,8 @@ fn client_place(
         let carried = worker.shared.descriptors.limit() / 2;
         u32::try_from(carried).unwrap_or(u32::MAX)
     });
-    let client = clients::Client::from(ip);
-    let taken = listener.state.clients.take(client, limit.of(whole));
+    let client = clients::ClientKey::from(ip);
+    let taken = listener.state.clients.try_add(client, limit.of(whole));
     taken.then_some(Some(client)).ok_or(TooMany)
 }
 

@@ -1,5 +1,5 @@
-//! How many connections of a listener each client address has, over all workers. Only a listener with
-//! `connections_per_client` counts them, when a connection comes and when it goes.
+//! How many connections each client address has at a listener, over all workers. Only a listener with
+//! `connections_per_client` counts them, when a connection begins and when it ends.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,31 +8,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one host can use as a whole. Small,
-/// since every connection holds one.
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, all of which one host can use. Small, since
+/// every connection has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Client(NonZero<u64>);
+pub struct ClientKey(NonZero<u64>);
 
-impl From<IpAddr> for Client {
+impl From<IpAddr> for ClientKey {
     fn from(ip: IpAddr) -> Self {
         let network = match ip.to_canonical() {
-            // Among the multicast networks of IPv6, which no client comes from.
+            // One of the multicast networks of IPv6, from which no client comes.
             IpAddr::V4(v4) => 0xffff_ffff << 32 | u64::from(v4.to_bits()),
             IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
         };
-        // Neither does one from the network whose bits are all set.
+        // Nor does one come from the network whose bits are all set.
         Self(NonZero::new(!network).unwrap_or(NonZero::<u64>::MAX))
     }
 }
 
-/// Open connections by client. Holds an entry for each client that has one.
+/// Open connections by client; no entry for a client without one.
 #[derive(Debug, Default)]
-pub struct ClientCounts(Mutex<HashMap<Client, u32, RandomState>>);
+pub struct ClientCounts(Mutex<HashMap<ClientKey, u32, RandomState>>);
 
 impl ClientCounts {
-    /// Counts a connection of the client unless it has `most` already; whether it is counted. Who takes a place gives it
-    /// [back](Self::give_back).
-    pub fn take(&self, client: Client, most: u32) -> bool {
+    /// Counts a connection of the client unless it has `most` already. Whether it is counted: then it must be
+    /// [removed](Self::remove) when it ends.
+    pub fn try_add(&self, client: ClientKey, most: u32) -> bool {
         let mut counts = self.lock();
         let has = counts.get(&client).copied().unwrap_or_default();
         if has >= most {
@@ -43,7 +43,7 @@ impl ClientCounts {
     }
 
     /// One connection of the client has ended.
-    pub fn give_back(&self, client: Client) {
+    pub fn remove(&self, client: ClientKey) {
         let mut counts = self.lock();
         if let Some(count) = counts.get_mut(&client) {
             *count -= 1;
@@ -53,7 +53,7 @@ impl ClientCounts {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Client, u32, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientKey, u32, RandomState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_has_its_share_and_no_more() {
+    fn a_client_has_as_many_as_allowed_and_no_more() {
         let counts = ClientCounts::default();
-        let client = |ip: &str| Client::from(ip.parse::<IpAddr>().unwrap());
-        let take = |ip: &str| counts.take(client(ip), 2);
+        let client = |ip: &str| ClientKey::from(ip.parse::<IpAddr>().unwrap());
+        let take = |ip: &str| counts.try_add(client(ip), 2);
         assert!(take("192.0.2.1") && take("::ffff:192.0.2.1"));
         assert!(!take("192.0.2.1"));
         assert!(take("192.0.2.2"));
-        counts.give_back(client("192.0.2.1"));
+        counts.remove(client("192.0.2.1"));
         assert!(take("192.0.2.1"));
         assert!(take("2001:db8::1") && take("2001:db8::ffff:1"));
         assert!(!take("2001:db8:0:0:1::"), "the same 64 bits");
@@ -84,10 +84,10 @@ mod tests {
             ("255.255.255.255", 1),
         ] {
             for _ in 0..times {
-                counts.give_back(client(ip));
+                counts.remove(client(ip));
             }
         }
         assert!(counts.lock().is_empty());
-        assert!(!counts.take(client("192.0.2.1"), 0) && counts.lock().is_empty());
+        assert!(!counts.try_add(client("192.0.2.1"), 0) && counts.lock().is_empty());
     }
 }

@@ -1,21 +1,21 @@
-//! What the live state of a cluster's members adds up to.
+//! What the health of a cluster's endpoints adds up to.
 
 use super::Cluster;
 use crate::model::health::Health;
 
-/// How many of a cluster's members are healthy.
+/// How many endpoints of a cluster are healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Healthy {
-    /// Healthy members that take traffic at all times (weight above 0, no backup).
+    /// Healthy endpoints that take traffic at all times (weight above 0, not a backup).
     pub primaries: usize,
-    /// All of those members, healthy or not.
+    /// All such endpoints, healthy or not.
     pub primaries_in_all: usize,
     /// Healthy backups with a weight above 0.
     pub backups: usize,
     /// All backups with a weight above 0.
     pub backups_in_all: usize,
-    /// Primaries with a weight above 0 of whose health nothing is known yet: they await their first address or their
-    /// first verdict.
+    /// Primaries with a weight above 0 whose health is not known yet: they wait for their first address or their first
+    /// check.
     pub primaries_awaited: usize,
 }
 
@@ -26,15 +26,15 @@ impl Healthy {
             && (self.primaries as f64) < threshold * self.primaries_in_all as f64
     }
 
-    /// Whether there are members that could take traffic and none of them is healthy.
+    /// Whether there are endpoints that could take traffic and none of them is healthy.
     pub fn is_none(&self) -> bool {
         self.primaries + self.backups == 0 && self.primaries_in_all + self.backups_in_all > 0
     }
 }
 
 impl Cluster {
-    /// Counts the healthy members as they are now; O(members). One that joins and awaits its first verdict counts
-    /// neither way: a cluster that grows is no sick cluster.
+    /// Counts the healthy endpoints as they are now; O(endpoints). One that joins and waits for its first check counts
+    /// neither way: a cluster that grows is not a sick cluster.
     pub fn healthy(&self) -> Healthy {
         let mut count = Healthy::default();
         for endpoint in self.endpoints.iter().filter(|e| e.weight > 0) {
@@ -57,8 +57,8 @@ impl Cluster {
         count
     }
 
-    /// Whether all members are used, healthy or not: fewer are healthy than `panic_threshold` asks, or none at all,
-    /// backups included; never where the cluster forbids it. O(members).
+    /// Whether all endpoints are used, healthy or not: fewer are healthy than `panic_threshold` demands, or none at all,
+    /// backups included; never if the cluster forbids it. O(endpoints).
     pub fn in_panic(&self) -> bool {
         self.settings.panic_threshold.is_some()
             && (self.state.in_panic() || self.healthy().is_none())
@@ -70,10 +70,10 @@ mod tests {
     use super::super::fixture::{cluster, endpoint};
     use crate::model::health::Health;
 
-    /// Members by letter: `P` and `B` are a healthy primary and backup, `p` and `b` sick ones, `0` has weight 0, `j`
+    /// Endpoints by letter: `P` and `B` are a healthy primary and backup, `p` and `b` sick ones, `0` has weight 0, `j`
     /// joins.
-    fn in_panic(members: &str, threshold: f64) -> bool {
-        let endpoints = members.chars().enumerate().map(|(i, letter)| {
+    fn in_panic(letters: &str, threshold: f64) -> bool {
+        let endpoints = letters.chars().enumerate().map(|(i, letter)| {
             let mut e = endpoint("web", &format!("10.0.0.1:{}", i + 1));
             e.backup = letter.eq_ignore_ascii_case(&'b');
             e.weight = u32::from(letter != '0');
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn panic_is_too_few_or_none() {
-        for (members, threshold, expected) in [
+        for (letters, threshold, expected) in [
             ("PPPP", 0.5, false),
             ("PPpp", 0.5, false),
             ("Pppp", 0.5, true),
@@ -115,9 +115,9 @@ mod tests {
             ("", 1.0, false),
         ] {
             assert_eq!(
-                in_panic(members, threshold),
+                in_panic(letters, threshold),
                 expected,
-                "{members} {threshold}"
+                "{letters} {threshold}"
             );
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn endpoint(cluster: &str, address: &str) -> Endpoint {
     }
 }
 
-/// A cluster of `endpoints` with every default.
+/// A cluster of `endpoints` with default settings.
 pub(crate) fn cluster(name: &str, endpoints: Vec<Endpoint>) -> Cluster {
     let members = endpoints.iter().map(|e| WeightedBackend {
         backend: e.backend.clone(),
@@ -62,7 +62,7 @@ pub(crate) fn rechecked(cluster: &Cluster, check: Option<Check>) -> Cluster {
     next
 }
 
-/// An http listener without routes that says it is bound to `address`.
+/// An http listener without routes and sockets that claims to be bound to `address`.
 pub(crate) fn listener(name: &str, address: &str) -> Listener {
     let local: SocketAddr = address.parse().unwrap();
     Listener {

@@ -1,9 +1,9 @@
 //! L2: the immutable view of listeners, routes, clusters and backends that both planes share.
 //!
 //! One writer (the control plane) builds the next [`Snapshot`] from the current one and publishes it
-//! ([`publish::Publisher`]); a worker keeps the one that it works with and looks for a newer one between requests.
-//! Clusters that did not change are shared between generations. The last reference is dropped by the control
-//! plane, never by a worker.
+//! ([`publish::Publisher`]); a worker keeps the one that it works with and looks for a newer one between requests. Clusters
+//! that did not change are shared between generations. The last reference is dropped by the control plane, never by a
+//! worker.
 
 pub(crate) mod clients;
 mod cluster;
@@ -35,7 +35,7 @@ use crate::transport::listen::BoundSockets;
 
 pub(crate) use cluster::Healthy;
 
-/// One generation.
+/// One generation of the configuration with its live state.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Grows by one with each publication.
@@ -46,11 +46,11 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<Cluster>>,
     /// What is no longer configured but still drains.
     pub departing: Departing,
-    /// How long sessions of what was removed may go on.
+    /// How long sessions of removed listeners and backends may continue.
     pub drain_timeout: Duration,
     /// Whether finished requests are written to the access log.
     pub access_log: bool,
-    /// Whether it shows what follows `?` in targets and referers.
+    /// Whether the access log shows what follows `?` in targets and referers.
     pub access_query: bool,
 }
 
@@ -73,79 +73,79 @@ impl Snapshot {
     }
 }
 
-/// Removed listeners and backends whose drain has not ended: their series are still shown.
+/// Removed listeners and backends whose drain has not ended; metrics and status still show them.
 #[derive(Debug, Default, Clone)]
 pub struct Departing {
-    /// Listeners.
+    /// The counters of removed listeners.
     pub listeners: Vec<Arc<ListenerMetrics>>,
-    /// Backends.
+    /// Removed backends.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// A bound address and what is done with what comes in.
+/// A bound address and what is done with its connections.
 #[derive(Debug)]
 pub struct Listener {
-    /// Name of metrics and log.
+    /// Name in metrics and logs.
     pub name: Arc<str>,
-    /// Address of the file.
+    /// Address as the file writes it.
     pub address: BindAddress,
-    /// What is spoken.
+    /// Protocol of its connections.
     pub protocol: Protocol,
-    /// The bound sockets, one for each worker; the same object while the listener stays.
+    /// The bound sockets, one for each worker; the same object in every generation that has the listener.
     pub sockets: Arc<BoundSockets>,
-    /// Timeouts.
+    /// How long clients may take.
     pub timeouts: ListenerTimeouts,
-    /// Limits.
+    /// How much clients may send, and how many there may be.
     pub limits: ListenerLimits,
     /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: TrustedProxies,
     /// Whether requests and responses get a Via field.
     pub via: bool,
-    /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
+    /// Whether all responses carry X-Request-Id, and not only those of the proxy itself.
     pub expose_request_id: bool,
-    /// Rules of http listeners.
+    /// Routes; none for a tcp listener.
     pub routes: Table<RouteTarget>,
-    /// The cluster that takes what no route takes.
+    /// The cluster for what matches no route.
     pub cluster: Option<ClusterIndex>,
-    /// What is answered instead to what no route takes.
+    /// The response to what matches no route, instead of a cluster.
     pub answer: Option<RouteAction<ClusterIndex>>,
-    /// Pages in the place of the proxy's own errors.
+    /// Pages that replace the proxy's own error responses.
     pub errors: ErrorPages,
-    /// Live state.
+    /// Live state, shared by all generations.
     pub state: Arc<ListenerState>,
-    /// Counters.
+    /// Counters, shared by all generations.
     pub metrics: Arc<ListenerMetrics>,
 }
 
 /// Live state of a listener, shared by the workers.
 #[derive(Debug, Default)]
 pub struct ListenerState {
-    /// Connections open now, of all workers.
+    /// Connections that are open now, over all workers.
     pub open: AtomicU32,
-    /// Whether it is at its limit, so that reaching it is counted once.
+    /// Whether the limit is reached, so that reaching it is counted once.
     pub full: AtomicBool,
-    /// Connections of each client, where they are limited.
+    /// Connections of each client, if they are limited.
     pub clients: ClientCounts,
-    /// Whether it is accepting.
+    /// Whether it has paused accepting.
     pub pauses: Pauses,
-    /// Whether the log has said that an untrusted peer sends forwarding fields.
+    /// Whether the log has warned that an untrusted peer sends forwarding fields.
     pub warned_untrusted: AtomicBool,
 }
 
-/// What a route does.
+/// What a route does with the requests that match.
 #[derive(Debug)]
 pub struct RouteTarget {
     /// Name in the access log.
     pub name: Arc<str>,
     /// Counters, if the file names the route.
     pub metrics: Option<Arc<RouteMetrics>>,
-    /// What is done with a request that matches.
+    /// What is done with a request.
     pub action: RouteAction<ClusterIndex>,
     /// Limit of the whole request.
     pub timeout: Option<Duration>,
-    /// Request body; absent: the listener's limit.
+    /// Most bytes of a request body; `None`: the listener's limit.
     pub body_bytes: Option<u64>,
-    /// Pages in the place of the proxy's own errors, before the listener's.
+    /// Pages that replace the proxy's own error responses, before those of the listener.
     pub errors: ErrorPages,
     /// Whether its requests are written to the access log.
     pub log: bool,
@@ -154,30 +154,30 @@ pub struct RouteTarget {
 /// A named set of backends under one policy.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Name.
+    /// Name in the configuration, metrics and logs.
     pub name: Arc<str>,
-    /// What the configuration says of it.
+    /// Settings as they are configured.
     pub settings: ClusterSettings,
-    /// Backends, in the order of the balancer's backends.
+    /// Backends, in the order of the balancer.
     pub endpoints: Vec<Endpoint>,
-    /// The picker.
+    /// Picks an endpoint for a request.
     pub balancer: Balancer,
-    /// Live state.
+    /// Live state, shared by all generations.
     pub state: Arc<ClusterState>,
-    /// Counters.
+    /// Counters, shared by all generations.
     pub metrics: Arc<ClusterMetrics>,
 }
 
-/// A backend in one generation of its cluster.
+/// A backend as one generation configures it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Identity and live state.
     pub backend: Arc<Backend>,
-    /// Counters.
+    /// Counters, shared by all generations.
     pub metrics: Arc<BackendMetrics>,
-    /// Share of the traffic.
+    /// Share of the traffic, in relation to the other endpoints; 0 to 1000.
     pub weight: u32,
-    /// Used only while no other is healthy.
+    /// Used only while no endpoint without this is healthy.
     pub backup: bool,
     /// Where to connect to; `None` while the name has not been resolved.
     pub address: Option<SocketAddress>,

@@ -1,13 +1,13 @@
-//! Whether a listener is not accepting for now, over all workers and as a state: clients at a limit can make it come and
-//! go as often as they like, and the log tells of it seldom.
+//! Whether a listener has paused accepting, over all workers. Clients at a limit can make it stop and continue as often as
+//! they like; as a state with a beginning and an end it is logged seldom.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A pause has ended when nothing had to wait for so long.
+/// A pause has ended when no connection had to wait for so long.
 pub(crate) const CALM: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The current pause of a listener, if there is one.
 #[derive(Debug, Default)]
 pub struct Pauses(Mutex<Option<Pause>>);
 
@@ -18,7 +18,7 @@ struct Pause {
 }
 
 impl Pauses {
-    /// A worker accepts nothing at `now`; whether a pause begins with that.
+    /// A worker has stopped accepting at `now`. Whether a pause begins with that.
     pub fn hold(&self, now: Instant) -> bool {
         let mut pause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *pause {
@@ -36,7 +36,7 @@ impl Pauses {
         }
     }
 
-    /// How long the pause was that has ended by `now`, for the one who asks first.
+    /// How long the pause was that has ended by `now`; only the first call returns it.
     pub fn take_ended(&self, now: Instant) -> Option<Duration> {
         let mut pause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = pause.take_if(|pause| now.saturating_duration_since(pause.last) >= CALM)?;
@@ -59,7 +59,7 @@ mod tests {
             assert_eq!(pauses.take_ended(at(step * 4_000)), None);
             assert!(!pauses.hold(at(step * 4_000)));
         }
-        // Another worker's clock was read a little earlier.
+        // Another worker has read its clock a little earlier.
         assert!(!pauses.hold(at(395_999)));
         assert_eq!(pauses.take_ended(at(400_999)), None);
         assert_eq!(

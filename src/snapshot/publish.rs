@@ -1,7 +1,7 @@
-//! The one word between the planes: the control plane publishes, workers look.
+//! The one channel between the planes: the control plane publishes snapshots, workers look for them.
 //!
-//! A worker compares [`Publisher::generation`] with the one it holds (one relaxed load of a line that hardly ever
-//! changes) and takes the new snapshot only when they differ, so a request pays no contended atomic.
+//! A worker compares [`Publisher::generation`] with the one it has (one load of a cache line that hardly ever changes) and
+//! takes the new snapshot only if they differ, so a request pays for no contended atomic.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +15,14 @@ use super::Snapshot;
 use crate::model::backend::BackendId;
 use crate::telemetry::outcome::Reason;
 
-/// What the control plane wants of the sessions on a backend.
+/// What the control plane orders for the sessions on a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionOrder {
     /// The backend.
     pub backend: BackendId,
-    /// End them so long from now; `None`: an earlier order no longer holds.
+    /// End them after this time; `None`: an earlier order is cancelled.
     pub after: Option<Duration>,
-    /// Why.
+    /// The reason for metrics and log.
     pub why: Reason,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Publisher {
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
     workers: Box<[Notify]>,
-    /// Orders that a worker has not taken yet, by backend: the newest counts.
+    /// Orders that a worker has not taken yet, by backend; the newest counts.
     orders: Box<[Mutex<HashMap<BackendId, SessionOrder>>]>,
 }
 
@@ -57,8 +57,8 @@ impl Publisher {
         self.current.load_full()
     }
 
-    /// Makes `next` the current snapshot, wakes every worker and returns the one before, which the caller keeps
-    /// until nobody else holds it.
+    /// Makes `next` the current snapshot, wakes every worker and returns the previous one, which the caller keeps until
+    /// nothing else holds it.
     pub(crate) fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
         let generation = next.generation;
         let before = self.current.swap(next);
@@ -78,13 +78,13 @@ impl Publisher {
         }
     }
 
-    /// Takes what `worker` was ordered.
+    /// Takes the orders for `worker`.
     pub(crate) fn take_orders(&self, worker: usize) -> HashMap<BackendId, SessionOrder> {
         let orders = self.orders[worker].lock();
         std::mem::take(&mut *orders.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits for a publication or an order that `worker` has not been told of. Cancel-safe.
+    /// Waits for a publication or an order that `worker` has not seen. Cancel-safe.
     pub(crate) async fn changed(&self, worker: usize) {
         self.workers[worker].notified().await;
     }
