@@ -10,8 +10,8 @@ use crate::config::limits::MAX_FILE;
 use crate::config::load::{is_agent, load_agent, load_sources};
 use crate::config::schema::{AgentConfig, Config};
 use crate::config::sources::{Sources, Unreadable};
-use crate::config::watch::read_now;
 use crate::control::{Absent, Machine, check_secrets};
+use crate::files;
 use crate::gossip::text::redacted;
 
 /// Checks the configuration at the paths `named`: files and directories together, or only `-` for standard input.
@@ -139,7 +139,7 @@ fn check(sources: &Sources) -> (Option<String>, Vec<Diagnostic>) {
 
 /// Reads a file in the same way as at startup.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    read_now(path)
+    files::read_beginning(path, MAX_FILE + 1)
 }
 
 /// Reports files that cannot be read.

@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::Failure;
 use super::ask::AdminTarget;
+use super::check;
 use crate::config::load::is_agent;
-use crate::config::watch::read_now;
 use crate::control::read_alone;
 
 /// Where a proxy is asked if nothing says where.
@@ -86,7 +86,7 @@ fn of_file(file: &Path) -> Result<AdminTarget, Failure> {
                 file.display()
             ))),
         },
-        Err(_) if read_now(file).is_ok_and(|text| is_agent(&text)) => {
+        Err(_) if check::read(file).is_ok_and(|text| is_agent(&text)) => {
             Err(Failure::Failed(anyhow!(
                 "{} is the file of an agent; give that of a proxy, which can be asked",
                 file.display()

@@ -20,7 +20,7 @@ use super::limits::{MAX_FILE, MAX_PATTERNS};
 use super::span::TextSpan;
 use super::syntax;
 use super::tree::TreeBuilder;
-use super::watch::read_now;
+use crate::files;
 
 /// Files of one configuration.
 const MAX_FILES: usize = 1000;
@@ -176,7 +176,7 @@ impl SourceCollector<'_> {
             let message = format!("a configuration has at most {MAX_FILES} files");
             return Err(io::Error::other(message));
         }
-        let bytes = read_now(path)?;
+        let bytes = files::read_beginning(path, MAX_FILE + 1)?;
         self.bytes += bytes.len();
         if self.bytes > MAX_FILE && !self.sources.files.is_empty() {
             let message = format!("all files together have more than {MAX_FILE} bytes");

@@ -23,9 +23,9 @@ use crate::files;
 /// Time between two polls.
 const POLL: Duration = Duration::from_secs(2);
 /// Time between two reads that must agree.
-const MOMENT: Duration = Duration::from_millis(10);
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a file may keep changing.
-const REST: Duration = Duration::from_secs(10);
+const SETTLE_BOUND: Duration = Duration::from_secs(10);
 /// Files whose directories are watched. The others are polled only.
 const MOST_FILES: usize = 2000;
 /// Symlinks that are followed for one file.
@@ -172,12 +172,14 @@ impl Hops {
     }
 }
 
-/// Reads the file until two reads a moment apart agree.
+/// Reads the file until two reads a moment apart agree: at most [`MAX_FILE`] bytes and one more, so that the loader can
+/// report that it is too large.
 ///
 /// # Errors
 /// The error of the system, or that the file keeps changing or is too large.
 pub(crate) async fn read_settled(path: &Path) -> io::Result<Vec<u8>> {
-    settled(|| read(path), Vec::eq).await
+    let read = || files::read_beginning_async(path, MAX_FILE + 1);
+    settled(read, Vec::eq).await
 }
 
 /// Reads until two reads a moment apart agree.
@@ -188,10 +190,10 @@ pub(crate) async fn settled<T, R: Future<Output = io::Result<T>>>(
     read: impl Fn() -> R,
     agree: impl Fn(&T, &T) -> bool,
 ) -> io::Result<T> {
-    let until = Instant::now() + REST;
+    let until = Instant::now() + SETTLE_BOUND;
     let mut previous = read().await?;
     while Instant::now() < until {
-        tokio::time::sleep(MOMENT).await;
+        tokio::time::sleep(SETTLE_PAUSE).await;
         let now = read().await?;
         if agree(&now, &previous) {
             return Ok(now);
@@ -199,19 +201,6 @@ pub(crate) async fn settled<T, R: Future<Output = io::Result<T>>>(
         previous = now;
     }
     Err(io::Error::other("the file keeps changing"))
-}
-
-async fn read(path: &Path) -> io::Result<Vec<u8>> {
-    files::read_beginning_async(path, MAX_FILE + 1).await
-}
-
-/// Reads the file once: at most [`MAX_FILE`] bytes and one more, so that the loader can report that it is too large.
-/// Blocks, but not for long ([`files`]).
-///
-/// # Errors
-/// The error of the system, or that it is not a regular file or hangs.
-pub(crate) fn read_now(path: &Path) -> io::Result<Vec<u8>> {
-    files::read_beginning(path, MAX_FILE + 1)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What a new file changes against the one before, in one line for the log: at most [`MAX_ITEMS`] are named.
+//! What a new configuration changes compared to the previous one, in one line for the log: at most [`MAX_ITEMS`] changes
+//! are named.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,12 +8,12 @@ use std::hash::Hash;
 
 use crate::config::schema::{BackendConfig, ClusterConfig, Config};
 
-/// Changes that are named; the rest is counted.
+/// Most changes that are named; the rest is counted.
 const MAX_ITEMS: usize = 12;
-/// Characters of a name that are shown.
+/// Most characters of a name that are shown.
 const MAX_NAME: usize = 64;
 
-/// See the module.
+/// Differences between two configurations.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Changes {
     named: Vec<String>,
@@ -20,7 +21,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// What is other in `after` than in `before`.
+    /// What differs in `after` from `before`.
     pub fn between(before: &Config, after: &Config) -> Self {
         let mut changes = Self::default();
         changes.top(before, after);
@@ -63,7 +64,8 @@ impl Changes {
         }
     }
 
-    /// That an entry came, went or changed; of one that stayed `describe` may say more.
+    /// Adds that an entry was added, removed or changed; `describe` may add more about one that stayed, and returns whether
+    /// it has.
     fn entry<T: PartialEq>(
         &mut self,
         what: &str,
@@ -81,7 +83,7 @@ impl Changes {
         self.add(|| format!("{what} {} {done}", cut(name)));
     }
 
-    /// The first match wins, so their order counts.
+    /// The first match wins, so the order counts.
     fn order_of_routes(&mut self, before: &Config, after: &Config) {
         let places = |config: &Config| -> HashMap<(String, usize), usize> {
             let names = numbered(config.routes.iter().map(|r| r.name.clone()));
@@ -125,7 +127,7 @@ impl Changes {
     }
 }
 
-/// The names with a number for each that came before.
+/// The names, each with a number that tells equal names apart.
 fn numbered<N: Hash + Eq + Clone>(
     names: impl Iterator<Item = N>,
 ) -> impl Iterator<Item = (N, usize)> {
@@ -137,8 +139,8 @@ fn numbered<N: Hash + Eq + Clone>(
     })
 }
 
-/// The entries of both lists by name, and those of one name by their order; new ones in their place, those that went
-/// at the end.
+/// The entries of both lists by name, and those with one name by their order; new ones in their place, removed ones at the
+/// end.
 fn pairs<'a, T>(
     before: &'a [T],
     after: &'a [T],
@@ -263,7 +265,7 @@ backends = ['10.0.0.1:80', '10.0.0.2:80']
     }
 
     #[test]
-    fn a_line_has_its_bounds() {
+    fn the_line_is_bounded() {
         let long = "x".repeat(128);
         let many: String = (0..5000)
             .map(|n| format!("[cluster.{long}{n}]\nbackends = ['a:1']\n"))
