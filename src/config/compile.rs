@@ -6,14 +6,16 @@
 //!
 //! A name stands for all of its addresses, each of which is a backend, or for one of them at a time
 //! (`addresses = "one"`). A cluster whose settings and addresses did not change is shared with the previous generation,
-//! hash ring included.
+//! hash ring included, and so are the routes of a listener if no route has changed: a new answer for one name costs no
+//! work on the others.
 //!
 //! A backend that the peer set adds while the proxy runs takes traffic after its first check ([`Health::JOINING`]). In the first
 //! generation such backends are the last ones known to have been good, so they are used at once.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use super::layers::{Layers, Origin};
 use super::schema::{AccessLog, BackendConfig, ClusterConfig, Config, ListenerConfig, RouteConfig};
@@ -30,6 +32,9 @@ use crate::snapshot::{
 };
 use crate::transport::listen::BoundSockets;
 
+/// The addresses of each name that has been resolved.
+pub(crate) type ResolvedNames = std::collections::HashMap<BackendAddress, Arc<[SocketAddr]>>;
+
 /// What a generation is built from, besides the configuration.
 #[derive(Debug)]
 pub(crate) struct CompileInputs<'a> {
@@ -38,9 +43,18 @@ pub(crate) struct CompileInputs<'a> {
     /// The bound sockets of each listener, in the order of the file.
     pub sockets: &'a [Arc<BoundSockets>],
     /// The addresses of each name; a name that is missing is not resolved.
-    pub names: &'a HashMap<BackendAddress, Arc<[SocketAddr]>>,
-    /// The snapshot that this one follows; `None` for the first.
-    pub previous: Option<&'a Snapshot>,
+    pub names: &'a ResolvedNames,
+    /// The generation that this one follows; `None` for the first.
+    pub previous: Option<Previous<'a>>,
+}
+
+/// The previous generation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Previous<'a> {
+    /// The configuration files that it was built from.
+    pub file: &'a Config,
+    /// What was built from them.
+    pub snapshot: &'a Snapshot,
 }
 
 /// A snapshot that is not published yet.
@@ -103,14 +117,17 @@ pub(crate) fn compile(layers: &Layers, inputs: &CompileInputs<'_>) -> Compiled {
     let mut builder = Builder {
         layers,
         names: inputs.names,
-        previous: previous.map(clusters_by_name),
+        previous: previous.map(|previous| clusters_by_name(previous.snapshot)),
         indices: cluster_indices(config),
+        routes: previous.map_or_else(HashMap::default, |previous| {
+            reusable_routes(config, previous)
+        }),
         registry: inputs.registry.draft(),
         effects: Vec::new(),
     };
     let clusters = config.clusters.iter();
     let clusters = clusters.map(|c| builder.build_or_share(c)).collect();
-    let states = listener_states(config, inputs.sockets, previous);
+    let states = listener_states(config, inputs.sockets, previous.map(|p| p.snapshot));
     let listeners = config.listeners.iter().zip(inputs.sockets);
     let listeners = listeners.map(|(listener, sockets)| {
         let state = states.get(listener.name.as_str()).cloned();
@@ -119,7 +136,7 @@ pub(crate) fn compile(layers: &Layers, inputs: &CompileInputs<'_>) -> Compiled {
     });
     Compiled {
         snapshot: Snapshot {
-            generation: previous.map_or(1, |previous| previous.generation + 1),
+            generation: previous.map_or(1, |previous| previous.snapshot.generation + 1),
             listeners: listeners.collect(),
             clusters,
             departing: Departing::default(),
@@ -141,6 +158,26 @@ fn cluster_indices(config: &Config) -> HashMap<&str, ClusterIndex> {
         .collect()
 }
 
+/// The routes of the previous listeners by name, if they would be built the same: they name clusters by index, and their
+/// configuration is that of the whole file.
+fn reusable_routes<'a>(
+    config: &Config,
+    previous: Previous<'a>,
+) -> HashMap<&'a str, Arc<Table<RouteTarget>>> {
+    let Previous { file, snapshot } = previous;
+    let names = config.clusters.iter().map(|cluster| &cluster.name);
+    let known = file.clusters.iter().map(|cluster| &cluster.name);
+    let same_indices = known.clone().eq(names.take(known.len()));
+    let same = std::ptr::eq(file, config) || (same_indices && file.routes == config.routes);
+    let listeners = snapshot
+        .listeners
+        .iter()
+        .filter(|l| same && l.protocol == Protocol::Http);
+    listeners
+        .map(|l| (&*l.name, Arc::clone(&l.routes)))
+        .collect()
+}
+
 /// The live state of each listener by its name: one for all of its addresses, and the previous one if it had one of the
 /// sockets.
 fn listener_states<'c>(
@@ -152,7 +189,7 @@ fn listener_states<'c>(
         .into_iter()
         .flat_map(|previous| &previous.listeners);
     let known: HashMap<u64, &Arc<Listener>> = known.map(|l| (l.sockets.id(), l)).collect();
-    let mut states = HashMap::new();
+    let mut states = HashMap::default();
     for (listener, sockets) in config.listeners.iter().zip(sockets) {
         if let Some(known) = known.get(&sockets.id()) {
             let state = || Arc::clone(&known.state);
@@ -174,10 +211,12 @@ fn clusters_by_name(snapshot: &Snapshot) -> HashMap<&str, &Arc<Cluster>> {
 /// Builds the clusters and listeners of one generation.
 struct Builder<'a> {
     layers: &'a Layers,
-    names: &'a HashMap<BackendAddress, Arc<[SocketAddr]>>,
+    names: &'a ResolvedNames,
     /// The clusters of the previous generation; `None`: this is the first generation.
     previous: Option<HashMap<&'a str, &'a Arc<Cluster>>>,
     indices: HashMap<&'a str, ClusterIndex>,
+    /// The routes of http listeners by name, those of the previous generation that can be shared and those built so far.
+    routes: HashMap<&'a str, Arc<Table<RouteTarget>>>,
     registry: RegistryDraft<'a>,
     effects: Vec<BackendEffect>,
 }
@@ -192,17 +231,10 @@ struct PlannedBackend<'a> {
 impl<'a> Builder<'a> {
     fn build_listener(
         &mut self,
-        listener: &ListenerConfig,
+        listener: &'a ListenerConfig,
         sockets: Arc<BoundSockets>,
         state: Arc<ListenerState>,
     ) -> Listener {
-        let applies = |route: &&RouteConfig| {
-            let listeners = route.listeners.as_ref();
-            listener.protocol == Protocol::Http
-                && listeners.is_none_or(|names| names.contains(&listener.name))
-        };
-        let routes = self.layers.file.routes.iter().filter(applies);
-        let rules = routes.map(|route| self.build_rule(route)).collect();
         let cluster = listener.cluster.as_deref();
         let answer = listener.answer.clone();
         Listener {
@@ -215,13 +247,32 @@ impl<'a> Builder<'a> {
             trusted_proxies: listener.trusted_proxies.clone(),
             via: listener.via,
             expose_request_id: listener.expose_request_id,
-            routes: Table::new(rules),
+            routes: self.build_or_share_routes(listener),
             cluster: cluster.map(|name| self.index_of(name)),
             answer: answer.map(|action| action.map(|name| self.index_of(&name))),
             errors: listener.errors.clone(),
             state,
             metrics: self.registry.listener(&listener.name),
         }
+    }
+
+    /// The routes of a listener, which all of its addresses share.
+    fn build_or_share_routes(&mut self, listener: &'a ListenerConfig) -> Arc<Table<RouteTarget>> {
+        if listener.protocol != Protocol::Http {
+            return Arc::new(Table::new(Vec::new()));
+        }
+        if let Some(known) = self.routes.get(listener.name.as_str()) {
+            return Arc::clone(known);
+        }
+        let applies = |route: &&RouteConfig| {
+            let listeners = route.listeners.as_ref();
+            listeners.is_none_or(|names| names.contains(&listener.name))
+        };
+        let routes = self.layers.file.routes.iter().filter(applies);
+        let rules = routes.map(|route| self.build_rule(route)).collect();
+        let built = Arc::new(Table::new(rules));
+        self.routes.insert(&listener.name, Arc::clone(&built));
+        built
     }
 
     fn build_rule(&mut self, route: &RouteConfig) -> Rule<RouteTarget> {

@@ -1,12 +1,13 @@
 //! Removed backends and listeners whose sessions have not ended. A snapshot shows them until they have, or until
 //! `drain_timeout` is over.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashSet;
+
 use crate::model::backend::BackendId;
-use crate::snapshot::{Departing, Endpoint, Snapshot};
+use crate::snapshot::{Cluster, Departing, Endpoint, Snapshot};
 use crate::telemetry::metrics::ListenerMetrics;
 
 /// From the time at which workers end sessions to the end of a drain.
@@ -36,22 +37,24 @@ impl Drains {
         }
     }
 
-    /// Adds what `before` has and `next` does not; what has come back no longer drains.
+    /// Adds what `before` has and `next` does not; what has come back no longer drains. Clusters that both share cost
+    /// hardly anything.
     pub(super) fn follow(&mut self, before: &Snapshot, next: &Snapshot) {
         let now = Instant::now();
-        let present: HashSet<BackendId> = next
+        let shared = clusters_of(before);
+        let built = next
             .clusters
             .iter()
-            .flat_map(|c| &c.endpoints)
-            .map(|endpoint| endpoint.backend.id())
-            .collect();
+            .filter(|c| !shared.contains(&Arc::as_ptr(c)));
+        let present: HashSet<BackendId> = built.flat_map(|c| &c.endpoints).map(id_of).collect();
         self.endpoints
-            .retain(|(endpoint, _)| !present.contains(&endpoint.backend.id()));
-        for endpoint in before
+            .retain(|(endpoint, _)| !present.contains(&id_of(endpoint)));
+        let shared = clusters_of(next);
+        let replaced = before
             .clusters
             .iter()
-            .flat_map(|cluster| &cluster.endpoints)
-        {
+            .filter(|c| !shared.contains(&Arc::as_ptr(c)));
+        for endpoint in replaced.flat_map(|cluster| &cluster.endpoints) {
             let backend = &endpoint.backend;
             if !present.contains(&backend.id()) && !backend.has_departed() {
                 backend.set_departed(true);
@@ -86,6 +89,15 @@ impl Drains {
             .retain(|(metrics, since)| metrics.active() > 0 && !is_over(since));
         count != self.endpoints.len() + self.listeners.len()
     }
+}
+
+/// The clusters of a snapshot by their addresses in memory: a cluster that did not change is the same object.
+fn clusters_of(snapshot: &Snapshot) -> HashSet<*const Cluster> {
+    snapshot.clusters.iter().map(Arc::as_ptr).collect()
+}
+
+fn id_of(endpoint: &Endpoint) -> BackendId {
+    endpoint.backend.id()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::info;
 
+use crate::config::compile::ResolvedNames;
 use crate::config::schema::Config;
 use crate::discovery::dns::{Resolved, Resolver, resolve_all};
 use crate::model::address::BackendAddress;
@@ -18,9 +19,6 @@ use crate::snapshot::registry::{BackendKey, Registry};
 const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 /// Answers that may wait; the tasks that look names up wait beyond that.
 const QUEUE: usize = 1024;
-
-/// The addresses of each name that has been resolved.
-pub(crate) type ResolvedNames = HashMap<BackendAddress, Arc<[SocketAddr]>>;
 
 /// The names of the configuration in force.
 #[derive(Debug)]

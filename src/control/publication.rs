@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::drains::Drains;
-use super::names::ResolvedNames;
-use crate::config::compile::{CompileInputs, Compiled, compile};
+use crate::config::compile::{CompileInputs, Compiled, Previous, ResolvedNames, compile};
 use crate::config::layers::Layers;
+use crate::config::schema::Config;
 use crate::model::backend::BackendId;
 use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
@@ -26,6 +26,8 @@ pub(crate) const COALESCE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Publication {
     registry: Registry,
+    /// The configuration files that the current snapshot was built from.
+    file: Arc<Config>,
     publisher: Arc<Publisher>,
     /// For the health checks.
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -53,14 +55,16 @@ pub(super) enum Cause {
 }
 
 impl Publication {
-    /// Goes on from a first snapshot that is published already.
+    /// Continues from a first snapshot, built from `file`, that is published already.
     pub(super) fn new(
         registry: Registry,
+        file: Arc<Config>,
         publisher: Arc<Publisher>,
         snapshots: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
         Self {
             registry,
+            file,
             publisher,
             snapshots,
             drains: Drains::default(),
@@ -110,13 +114,17 @@ impl Publication {
             registry: &self.registry,
             sockets,
             names,
-            previous: Some(&previous),
+            previous: Some(Previous {
+                file: &self.file,
+                snapshot: &previous,
+            }),
         };
         let Compiled {
             snapshot: mut next,
             effects,
         } = compile(layers, &inputs);
         effects.apply(&mut self.registry);
+        self.file = Arc::clone(&layers.file);
         self.drains.follow(&previous, &next);
         drop(previous);
         next.departing = self.drains.departing();
@@ -191,7 +199,15 @@ mod tests {
     use crate::snapshot::fixture::{WORKERS, snapshot};
     use crate::snapshot::registry::BackendKey;
 
-    /// A publication of clusters `web` with these backends.
+    /// A file with a cluster `web` of these backends.
+    fn config(backends: &str) -> Arc<Config> {
+        let text = format!(
+            "[[listener]]\naddress = '127.0.0.1:1'\ncluster = 'web'\n[cluster.web]\nbackends = [{backends}]\n"
+        );
+        Arc::new(load(&text).config.unwrap())
+    }
+
+    /// A publication of clusters `web`.
     struct Bench {
         publication: Publication,
         publisher: Arc<Publisher>,
@@ -204,16 +220,18 @@ mod tests {
             let snapshots = watch::Sender::new(first);
             let registry = Registry::new(WORKERS);
             Self {
-                publication: Publication::new(registry, Arc::clone(&publisher), snapshots),
+                publication: Publication::new(
+                    registry,
+                    config("'10.0.0.9:80'"),
+                    Arc::clone(&publisher),
+                    snapshots,
+                ),
                 publisher,
             }
         }
 
         fn publish(&mut self, backends: &str, cause: Cause) {
-            let text = format!(
-                "[[listener]]\naddress = '127.0.0.1:1'\ncluster = 'web'\n[cluster.web]\nbackends = [{backends}]\n"
-            );
-            let layers = Layers::of_file(Arc::new(load(&text).config.unwrap()));
+            let layers = Layers::of_file(config(backends));
             let sockets = [Arc::new(BoundSockets::at("127.0.0.1:1".parse().unwrap()))];
             let names = ResolvedNames::new();
             self.publication.publish(&layers, &names, &sockets, cause);

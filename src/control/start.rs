@@ -12,12 +12,12 @@ use super::followed_files::FollowedFiles;
 use super::gossip_membership::{GossipMembership, StagedMembership};
 use super::gossip_overlay::GossipOverlay;
 use super::listeners::bind_all;
-use super::names::{Names, ResolvedNames, look_up};
+use super::names::{Names, look_up};
 use super::publication::Publication;
 use super::staged::Rejection;
 use super::{Control, OnApplied, Outputs};
 use crate::admin::AdminServer;
-use crate::config::compile::{CompileInputs, Compiled, compile};
+use crate::config::compile::{CompileInputs, Compiled, ResolvedNames, compile};
 use crate::config::layers::Layers;
 use crate::config::schema::Config;
 use crate::discovery::gossip::publisher::MemberPublisher;
@@ -140,7 +140,12 @@ impl Control {
         Self {
             commands: parts.commands,
             names: Names::start(&layers.file, names),
-            publication: Publication::new(registry, parts.publisher, parts.snapshots),
+            publication: Publication::new(
+                registry,
+                Arc::clone(&layers.file),
+                parts.publisher,
+                parts.snapshots,
+            ),
             files: parts.files,
             layers,
             overlay,

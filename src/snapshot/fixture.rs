@@ -75,7 +75,7 @@ pub(crate) fn listener(name: &str, address: &str) -> Listener {
         trusted_proxies: TrustedProxies::default(),
         via: false,
         expose_request_id: false,
-        routes: Table::new(Vec::new()),
+        routes: Arc::new(Table::new(Vec::new())),
         cluster: None,
         answer: None,
         errors: Default::default(),

@@ -104,7 +104,7 @@ pub struct Listener {
     /// Whether all responses carry X-Request-Id, and not only those of the proxy itself.
     pub expose_request_id: bool,
     /// Routes; none for a tcp listener.
-    pub routes: Table<RouteTarget>,
+    pub routes: Arc<Table<RouteTarget>>,
     /// The cluster for what matches no route.
     pub cluster: Option<ClusterIndex>,
     /// The response to what matches no route, instead of a cluster.

@@ -9,8 +9,8 @@ struct Bench {
     layers: Layers,
     registry: Registry,
     sockets: Vec<Arc<BoundSockets>>,
-    names: HashMap<BackendAddress, Arc<[SocketAddr]>>,
-    current: Option<Snapshot>,
+    names: ResolvedNames,
+    current: Option<(Arc<Config>, Snapshot)>,
 }
 
 fn config(text: &str) -> Arc<Config> {
@@ -39,7 +39,7 @@ impl Bench {
             layers: Layers::of_file(with_cluster(cluster)),
             registry: Registry::new(1),
             sockets: vec![Arc::new(BoundSockets::at("127.0.0.1:1".parse().unwrap()))],
-            names: HashMap::new(),
+            names: ResolvedNames::new(),
             current: None,
         }
     }
@@ -51,7 +51,10 @@ impl Bench {
                 registry: &self.registry,
                 sockets: &self.sockets,
                 names: &self.names,
-                previous: self.current.as_ref(),
+                previous: self
+                    .current
+                    .as_ref()
+                    .map(|(file, snapshot)| Previous { file, snapshot }),
             },
         )
     }
@@ -60,7 +63,8 @@ impl Bench {
     fn publish(&mut self) -> &Snapshot {
         let Compiled { snapshot, effects } = self.compile();
         effects.apply(&mut self.registry);
-        self.current.insert(snapshot)
+        let file = Arc::clone(&self.layers.file);
+        &self.current.insert((file, snapshot)).1
     }
 
     /// The next generation, in which the name has the addresses `10.0.0.n:80`.
@@ -76,6 +80,10 @@ impl Bench {
         self
     }
 
+    fn snapshot(&self) -> &Snapshot {
+        &self.current.as_ref().unwrap().1
+    }
+
     fn backend(&self, label: &str) -> Arc<Backend> {
         let mut endpoints = self.endpoints().iter();
         let found = endpoints.find(|e| &**e.backend.label() == label);
@@ -83,7 +91,7 @@ impl Bench {
     }
 
     fn endpoints(&self) -> &[Endpoint] {
-        &self.current.as_ref().unwrap().clusters[0].endpoints
+        &self.snapshot().clusters[0].endpoints
     }
 
     fn labels(&self) -> Vec<String> {
@@ -113,9 +121,7 @@ fn each_address_is_a_backend_with_the_weight_as_written() {
         let e = bench.at(n);
         assert_eq!((e.weight, e.backup, &**e.backend.host()), (3, true, "a:80"));
     }
-    let members = bench.current.as_ref().unwrap().clusters[0]
-        .balancer
-        .backends();
+    let members = bench.snapshot().clusters[0].balancer.backends();
     let labels: Vec<_> = members
         .iter()
         .map(|m| m.backend.label().to_string())
@@ -147,9 +153,9 @@ fn what_stays_keeps_its_state_and_what_leaves_is_gone() {
 fn the_same_answer_is_the_same_cluster() {
     for keys in ["", "resolve = { addresses = 'one' }"] {
         let mut bench = Bench::new(&format!("backends = ['a:80']\n{keys}"));
-        let cluster = Arc::clone(&bench.resolve(&[1, 2]).current.as_ref().unwrap().clusters[0]);
+        let cluster = Arc::clone(&bench.resolve(&[1, 2]).snapshot().clusters[0]);
         bench.resolve(&[1, 2]);
-        let again = &bench.current.as_ref().unwrap().clusters[0];
+        let again = &bench.snapshot().clusters[0];
         assert!(Arc::ptr_eq(&cluster, again), "{keys}");
     }
 }
@@ -282,7 +288,7 @@ fn a_cluster_is_shared_until_a_setting_a_weight_or_an_address_changes() {
     assert!(!is_shared(&mut bench));
     bench.layers.gossip.clear();
     assert!(!is_shared(&mut bench));
-    assert_eq!(bench.current.as_ref().unwrap().generation, 16);
+    assert_eq!(bench.snapshot().generation, 16);
 }
 
 #[test]
@@ -316,4 +322,87 @@ fn routes_name_clusters_by_their_place_and_keep_their_counters() {
         &counters,
         again.target.metrics.as_ref().unwrap()
     ));
+}
+
+/// Two http listeners, one of them at two addresses, before two clusters.
+const ROUTES: &str = "
+[[listener]]
+name = 'web'
+address = ['127.0.0.1:1', '127.0.0.1:2']
+cluster = 'a'
+[[listener]]
+name = 'other'
+address = '127.0.0.1:3'
+cluster = 'b'
+[[route]]
+path = '/a'
+listeners = 'web'
+cluster = 'a'
+[[route]]
+path = '/b'
+cluster = 'b'
+[cluster.a]
+backends = ['10.0.0.1:80', 'a:80']
+[cluster.b]
+backends = ['10.0.0.2:80']
+";
+
+#[test]
+fn routes_are_shared_until_a_route_or_the_index_of_a_cluster_changes() {
+    let mut bench = Bench::new("backends = ['10.0.0.1:80']");
+    let sockets = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    bench.sockets = sockets.map(|at| Arc::new(BoundSockets::at(at))).collect();
+    bench.layers = Layers::of_file(config(ROUTES));
+    let routes = |snapshot: &Snapshot| -> Vec<Arc<Table<RouteTarget>>> {
+        let listeners = snapshot.listeners.iter();
+        listeners.map(|l| Arc::clone(&l.routes)).collect()
+    };
+    let mut last = routes(bench.publish());
+    assert!(Arc::ptr_eq(&last[0], &last[1]), "one listener");
+    assert_eq!((last[0].rules().len(), last[2].rules().len()), (2, 1));
+    let mut are_shared = |bench: &mut Bench| {
+        let now = routes(bench.publish());
+        let same = now.iter().zip(&last).all(|(a, b)| Arc::ptr_eq(a, b));
+        last = now;
+        same
+    };
+    let name = "a:80".parse().unwrap();
+    bench
+        .names
+        .insert(name, Arc::from([SocketAddr::from(([10, 0, 0, 7], 80))]));
+    assert!(are_shared(&mut bench), "another answer for a name");
+    for (from, to, expected) in [
+        ("10.0.0.2:80", "10.0.0.3:80", true),
+        (
+            "cluster = 'a'\n[[listener]]",
+            "cluster = 'b'\n[[listener]]",
+            true,
+        ),
+        (
+            "[cluster.a]",
+            "[cluster.0]\nbackends = ['10.0.0.9:80']\n[cluster.a]",
+            false,
+        ),
+        ("path = '/b'", "path = '/c'", false),
+        ("listeners = 'web'", "listeners = 'other'", false),
+    ] {
+        let text = ROUTES.replace(from, to);
+        assert_ne!(text, ROUTES, "{from}");
+        bench.layers.file = config(ROUTES);
+        bench.publish();
+        are_shared(&mut bench);
+        bench.layers.file = config(&text);
+        assert_eq!(are_shared(&mut bench), expected, "{to}");
+        let snapshot = bench.snapshot();
+        let rules = snapshot.listeners[2].routes.rules().iter();
+        for rule in rules.filter(|rule| rule.target.name.ends_with('b')) {
+            let index = rule.target.action.cluster();
+            assert_eq!(&*snapshot.cluster(*index.unwrap()).name, "b");
+        }
+    }
+    let text = format!("{ROUTES}[cluster.c]\nbackends = ['10.0.0.9:80']\n");
+    bench.layers.file = config(ROUTES);
+    are_shared(&mut bench);
+    bench.layers.file = config(&text);
+    assert!(are_shared(&mut bench), "a cluster at the end");
 }

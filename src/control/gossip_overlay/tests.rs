@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::config::compile::{CompileInputs, compile};
+use crate::config::compile::{CompileInputs, Previous, compile};
 use crate::config::load::load_bytes;
 use crate::config::schema::GossipConfig;
 use crate::gossip::identity::Role;
@@ -91,6 +91,8 @@ struct Bench {
     registry: Registry,
     sockets: Vec<Arc<BoundSockets>>,
     built: Option<Snapshot>,
+    /// The file that it was built from.
+    built_from: Arc<Config>,
     reports: Arc<Notify>,
     root: tempfile::TempDir,
 }
@@ -105,6 +107,7 @@ impl Bench {
         let overlay =
             GossipOverlay::start(&path, &file, source, Arc::clone(&reports), Arc::default());
         let mut bench = Self {
+            built_from: Arc::clone(&file),
             file,
             overlay,
             sender,
@@ -131,11 +134,15 @@ impl Bench {
             registry: &self.registry,
             sockets: &self.sockets,
             names: &HashMap::new(),
-            previous: self.built.as_ref(),
+            previous: self.built.as_ref().map(|snapshot| Previous {
+                file: &self.built_from,
+                snapshot,
+            }),
         };
         let compiled = compile(&self.overlay.layers(&self.file), &inputs);
         compiled.effects.apply(&mut self.registry);
         self.built = Some(compiled.snapshot);
+        self.built_from = Arc::clone(&self.file);
     }
 
     /// Publishes `set`, waits as control does, looks and builds; says whether something changed.
