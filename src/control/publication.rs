@@ -1,10 +1,10 @@
 //! Snapshots from their build to their end: compiled from what is in force, published at most once in [`COALESCE`], and
 //! dropped here, never by a worker, once no worker holds them.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashSet;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 

@@ -5,9 +5,10 @@
 //! from the registry and collects what is new; only when the generation is published does the registry
 //! [adopt](Registry::adopt) the new entries. So a generation that is never published leaves no trace.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::backend::{Backend, BackendId};
