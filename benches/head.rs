@@ -10,16 +10,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lbproxy::internals::http1::chunked::Decoder;
 use lbproxy::internals::http1::{request, response};
-use lbproxy::internals::proxy::http::headers::{
-    Persistence, Said, Told, write_request, write_response,
+use lbproxy::internals::proxy::http::{
+    ForwardHead, ForwardedRequest, Persistence, RequestEdits, ResponseEdits, complete_request,
+    write_response,
 };
-use lbproxy::internals::proxy::http::seen::Seen;
 
 #[path = "support/heads.rs"]
 mod heads;
 use heads::{BODY_BYTES, LIMITS, REQUEST_ID, Size, chunked, request_head, response_head};
 
-const SAID: Said<'static> = Said {
+const EDITS: RequestEdits<'static> = RequestEdits {
     peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
     id: REQUEST_ID,
     process: b"0123456789abcdef",
@@ -38,22 +38,22 @@ fn requests(c: &mut Criterion) {
                 black_box(parsed).is_ok()
             });
         });
-        let mut out = Vec::new();
+        let mut forwarded = ForwardHead::default();
         group.bench_function(BenchmarkId::new("parse and write", size.name()), |b| {
             b.iter(|| {
                 let buffer = black_box(bytes.as_slice());
                 let head = request::parse(buffer, &LIMITS, &mut fields)
                     .expect("the head is right")
                     .expect("the head is whole");
-                let seen = Seen {
+                let request = ForwardedRequest {
                     head: &head,
                     buffer,
                     fields: &fields,
                     trusted: false,
                 };
-                out.clear();
-                black_box(write_request(&mut out, &seen, &SAID));
-                black_box(out.len())
+                black_box(forwarded.write(&request, &EDITS));
+                complete_request(&mut forwarded);
+                black_box(forwarded.text().len())
             });
         });
     }
@@ -74,8 +74,8 @@ fn responses(c: &mut Criterion) {
                     .expect("the head is right")
                     .expect("the head is whole");
                 out.clear();
-                let told = Told::plain(head.framing, Persistence::KeepFor(74));
-                write_response(&mut out, &head, buffer, &fields, &told);
+                let edits = ResponseEdits::plain(head.framing, Persistence::KeepFor(74));
+                write_response(&mut out, &head, buffer, &fields, &edits);
                 black_box(out.len())
             });
         });

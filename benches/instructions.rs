@@ -61,10 +61,10 @@ mod counted {
     use lbproxy::internals::http1::{request, response};
     use lbproxy::internals::model::cluster::ClusterState;
     use lbproxy::internals::model::settings::Policy;
-    use lbproxy::internals::proxy::http::headers::{
-        Persistence, Said, Told, write_request, write_response,
+    use lbproxy::internals::proxy::http::{
+        ForwardHead, ForwardedRequest, Persistence, RequestEdits, ResponseEdits, complete_request,
+        write_response,
     };
-    use lbproxy::internals::proxy::http::seen::Seen;
     use lbproxy::internals::route::table::Table;
 
     use super::heads::{
@@ -73,7 +73,7 @@ mod counted {
     use super::members::members;
     use super::rules::{KINDS, questions, rules, view};
 
-    const SAID: Said<'static> = Said {
+    const EDITS: RequestEdits<'static> = RequestEdits {
         peer: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
         id: REQUEST_ID,
         process: b"0123456789abcdef",
@@ -86,6 +86,7 @@ mod counted {
     struct Warm {
         head: Vec<u8>,
         fields: Vec<Field>,
+        forwarded: ForwardHead,
         out: Vec<u8>,
     }
 
@@ -93,6 +94,7 @@ mod counted {
         Warm {
             head,
             fields: Vec::with_capacity(100),
+            forwarded: ForwardHead::with_capacity(16 << 10),
             out: Vec::with_capacity(16 << 10),
         }
     }
@@ -112,15 +114,16 @@ mod counted {
     fn parse_and_write_a_request(mut warm: Warm) -> Warm {
         let buffer = black_box(warm.head.as_slice());
         if let Ok(Some(head)) = request::parse(buffer, &LIMITS, &mut warm.fields) {
-            let seen = Seen {
+            let request = ForwardedRequest {
                 head: &head,
                 buffer,
                 fields: &warm.fields,
                 trusted: false,
             };
-            write_request(&mut warm.out, &seen, &SAID);
+            warm.forwarded.write(&request, &EDITS);
+            complete_request(&mut warm.forwarded);
         }
-        assert!(!warm.out.is_empty());
+        assert!(!warm.forwarded.text().is_empty());
         warm
     }
 
@@ -131,8 +134,8 @@ mod counted {
     fn parse_and_write_a_response(mut warm: Warm) -> Warm {
         let buffer = black_box(warm.head.as_slice());
         if let Ok(Some(head)) = response::parse(buffer, false, &mut warm.fields) {
-            let told = Told::plain(head.framing, Persistence::KeepFor(74));
-            write_response(&mut warm.out, &head, buffer, &warm.fields, &told);
+            let edits = ResponseEdits::plain(head.framing, Persistence::KeepFor(74));
+            write_response(&mut warm.out, &head, buffer, &warm.fields, &edits);
         }
         assert!(!warm.out.is_empty());
         warm

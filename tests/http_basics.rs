@@ -1,5 +1,8 @@
 //! How requests and answers pass: connections kept, order, framing both ways, interim answers, old versions.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::support::backend::{Action, Answer, Backend, Gate, Step, send};
 use crate::support::client::{Client, get, raw};
 use crate::support::message::Framing;
@@ -455,6 +458,37 @@ fn a_pooled_connection_that_the_backend_closed_is_noticed() {
     proxy.wait_counts(&[
         ("lbproxy_requests_total", &[], 10),
         ("lbproxy_backend_errors_total", &[("reason", "connect")], 0),
+    ]);
+}
+
+/// RFC 9110 15.5.9: the backend gave up waiting before the request reached it.
+#[test]
+fn a_408_on_a_pooled_connection_is_no_response_to_a_request_that_can_be_sent_again() {
+    let (backend, proxy, mut client) = one();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let give_up = || {
+        Action::Script(vec![
+            send("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+            Step::Close,
+        ])
+    };
+    // The second, the fourth and the fifth time.
+    backend.behave(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        1 | 3 | 4 => give_up(),
+        _ => Answer::new(200, "ok").into(),
+    });
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "it was sent again");
+    // A request that may not be sent twice gets it, and so does one on a connection of its own.
+    assert_eq!(client.request("POST", "/", "", b"x").status, 408);
+    assert_eq!(client.get("/").status, 408);
+    assert_eq!(client.get("/").status, 200);
+    proxy.wait_counts(&[
+        ("lbproxy_requests_total", &[], 5),
+        ("lbproxy_retries_total", &[("reason", "stale")], 1),
+        ("lbproxy_backend_errors_total", &[], 0),
     ]);
 }
 

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::process::ProcSelf;
 use crate::gossip::view::Report;
-use crate::snapshot::{Endpoint, Snapshot};
+use crate::snapshot::{Endpoint, ListenerKind, Snapshot};
 use crate::telemetry::counters::{CodeCounters, HistogramTotal};
 use crate::telemetry::exposition::{Families, Labels, Series};
 use crate::telemetry::metrics::{ListenerMetrics, ProcessMetrics, RouteMetrics};
@@ -304,7 +304,11 @@ fn each_listener(snapshot: &Snapshot) -> Vec<&ListenerMetrics> {
 /// A name comes once, on however many routes and listeners it stands.
 fn each_named_route(snapshot: &Snapshot) -> Vec<&RouteMetrics> {
     let listeners = snapshot.listeners.iter();
-    let rules = listeners.flat_map(|listener| listener.routes.rules());
+    let rules = listeners.filter_map(|listener| match &listener.kind {
+        ListenerKind::Http(http) => Some(http.routes.rules()),
+        ListenerKind::Tcp(_) => None,
+    });
+    let rules = rules.flatten();
     let mut seen = HashSet::new();
     rules
         .filter_map(|rule| rule.target.metrics.as_deref())

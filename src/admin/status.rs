@@ -149,7 +149,7 @@ fn listener(listener: &Listener) -> ListenerStatus<'_> {
         address: listener.address.to_string(),
         addresses: vec![listener.address.to_string()],
         bound: vec![listener.sockets.address().to_string()],
-        protocol: listener.protocol.as_str(),
+        protocol: listener.kind.protocol().as_str(),
         connections_active: metrics.active(),
         connections_total: metrics.sheets().map(|s| s.connections.get()).sum(),
         requests_total: metrics.sheets().map(|s| total(&s.requests)).sum(),

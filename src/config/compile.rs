@@ -23,12 +23,14 @@ use crate::balance::{Balancer, WeightedBackend};
 use crate::model::address::{BackendAddress, SocketAddress};
 use crate::model::backend::Backend;
 use crate::model::health::Health;
+use crate::model::route_action::RouteAction;
 use crate::model::settings::Protocol;
 use crate::route::rule::Rule;
 use crate::route::table::Table;
 use crate::snapshot::registry::{BackendKey, NewEntries, Registry, RegistryDraft};
 use crate::snapshot::{
-    Cluster, ClusterIndex, Departing, Endpoint, Listener, ListenerState, RouteTarget, Snapshot,
+    Cluster, ClusterIndex, Departing, Endpoint, HttpListener, Listener, ListenerKind,
+    ListenerState, RouteTarget, Snapshot, TcpListener,
 };
 use crate::transport::listen::BoundSockets;
 
@@ -169,12 +171,12 @@ fn reusable_routes<'a>(
     let known = file.clusters.iter().map(|cluster| &cluster.name);
     let same_indices = known.clone().eq(names.take(known.len()));
     let same = std::ptr::eq(file, config) || (same_indices && file.routes == config.routes);
-    let listeners = snapshot
-        .listeners
-        .iter()
-        .filter(|l| same && l.protocol == Protocol::Http);
+    let listeners = snapshot.listeners.iter().filter(|_| same);
     listeners
-        .map(|l| (&*l.name, Arc::clone(&l.routes)))
+        .filter_map(|l| match &l.kind {
+            ListenerKind::Http(http) => Some((&*l.name, Arc::clone(&http.routes))),
+            ListenerKind::Tcp(_) => None,
+        })
         .collect()
 }
 
@@ -236,31 +238,36 @@ impl<'a> Builder<'a> {
         state: Arc<ListenerState>,
     ) -> Listener {
         let cluster = listener.cluster.as_deref();
-        let answer = listener.answer.clone();
+        let cluster = cluster.map(|name| self.index_of(name));
+        let kind = match listener.protocol {
+            Protocol::Tcp => ListenerKind::Tcp(TcpListener { cluster }),
+            Protocol::Http => {
+                let answer = listener.answer.clone();
+                let answer = answer.map(|action| action.map(|name| self.index_of(&name)));
+                ListenerKind::Http(HttpListener {
+                    via: listener.via,
+                    expose_request_id: listener.expose_request_id,
+                    routes: self.build_or_share_routes(listener),
+                    fallback: cluster.map(RouteAction::Cluster).or(answer),
+                    errors: listener.errors.clone(),
+                })
+            }
+        };
         Listener {
             name: listener.name.as_str().into(),
             address: listener.address.clone(),
-            protocol: listener.protocol,
+            kind,
             sockets,
             timeouts: listener.timeouts.clone(),
             limits: listener.limits.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),
-            via: listener.via,
-            expose_request_id: listener.expose_request_id,
-            routes: self.build_or_share_routes(listener),
-            cluster: cluster.map(|name| self.index_of(name)),
-            answer: answer.map(|action| action.map(|name| self.index_of(&name))),
-            errors: listener.errors.clone(),
             state,
             metrics: self.registry.listener(&listener.name),
         }
     }
 
-    /// The routes of a listener, which all of its addresses share.
+    /// The routes of an http listener, which all of its addresses share.
     fn build_or_share_routes(&mut self, listener: &'a ListenerConfig) -> Arc<Table<RouteTarget>> {
-        if listener.protocol != Protocol::Http {
-            return Arc::new(Table::new(Vec::new()));
-        }
         if let Some(known) = self.routes.get(listener.name.as_str()) {
             return Arc::clone(known);
         }

@@ -131,9 +131,10 @@ pub enum Version {
 }
 
 /// How the end of a body is found (RFC 9112 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
     /// There is no body.
+    #[default]
     None,
     /// The body ends after this many bytes.
     Length(u64),

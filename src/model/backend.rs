@@ -27,6 +27,12 @@ impl BackendId {
         Self(id.unwrap_or(NonZeroU64::MAX))
     }
 
+    /// The identity with this number, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(number: u64) -> Self {
+        Self(NonZeroU64::new(number).unwrap())
+    }
+
     /// The number, never 0.
     pub fn get(self) -> u64 {
         self.0.get()

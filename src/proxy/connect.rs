@@ -1,35 +1,33 @@
-//! The verb connect: a fresh connection to the backend that was picked.
+//! The verb connect: a connection to the backend that was picked, fresh or from the pool.
 //!
 //! A backend that refuses or does not answer is out of the rotation at once; one that lets us in is back in it (the
-//! active check still has its say). What is our own fault (descriptors, ports) is not held against a backend.
+//! active check still has its say). A lack of descriptors or ports of our own is not held against a backend.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use super::load::Picked;
+use super::connected::Connected;
+use super::context::WorkerContext;
+use super::deadlines::{ConnectionSlot, Fired};
 use super::passages::Passage;
-use super::pool::Upstream;
-use super::sessions::{Fired, Session};
-use super::worker::Worker;
+use super::pick::Pick;
 use crate::model::address::SocketAddress;
-use crate::telemetry::outcome::BackendError;
+use crate::telemetry::outcome::{AttemptOutcome, BackendError};
 use crate::telemetry::seldom::Seldom;
-use crate::transport::dial::{DialError, NamedSocket, dial};
+use crate::transport::connect::{Connector, DialError};
 
-/// A client that sends requests brings it about.
+/// Clients that send requests bring it about.
 static EXHAUSTED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum ConnectError {
-    /// The backend refused, or cannot be reached.
-    Unreachable,
-    /// It did not answer in time.
-    Timeout,
+    /// The backend refused, cannot be reached, or did not answer in time.
+    Backend,
     /// We are out of descriptors, ports or memory.
     Exhausted,
     /// The time for the whole request is over.
@@ -38,87 +36,95 @@ pub(crate) enum ConnectError {
     Drained,
 }
 
-/// Connects to the endpoint within the cluster's `connect` timeout. `until`, in the table's milliseconds, bounds it as
-/// well. `depth` is how often a TCP session has passed this process.
+/// Limits of one connection attempt beside the cluster's `connect` timeout.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Within {
+    /// When the whole must be over, in the table's milliseconds.
+    pub(crate) until: u64,
+    /// How often the TCP session has passed this process.
+    pub(crate) depth: Option<usize>,
+}
+
+/// Connects to the endpoint that was picked, within the cluster's `connect` timeout.
 ///
 /// # Errors
 /// Why there is no connection; the backend's health and counters know already.
-pub(crate) async fn connect(
-    worker: &Worker,
-    session: &Session,
-    picked: &Picked,
-    until: u64,
-    depth: Option<usize>,
-) -> Result<Upstream, ConnectError> {
-    let endpoint = picked.endpoint();
-    let sheet = endpoint.metrics.sheet(worker.index);
-    let Some(descriptor) = worker.shared.descriptors.take_for_backend() else {
+pub(crate) async fn connect<T: Connector>(
+    ctx: &WorkerContext<T>,
+    slot: &ConnectionSlot,
+    pick: &Pick,
+    within: Within,
+) -> Result<Connected<T::Stream>, ConnectError> {
+    let endpoint = pick.endpoint();
+    let Some(descriptor) = ctx.shared.descriptors.take_for_backend() else {
         return Err(ConnectError::Exhausted);
     };
     let Some(address) = &endpoint.address else {
-        return Err(failed(worker, picked, ConnectError::Unreachable));
+        return Err(failed(ctx, pick));
     };
-    worker.sessions.tell_time(Instant::now());
-    let now = worker.sessions.now();
-    if until <= now {
+    ctx.deadlines.update();
+    let now = ctx.deadlines.now();
+    if within.until <= now {
         return Err(ConnectError::TotalTimeout);
     }
-    let patience = picked.cluster().settings.timeouts.connect.as_millis() as u64;
-    session.set_deadline_at(until.min(now.saturating_add(patience)));
-    let passage = depth.and_then(|depth| note_passage(worker, picked, address, depth + 1));
-    let (socket, passage) = passage.unzip();
-    let mut dialling = pin!(async {
-        match socket {
-            Some(socket) => socket.connect().await,
-            None => dial(address).await,
+    let patience = pick.cluster().settings.timeouts.connect.as_millis() as u64;
+    slot.set_deadline_at(within.until.min(now.saturating_add(patience)));
+    let passage = within
+        .depth
+        .and_then(|depth| note_passage(ctx, pick, address, depth + 1));
+    let (named, passage) = passage.unzip();
+    let mut connecting = pin!(async {
+        match named {
+            Some(named) => ctx.connector.connect_named(named).await,
+            None => ctx.connector.connect(address).await,
         }
     });
-    let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = dialling.as_mut().poll(cx) {
-            return Poll::Ready(Ok(result));
+    let connected = poll_fn(|cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(Ok(connected));
         }
-        session.poll_fired(cx).map(Err)
+        slot.poll_fired(cx).map(Err)
     });
-    let failure = match result.await {
+    match connected.await {
         Ok(Ok(stream)) => {
-            sheet.connections.increment();
+            endpoint.metrics.sheet(ctx.index).connections.increment();
             if endpoint.backend.report_connected() {
-                worker.report_health();
+                ctx.report_health();
             }
-            return Ok(Upstream {
+            Ok(Connected {
                 stream,
                 address: address.clone(),
                 _descriptor: descriptor,
                 _passage: passage,
-            });
+            })
         }
         Ok(Err(DialError::Local(error))) => {
             if let Some(more) = EXHAUSTED.pass() {
-                warn!(%error, more, "cannot connect to backends for want of descriptors, ports or memory");
+                warn!(%error, more, "cannot connect to backends: out of descriptors, ports or memory");
             }
-            return Err(ConnectError::Exhausted);
+            Err(ConnectError::Exhausted)
         }
         Ok(Err(DialError::Backend(error))) => {
             debug!(backend = %endpoint.backend.label(), %address, %error, "no connection");
-            ConnectError::Unreachable
+            Err(failed(ctx, pick))
         }
-        Err(Fired::Deadline) if until <= session.past() => return Err(ConnectError::TotalTimeout),
-        Err(Fired::Drained) => return Err(ConnectError::Drained),
-        // Nothing at work is evicted; the deadline that was set before has taken such a word back.
-        Err(Fired::Deadline | Fired::Evicted) => ConnectError::Timeout,
-    };
-    Err(failed(worker, picked, failure))
+        Err(Fired::Deadline) if within.until <= ctx.deadlines.safe_now() => {
+            Err(ConnectError::TotalTimeout)
+        }
+        Err(Fired::Drained) => Err(ConnectError::Drained),
+        // Nothing busy is evicted; the deadline that was set before has cleared such a word.
+        Err(Fired::Deadline | Fired::Evicted) => Err(failed(ctx, pick)),
+    }
 }
 
 /// Holds the failure against the backend.
-fn failed(worker: &Worker, picked: &Picked, failure: ConnectError) -> ConnectError {
-    let endpoint = picked.endpoint();
-    let sheet = endpoint.metrics.sheet(worker.index);
-    sheet.errors[BackendError::Connect.index()].increment();
-    if endpoint.backend.report_refused() {
-        worker.report_health();
+fn failed<T: Connector>(ctx: &WorkerContext<T>, pick: &Pick) -> ConnectError {
+    let failure = AttemptOutcome::failed(BackendError::Connect);
+    pick.endpoint().observe(&failure, ctx.index);
+    if pick.backend().report_refused() {
+        ctx.report_health();
     }
-    failure
+    ConnectError::Backend
 }
 
 /// Whether a connection to `address` may come to `listener`. The path of a Unix socket does not tell: a file may have
@@ -131,17 +137,17 @@ fn may_lead_to(address: &SocketAddress, listener: &SocketAddress) -> bool {
     }
 }
 
-/// A noted socket for a TCP session that may come back.
-fn note_passage(
-    worker: &Worker,
-    picked: &Picked,
+/// A named socket for a TCP session that may come back, noted under its name.
+fn note_passage<T: Connector>(
+    ctx: &WorkerContext<T>,
+    pick: &Pick,
     address: &SocketAddress,
     depth: usize,
-) -> Option<(NamedSocket, Passage)> {
-    let mut listeners = picked.snapshot().listeners.iter();
+) -> Option<(T::Named, Passage)> {
+    let mut listeners = pick.snapshot().listeners.iter();
     if !listeners.any(|listener| may_lead_to(address, listener.sockets.address())) {
         return None;
     }
-    let (socket, end) = NamedSocket::bind(address)?;
-    Some((socket, worker.shared.passages.note(end, depth)))
+    let (socket, end) = ctx.connector.bind(address)?;
+    Some((socket, ctx.shared.passages.note(end, depth)))
 }

@@ -1,86 +1,81 @@
-//! Idle upstream connections of one worker, by backend.
+//! Idle connections to backends, of one worker.
 //!
-//! The connection used last is used next, so that the oldest ones age out. A connection rests here only when both
-//! sides of its last exchange were whole; while it rests nothing may come from the backend, so whatever the kernel has
-//! (an end, or bytes that nobody asked for) disqualifies it. The kernel itself is asked before each use, for one
-//! system call (0.2 of 12.5 µs a request): what the runtime knows is as old as its last look, and a second answer to
-//! the request before would be read as the answer to the next one.
+//! A connection serves again only what it was made for: its backend and all that was agreed on when it was made are its
+//! key. The connection used last is used next, so that the oldest ones age out. A connection is kept only if both
+//! messages of its last exchange were complete; while it is idle nothing may come from the backend, so whatever the
+//! kernel has (an end, or unexpected bytes) disqualifies it. The kernel itself is asked before each use, for one system
+//! call (0.2 of 12.5 µs a request): what the runtime knows is as old as its last look, and a second response to the
+//! previous request would be read as the response to the next one.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::passages::Passage;
-use crate::model::address::SocketAddress;
-use crate::transport::conn::Conn;
-use crate::transport::descriptors::Descriptor;
-use crate::transport::stream::is_quiet;
-
-/// A connection to a backend, with what it counts as.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    /// The socket.
-    pub stream: Conn,
-    /// Where it leads: a name may have moved on since.
-    pub address: SocketAddress,
-    /// Its place in the descriptor budget.
-    pub _descriptor: Descriptor,
-    /// That of a TCP session which may come back to this process.
-    pub _passage: Option<Passage>,
-}
+use super::connected::Connected;
+use crate::model::backend::BackendId;
+use crate::snapshot::Endpoint;
+use crate::transport::stream::Stream;
 
 #[derive(Debug)]
-struct Idle {
-    upstream: Upstream,
+struct Idle<S> {
+    connection: Connected<S>,
     since: u64,
     until: u64,
 }
 
 /// The pool. Times are milliseconds of the worker's table.
-#[derive(Debug, Default)]
-pub(crate) struct Pool {
-    idle: HashMap<u64, Vec<Idle>, RandomState>,
+#[derive(Debug)]
+pub(crate) struct Pool<S> {
+    /// By the backend's id.
+    idle: HashMap<BackendId, Vec<Idle<S>>, RandomState>,
 }
 
-impl Pool {
-    /// The connection to `backend` that was used last, if it is alive and leads to `address`.
-    /// `used_since`: at the earliest then.
+impl<S> Default for Pool<S> {
+    fn default() -> Self {
+        Self {
+            idle: HashMap::default(),
+        }
+    }
+}
+
+impl<S: Stream> Pool<S> {
+    /// The connection to `endpoint` that was used last, if it is alive, leads where the endpoint is now, and was used
+    /// at `used_since` or later.
     pub(crate) fn take(
         &mut self,
-        backend: u64,
-        address: &SocketAddress,
+        endpoint: &Endpoint,
         now: u64,
         used_since: u64,
-    ) -> Option<Upstream> {
-        let connections = self.idle.get_mut(&backend)?;
+    ) -> Option<Connected<S>> {
+        let wanted = endpoint.address.as_ref()?;
+        let connections = self.idle.get_mut(&endpoint.backend.id())?;
         while let Some(idle) = connections.pop() {
             if idle.since < used_since {
                 connections.push(idle);
                 return None;
             }
-            let is_current = idle.upstream.address == *address;
-            if idle.until > now && is_current && is_quiet(&idle.upstream.stream) {
-                return Some(idle.upstream);
+            let is_same = idle.connection.address == *wanted;
+            if idle.until > now && is_same && idle.connection.stream.is_idle() {
+                return Some(idle.connection);
             }
         }
         None
     }
 
-    /// Keeps a connection to `backend` until `until`; returns it if there are `most` already.
+    /// Keeps a connection to `backend` from `now` until `until`; returns it if there are `most` already.
     pub(crate) fn put(
         &mut self,
-        backend: u64,
-        upstream: Upstream,
-        now: u64,
-        until: u64,
+        backend: BackendId,
+        connection: Connected<S>,
+        (now, until): (u64, u64),
         most: usize,
-    ) -> Option<Upstream> {
+    ) -> Option<Connected<S>> {
         let connections = self.idle.entry(backend).or_default();
         if connections.len() >= most || until <= now {
-            return Some(upstream);
+            return Some(connection);
         }
         connections.push(Idle {
-            upstream,
+            connection,
             since: now,
             until,
         });
@@ -88,26 +83,20 @@ impl Pool {
     }
 
     /// Drops what is too old, what its backend has closed, and what `departed` says is no longer wanted.
-    pub(crate) fn sweep(&mut self, now: u64, departed: impl Fn(u64) -> bool) {
+    pub(crate) fn sweep(&mut self, now: u64, departed: impl Fn(BackendId) -> bool) {
         self.idle.retain(|backend, connections| {
             if departed(*backend) {
                 return false;
             }
-            connections.retain(|idle| idle.until > now && seems_quiet(&idle.upstream.stream));
+            connections.retain(|idle| idle.until > now && idle.connection.stream.seems_idle());
             !connections.is_empty()
         });
     }
 
-    /// Whether nothing rests here.
+    /// Whether it is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.idle.is_empty()
     }
-}
-
-/// Whether the runtime has heard nothing from the peer. Costs a system call only if it has: good enough for a look at
-/// all that rests.
-fn seems_quiet(stream: &Conn) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]
@@ -116,31 +105,35 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::address::SocketAddress;
+    use crate::snapshot::fixture::endpoint;
+    use crate::transport::connect::{Connector, SystemConnector};
     use crate::transport::descriptors::Descriptors;
-    use crate::transport::dial::dial;
 
     #[tokio::test]
-    async fn what_comes_unasked_disqualifies_before_the_runtime_knows() {
+    async fn unexpected_bytes_disqualify_before_the_runtime_knows() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = SocketAddress::Ip(listener.local_addr().unwrap());
-        let stream = dial(&address).await.unwrap();
+        let local = listener.local_addr().unwrap();
+        let address = SocketAddress::Ip(local);
+        let endpoint = endpoint("web", &local.to_string());
+        let id = endpoint.backend.id();
+        let stream = SystemConnector.connect(&address).await.unwrap();
         let (mut backend, _) = listener.accept().unwrap();
         // The runtime looks, and sees that there is nothing.
-        assert!(seems_quiet(&stream));
+        assert!(stream.seems_idle());
         let descriptors = Arc::new(Descriptors::raise());
-        let descriptor = descriptors.take_for_backend().unwrap();
         let mut pool = Pool::default();
-        let upstream = Upstream {
+        let connection = Connected {
             stream,
-            address: address.clone(),
-            _descriptor: descriptor,
+            address,
+            _descriptor: descriptors.take_for_backend().unwrap(),
             _passage: None,
         };
-        assert!(pool.put(1, upstream, 0, 1000, 1).is_none());
-        let upstream = pool.take(1, &address, 10, 0).expect("it is quiet");
-        assert!(pool.put(1, upstream, 10, 1000, 1).is_none());
+        assert!(pool.put(id, connection, (0, 1000), 1).is_none());
+        let connection = pool.take(&endpoint, 10, 0).expect("it is idle");
+        assert!(pool.put(id, connection, (10, 1000), 1).is_none());
         // Nothing is awaited from here on, so the runtime cannot hear of it.
         backend.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        assert!(pool.take(1, &address, 20, 0).is_none());
+        assert!(pool.take(&endpoint, 20, 0).is_none());
     }
 }

@@ -1,13 +1,111 @@
-//! Two connections joined: bytes go both ways until both sides have ended, with back-pressure and half-close.
+//! The verb relay, for bytes: two connections joined until both sides have ended, with back-pressure and half-close.
 //!
-//! The end of one side's sending is passed on while the other direction goes on. A reset is passed on as a reset,
-//! after what the other direction still had to say.
+//! The end of one side's sending is passed on while the other direction continues. A reset is passed on as a reset, after
+//! what the other direction still had to say.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::flow::{Pending, ReadSize, Stream, TURN, largest_read};
+use super::buffer::Unsent;
+use super::client::ClientGuard;
+use super::context::WorkerContext;
+use super::deadlines::{Activity, Fired};
+use super::read_size::{ReadSize, TURN, largest_read};
+use crate::telemetry::outcome::Reason;
+use crate::transport::connect::Connector;
+use crate::transport::stream::Stream;
+
+/// Two connections that are to be joined.
+pub(crate) struct Join<'a, S> {
+    /// The client's.
+    pub(crate) client: &'a mut S,
+    /// The backend's.
+    pub(crate) backend: &'a mut S,
+    /// What was read of them already.
+    pub(crate) relay: Relay,
+    /// How long both may be silent.
+    pub(crate) silence: Duration,
+    /// What the connection counts as until the first byte has moved.
+    pub(crate) activity: Activity,
+}
+
+/// What two joined connections came to.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// Bytes from the client.
+    pub(crate) bytes_up: u64,
+    /// Bytes to the client.
+    pub(crate) bytes_down: u64,
+    /// What ended them, if that was not the two sides in order.
+    pub(crate) reason: Option<Reason>,
+}
+
+impl<S: Stream> Join<'_, S> {
+    /// Moves bytes both ways until the end.
+    pub(crate) async fn run<T: Connector>(
+        self,
+        guard: &ClientGuard,
+        ctx: &WorkerContext<T>,
+    ) -> Joined {
+        let Join {
+            client,
+            backend,
+            mut relay,
+            silence,
+            activity,
+        } = self;
+        let slot = &guard.slot;
+        slot.set_deadline(silence);
+        slot.begin_session();
+        slot.set_activity(activity);
+        let sheet = guard.sheet();
+        // What was read before is counted already.
+        let mut early = relay.early_up();
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(fired) = slot.poll_fired(cx) {
+                return Poll::Ready(Err(fired));
+            }
+            let mut moved = false;
+            let before = (relay.bytes_up(), relay.bytes_down());
+            let now = ctx.deadlines.now();
+            let scratch = &mut ctx.scratch.borrow_mut()[..ctx.reads.largest(now)];
+            let end = relay.poll(cx, client, backend, scratch, &mut moved);
+            ctx.reads.learn(relay.kept(), now);
+            let up = relay.bytes_up() - before.0;
+            let known = early.min(up);
+            early -= known;
+            sheet.bytes_in.add(up - known);
+            sheet.bytes_out.add(relay.bytes_down() - before.1);
+            if moved {
+                slot.set_activity(Activity::Busy);
+                slot.set_deadline(silence);
+            }
+            end.map(Ok)
+        })
+        .await;
+        if ended.is_err() {
+            // Neither side may take what it got for the whole.
+            client.reset_on_close();
+            backend.reset_on_close();
+        }
+        let reason = match ended {
+            Ok(RelayEnd::Closed) => None,
+            Ok(RelayEnd::ClientReset) => Some(Reason::ClientLeft),
+            Ok(RelayEnd::BackendReset) => Some(Reason::BackendReset),
+            Err(Fired::Deadline) => Some(Reason::IdleTunnel),
+            Err(Fired::Drained) => Some(slot.drained_for()),
+            Err(Fired::Evicted) => Some(Reason::Evicted),
+        };
+        Joined {
+            bytes_up: relay.bytes_up(),
+            bytes_down: relay.bytes_down(),
+            reason,
+        }
+    }
+}
 
 /// How a joined pair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +127,7 @@ pub(crate) struct Relay {
 
 #[derive(Debug, Default)]
 struct Direction {
-    kept: Pending,
+    kept: Unsent,
     read_size: ReadSize,
     bytes: u64,
     phase: Phase,
@@ -188,7 +286,7 @@ impl Direction {
                 Poll::Pending => Ok(Poll::Pending),
             };
         }
-        let asked = self.read_size.next(sink, scratch.len());
+        let asked = self.read_size.next(|| sink.send_room(), scratch.len());
         match source.poll_receive(cx, &mut scratch[..asked]) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Err(_)) => {
@@ -212,8 +310,8 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::flow::KEPT;
-    use std::future::poll_fn;
+    use crate::proxy::read_size::KEPT;
+    use crate::transport::conn::EndName;
     use std::task::Waker;
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 
@@ -305,6 +403,18 @@ mod tests {
 
         fn peer_has_ended(&self) -> bool {
             true
+        }
+
+        fn is_idle(&self) -> bool {
+            false
+        }
+
+        fn seems_idle(&self) -> bool {
+            false
+        }
+
+        fn peer_name(&self) -> Option<EndName> {
+            None
         }
     }
 

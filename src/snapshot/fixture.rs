@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cluster, Departing, Endpoint, Listener, ListenerState, Snapshot};
+use super::{
+    Cluster, Departing, Endpoint, HttpListener, Listener, ListenerKind, ListenerState, Snapshot,
+};
 use crate::balance::{Balancer, WeightedBackend};
 use crate::model::address::SocketAddress;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::{
-    Check, ClusterSettings, ListenerLimits, ListenerTimeouts, Policy, Protocol, TrustedProxies,
+    Check, ClusterSettings, ListenerLimits, ListenerTimeouts, Policy, TrustedProxies,
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics};
@@ -68,17 +70,17 @@ pub(crate) fn listener(name: &str, address: &str) -> Listener {
     Listener {
         name: name.into(),
         address: address.parse().unwrap(),
-        protocol: Protocol::Http,
+        kind: ListenerKind::Http(HttpListener {
+            via: false,
+            expose_request_id: false,
+            routes: Arc::new(Table::new(Vec::new())),
+            fallback: None,
+            errors: Default::default(),
+        }),
         sockets: Arc::new(BoundSockets::at(local)),
         timeouts: ListenerTimeouts::default(),
         limits: ListenerLimits::default(),
         trusted_proxies: TrustedProxies::default(),
-        via: false,
-        expose_request_id: false,
-        routes: Arc::new(Table::new(Vec::new())),
-        cluster: None,
-        answer: None,
-        errors: Default::default(),
         state: Arc::new(ListenerState::default()),
         metrics: Arc::new(ListenerMetrics::new(name.into(), WORKERS)),
     }

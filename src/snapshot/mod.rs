@@ -5,7 +5,6 @@
 //! that did not change are shared between generations. The last reference is dropped by the control plane, never by a
 //! worker.
 
-pub(crate) mod clients;
 mod cluster;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -14,13 +13,13 @@ pub(crate) mod publish;
 pub(crate) mod registry;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clients::ClientCounts;
 use pause::Pauses;
 
 use crate::balance::Balancer;
+use crate::limit::connections::Connections;
 use crate::model::address::{BindAddress, SocketAddress};
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
@@ -31,6 +30,7 @@ use crate::model::settings::{
 };
 use crate::route::table::Table;
 use crate::telemetry::metrics::{BackendMetrics, ClusterMetrics, ListenerMetrics, RouteMetrics};
+use crate::telemetry::outcome::AttemptOutcome;
 use crate::transport::listen::BoundSockets;
 
 pub(crate) use cluster::Healthy;
@@ -89,8 +89,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Address as the file writes it.
     pub address: BindAddress,
-    /// Protocol of its connections.
-    pub protocol: Protocol,
+    /// The protocol of its connections, and what that needs.
+    pub kind: ListenerKind,
     /// The bound sockets, one for each worker; the same object in every generation that has the listener.
     pub sockets: Arc<BoundSockets>,
     /// How long clients may take.
@@ -99,33 +99,58 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Networks whose X-Forwarded-* are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Whether requests and responses get a Via field.
-    pub via: bool,
-    /// Whether all responses carry X-Request-Id, and not only those of the proxy itself.
-    pub expose_request_id: bool,
-    /// Routes; none for a tcp listener.
-    pub routes: Arc<Table<RouteTarget>>,
-    /// The cluster for what matches no route.
-    pub cluster: Option<ClusterIndex>,
-    /// The response to what matches no route, instead of a cluster.
-    pub answer: Option<RouteAction<ClusterIndex>>,
-    /// Pages that replace the proxy's own error responses.
-    pub errors: ErrorPages,
     /// Live state, shared by all generations.
     pub state: Arc<ListenerState>,
     /// Counters, shared by all generations.
     pub metrics: Arc<ListenerMetrics>,
 }
 
+/// What a listener speaks.
+#[derive(Debug)]
+pub enum ListenerKind {
+    /// HTTP.
+    Http(HttpListener),
+    /// Bytes.
+    Tcp(TcpListener),
+}
+
+impl ListenerKind {
+    /// Its name in the configuration.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http(_) => Protocol::Http,
+            Self::Tcp(_) => Protocol::Tcp,
+        }
+    }
+}
+
+/// What an http listener does with requests.
+#[derive(Debug)]
+pub struct HttpListener {
+    /// Whether requests and responses get a Via field.
+    pub via: bool,
+    /// Whether all responses carry X-Request-Id, and not the proxy's own alone.
+    pub expose_request_id: bool,
+    /// Its routes.
+    pub routes: Arc<Table<RouteTarget>>,
+    /// What is done with a request that no route takes; `None`: it gets a 404.
+    pub fallback: Option<RouteAction<ClusterIndex>>,
+    /// Pages in the place of the proxy's own errors.
+    pub errors: ErrorPages,
+}
+
+/// What a tcp listener does with sessions.
+#[derive(Debug)]
+pub struct TcpListener {
+    /// The cluster that they go to.
+    pub cluster: Option<ClusterIndex>,
+}
+
 /// Live state of a listener, shared by the workers.
 #[derive(Debug, Default)]
 pub struct ListenerState {
-    /// Connections that are open now, over all workers.
-    pub open: AtomicU32,
-    /// Whether the limit is reached, so that reaching it is counted once.
-    pub full: AtomicBool,
-    /// Connections of each client, if they are limited.
-    pub clients: ClientCounts,
+    /// Open connections, of all workers.
+    pub connections: Arc<Connections>,
     /// Whether it has paused accepting.
     pub pauses: Pauses,
     /// Whether the log has warned that an untrusted peer sends forwarding fields.
@@ -166,6 +191,22 @@ pub struct Cluster {
     pub state: Arc<ClusterState>,
     /// Counters, shared by all generations.
     pub metrics: Arc<ClusterMetrics>,
+}
+
+impl Endpoint {
+    /// Takes how an attempt on it ended, on the sheet of `worker`.
+    pub(crate) fn observe(&self, attempt: &AttemptOutcome, worker: usize) {
+        let sheet = self.metrics.sheet(worker);
+        if let Some(status) = attempt.status {
+            sheet.requests.increment(status);
+        }
+        if let Some(time) = attempt.response {
+            sheet.response.observe(time);
+        }
+        if let Some(error) = attempt.error {
+            sheet.errors[error.index()].increment();
+        }
+    }
 }
 
 /// A backend as one generation configures it.

@@ -11,13 +11,13 @@
 
 use std::fmt::Arguments;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::metrics::ProcessMetrics;
-use super::outcome::Reason;
+use super::outcome::{Outcome, Reason};
 
 /// Longest `uri` in bytes of the request.
 pub(crate) const MAX_URI: usize = 8 << 10;
@@ -30,96 +30,66 @@ const FULL: usize = 32 << 10;
 /// Room for a batch: what is left after [`FULL`] takes nearly every line.
 const BATCH: usize = 36 << 10;
 
-/// What is written about one request or session, in the order of the fields; `None` and empty texts are left out.
+/// What is written about one request or session.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Record<'a> {
+pub(crate) struct LogEntry<'a> {
     /// When it ended.
     pub time: SystemTime,
     /// Name of the listener.
     pub listener: &'a str,
-    /// The client, as told by proxies that are trusted; `None` if what they told cannot be read.
-    pub client: Option<IpAddr>,
     /// The other end of the socket.
     pub peer: Option<SocketAddr>,
-    /// X-Request-Id.
-    pub id: &'a [u8],
-    /// `HTTP/1.1`, `HTTP/1.0` or `tcp`.
-    pub protocol: &'a str,
-    /// Method.
-    pub method: &'a [u8],
-    /// Host, as it was sent.
-    pub host: &'a [u8],
-    /// Request target, as it was sent.
-    pub uri: &'a [u8],
-    /// Status of the answer; 499 if the client left before it.
-    pub status: Option<u16>,
-    /// Why the proxy answered itself or ended the session.
-    pub reason: Option<Reason>,
-    /// What was wrong with a backend's response that was refused; as in `reason` for a request.
-    pub cause: Option<&'a str>,
-    /// Name of the route.
-    pub route: Option<&'a str>,
-    /// Name of the cluster.
-    pub cluster: Option<&'a str>,
-    /// Address of the backend that was tried last.
-    pub backend: Option<&'a str>,
-    /// Backends tried.
-    pub attempts: Option<u32>,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-    /// First byte of the request, or accept of the session, to its end.
-    pub duration: Duration,
-    /// Time to connect to the backend, if a connection was opened.
-    pub connect: Option<Duration>,
-    /// Request sent to response head.
-    pub response: Option<Duration>,
-    /// User-Agent.
-    pub user_agent: &'a [u8],
-    /// Referer.
-    pub referer: &'a [u8],
+    /// How it ended; `None` and empty texts are left out.
+    pub outcome: Outcome<'a>,
 }
 
-/// Appends `record` as one line with its line end.
-pub(crate) fn write_line(out: &mut Vec<u8>, record: &Record<'_>) {
+/// Appends `entry` as one line with its line end.
+pub(crate) fn write_line(out: &mut Vec<u8>, entry: &LogEntry<'_>) {
+    let Outcome {
+        protocol,
+        client,
+        request,
+        way,
+        status,
+        reason,
+        cause,
+        bytes_in,
+        bytes_out,
+        times,
+    } = entry.outcome;
     out.extend_from_slice(b"{\"time\":\"");
-    let time = record.time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
+    let time = entry.time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
     append(
         out,
         format_args!("{}", humantime::format_rfc3339_millis(time)),
     );
     out.push(b'"');
-    text(out, "listener", record.listener.as_bytes());
-    if let Some(client) = record.client {
+    text(out, "listener", entry.listener.as_bytes());
+    if let Some(client) = client {
         quoted(out, "client", format_args!("{client}"));
     }
-    if let Some(peer) = record.peer {
+    if let Some(peer) = entry.peer {
         quoted(out, "peer", format_args!("{peer}"));
     }
-    text(out, "id", record.id);
-    text(out, "protocol", record.protocol.as_bytes());
-    text(out, "method", record.method);
-    text(out, "host", record.host);
-    text_up_to(out, "uri", record.uri, MAX_URI);
-    number(out, "status", record.status);
-    text(
-        out,
-        "reason",
-        record.reason.map_or("", Reason::as_str).as_bytes(),
-    );
-    text(out, "cause", record.cause.unwrap_or("").as_bytes());
-    text(out, "route", record.route.unwrap_or("").as_bytes());
-    text(out, "cluster", record.cluster.unwrap_or("").as_bytes());
-    text(out, "backend", record.backend.unwrap_or("").as_bytes());
-    number(out, "attempts", record.attempts);
-    number(out, "bytes_in", Some(record.bytes_in));
-    number(out, "bytes_out", Some(record.bytes_out));
-    millis(out, "duration_ms", Some(record.duration));
-    millis(out, "connect_ms", record.connect);
-    millis(out, "response_ms", record.response);
-    text(out, "user_agent", record.user_agent);
-    text(out, "referer", record.referer);
+    text(out, "id", request.id);
+    text(out, "protocol", protocol.as_bytes());
+    text(out, "method", request.method);
+    text(out, "host", request.host);
+    text_up_to(out, "uri", request.uri, MAX_URI);
+    number(out, "status", status);
+    text(out, "reason", reason.map_or("", Reason::as_str).as_bytes());
+    text(out, "cause", cause.unwrap_or("").as_bytes());
+    text(out, "route", way.route.unwrap_or("").as_bytes());
+    text(out, "cluster", way.cluster.unwrap_or("").as_bytes());
+    text(out, "backend", way.backend.unwrap_or("").as_bytes());
+    number(out, "attempts", way.attempts);
+    number(out, "bytes_in", Some(bytes_in));
+    number(out, "bytes_out", Some(bytes_out));
+    millis(out, "duration_ms", Some(times.duration));
+    millis(out, "connect_ms", times.connect);
+    millis(out, "response_ms", times.response);
+    text(out, "user_agent", request.user_agent);
+    text(out, "referer", request.referer);
     out.extend_from_slice(b"}\n");
 }
 
@@ -267,11 +237,11 @@ impl LogSender {
     }
 
     /// Appends one line; hands the batch over when it is large.
-    pub(crate) fn write(&mut self, record: &Record<'_>) {
+    pub(crate) fn write(&mut self, entry: &LogEntry<'_>) {
         if self.batch.capacity() == 0 {
             self.batch.reserve_exact(BATCH);
         }
-        write_line(&mut self.batch, record);
+        write_line(&mut self.batch, entry);
         if self.batch.len() >= FULL {
             self.flush();
         }

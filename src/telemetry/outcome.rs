@@ -1,7 +1,109 @@
-//! How a request or a session ended: recorded exactly once, when its last byte has gone.
+//! How a request or a session ended ([`Outcome`]), recorded exactly once, when its last byte has gone; and how each
+//! attempt on a backend ended ([`AttemptOutcome`]).
 //!
-//! The closed sets of label values live here: why the proxy refused or failed a request ([`Reason`]), what went
-//! wrong with a backend ([`BackendError`]) and why a request was tried again ([`RetryReason`]).
+//! The closed sets of label values are here too: why the proxy refused or failed a request ([`Reason`], with whose fault
+//! that is), what went wrong with a backend ([`BackendError`]) and why a request was tried again ([`RetryReason`]).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How a request or a session ended. Texts that are empty and values that are `None` are not known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome<'a> {
+    /// `HTTP/1.1`, `HTTP/1.0` or `tcp`.
+    pub protocol: &'a str,
+    /// The client, as told by proxies that are trusted; `None` if what they told cannot be read.
+    pub client: Option<IpAddr>,
+    /// What the request head said.
+    pub request: RequestText<'a>,
+    /// Which way it took.
+    pub way: Way<'a>,
+    /// Status of the response; 499 if the client left before it.
+    pub status: Option<u16>,
+    /// Why the proxy replied itself or ended the session.
+    pub reason: Option<Reason>,
+    /// What was wrong with a backend's response that was refused: the label that a request would have got.
+    pub cause: Option<&'a str>,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// How long its parts took.
+    pub times: Times,
+}
+
+/// What the access log shows of a request head.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RequestText<'a> {
+    /// X-Request-Id.
+    pub id: &'a [u8],
+    /// Method.
+    pub method: &'a [u8],
+    /// Host, as it was sent.
+    pub host: &'a [u8],
+    /// Request target, as it was sent.
+    pub uri: &'a [u8],
+    /// User-Agent.
+    pub user_agent: &'a [u8],
+    /// Referer.
+    pub referer: &'a [u8],
+}
+
+/// Where a request or a session went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Way<'a> {
+    /// Name of the route.
+    pub route: Option<&'a str>,
+    /// Name of the cluster.
+    pub cluster: Option<&'a str>,
+    /// Label of the backend that was tried last.
+    pub backend: Option<&'a str>,
+    /// Attempts; `None` if no backend was asked for.
+    pub attempts: Option<u32>,
+}
+
+/// How long the parts of a request or a session took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// Request head complete, or session accepted, to its end.
+    pub duration: Duration,
+    /// Time to connect to the backend, if a connection was made.
+    pub connect: Option<Duration>,
+    /// Request sent to response head.
+    pub response: Option<Duration>,
+}
+
+/// How one attempt on a backend ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AttemptOutcome {
+    /// Status of its response, if the head of one came.
+    pub status: Option<u16>,
+    /// Request sent to response head.
+    pub response: Option<Duration>,
+    /// What the backend did wrong.
+    pub error: Option<BackendError>,
+}
+
+impl AttemptOutcome {
+    /// An attempt that failed before any response.
+    pub(crate) fn failed(error: BackendError) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+}
+
+/// Whose doing it is that a request or a session did not end well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The client's, or its will.
+    Client,
+    /// The backend's.
+    Backend,
+    /// Ours: a limit, a drain, the configuration or a bug.
+    Proxy,
+}
 
 /// Declares an enum whose variants have fixed label texts, and the list of them.
 macro_rules! labels {
@@ -30,7 +132,7 @@ macro_rules! labels {
 labels! {
     /// Why the proxy answered itself, or ended a connection without an answer: the label `reason` of
     /// `lbproxy_rejected_total` and a field of the access log.
-    pub Reason {
+    pub(crate) Reason {
         /// 400: a request that is not well formed; the more exact reasons below have their own label.
         Malformed => "malformed",
         /// 400: a line that ends in a bare LF, or a bare CR.
@@ -120,7 +222,7 @@ labels! {
 
 labels! {
     /// Label `reason` of `lbproxy_backend_errors_total`.
-    pub BackendError {
+    pub(crate) BackendError {
         /// No connection.
         Connect => "connect",
         /// No answer, or a silence in it, for too long.
@@ -143,6 +245,158 @@ labels! {
         Timeout => "timeout",
         /// A pooled connection that turned out to be dead; does not count as an attempt.
         Stale => "stale",
+    }
+}
+
+impl Reason {
+    /// The status that the client gets, or that is logged if it gets none.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Malformed
+            | Self::BareLineEnd
+            | Self::FieldSyntax
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::BadContentLength
+            | Self::AmbiguousPath
+            | Self::AmbiguousFraming
+            | Self::BadTransferEncoding
+            | Self::BadChunk
+            | Self::BadTrailer => 400,
+            Self::NoRoute => 404,
+            Self::Method => 405,
+            Self::SlowHead | Self::SlowBody => 408,
+            Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
+            Self::Expectation => 417,
+            Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::ClientLeft | Self::SlowReader => 499,
+            Self::Internal => 500,
+            Self::TransferCoding | Self::MethodTooLong => 501,
+            Self::BackendConnect
+            | Self::BackendReset
+            | Self::BackendProtocol
+            | Self::BackendCut => 502,
+            Self::NoBackend
+            | Self::ConnectionLimit
+            | Self::ClientConnectionLimit
+            | Self::Evicted
+            | Self::DescriptorLimit
+            | Self::IdleTunnel
+            | Self::Drained
+            | Self::BackendDown
+            | Self::PrimaryUp => 503,
+            Self::BackendTimeout | Self::RequestTimeout => 504,
+            Self::Version => 505,
+            Self::Loop => 508,
+        }
+    }
+
+    /// What a person reads in the body of the reply.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed request",
+            Self::BareLineEnd => "a line ends without CRLF",
+            Self::FieldSyntax => "malformed header field",
+            Self::BadHost => "missing, repeated or malformed Host",
+            Self::BadTarget => "malformed request target",
+            Self::BadContentLength => "malformed or repeated Content-Length",
+            Self::AmbiguousFraming => "ambiguous message framing",
+            Self::AmbiguousPath => "ambiguous path",
+            Self::BadTransferEncoding => "malformed Transfer-Encoding",
+            Self::BadChunk => "malformed chunk",
+            Self::BadTrailer => "a trailer that belongs in the head",
+            Self::NoRoute => "no route",
+            Self::Method => "method not allowed",
+            Self::SlowHead => "the request head took too long",
+            Self::SlowBody => "the request body took too long",
+            Self::BodyTooLarge => "request body too large",
+            Self::UriTooLong => "request target too long",
+            Self::Expectation => "unknown expectation",
+            Self::HeadTooLarge => "request head too large",
+            Self::TooManyHeaders => "too many header fields",
+            Self::ClientLeft | Self::SlowReader => "client left",
+            Self::Internal => "internal error",
+            Self::TransferCoding => "transfer coding not supported",
+            Self::MethodTooLong => "method not implemented",
+            Self::BackendConnect => "no connection to the backend",
+            Self::BackendReset => "the backend closed the connection",
+            Self::BackendProtocol => "the backend's response is not valid HTTP",
+            Self::BackendCut => "the backend's response was cut",
+            Self::NoBackend => "no backend available",
+            Self::ConnectionLimit
+            | Self::ClientConnectionLimit
+            | Self::Evicted
+            | Self::DescriptorLimit => "too many connections",
+            Self::Loop => "the request has come back to this proxy",
+            Self::IdleTunnel => "silent for too long",
+            Self::Drained => "the proxy is going away",
+            Self::BackendDown => "the backend is down",
+            Self::PrimaryUp => "another backend has taken over",
+            Self::BackendTimeout => "the backend took too long",
+            Self::RequestTimeout => "the request took too long",
+            Self::Version => "HTTP version not supported: 1.1 and 1.0 are",
+        }
+    }
+
+    /// Whose doing it is.
+    pub(crate) fn fault(self) -> Fault {
+        match self {
+            Self::Malformed
+            | Self::BareLineEnd
+            | Self::FieldSyntax
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::BadContentLength
+            | Self::AmbiguousPath
+            | Self::AmbiguousFraming
+            | Self::BadTransferEncoding
+            | Self::BadChunk
+            | Self::BadTrailer
+            | Self::NoRoute
+            | Self::Method
+            | Self::SlowHead
+            | Self::SlowBody
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::TooManyHeaders
+            | Self::Expectation
+            | Self::TransferCoding
+            | Self::MethodTooLong
+            | Self::Version
+            | Self::SlowReader
+            | Self::ClientLeft
+            | Self::ClientConnectionLimit
+            | Self::IdleTunnel => Fault::Client,
+            Self::BackendConnect
+            | Self::BackendReset
+            | Self::BackendProtocol
+            | Self::BackendTimeout
+            | Self::BackendCut
+            | Self::BackendDown => Fault::Backend,
+            Self::Loop
+            | Self::NoBackend
+            | Self::RequestTimeout
+            | Self::ConnectionLimit
+            | Self::Evicted
+            | Self::DescriptorLimit
+            | Self::Drained
+            | Self::PrimaryUp
+            | Self::Internal => Fault::Proxy,
+        }
+    }
+}
+
+impl BackendError {
+    /// Why a request failed to which the backend did this before its response began.
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::Connect => Reason::BackendConnect,
+            Self::Timeout => Reason::BackendTimeout,
+            Self::Reset => Reason::BackendReset,
+            Self::Protocol => Reason::BackendProtocol,
+        }
     }
 }
 

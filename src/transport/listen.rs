@@ -387,6 +387,7 @@ fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::connect::{Connector, SystemConnector};
 
     fn bound(address: &str, workers: usize) -> BoundSockets {
         BoundSockets::bind(&address.parse().unwrap(), workers).unwrap()
@@ -409,7 +410,7 @@ mod tests {
             }
             let mut clients = Vec::new();
             for _ in 0..8 {
-                clients.push(super::super::dial::dial(bound.address()).await.unwrap());
+                clients.push(SystemConnector.connect(bound.address()).await.unwrap());
             }
             // Whoever has it in its queue.
             let mut accepted = 0;

@@ -1,9 +1,10 @@
-//! L2: sockets. Listening ([`listen`], [`ours`], [`unix`]), dialling ([`dial`]), what comes of both ([`conn`]), reading
-//! and writing ([`stream`]), options of a connection ([`socket`]) and what the process has of the system: descriptors ([`descriptors`]) and memory ([`memory`]).
+//! L2: sockets. Listening ([`listen`], [`ours`], [`unix`]), connecting ([`connect`]), what both result in ([`conn`]) and how the
+//! data plane reads and writes it ([`stream`]), options of a connection ([`socket`]), and what the process gets from the
+//! system: descriptors ([`descriptors`]) and memory ([`memory`]).
 
 pub(crate) mod conn;
+pub(crate) mod connect;
 pub(crate) mod descriptors;
-pub(crate) mod dial;
 pub(crate) mod listen;
 pub(crate) mod memory;
 pub(crate) mod ours;

@@ -1,23 +1,100 @@
-//! Reads and writes of a connection: the runtime waits for it, the system is called directly.
+//! What the data plane needs of a connection, whatever it runs over, and how a [`Conn`] gives it.
 //!
-//! `recv` and `send` of the C library are points at which a thread may be cancelled; in a program of several threads each
-//! call pays for that with two locked instructions, which the five calls of a request need not. As with the runtime's own
-//! streams a short read says that there is no more, so that no call finds that out, and the next byte is a new event.
+//! The runtime waits, the system is called directly: `recv` and `send` of the C library are thread cancellation points,
+//! which cost two locked instructions a call in a program with threads, and the five calls of a request do not need
+//! them. As with the runtime's own streams, a short read clears readiness, so no call is spent on finding nothing;
+//! the next byte is a new event.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use super::conn::Conn;
+use super::conn::{Conn, EndName};
+use super::{room, socket};
+
+/// A connection as the data plane sees it: a plain socket, TLS over one, or two ends in memory.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(self)
+            .poll_read(cx, &mut buffer)
+            .map_ok(|()| buffer.filled().len())
+    }
+
+    /// Writes as much of `bytes` as fits, at least one byte. Cancel-safe.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    /// About how many bytes a write would take now; 0 if that is not known.
+    fn send_room(&self) -> usize;
+
+    /// Bytes that were written and that the peer has not acknowledged.
+    fn send_queue(&self) -> usize;
+
+    /// Makes the coming close a reset.
+    fn reset_on_close(&self);
+
+    /// Whether the peer has ended its sending or broken off, even if some of its bytes have not been read.
+    fn peer_has_ended(&self) -> bool;
+
+    /// Whether nothing has come from the peer, neither bytes nor an end. Asks the system.
+    fn is_idle(&self) -> bool;
+
+    /// Like [`Self::is_idle`], as far as the runtime has heard: costs a system call only if something came.
+    fn seems_idle(&self) -> bool;
+
+    /// What the peer has bound its end to, if it has a name and no address.
+    fn peer_name(&self) -> Option<EndName>;
+}
+
+impl Stream for Conn {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        poll_receive(self, cx, buffer)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        poll_send(self, cx, bytes)
+    }
+
+    fn send_room(&self) -> usize {
+        room::send_room(self)
+    }
+
+    fn send_queue(&self) -> usize {
+        room::send_queue(self)
+    }
+
+    fn reset_on_close(&self) {
+        socket::reset_on_close(self);
+    }
+
+    fn peer_has_ended(&self) -> bool {
+        socket::peer_has_ended(self)
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(
+            recv(self, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Err(rustix::io::Errno::AGAIN)
+        )
+    }
+
+    fn seems_idle(&self) -> bool {
+        matches!(self.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn peer_name(&self) -> Option<EndName> {
+        self.unix_peer()
+    }
+}
 
 /// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
-pub(crate) fn poll_receive(
-    stream: &Conn,
-    cx: &mut Context<'_>,
-    buffer: &mut [u8],
-) -> Poll<io::Result<usize>> {
+fn poll_receive(stream: &Conn, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
         let received = stream.try_io(Interest::READABLE, || {
@@ -38,11 +115,7 @@ pub(crate) fn poll_receive(
 }
 
 /// Writes as much of `bytes` as the socket takes, at least one; ready at once if it takes some. Cancel-safe.
-pub(crate) fn poll_send(
-    stream: &Conn,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
+fn poll_send(stream: &Conn, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         let sent = stream.try_io(Interest::WRITABLE, || {
             Ok(send(stream, bytes, SendFlags::NOSIGNAL)?)
@@ -60,14 +133,6 @@ pub(crate) fn poll_send(
             Err(error) => return Poll::Ready(Err(error)),
         }
     }
-}
-
-/// Whether the kernel has heard nothing of the peer: neither bytes nor an end.
-pub(crate) fn is_quiet(stream: &Conn) -> bool {
-    matches!(
-        recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT),
-        Err(rustix::io::Errno::AGAIN)
-    )
 }
 
 fn would_block() -> io::Result<()> {
@@ -105,12 +170,12 @@ mod tests {
             // A read that filled the buffer may have left something; that there is nothing is found out once.
             let mut cx = Context::from_waker(Waker::noop());
             assert!(poll_receive(&stream, &mut cx, &mut buffer).is_pending());
-            assert!(is_quiet(&stream));
+            assert!(stream.is_idle());
         }
         drop(peer);
         let read = poll_fn(|cx| poll_receive(&stream, cx, &mut buffer)).await;
         assert_eq!(read.unwrap(), 0);
-        assert!(!is_quiet(&stream));
+        assert!(!stream.is_idle());
     }
 
     #[tokio::test]

@@ -5,10 +5,10 @@ use lbproxy::internals::http1::body::BodyReader;
 use lbproxy::internals::http1::chunked::SizeLine;
 use lbproxy::internals::http1::head::{HeadEnd, HeadLimits};
 use lbproxy::internals::http1::{Framing, Version, request, response};
-use lbproxy::internals::proxy::http::headers::{
-    Persistence, Said, Told, client_framing, write_request, write_response,
+use lbproxy::internals::proxy::http::{
+    ForwardHead, ForwardedRequest, Persistence, RequestEdits, ResponseEdits, client_framing,
+    complete_request, write_response,
 };
-use lbproxy::internals::proxy::http::seen::Seen;
 
 pub use super::fuzz_gossip::{gossip_codec, gossip_node};
 use super::memory::{Plan, Script, Then, When, drive};
@@ -40,22 +40,25 @@ pub fn request_head(bytes: &[u8]) {
         return;
     };
     assert_due_at(bytes, head.len);
-    let mut out = Vec::new();
-    let seen = Seen {
+    let request = ForwardedRequest {
         head: &head,
         buffer: bytes,
         fields: &fields,
         trusted: bytes.len().is_multiple_of(2),
     };
-    let said = Said {
+    let edits = RequestEdits {
         peer: "192.0.2.1".parse().ok(),
         id: b"id",
         process: b"0123456789abcdef",
         via: bytes.len().is_multiple_of(3),
     };
-    let written = write_request(&mut out, &seen, &said);
-    if let Some(gap) = written.host_gap {
-        out.splice(gap..gap, *b"Host: backend\r\n");
+    let mut forwarded = ForwardHead::default();
+    forwarded.write(&request, &edits);
+    complete_request(&mut forwarded);
+    let mut out = forwarded.text().to_vec();
+    if head.host.is_none() {
+        let line_end = memchr::memmem::find(&out, b"\r\n").unwrap() + 2;
+        out.splice(line_end..line_end, *b"Host: backend\r\n");
     }
     match head.framing {
         Framing::Length(length) if length < 1 << 16 => {
@@ -90,8 +93,8 @@ pub fn response_head(bytes: &[u8]) {
             (_, Version::V11) => Persistence::kept(first.checked_sub(2).map(u32::from), false),
         };
         let mut out = Vec::new();
-        let told = Told::plain(framing, persistence);
-        write_response(&mut out, &head, bytes, &fields, &told);
+        let edits = ResponseEdits::plain(framing, persistence);
+        write_response(&mut out, &head, bytes, &fields, &edits);
         match framing {
             Framing::Length(length) if length < 1 << 16 => {
                 out.resize(out.len() + length as usize, b'x');

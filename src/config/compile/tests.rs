@@ -108,6 +108,20 @@ impl Bench {
     }
 }
 
+fn http(listener: &Listener) -> &HttpListener {
+    match &listener.kind {
+        ListenerKind::Http(http) => http,
+        ListenerKind::Tcp(_) => panic!("{} speaks tcp", listener.name),
+    }
+}
+
+fn tcp_cluster(listener: &Listener) -> ClusterIndex {
+    match &listener.kind {
+        ListenerKind::Tcp(tcp) => tcp.cluster.unwrap(),
+        ListenerKind::Http(_) => panic!("{} speaks http", listener.name),
+    }
+}
+
 #[test]
 fn each_address_is_a_backend_with_the_weight_as_written() {
     let mut bench =
@@ -308,16 +322,19 @@ fn routes_name_clusters_by_their_place_and_keep_their_counters() {
     let [web, db] = &snapshot.listeners[..] else {
         panic!("{snapshot:?}")
     };
-    assert_eq!(&*snapshot.cluster(db.cluster.unwrap()).name, "b");
-    assert_eq!((web.cluster, web.answer.is_some()), (None, true));
-    let rules = web.routes.rules().iter();
+    assert_eq!(&*snapshot.cluster(tcp_cluster(db)).name, "b");
+    assert!(matches!(
+        http(web).fallback,
+        Some(RouteAction::Redirect { .. } | RouteAction::Respond { .. })
+    ));
+    let rules = http(web).routes.rules().iter();
     let targets: Vec<_> = rules.map(|rule| &rule.target).collect();
     let index = targets[0].action.cluster();
     assert_eq!(&*snapshot.cluster(*index.unwrap()).name, "b");
     assert!(targets[1].action.cluster().is_none());
     assert!(targets[1].metrics.is_none(), "it has no name");
     let counters = Arc::clone(targets[0].metrics.as_ref().unwrap());
-    let again = &bench.publish().listeners[0].routes.rules()[0];
+    let again = &http(&bench.publish().listeners[0]).routes.rules()[0];
     assert!(Arc::ptr_eq(
         &counters,
         again.target.metrics.as_ref().unwrap()
@@ -355,7 +372,7 @@ fn routes_are_shared_until_a_route_or_the_index_of_a_cluster_changes() {
     bench.layers = Layers::of_file(config(ROUTES));
     let routes = |snapshot: &Snapshot| -> Vec<Arc<Table<RouteTarget>>> {
         let listeners = snapshot.listeners.iter();
-        listeners.map(|l| Arc::clone(&l.routes)).collect()
+        listeners.map(|l| Arc::clone(&http(l).routes)).collect()
     };
     let mut last = routes(bench.publish());
     assert!(Arc::ptr_eq(&last[0], &last[1]), "one listener");
@@ -394,7 +411,7 @@ fn routes_are_shared_until_a_route_or_the_index_of_a_cluster_changes() {
         bench.layers.file = config(&text);
         assert_eq!(are_shared(&mut bench), expected, "{to}");
         let snapshot = bench.snapshot();
-        let rules = snapshot.listeners[2].routes.rules().iter();
+        let rules = http(&snapshot.listeners[2]).routes.rules().iter();
         for rule in rules.filter(|rule| rule.target.name.ends_with('b')) {
             let index = rule.target.action.cluster();
             assert_eq!(&*snapshot.cluster(*index.unwrap()).name, "b");

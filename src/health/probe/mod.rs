@@ -2,7 +2,7 @@
 //!
 //! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would see, not a pooled
 //! connection), one deadline for everything, and limits on everything that it reads. It connects like live traffic
-//! ([`dial`]), so a lack of local descriptors or ports says nothing about the backend ([`ProbeFailure::Local`]). An HTTP
+//! ([`SystemConnector`]), so a lack of local descriptors or ports says nothing about the backend ([`ProbeFailure::Local`]). An HTTP
 //! response is parsed like one of live traffic (`http`), so a backend whose responses traffic refuses fails its check
 //! for that reason. A check of several addresses (only an agent has them) passes with the first that does; each gets a
 //! share of the remaining time, so that one that drops packets does not use up the time of the others.
@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::http1::Refusal;
 use crate::model::address::SocketAddress;
 use crate::model::settings::{Check, CheckKind};
-use crate::transport::dial::{DialError, dial};
+use crate::transport::connect::{Connector, DialError, SystemConnector};
 use connection::ProbeConnection;
 
 /// Most addresses of one name that a probe tries.
@@ -175,7 +175,7 @@ async fn probe_address(
         } => http::request(path, named.as_deref().unwrap_or(host))?,
         _ => Vec::new(),
     };
-    let mut connection = ProbeConnection::new(dial(address).await?);
+    let mut connection = ProbeConnection::new(SystemConnector.connect(address).await?);
     match kind {
         CheckKind::Tcp => {
             success.get_or_init(|| ProbeSuccess::Connected);

@@ -9,40 +9,26 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 use super::*;
-use crate::telemetry::access_log::Record;
+use crate::telemetry::access_log::LogEntry;
+use crate::telemetry::outcome::Outcome;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-fn record(listener: &str) -> Record<'_> {
-    Record {
+fn entry(listener: &str) -> LogEntry<'_> {
+    LogEntry {
         time: SystemTime::now(),
         listener,
-        client: "192.0.2.1".parse().ok(),
         peer: "192.0.2.1:1".parse().ok(),
-        id: b"",
-        protocol: "tcp",
-        method: b"",
-        host: b"",
-        uri: b"",
-        status: None,
-        reason: None,
-        cause: None,
-        route: None,
-        cluster: None,
-        backend: None,
-        attempts: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        duration: Duration::ZERO,
-        connect: None,
-        response: None,
-        user_agent: b"",
-        referer: b"",
+        outcome: Outcome {
+            protocol: "tcp",
+            client: "192.0.2.1".parse().ok(),
+            ..Outcome::default()
+        },
     }
 }
 
 fn write_one(sender: &mut LogSender, listener: &str) {
-    sender.write(&record(listener));
+    sender.write(&entry(listener));
     sender.flush();
 }
 
@@ -86,7 +72,7 @@ fn what_was_handed_over_is_written_before_it_closes() {
         write_one(&mut a, "a");
         write_one(&mut b, "b");
     }
-    a.write(&record("last"));
+    a.write(&entry("last"));
     drop(a);
     assert!(writer.close(BOUND));
     let seen = read(&path);
@@ -230,7 +216,7 @@ fn closing_waits_no_longer_than_it_is_told() {
     let writer = AccessLogWriter::start_with(sink, Arc::default()).unwrap();
     let mut sender = writer.sender();
     for _ in 0..2_000 {
-        sender.write(&record("x"));
+        sender.write(&entry("x"));
     }
     sender.flush();
     assert!(!writer.close(Duration::from_millis(50)));

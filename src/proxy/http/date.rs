@@ -8,7 +8,7 @@ const LENGTH: usize = 37;
 
 /// A Date line, kept until its second is over.
 #[derive(Debug)]
-pub struct DateLine {
+pub(crate) struct DateLine {
     text: [u8; LENGTH],
     length: usize,
     /// In the milliseconds of the worker's table.
@@ -27,7 +27,7 @@ impl Default for DateLine {
 
 impl DateLine {
     /// The line at `now` of the worker's table.
-    pub fn at(&mut self, now: u64) -> &[u8] {
+    pub(crate) fn at(&mut self, now: u64) -> &[u8] {
         if now >= self.fresh_until {
             let clock = SystemTime::now();
             self.set(clock);

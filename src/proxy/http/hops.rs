@@ -3,21 +3,16 @@
 //!
 //! Every process has a random id and adds it to `X-Lbproxy-Hop`. The field is read before it is removed, whoever sent it:
 //! all that a client gains by writing it is that its own request is refused. Elements that are no id are dropped, and
-//! what passed [`MOST`] processes is taken for a loop that does not show our id.
+//! what passed [`MAX_HOPS`] processes is taken for a loop that does not show our id.
 
 use crate::http1::field::{FieldName, list};
 use crate::http1::head::Field;
-
-/// The id of a process: 64 random bits in hexadecimal digits.
-pub(crate) type ProcessId = [u8; 16];
-
-/// Processes that a request may pass before this one.
-pub(crate) const MOST: usize = 8;
+use crate::proxy::loops::{MAX_HOPS, ProcessId};
 
 /// The processes that a request has passed.
 #[derive(Debug, Default)]
 pub(crate) struct Passed<'b> {
-    ids: [&'b [u8]; MOST],
+    ids: [&'b [u8]; MAX_HOPS],
     count: usize,
 }
 
@@ -40,7 +35,7 @@ impl<'b> Passed<'b> {
             return Ok(());
         }
         for id in list(field.value_in(buffer)).filter(|id| is_id(id)) {
-            if id == own || self.count == MOST {
+            if id == own || self.count == MAX_HOPS {
                 return Err(Loop);
             }
             self.ids[self.count] = id;
@@ -125,8 +120,8 @@ mod tests {
             Err(Loop)
         );
         let line = |count: usize| format!("X-Lbproxy-Hop: {}\r\n", vec![other; count].join(","));
-        assert!(next(&line(MOST)).is_ok());
-        assert_eq!(next(&line(MOST + 1)), Err(Loop));
-        assert_eq!(next(&line(1).repeat(MOST + 1)), Err(Loop));
+        assert!(next(&line(MAX_HOPS)).is_ok());
+        assert_eq!(next(&line(MAX_HOPS + 1)), Err(Loop));
+        assert_eq!(next(&line(1).repeat(MAX_HOPS + 1)), Err(Loop));
     }
 }

@@ -6,62 +6,67 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::telemetry::outcome::{RequestText, Times, Way};
 
-fn record<'a>() -> Record<'a> {
-    Record {
+fn entry<'a>() -> LogEntry<'a> {
+    LogEntry {
         time: UNIX_EPOCH + Duration::from_millis(1_800_000_000_007),
         listener: "web",
-        client: "192.0.2.1".parse().ok(),
         peer: "[::1]:50000".parse().ok(),
-        id: b"",
-        protocol: "tcp",
-        method: b"",
-        host: b"",
-        uri: b"",
-        status: None,
-        reason: None,
-        cause: None,
-        route: None,
-        cluster: None,
-        backend: None,
-        attempts: None,
-        bytes_in: 1,
-        bytes_out: 22,
-        duration: Duration::from_micros(1_005),
-        connect: None,
-        response: None,
-        user_agent: b"",
-        referer: b"",
+        outcome: Outcome {
+            protocol: "tcp",
+            client: "192.0.2.1".parse().ok(),
+            bytes_in: 1,
+            bytes_out: 22,
+            times: Times {
+                duration: Duration::from_micros(1_005),
+                ..Times::default()
+            },
+            ..Outcome::default()
+        },
     }
 }
 
-fn line(record: &Record<'_>) -> String {
+/// An entry whose request head said this.
+fn asking<'a>(request: RequestText<'a>) -> LogEntry<'a> {
+    let mut entry = entry();
+    entry.outcome.request = request;
+    entry
+}
+
+fn line(entry: &LogEntry<'_>) -> String {
     let mut out = Vec::new();
-    write_line(&mut out, record);
+    write_line(&mut out, entry);
     String::from_utf8(out).unwrap()
 }
 
 #[test]
 fn all_fields_in_their_order() {
-    let full = Record {
+    let mut full = asking(RequestText {
         id: b"5f",
-        protocol: "HTTP/1.1",
         method: b"GET",
         host: b"example.com",
         uri: b"/a?b",
+        user_agent: b"curl/8",
+        referer: b"https://example.com/",
+    });
+    full.outcome = Outcome {
+        protocol: "HTTP/1.1",
+        way: Way {
+            route: Some("/v1/*"),
+            cluster: Some("web"),
+            backend: Some("10.0.0.1:80"),
+            attempts: Some(2),
+        },
         status: Some(504),
         reason: Some(Reason::BackendTimeout),
         cause: Some("bad_chunk"),
-        route: Some("/v1/*"),
-        cluster: Some("web"),
-        backend: Some("10.0.0.1:80"),
-        attempts: Some(2),
-        duration: Duration::from_millis(30_250),
-        connect: Some(Duration::from_nanos(999)),
-        response: Some(Duration::from_micros(12_034)),
-        user_agent: b"curl/8",
-        referer: b"https://example.com/",
-        ..record()
+        times: Times {
+            duration: Duration::from_millis(30_250),
+            connect: Some(Duration::from_nanos(999)),
+            response: Some(Duration::from_micros(12_034)),
+        },
+        ..full.outcome
     };
     assert_eq!(
         line(&full),
@@ -80,7 +85,7 @@ fn all_fields_in_their_order() {
 #[test]
 fn absent_fields_are_left_out() {
     assert_eq!(
-        line(&record()),
+        line(&entry()),
         concat!(
             r#"{"time":"2027-01-15T08:00:00.007Z","listener":"web","client":"192.0.2.1","#,
             r#""peer":"[::1]:50000","protocol":"tcp","bytes_in":1,"bytes_out":22,"duration_ms":1.005}"#,
@@ -101,16 +106,16 @@ fn a_clock_that_is_wrong_breaks_nothing() {
             "9999-12-31T23:59:59.000Z",
         ),
     ] {
-        assert!(line(&Record { time, ..record() }).contains(shown));
+        assert!(line(&LogEntry { time, ..entry() }).contains(shown));
     }
 }
 
 /// The user agent of a line as a reader of JSON sees it.
 fn agent(value: &[u8]) -> String {
-    let line = line(&Record {
+    let line = line(&asking(RequestText {
         user_agent: value,
-        ..record()
-    });
+        ..RequestText::default()
+    }));
     assert_eq!(line.matches('\n').count(), 1);
     assert!(
         line.chars().filter(|c| c.is_control()).eq(['\n']),
@@ -135,10 +140,10 @@ fn no_byte_forges_a_line() {
     ] {
         assert_eq!(agent(sent), read);
     }
-    let separated = line(&Record {
+    let separated = line(&asking(RequestText {
         user_agent: "\u{2028}".as_bytes(),
-        ..record()
-    });
+        ..RequestText::default()
+    }));
     assert!(separated.contains("\\u2028"));
 }
 
@@ -156,17 +161,17 @@ fn long_values_are_cut_between_characters() {
     // Continuation bytes without end are no character to keep whole.
     assert_eq!(agent(&[0x80; MAX_TEXT + 1]).chars().count(), MAX_TEXT + 1);
     let uri = vec![b'/'; MAX_URI + 1];
-    let line = line(&Record {
+    let line = line(&asking(RequestText {
         uri: &uri,
-        ..record()
-    });
+        ..RequestText::default()
+    }));
     assert!(line.contains(&format!("\"{}…\"", "/".repeat(MAX_URI))));
 }
 
 proptest! {
     #[test]
     fn a_line_is_one_line_of_json(uri in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let line = line(&Record { uri: &uri, ..record() });
+        let line = line(&asking(RequestText { uri: &uri, ..RequestText::default() }));
         let parsed: Value = serde_json::from_str(&line).unwrap();
         let latin: String = uri.utf8_chunks().flat_map(|c| {
             c.valid().chars().chain(c.invalid().iter().map(|&b| char::from(b))).collect::<Vec<_>>()
@@ -183,14 +188,14 @@ fn a_full_queue_drops_and_counts() {
     let mut sender = LogSender::new(queue, metrics.clone());
     sender.flush();
     assert!(batches.try_recv().is_err(), "nothing to hand over");
-    sender.write(&record());
+    sender.write(&entry());
     sender.flush();
-    sender.write(&record());
-    sender.write(&record());
+    sender.write(&entry());
+    sender.write(&entry());
     sender.flush();
     assert_eq!(metrics.access_log_dropped.get(), 2);
     assert_eq!(lines(&batches.try_recv().unwrap()), 1);
-    sender.write(&record());
+    sender.write(&entry());
     sender.flush();
     assert_eq!(
         lines(&batches.try_recv().unwrap()),
@@ -198,7 +203,7 @@ fn a_full_queue_drops_and_counts() {
         "goes on after a full queue"
     );
     drop(batches);
-    sender.write(&record());
+    sender.write(&entry());
     drop(sender);
     assert_eq!(metrics.access_log_dropped.get(), 3);
 }
@@ -213,7 +218,7 @@ fn a_large_batch_goes_by_itself() {
         .map(|b| assert_eq!(lines(&b), written))
         .is_err()
     {
-        sender.write(&record());
+        sender.write(&entry());
         written += 1;
     }
     assert!(sender.batch.is_empty());

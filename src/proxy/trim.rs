@@ -11,14 +11,14 @@ const LOOKS: u32 = 3;
 
 /// Watches the number of open connections of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct TrimHeuristic {
     most: usize,
     looks: u32,
 }
 
-impl Crowd {
+impl TrimHeuristic {
     /// Takes the number of open connections, once a second; whether a crowd has gone for good.
-    pub(super) fn has_gone(&mut self, open: usize) -> bool {
+    pub(super) fn is_due(&mut self, open: usize) -> bool {
         self.most = self.most.max(open);
         if open > self.most / 2 || self.most - open < CROWD {
             self.looks = 0;
@@ -41,8 +41,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_has_gone_when_less_than_half_of_it_is_left_for_a_while() {
-        let mut crowd = Crowd::default();
+    fn a_crowd_is_due_when_less_than_half_of_it_is_left_for_a_while() {
+        let mut trim = TrimHeuristic::default();
         for (open, gone) in [
             (12_000, false),
             (7000, false),
@@ -58,7 +58,7 @@ mod tests {
             (0, false),
             (0, false),
         ] {
-            assert_eq!(crowd.has_gone(open), gone, "{open} {crowd:?}");
+            assert_eq!(trim.is_due(open), gone, "{open} {trim:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Connections to backends.
+//! Connections to backends: one way to make them, and one error, for traffic and for health checks.
 
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 
 use super::conn::{Conn, EndName};
 use super::socket;
+use super::stream::Stream;
 use crate::model::address::{SocketAddress, UnixAddress};
 
 /// Before the second attempt to connect to a Unix socket whose queue is full; twice as long before each further one.
@@ -18,9 +20,66 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest of those pauses.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why there is no connection, by whose fault it is.
+/// Makes connections to backends.
+pub trait Connector: 'static {
+    /// A connection.
+    type Stream: Stream;
+    /// A socket that is not connected yet, but whose local end has a name.
+    type Named;
+
+    /// Connects to `address`. Cancel-safe; has no timeout of its own.
+    ///
+    /// # Errors
+    /// What the system said, split by whose fault it is.
+    fn connect(
+        &self,
+        address: &SocketAddress,
+    ) -> impl Future<Output = Result<Self::Stream, DialError>>;
+
+    /// A socket for `address` whose local end has a name already, so that whoever accepts its connection can be told
+    /// that name first. `None` if `address` does not belong to this machine or no name is available.
+    fn bind(&self, address: &SocketAddress) -> Option<(Self::Named, EndName)>;
+
+    /// Connects a socket of [`Self::bind`]; otherwise like [`Self::connect`].
+    ///
+    /// # Errors
+    /// As there.
+    fn connect_named(
+        &self,
+        named: Self::Named,
+    ) -> impl Future<Output = Result<Self::Stream, DialError>>;
+}
+
+/// Connects through the sockets of the system.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SystemConnector;
+
+impl Connector for SystemConnector {
+    type Stream = Conn;
+    type Named = NamedSocket;
+
+    async fn connect(&self, address: &SocketAddress) -> Result<Conn, DialError> {
+        match address {
+            SocketAddress::Ip(address) => connect_tcp(socket_for(*address)?, *address).await,
+            SocketAddress::Unix(address) => connect_unix(unix_socket()?, address).await,
+        }
+    }
+
+    fn bind(&self, address: &SocketAddress) -> Option<(NamedSocket, EndName)> {
+        NamedSocket::bind(address)
+    }
+
+    async fn connect_named(&self, named: NamedSocket) -> Result<Conn, DialError> {
+        match named {
+            NamedSocket::Tcp(socket, address) => connect_tcp(socket, address).await,
+            NamedSocket::Unix(socket, address) => connect_unix(socket, &address).await,
+        }
+    }
+}
+
+/// Why a connection attempt failed, split by whether we or the backend caused it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DialError {
+pub enum DialError {
     /// The backend refused, or cannot be reached.
     #[error("{0}")]
     Backend(#[source] io::Error),
@@ -65,17 +124,6 @@ fn has_source(address: SocketAddr) -> bool {
     )
 }
 
-/// Connects to `address`. Cancel-safe; without a timeout of its own.
-///
-/// # Errors
-/// What the system said, by whose fault it is.
-pub(crate) async fn dial(address: &SocketAddress) -> Result<Conn, DialError> {
-    match address {
-        SocketAddress::Ip(address) => connect_tcp(socket_for(*address)?, *address).await,
-        SocketAddress::Unix(address) => connect_unix(unix_socket()?, address).await,
-    }
-}
-
 fn unix_socket() -> Result<Socket, DialError> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(DialError::of_unix)
 }
@@ -108,7 +156,7 @@ pub(crate) enum NamedSocket {
 
 impl NamedSocket {
     /// A socket for `address`, and the name of its end. `None` if `address` is not this machine's, or no name is to be had.
-    pub(crate) fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
+    fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
         match address {
             SocketAddress::Ip(address) => {
                 let socket = socket_for(*address).ok()?;
@@ -123,17 +171,6 @@ impl NamedSocket {
                 let end = EndName::of_unix(&socket.local_addr().ok()?)?;
                 Some((Self::Unix(socket, address.clone()), end))
             }
-        }
-    }
-
-    /// Connects. As [`dial`].
-    ///
-    /// # Errors
-    /// Likewise.
-    pub(crate) async fn connect(self) -> Result<Conn, DialError> {
-        match self {
-            Self::Tcp(socket, address) => connect_tcp(socket, address).await,
-            Self::Unix(socket, address) => connect_unix(socket, &address).await,
         }
     }
 }
@@ -205,14 +242,14 @@ mod tests {
         let path = folder.path().join("a.sock");
         let (listener, _file) = unix::bind(&path, Access::Owner, 0).unwrap();
         let address = SocketAddress::Unix(UnixAddress::new(&path).unwrap());
-        let _first = dial(&address).await.unwrap();
-        let mut second = pin!(dial(&address));
+        let _first = SystemConnector.connect(&address).await.unwrap();
+        let mut second = pin!(SystemConnector.connect(&address));
         let waits = poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx).is_pending())).await;
         assert!(waits, "the queue holds one");
         listener.accept().unwrap();
         second.await.unwrap();
         drop(listener);
-        let refused = dial(&address).await;
+        let refused = SystemConnector.connect(&address).await;
         assert!(matches!(refused, Err(DialError::Backend(_))), "{refused:?}");
     }
 
@@ -222,11 +259,11 @@ mod tests {
         let path = folder.path().join("a.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let address = SocketAddress::Unix(UnixAddress::new(&path).unwrap());
-        let (socket, end) = NamedSocket::bind(&address).unwrap();
-        let _near = socket.connect().await.unwrap();
+        let (socket, end) = SystemConnector.bind(&address).unwrap();
+        let _near = SystemConnector.connect_named(socket).await.unwrap();
         let far = Conn::from(listener.accept().await.unwrap().0);
         assert_eq!(far.unix_peer(), Some(end));
-        let _near = dial(&address).await.unwrap();
+        let _near = SystemConnector.connect(&address).await.unwrap();
         let far = Conn::from(listener.accept().await.unwrap().0);
         assert_eq!(far.unix_peer(), None);
     }

@@ -10,8 +10,8 @@ use crate::model::settings::TrustedProxies;
 const REQUEST_ID_BYTES: usize = 128;
 
 /// Who sent a request, as far as trusted proxies tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Client {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ClientAddress {
     /// The client's address; if that is not known, the trusted proxy's that stands nearest to it; `None` if that has
     /// none, coming over a Unix socket.
     pub nearest: Option<IpAddr>,
@@ -19,7 +19,7 @@ pub(crate) struct Client {
     pub is_unknown: bool,
 }
 
-impl Client {
+impl ClientAddress {
     /// The address, if it is the client's.
     pub(crate) fn known(self) -> Option<IpAddr> {
         self.nearest.filter(|_| !self.is_unknown)
@@ -34,8 +34,8 @@ pub(crate) fn client_address(
     trusted: &TrustedProxies,
     buffer: &[u8],
     fields: &[Field],
-) -> Client {
-    let mut client = Client {
+) -> ClientAddress {
+    let mut client = ClientAddress {
         nearest: peer,
         is_unknown: false,
     };
@@ -142,7 +142,7 @@ mod tests {
             trusted.unix = peer == "unix, trusted";
             let found = client_address(peer.parse().ok(), &trusted, text.as_bytes(), &fields);
             let unknown = client.strip_prefix("? ");
-            let expected = Client {
+            let expected = ClientAddress {
                 nearest: unknown.unwrap_or(client).parse().ok(),
                 is_unknown: unknown.is_some(),
             };

@@ -2,6 +2,10 @@
 //! anything in it may change at any time. Everything else of the crate is `pub(crate)`, so the compiler finds dead items.
 #![allow(missing_docs, reason = "the items have their own")]
 
+mod in_memory;
+
+pub use in_memory::{InMemory, Process};
+
 pub mod app {
     pub use crate::app::run_with;
 }
@@ -9,32 +13,6 @@ pub mod balance {
     pub use crate::balance::{Balancer, PickRequest, Random, WeightedBackend};
 }
 pub mod config {
-    pub mod compile {
-        use std::collections::HashMap;
-        use std::sync::Arc;
-
-        use crate::config::compile::{CompileInputs, Compiled, compile};
-        use crate::config::layers::Layers;
-        use crate::config::schema::Config;
-        use crate::snapshot::Snapshot;
-        use crate::snapshot::registry::Registry;
-        use crate::transport::listen::BoundSockets;
-
-        /// The first snapshot of a configuration, for one worker and without names that must be resolved.
-        pub fn snapshot(config: Config, sockets: BoundSockets) -> Snapshot {
-            let mut registry = Registry::new(1);
-            let inputs = CompileInputs {
-                registry: &registry,
-                sockets: &[Arc::new(sockets)],
-                names: &HashMap::new(),
-                previous: None,
-            };
-            let Compiled { snapshot, effects } =
-                compile(&Layers::of_file(Arc::new(config)), &inputs);
-            effects.apply(&mut registry);
-            snapshot
-        }
-    }
     pub mod diagnostics {
         pub use crate::config::diagnostics::{Severity, render, to_json};
     }
@@ -70,7 +48,7 @@ pub mod http1 {
 }
 pub mod model {
     pub mod address {
-        pub use crate::model::address::BackendAddress;
+        pub use crate::model::address::{BackendAddress, SocketAddress};
     }
     pub mod backend {
         pub use crate::model::backend::Backend;
@@ -82,41 +60,21 @@ pub mod model {
         pub use crate::model::health::Health;
     }
     pub mod settings {
-        pub use crate::model::settings::{ClusterTimeouts, Policy};
+        pub use crate::model::settings::Policy;
     }
     pub use crate::model::timer_queue::TimerQueue;
 }
 pub mod proxy {
-    pub mod flow {
-        pub use crate::proxy::flow::{LARGEST_READ, SMALL_READ, Stream};
-    }
     pub mod http {
-        pub mod exchange {
-            pub use crate::proxy::http::exchange::{Desk, End, Exchange, READ_AHEAD};
-        }
-        pub mod headers {
-            pub use crate::proxy::http::headers::{
-                Persistence, Said, Told, client_framing, write_request, write_response,
-            };
-        }
-        pub mod intake {
-            pub use crate::proxy::http::intake::Intake;
-        }
-        pub mod prepare {
-            pub use crate::proxy::http::prepare::{Arrival, HeadSpace, Prepared, understand};
-        }
-        pub mod reply {
-            pub use crate::proxy::http::reply::{Reply, reason_of_backend};
-        }
-        pub mod seen {
-            pub use crate::proxy::http::seen::Seen;
-        }
+        pub use crate::proxy::http::exchange::READ_AHEAD;
+        pub use crate::proxy::http::forwarded::ForwardedRequest;
+        pub use crate::proxy::http::h1::encode::{
+            Persistence, ResponseEdits, client_framing, complete_request, write_response,
+        };
+        pub use crate::proxy::http::head::{ForwardHead, RequestEdits};
     }
-    pub mod load {
-        pub use crate::proxy::load::Held;
-    }
-    pub mod sessions {
-        pub use crate::proxy::sessions::Fired;
+    pub mod read_size {
+        pub use crate::proxy::read_size::{LARGEST_READ, SMALL_READ};
     }
 }
 pub mod route {
@@ -131,13 +89,8 @@ pub mod route {
 pub mod snapshot {
     pub use crate::snapshot::Snapshot;
 }
-pub mod telemetry {
-    pub mod outcome {
-        pub use crate::telemetry::outcome::{BackendError, Reason};
-    }
-}
 pub mod transport {
-    pub mod listen {
-        pub use crate::transport::listen::BoundSockets;
-    }
+    pub use crate::transport::conn::EndName;
+    pub use crate::transport::connect::{Connector, DialError};
+    pub use crate::transport::stream::Stream;
 }

@@ -8,12 +8,13 @@ use crate::http1::field::{FieldName, trim};
 use crate::http1::head::Field;
 use crate::http1::request::RequestHead;
 use crate::model::settings::HashKey;
+use crate::proxy::pick::client_key;
 use crate::route::Fields;
 use crate::snapshot::Cluster;
 
 /// A head that was understood, with its fields.
 #[derive(Clone, Copy)]
-pub struct Seen<'b> {
+pub struct ForwardedRequest<'b> {
     /// The head.
     pub head: &'b RequestHead<'b>,
     /// The bytes that it and its fields point into.
@@ -24,17 +25,20 @@ pub struct Seen<'b> {
     pub trusted: bool,
 }
 
-impl<'b> Seen<'b> {
+impl<'b> ForwardedRequest<'b> {
     /// The values that go on under `name`, in order.
     fn values(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
-        let seen = *self;
-        let host = seen.head.host.filter(|_| name.eq_ignore_ascii_case("host"));
-        let named = seen.fields.iter().filter(move |field| {
-            let known = field.name_in(seen.buffer);
-            known.eq_ignore_ascii_case(name.as_bytes()) && seen.goes_on(field)
+        let request = *self;
+        let host = request
+            .head
+            .host
+            .filter(|_| name.eq_ignore_ascii_case("host"));
+        let named = request.fields.iter().filter(move |field| {
+            let known = field.name_in(request.buffer);
+            known.eq_ignore_ascii_case(name.as_bytes()) && request.goes_on(field)
         });
         host.into_iter()
-            .chain(named.map(move |field| field.value_in(seen.buffer)))
+            .chain(named.map(move |field| field.value_in(request.buffer)))
     }
 
     /// Whether the backend gets the field, or what we write in its place.
@@ -76,7 +80,7 @@ impl<'b> Seen<'b> {
         };
         match found {
             Some(bytes) => hash_key(cluster.settings.hash_seed, bytes),
-            None => crate::proxy::tcp::client_key(cluster, client),
+            None => client_key(cluster, client),
         }
     }
 
@@ -88,7 +92,7 @@ impl<'b> Seen<'b> {
     }
 }
 
-impl Fields for Seen<'_> {
+impl Fields for ForwardedRequest<'_> {
     fn any_value(&self, name: &str, each: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.values(name).any(each)
     }
@@ -114,12 +118,12 @@ mod tests {
     };
 
     /// Asks the request in `text` something.
-    fn ask<T>(text: &str, trusted: bool, question: impl FnOnce(&Seen<'_>) -> T) -> T {
+    fn ask<T>(text: &str, trusted: bool, question: impl FnOnce(&ForwardedRequest<'_>) -> T) -> T {
         let mut fields = Vec::new();
         let head = request::parse(text.as_bytes(), &LIMITS, &mut fields)
             .unwrap()
             .unwrap();
-        question(&Seen {
+        question(&ForwardedRequest {
             head: &head,
             buffer: text.as_bytes(),
             fields: &fields,
@@ -133,8 +137,8 @@ mod tests {
                     X-Tenant: gold\r\nConnection: x-tenant\r\nX-Lbproxy-Canary: 1\r\nTE: trailers\r\nX-A: 1\r\nx-a: 2\r\n\
                     Upgrade: websocket\r\n\r\n";
         let values = |name: &str, trusted| {
-            ask(text, trusted, |seen| {
-                let values = seen.values(name);
+            ask(text, trusted, |request| {
+                let values = request.values(name);
                 values
                     .map(|value| String::from_utf8(value.to_vec()).unwrap())
                     .collect::<Vec<_>>()
@@ -159,18 +163,18 @@ mod tests {
     #[test]
     fn an_upgrade_that_goes_on_is_seen() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-        let seen = ask(text, false, |seen| {
-            seen.any_value("upgrade", &mut |value| value == b"websocket")
+        let request = ask(text, false, |request| {
+            request.any_value("upgrade", &mut |value| value == b"websocket")
         });
-        assert!(seen);
+        assert!(request);
     }
 
     #[test]
     fn cookies_are_found() {
         let text = "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; sid=x=y\r\nCookie: sid=z\r\n\r\n";
         let cookie = |text: &str, name: &str| {
-            ask(text, false, |seen| {
-                seen.cookie(name.as_bytes()).map(<[u8]>::to_vec)
+            ask(text, false, |request| {
+                request.cookie(name.as_bytes()).map(<[u8]>::to_vec)
             })
         };
         assert_eq!(cookie(text, "sid"), Some(b"x=y".to_vec()));
