@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::WeightedBackend;
-use super::group::TierView;
+use super::tier_view::TierView;
 
 /// Points of a backend for each unit of its weight.
 const POINTS: u64 = 256;

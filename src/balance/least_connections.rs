@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use super::Random;
-use super::group::{RelativeLoad, TierView};
+use super::tier_view::{RelativeLoad, TierView};
 use super::weighted_draw::WeightedDraw;
 
 /// Most backends that are all compared.

@@ -14,6 +14,7 @@ mod least_connections;
 mod numbers;
 mod power_of_two;
 mod round_robin;
+mod tier_view;
 mod tiers;
 mod weighted_draw;
 
@@ -21,7 +22,8 @@ use std::sync::Arc;
 
 pub use self::numbers::Random;
 
-use self::group::{Group, TierView};
+use self::group::Group;
+use self::tier_view::TierView;
 use crate::model::backend::Backend;
 use crate::model::cluster::ClusterState;
 use crate::model::settings::Policy;

@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::Random;
-use super::group::TierView;
+use super::tier_view::TierView;
 use super::weighted_draw::WeightedDraw;
 
 /// Picks the less loaded of two backends, or the only one. O(1), or O(n) while most draws hit excluded backends.

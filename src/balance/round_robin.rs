@@ -12,7 +12,7 @@
 //! are scaled down, each to at least 1, so a very light backend among very heavy ones gets a little more than its
 //! share.
 
-use super::group::TierView;
+use super::tier_view::TierView;
 use crate::model::cluster::Rotation;
 
 /// Slots of a cycle above which weights are scaled down.

@@ -7,7 +7,7 @@
 //! equal there are no columns, and one random number is enough.
 
 use super::Random;
-use super::group::TierView;
+use super::tier_view::TierView;
 
 /// Draws that may hit excluded backends before the search falls back to a scan.
 pub(super) const REDRAWS: usize = 8;
