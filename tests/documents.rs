@@ -9,7 +9,6 @@
 //! - `sh`, `console`: commands; lines after a `$` line are what it prints;
 //! - other languages are not looked at.
 
-
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -775,7 +774,11 @@ fn commands_and_flags_exist() {
             let mut ours = calls(&words, "lbproxy");
             for cargo in calls(&words, "cargo") {
                 let own = cargo.iter().position(|word| word == "--");
-                if let (Some("run"), Some(own)) = (cargo.first().map(String::as_str), own) {
+                let manifest = cargo.iter().position(|word| word == "--manifest-path");
+                if let Some(manifest) = manifest {
+                    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&cargo[manifest + 1]);
+                    assert!(path.is_file(), "{}: {line}", document.name);
+                } else if let (Some("run"), Some(own)) = (cargo.first().map(String::as_str), own) {
                     ours.push(cargo[own + 1..].to_vec());
                 }
                 let bench = cargo.iter().position(|word| word == "--bench");

@@ -547,7 +547,7 @@ fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
     let (greeting, mut stream) = session(&proxy);
     assert_eq!(greeting, "ok b");
     wait_until(PATIENCE, "the log says who stands in", || {
-        proxy.log().contains("the backups stand in")
+        proxy.log().contains("backups take over")
     });
     a_well.store(true, Relaxed);
     proxy.wait_backend("db", a.addr, "up");
