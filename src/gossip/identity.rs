@@ -176,7 +176,7 @@ pub(crate) fn is_possible(address: SocketAddr) -> bool {
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// Encodes an address as a [`MemberKey`].
+/// Encodes an address as a member's key: `ip (16, IPv4 mapped) · port (2)`.
 pub fn pack_address(address: SocketAddr) -> MemberKey {
     let ip = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),

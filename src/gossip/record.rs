@@ -68,19 +68,19 @@ impl ServiceState {
 /// A service, as its agent announces it. Texts are printable UTF-8 without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Name of the agent, for people; at most [`MAX_NAME`] bytes.
+    /// Name of the agent, for people; at most 64 bytes (`MAX_NAME`).
     pub name: String,
-    /// Cluster that proxies `discover`; 1 to [`MAX_NAME`] bytes.
+    /// Cluster that proxies `discover`; 1 to 64 bytes (`MAX_NAME`).
     pub cluster: String,
     /// Where proxies reach the service.
     pub backend: SocketAddr,
-    /// Weight of the backend, 0 to [`MAX_WEIGHT`].
+    /// Weight of the backend, 0 to 1000 (`MAX_WEIGHT`).
     pub weight: u16,
-    /// Zone of the backend; at most [`MAX_WORD`] bytes, empty for none.
+    /// Zone of the backend; at most 32 bytes (`MAX_WORD`), empty for none.
     pub zone: String,
     /// State of the service.
     pub state: ServiceState,
-    /// Version of the service; at most [`MAX_WORD`] bytes, empty if unknown.
+    /// Version of the service; at most 32 bytes (`MAX_WORD`), empty if unknown.
     pub build: String,
 }
 
