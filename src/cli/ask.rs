@@ -1,4 +1,4 @@
-//! One question to an admin server: within [`TIMEOUT`] and [`MAX_BODY`], whoever answers.
+//! Sends one request to an admin server, limited by [`TIMEOUT`] and [`MAX_BODY`] whatever answers.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -23,7 +23,7 @@ use crate::config::addresses;
 use crate::model::address::BindAddress;
 use crate::model::address::{BackendAddress, ListenAddress};
 
-/// For all of it.
+/// Most time for connecting and for the response.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest body, twice that of the largest peer set.
 pub(super) const MAX_BODY: usize = 16 << 20;
@@ -32,9 +32,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// The admin server that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AdminTarget {
-    /// An address as the file has it.
+    /// An address as in the configuration.
     Admin(BindAddress),
-    /// A host name, looked up each time.
+    /// A host name, resolved for each request.
     Named(BackendAddress),
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for AdminTarget {
     }
 }
 
-/// A runtime for [`get`].
+/// Creates a runtime for [`get`].
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
@@ -67,7 +67,7 @@ pub(super) fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start a runtime")
 }
 
-/// Writes the answer to standard output. A reader of the first lines alone has what was asked for.
+/// Writes a text to standard output. It is not an error if the reader stops after some lines.
 pub(super) fn print(text: &[u8]) -> Result<(), Failure> {
     match io::stdout().write_all(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -75,12 +75,12 @@ pub(super) fn print(text: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Status and body of `path`. Must run on a runtime with I/O and time.
+/// Requests `path`; returns status and body. Must run on a runtime with I/O and time.
 pub(super) async fn get(target: &AdminTarget, path: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let asked = timeout(TIMEOUT, async {
         let stream = connect(target).await?;
         let answer = exchange(stream, path).await;
-        answer.with_context(|| format!("what listens on {target} does not answer as lbproxy does"))
+        answer.with_context(|| format!("what listens on {target} does not answer like lbproxy"))
     });
     asked
         .await
@@ -100,7 +100,7 @@ async fn connect(target: &AdminTarget) -> anyhow::Result<Box<dyn AdminStream>> {
         AdminTarget::Admin(BindAddress::Tcp(address)) => {
             ensure!(
                 address.port() != 0,
-                "[admin] has port 0: only the proxy's log tells which one it took"
+                "[admin] has port 0: only the proxy's log has the port that it uses"
             );
             let addresses = reachable_at(*address);
             let connected = TcpStream::connect(&addresses[..]).await;
@@ -113,14 +113,14 @@ async fn connect(target: &AdminTarget) -> anyhow::Result<Box<dyn AdminStream>> {
     };
     connected.map_err(|error| match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => anyhow!(
-            "nobody listens on {target}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
-             say where it is)"
+            "nobody listens on {target}; is the proxy running, and with this [admin] address? (set it with --admin, -c or \
+             LBPROXY_ADMIN)"
         ),
         _ => anyhow!("cannot connect to {target}: {error}"),
     })
 }
 
-/// Where a server that is bound to `address` can be reached from this machine.
+/// The addresses at which this machine reaches a server that is bound to `address`.
 fn reachable_at(address: ListenAddress) -> Vec<SocketAddr> {
     let at = |ip| SocketAddr::new(ip, address.port());
     let (v4, v6) = (
@@ -128,7 +128,7 @@ fn reachable_at(address: ListenAddress) -> Vec<SocketAddr> {
         at(Ipv6Addr::LOCALHOST.into()),
     );
     match address.ip() {
-        // All addresses, and of the other family too where the system has it.
+        // All addresses, of both families if the system has IPv6.
         None => vec![v4, v6],
         Some(IpAddr::V6(ip)) if ip.is_unspecified() => vec![v6, v4],
         Some(IpAddr::V4(ip)) if ip.is_unspecified() => vec![v4],
@@ -144,9 +144,9 @@ async fn exchange(
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
         .await?;
-    // It moves the bytes. What goes wrong with it the exchange is told, and with the exchange it ends.
+    // This task moves the bytes. Its errors are reported to the request, and it ends with the request.
     tokio::spawn(connection);
-    // A name that the server knows itself by, wherever it listens.
+    // The server accepts this name wherever it listens.
     let request = Request::get(path)
         .header(HOST, "localhost")
         .body(Empty::<Bytes>::new())?;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_server_is_reached() {
+    fn servers_are_reached_at_loopback_or_their_address() {
         for (address, expected) in [
             (":9900", &["127.0.0.1:9900", "[::1]:9900"][..]),
             ("[::]:9900", &["[::1]:9900", "127.0.0.1:9900"]),

@@ -1,7 +1,7 @@
-//! `lbproxy members [FILE]`: the peer set as a proxy sees it, asked for at its admin address.
+//! `lbproxy members [FILE]`: shows the peer set as a proxy sees it, from its admin address.
 //!
-//! What is shown came from the network, so that texts go to the terminal without control and other invisible
-//! characters, and cut where no proxy's would be; `--json` is the answer itself.
+//! The text comes from the network, so control and other invisible characters are escaped for the terminal, and texts
+//! longer than a proxy would send are truncated. `--json` prints the response itself.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,11 +22,12 @@ use crate::model::units::show_duration;
 #[cfg(test)]
 mod tests;
 
-/// Longest text in a cell, characters: as long as the longest name.
+/// Most characters of a cell: as many as the longest name has.
 const MAX_CELL: usize = crate::gossip::record::MAX_NAME;
 
-/// How long a member may take to start before its empty set is shown, and between two looks.
+/// How long to wait for a member that is starting before its empty set is shown.
 const STARTING: Duration = Duration::from_secs(5);
+/// Interval of the requests in that time.
 const AGAIN: Duration = Duration::from_millis(50);
 
 const HEADS: [&str; 12] = [
@@ -39,17 +40,18 @@ const LAST_DATE: u64 = 253_402_300_799;
 /// Arguments of `lbproxy members`.
 #[derive(Debug, Args)]
 pub struct MembersArguments {
-    /// The file that the proxy runs on, as with --config.
+    /// The file that the proxy runs with, like --config.
     #[arg(conflicts_with_all = ["admin", "config"])]
     file: Option<PathBuf>,
-    /// The answer as it comes, as JSON.
+    /// Print the response as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     place: Place,
 }
 
-/// Prints the peer set: a table, or with `--json` the answer as it came. Exit code 3 if the proxy is in none.
+/// Prints the peer set: a table, or with `--json` the response itself. The exit code is 3 if the proxy is in no peer
+/// set.
 pub fn run(arguments: MembersArguments) -> ExitCode {
     exit_code(show(arguments))
 }
@@ -60,7 +62,8 @@ fn show(arguments: MembersArguments) -> Result<(), Failure> {
     ask::print(&ask::runtime()?.block_on(answer(&target, json))?)
 }
 
-/// What is to be printed. A set in which the proxy itself is not yet is asked for again: its member is starting.
+/// Requests the peer set and formats it. While it does not contain the proxy itself, whose member is starting, the
+/// request is repeated.
 async fn answer(target: &AdminTarget, json: bool) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + STARTING;
     loop {
@@ -81,7 +84,7 @@ fn is_in_no_set((status, body): &(StatusCode, Vec<u8>)) -> bool {
     *status == StatusCode::NOT_FOUND && body == NO_GOSSIP.as_bytes()
 }
 
-/// What an answer is to be printed as, and whether the member is starting.
+/// Formats a response; returns the text, and whether the member is starting.
 fn printed(
     (status, mut body): (StatusCode, Vec<u8>),
     json: bool,
@@ -91,7 +94,7 @@ fn printed(
         _ => None,
     };
     let members = members.with_context(|| {
-        format!("status {status} and no list of members: no lbproxy, or one of another version")
+        format!("status {status} without a list of members: not lbproxy, or a different version")
     })?;
     let starting = members.members.is_empty();
     if !json {
@@ -102,7 +105,7 @@ fn printed(
     Ok((body, starting))
 }
 
-/// A line on the set and one for each service, or for each member that announces none.
+/// Formats a line on the set, and one line for each service or for each member that announces none.
 fn table(set: &MembersPage<'_>) -> String {
     let mut rows = vec![HEADS.map(str::to_owned)];
     for member in &set.members {
@@ -121,7 +124,7 @@ fn summary(set: &MembersPage<'_>) -> String {
         _ => "NOT SEALED".to_owned(),
     };
     let part = match (set.conflict, set.joined) {
-        (true, _) => "IN CONFLICT: somebody else uses this address",
+        (true, _) => "IN CONFLICT: another process uses this address",
         (false, true) => "joined",
         (false, false) if set.members.is_empty() => "starting",
         (false, false) => "not joined yet",
@@ -142,7 +145,7 @@ fn row(member: &MemberEntry<'_>, record: Option<&ServiceEntry<'_>>) -> [String; 
         plain(&member.role),
         plain(&member.state),
         member.epoch.to_string(),
-        // Whole seconds, of which any number is one.
+        // Truncated to seconds.
         show_duration(Duration::from_secs(member.changed_seconds_ago as u64)),
         of(|r| plain(&r.cluster)),
         of(|r| r.backend.to_string()),
@@ -154,7 +157,7 @@ fn row(member: &MemberEntry<'_>, record: Option<&ServiceEntry<'_>>) -> [String; 
     ]
 }
 
-/// How a service is, and whether that counts.
+/// The state of a service, and why it does not count if its token is revoked.
 fn service(record: &ServiceEntry<'_>) -> String {
     match &record.revoked {
         Some(why) => format!("{} ({})", plain(&record.state), plain(why)),

@@ -1,6 +1,5 @@
-//! Where a running proxy is asked. All commands that ask one find it the same way: `--admin ADDRESS`, the `[admin]` of
-//! the file that `-c FILE` names, `LBPROXY_ADMIN`, and without any of them the socket [`DEFAULT`]. What is given
-//! with the command goes before the environment.
+//! Finds the admin address of a running proxy. All commands that need it look in the same places, in this order:
+//! `--admin ADDRESS`, `[admin]` in the file of `-c FILE`, `LBPROXY_ADMIN`, and the socket [`DEFAULT`].
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};
@@ -14,15 +13,15 @@ use super::check;
 use crate::config::load::is_agent;
 use crate::control::read_alone;
 
-/// Where a proxy is asked if nothing says where.
+/// The address to use if none is given.
 const DEFAULT: &str = "unix:/run/lbproxy/admin.sock";
-/// The variable that says where a proxy is asked.
+/// The environment variable with the address.
 const VARIABLE: &str = "LBPROXY_ADMIN";
 
-/// The arguments that say which proxy is meant.
+/// The arguments that select the proxy.
 #[derive(Debug, Default, Args)]
 pub(super) struct Place {
-    /// Ask the proxy at this admin address: "127.0.0.1:9900", "lb1.internal:9900" or "unix:/run/lbproxy/admin.sock".
+    /// Admin address of the proxy: "127.0.0.1:9900", "lb1.internal:9900" or "unix:/run/lbproxy/admin.sock".
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -30,10 +29,10 @@ pub(super) struct Place {
         help_heading = HEADING
     )]
     admin: Option<AdminTarget>,
-    /// Ask the proxy that runs on this file, at the address of its [admin].
+    /// File that the proxy runs with; its [admin] has the address.
     ///
-    /// Without --admin and --config the environment variable LBPROXY_ADMIN says where the proxy is, and without that it
-    /// is asked at unix:/run/lbproxy/admin.sock.
+    /// Without --admin and --config, the address is that of the environment variable LBPROXY_ADMIN, or
+    /// unix:/run/lbproxy/admin.sock.
     #[arg(short, long, value_name = "FILE", help_heading = HEADING)]
     config: Option<PathBuf>,
 }
@@ -41,7 +40,7 @@ pub(super) struct Place {
 const HEADING: &str = "Which proxy";
 
 impl Place {
-    /// The proxy that runs on this file.
+    /// Selects the proxy that runs with this file.
     pub(super) fn of_file(file: PathBuf) -> Self {
         Self {
             admin: None,
@@ -49,10 +48,10 @@ impl Place {
         }
     }
 
-    /// The address to ask.
+    /// Finds the admin address.
     ///
     /// # Errors
-    /// What is wrong with the address, the variable or the file.
+    /// The address, the variable or the file is invalid.
     pub(super) fn find(self) -> Result<AdminTarget, Failure> {
         self.find_with(|| std::env::var(VARIABLE))
     }
@@ -67,28 +66,28 @@ impl Place {
         if let Some(file) = self.config {
             return of_file(&file);
         }
-        let wrong = |why: String| Failure::Arguments(anyhow!("{VARIABLE}: {why}"));
+        let invalid = |why: String| Failure::Arguments(anyhow!("{VARIABLE}: {why}"));
         match variable() {
-            Ok(text) if !text.is_empty() => text.parse().map_err(wrong),
-            Err(VarError::NotUnicode(_)) => Err(wrong("it is not UTF-8 text".to_owned())),
-            _ => DEFAULT.parse().map_err(wrong),
+            Ok(text) if !text.is_empty() => text.parse().map_err(invalid),
+            Err(VarError::NotUnicode(_)) => Err(invalid("it is not UTF-8 text".to_owned())),
+            _ => DEFAULT.parse().map_err(invalid),
         }
     }
 }
 
-/// The admin address of the file.
+/// Reads the admin address from a file.
 fn of_file(file: &Path) -> Result<AdminTarget, Failure> {
     match read_alone(file) {
         Ok(config) => match config.admin {
             Some(admin) => Ok(AdminTarget::Admin(admin)),
             None => Err(Failure::Failed(anyhow!(
-                "{} has no [admin]: the proxy has no address where it could be asked",
+                "{} has no [admin], so the proxy has no admin address",
                 file.display()
             ))),
         },
         Err(_) if check::read(file).is_ok_and(|text| is_agent(&text)) => {
             Err(Failure::Failed(anyhow!(
-                "{} is the file of an agent; give that of a proxy, which can be asked",
+                "{} is the file of an agent; give the file of a proxy",
                 file.display()
             )))
         }
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_the_places() {
+    fn arguments_come_before_the_environment_and_the_default() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lb.toml");
         let text = "admin.address = '127.0.0.1:9901'\n[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\n";
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_are_none() {
+    fn invalid_addresses_and_files_are_errors() {
         let wrong = found(place(None, None), "9900").unwrap_err();
         assert!(matches!(wrong, Failure::Arguments(_)), "{wrong:?}");
         assert!(
@@ -159,11 +158,7 @@ mod tests {
         };
         let without =
             "[[listener]]\naddress = ':1'\ncluster = 'a'\n[cluster.a]\nbackends = ['a:1']\n";
-        assert!(
-            of(without).ends_with(
-                "lb.toml has no [admin]: the proxy has no address where it could be asked"
-            )
-        );
+        assert!(of(without).ends_with("lb.toml has no [admin], so the proxy has no admin address"));
         assert!(
             of("cluster = 'a'\nbackend = '10.0.0.1:1'\naddress = '127.0.0.1:1'\n")
                 .contains("is the file of an agent")

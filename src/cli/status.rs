@@ -1,6 +1,5 @@
-//! `lbproxy status [CLUSTER] [--watch]`: listeners and backends of a running proxy as tables, or its answer as JSON.
-//!
-//! The answer is bounded in size and time (`ask`), and nothing of it reaches the terminal as it came.
+//! `lbproxy status [CLUSTER] [--watch]`: shows listeners and backends of a running proxy as tables, or its response as
+//! JSON. The response is limited in size and time (`ask`), and all text from it is escaped for the terminal.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -23,21 +22,23 @@ use crate::model::units::{parse_duration, show_duration};
 mod tests;
 
 const PATH: &str = "/api/v1/status";
-/// Longest name and longest reason in a table, characters.
+/// Most characters of a name in a table.
 const MAX_NAME: usize = 64;
+/// Most characters of a reason in a table.
 const MAX_REASON: usize = 100;
-/// Rows of a table; a cluster can be asked for alone.
+/// Most rows of a table; a single cluster can be selected.
 const MAX_ROWS: usize = 10_000;
-/// Of `--watch`: what is legal, from a tenth of a second to an hour.
-const LEAST: Duration = Duration::from_millis(100);
-const MOST: Duration = Duration::from_secs(3600);
+/// Shortest interval of `--watch`.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest interval of `--watch`.
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Arguments of `lbproxy status`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
-    /// Only the backends of this cluster.
+    /// Show only the backends of this cluster.
     cluster: Option<String>,
-    /// Ask again every INTERVAL (2s) until Ctrl-C, and show requests a second.
+    /// Refresh every INTERVAL (2s) until Ctrl-C, and show requests per second.
     #[arg(
         short,
         long,
@@ -48,7 +49,7 @@ pub struct StatusArguments {
         value_parser = interval
     )]
     watch: Option<Duration>,
-    /// The answer as JSON, one object a line.
+    /// Print the response as JSON, one object per line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,7 +59,7 @@ pub struct StatusArguments {
 fn interval(text: &str) -> Result<Duration, String> {
     let expected = "expected a duration from \"100ms\" to \"1h\"";
     let duration = parse_duration(text).map_err(|why| format!("{why}; {expected}"))?;
-    (LEAST..=MOST)
+    (MIN_INTERVAL..=MAX_INTERVAL)
         .contains(&duration)
         .then_some(duration)
         .ok_or_else(|| expected.to_owned())
@@ -83,7 +84,7 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
         json,
         rates: watch.map(|_| Rates::default()),
     };
-    let first = view.look(runtime.block_on(ask::get(&target, PATH)), &target)?;
+    let first = view.show(runtime.block_on(ask::get(&target, PATH)), &target)?;
     let Some(interval) = watch else {
         return ask::print(first.as_bytes());
     };
@@ -93,10 +94,10 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
     }
     loop {
         runtime.block_on(async { tokio::time::sleep(interval).await });
-        let text = match view.look(runtime.block_on(ask::get(&target, PATH)), &target) {
+        let text = match view.show(runtime.block_on(ask::get(&target, PATH)), &target) {
             Ok(text) => text,
-            // It may be on its way back.
-            Err(error) if screen.whole => format!("error: {error:#}\n"),
+            // The proxy may be restarting.
+            Err(error) if screen.is_terminal => format!("error: {error:#}\n"),
             Err(error) => {
                 eprintln!("error: {error:#}");
                 continue;
@@ -108,36 +109,36 @@ fn show(arguments: StatusArguments) -> Result<(), Failure> {
     }
 }
 
-/// Where looks are drawn: over each other on a terminal, after each other elsewhere.
+/// Draws successive texts: in place on a terminal, one after another elsewhere.
 struct Screen {
-    whole: bool,
+    is_terminal: bool,
     drawn: bool,
 }
 
 impl Screen {
-    fn new(whole: bool) -> Self {
+    fn new(is_terminal: bool) -> Self {
         Self {
-            whole,
+            is_terminal,
             drawn: false,
         }
     }
 
-    /// Whether somebody still reads.
+    /// Draws a text. Returns false if nobody reads the output any more.
     fn draw(&mut self, text: &str) -> Result<bool, Failure> {
-        let before = match (self.whole, self.drawn) {
-            // Home, and away with what stood there; the first time the whole screen.
+        let prefix = match (self.is_terminal, self.drawn) {
+            // Moves the cursor home; the first time, clears the screen too.
             (true, false) => "\x1b[2J\x1b[H",
             (true, true) => "\x1b[H",
             (false, _) => "",
         };
-        let text = match self.whole {
+        let text = match self.is_terminal {
             true => text.replace('\n', "\x1b[K\n") + "\x1b[J",
             false => text.to_owned(),
         };
         self.drawn = true;
         let mut out = io::stdout().lock();
         let written = out
-            .write_all(format!("{before}{text}").as_bytes())
+            .write_all(format!("{prefix}{text}").as_bytes())
             .and_then(|()| out.flush());
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
@@ -148,16 +149,16 @@ impl Screen {
     }
 }
 
-/// What is shown of the answers.
+/// What to show of the responses.
 struct View {
     cluster: Option<String>,
     json: bool,
-    /// Of the last look, with `--watch`.
+    /// Request rates, with `--watch`.
     rates: Option<Rates>,
 }
 
 impl View {
-    fn look(
+    fn show(
         &mut self,
         answer: anyhow::Result<(StatusCode, Vec<u8>)>,
         target: &AdminTarget,
@@ -165,7 +166,7 @@ impl View {
         let (code, body) = answer?;
         let strange = || {
             anyhow!(
-                "{target}: status {code} and no status of a proxy: not lbproxy, or another version of it"
+                "{target}: status {code} without the status of a proxy: not lbproxy, or a different version"
             )
         };
         let body = std::str::from_utf8(&body).map_err(|_| strange())?;
@@ -207,7 +208,7 @@ fn no_cluster(status: &ParsedStatus, name: &str) -> anyhow::Error {
     )
 }
 
-/// The object of one cluster, as it stands in the answer.
+/// Extracts the object of one cluster from a response, unchanged.
 fn one_cluster(body: &str, name: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Raw<'a> {
@@ -295,15 +296,15 @@ struct ParsedDepartingBackend {
     backend: ParsedBackend,
 }
 
-/// Requests and sessions of each backend at the last look.
+/// Request counts of each backend in the previous response.
 #[derive(Default)]
 struct Rates {
-    before: HashMap<(String, String), u64>,
+    previous: HashMap<(String, String), u64>,
     at: Option<Instant>,
 }
 
 impl Rates {
-    /// Requests (of tcp: connections) a second of each backend since the last look.
+    /// Requests per second (for tcp, connections) of each backend since the previous response.
     fn step(&mut self, status: &ParsedStatus) -> HashMap<(String, String), f64> {
         let now = Instant::now();
         let span = self.at.map(|at| (now - at).as_secs_f64());
@@ -312,36 +313,36 @@ impl Rates {
         for (cluster, backend) in backends(status) {
             let key = (cluster.to_owned(), backend.address.clone());
             let count = backend.requests_total.max(backend.connections_total);
-            if let (Some(before), Some(span)) = (self.before.get(&key), span) {
-                let more = count.saturating_sub(*before);
+            if let (Some(previous), Some(span)) = (self.previous.get(&key), span) {
+                let more = count.saturating_sub(*previous);
                 rates.insert(key.clone(), more as f64 / span.max(0.001));
             }
             counts.insert(key, count);
         }
-        (self.before, self.at) = (counts, Some(now));
+        (self.previous, self.at) = (counts, Some(now));
         rates
     }
 }
 
-/// What is to be said of a cluster as a whole.
-fn marks(cluster: &ParsedCluster) -> impl Iterator<Item = &'static str> {
-    let marks = [
+/// Notes about a cluster.
+fn notes(cluster: &ParsedCluster) -> impl Iterator<Item = &'static str> {
+    let notes = [
         (
             cluster.panic,
             "too few backends are healthy, so all are used",
         ),
         (
             cluster.standby,
-            "the backups stand in and keep all (on_up = \"stay\")",
+            "backups have taken over and retain all traffic (on_up = \"stay\")",
         ),
     ];
-    marks
+    notes
         .into_iter()
-        .filter(|(is, _)| *is)
-        .map(|(_, mark)| mark)
+        .filter(|(applies, _)| *applies)
+        .map(|(_, note)| note)
 }
 
-/// All backends with their clusters, those that drain at the end of each.
+/// All backends with the names of their clusters; those that are draining come last.
 fn backends(status: &ParsedStatus) -> impl Iterator<Item = (&str, &ParsedBackend)> {
     let departing = &status.departing.backends;
     let mut left: Vec<&ParsedDepartingBackend> = departing.iter().collect();
@@ -372,9 +373,9 @@ fn tables(
     }
     let shown = |name: &str| cluster.is_none_or(|wanted| wanted == name);
     for cluster in status.clusters.iter().filter(|c| shown(&c.name)) {
-        for mark in marks(cluster) {
+        for note in notes(cluster) {
             let name = plain(&cluster.name, MAX_NAME);
-            text.push_str(&format!("\ncluster {name}: {mark}\n"));
+            text.push_str(&format!("\ncluster {name}: {note}\n"));
         }
     }
     text.push('\n');
@@ -447,12 +448,13 @@ fn backend_table(
     };
     if more > 0 {
         text.push_str(&format!(
-            "{more} more are not shown; name a cluster, or use --json\n"
+            "{more} more are not shown; select a cluster, or use --json\n"
         ));
     }
     text
 }
 
+/// Index of the column RATE.
 const RATE: usize = 7;
 
 fn without_rate(row: [String; 12]) -> [String; 11] {
@@ -477,7 +479,7 @@ fn row(
         since(&backend.since, now),
         weight,
         backend.in_flight.to_string(),
-        // A tcp cluster has sessions.
+        // A tcp cluster has connections instead of requests.
         backend
             .requests_total
             .max(backend.connections_total)
@@ -490,7 +492,7 @@ fn row(
     ]
 }
 
-/// The proxy's own clock, which need not be ours.
+/// The time of the proxy's clock, which may differ from that of this machine.
 fn now(status: &ParsedStatus) -> Option<SystemTime> {
     let started = humantime::parse_rfc3339(&status.started).ok()?;
     started.checked_add(Duration::from_secs(status.uptime_seconds))
@@ -507,7 +509,7 @@ fn since(text: &str, now: Option<SystemTime>) -> String {
     )
 }
 
-/// Three digits or so: `0.31ms`, `4.2ms`, `120ms`, `1.5s`.
+/// Formats a latency with about three digits: `0.31ms`, `4.2ms`, `120ms`, `1.5s`.
 fn latency(seconds: Option<f64>) -> String {
     let Some(seconds) = seconds.filter(|s| s.is_finite() && *s >= 0.0) else {
         return "-".to_owned();

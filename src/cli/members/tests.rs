@@ -1,4 +1,4 @@
-//! The table as text, and answers of servers that are lbproxy's own and of some that are not.
+//! The table as text, and responses of servers of lbproxy and of others.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn table_of(value: Value) -> String {
 }
 
 #[test]
-fn the_table() {
+fn services_and_members_are_shown_as_a_table() {
     let report = report();
     let mut set = MembersPage::of(&report, false);
     set.members[1].records[0].zone = Cow::from("");
@@ -67,7 +67,7 @@ MEMBER          ROLE   STATE    EPOCH  SINCE  CLUSTER  BACKEND      WEIGHT  ZONE
 }
 
 #[test]
-fn the_line_on_the_set() {
+fn the_first_line_is_about_the_set() {
     for (sealed, joined, conflict, expected) in [
         (true, true, false, "sealed by 0badcafe, joined"),
         (true, false, false, "sealed by 0badcafe, not joined yet"),
@@ -76,7 +76,7 @@ fn the_line_on_the_set() {
             true,
             true,
             true,
-            "sealed by 0badcafe, IN CONFLICT: somebody else uses this address",
+            "sealed by 0badcafe, IN CONFLICT: another process uses this address",
         ),
     ] {
         let mut report = report();
@@ -94,7 +94,7 @@ fn the_line_on_the_set() {
 }
 
 #[test]
-fn nothing_from_the_network_reaches_the_terminal_as_it_is() {
+fn text_from_the_network_is_escaped() {
     let odd = "\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
     let shown = r"\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}é'";
     let text = table_of(json!({
@@ -116,7 +116,7 @@ fn nothing_from_the_network_reaches_the_terminal_as_it_is() {
     assert_eq!(long, "x".repeat(MAX_CELL));
 }
 
-/// The admin server of a proxy, with this report.
+/// Starts the admin server of a proxy that has this report.
 fn server(address: &BindAddress, report: Option<Report>) -> (String, watch::Sender<bool>) {
     let first = Arc::new(snapshot(1, Vec::new(), Vec::new()));
     let state = AdminState {
@@ -147,7 +147,7 @@ fn target(address: &BindAddress) -> AdminTarget {
     AdminTarget::Admin(address.clone())
 }
 
-/// What is printed after asking at `address`, or the error.
+/// What is printed after a request to `address`, or the error.
 async fn asked(address: &BindAddress, json: bool) -> Result<String, String> {
     answer(&target(address), json)
         .await
@@ -156,7 +156,7 @@ async fn asked(address: &BindAddress, json: bool) -> Result<String, String> {
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
+async fn a_proxy_is_reached_over_tcp_and_a_unix_socket() {
     let folder = TempDir::new().unwrap();
     let unix = unix(folder.path());
     let (_, _unix) = server(&unix, Some(report()));
@@ -179,7 +179,7 @@ async fn a_proxy_is_asked_over_tcp_and_a_unix_socket() {
     );
 }
 
-/// A server that reads a head, writes `answer` so many times and keeps the connection.
+/// A server that reads a head, writes `answer` `times` times and leaves the connection open.
 async fn stranger(answer: Vec<u8>, times: usize) -> BindAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -190,7 +190,7 @@ async fn stranger(answer: Vec<u8>, times: usize) -> BindAddress {
             head.push(socket.read_u8().await.unwrap());
         }
         for _ in 0..times {
-            // The client may have heard enough.
+            // The client may close before everything is written.
             if socket.write_all(&answer).await.is_err() {
                 return;
             }
@@ -201,7 +201,7 @@ async fn stranger(answer: Vec<u8>, times: usize) -> BindAddress {
 }
 
 #[tokio::test]
-async fn a_member_that_starts_is_waited_for() {
+async fn a_member_that_is_starting_is_waited_for() {
     let mut starting = report();
     (starting.set, starting.joined) = (Arc::default(), false);
     let ask = tcp("127.0.0.1:0");
@@ -211,7 +211,7 @@ async fn a_member_that_starts_is_waited_for() {
     let said = "peer set prod as 10.0.0.5:7946 sees it: sealed by 0badcafe, starting\n";
     assert!(waits && text.starts_with(said.as_bytes()));
 
-    // One that answers so the first time, and with the set the second time.
+    // A server whose first response is the empty set, and whose second is the whole set.
     let whole = serde_json::to_vec(&MembersPage::of(&report(), false)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp(&listener.local_addr().unwrap().to_string());
@@ -221,7 +221,7 @@ async fn a_member_that_starts_is_waited_for() {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
             let answer = [head.as_bytes(), &body].concat();
             socket.write_all(&answer).await.unwrap();
-            // Until the client has heard it.
+            // Until the client has read it.
             let _ = socket.read_to_end(&mut Vec::new()).await;
         }
     };
@@ -230,7 +230,7 @@ async fn a_member_that_starts_is_waited_for() {
 }
 
 #[tokio::test]
-async fn strangers_are_told_from_proxies() {
+async fn other_servers_are_distinguished_from_proxies() {
     let http = |status: &str, body: &str| {
         let length = body.len();
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
@@ -238,23 +238,20 @@ async fn strangers_are_told_from_proxies() {
     for (answer, expected) in [
         (
             b"220 mail ESMTP\r\n\r\n".to_vec(),
-            "does not answer as lbproxy does: ",
+            "does not answer like lbproxy: ",
         ),
         (
             http("404 Not Found", "no such page"),
-            "status 404 Not Found and no list of members",
+            "status 404 Not Found without a list of members",
         ),
         (
             http("200 OK", "<html>"),
-            "status 200 OK and no list of members",
+            "status 200 OK without a list of members",
         ),
-        (
-            http("200 OK", "{}"),
-            "no lbproxy, or one of another version",
-        ),
+        (http("200 OK", "{}"), "not lbproxy, or a different version"),
         (
             http("500 Internal Server Error", ""),
-            "status 500 Internal Server Error and no list",
+            "status 500 Internal Server Error without a list",
         ),
     ] {
         let address = stranger(answer, 1).await;
@@ -264,7 +261,7 @@ async fn strangers_are_told_from_proxies() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_cut_off() {
+async fn an_endless_response_is_cut_off() {
     let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
     answer.resize(ask::MAX_BODY / 8, b' ');
     let address = stranger(answer, 16).await;
@@ -273,7 +270,7 @@ async fn an_answer_without_an_end_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_does_not_answer_is_given_up() {
+async fn a_server_that_does_not_answer_is_given_up() {
     let before = Instant::now();
     let address = stranger(Vec::new(), 0).await;
     let error = asked(&address, false).await.unwrap_err();
@@ -285,7 +282,7 @@ async fn one_that_does_not_answer_is_given_up() {
 }
 
 #[tokio::test]
-async fn nobody_is_there() {
+async fn a_missing_server_is_explained() {
     let free = tokio::net::TcpSocket::new_v4().unwrap();
     free.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let folder = TempDir::new().unwrap();
@@ -296,8 +293,8 @@ async fn nobody_is_there() {
         assert_eq!(
             asked(&address, false).await.unwrap_err(),
             format!(
-                "nobody listens on {}; does the proxy run, and with this [admin] address? (--admin, -c and LBPROXY_ADMIN \
-                 say where it is)",
+                "nobody listens on {}; is the proxy running, and with this [admin] address? (set it with --admin, -c or \
+                 LBPROXY_ADMIN)",
                 target(&address)
             )
         );

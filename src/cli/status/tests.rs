@@ -1,4 +1,4 @@
-//! The tables of an answer, of answers that are none, and places to draw.
+//! Tables of responses, responses that are not from a proxy, and drawing.
 
 use serde_json::{Value, json};
 
@@ -47,11 +47,11 @@ fn view(cluster: Option<&str>, json: bool) -> View {
 fn looked(view: &mut View, code: u16, body: &str) -> Result<String, Failure> {
     let target = "127.0.0.1:9900".parse().unwrap();
     let code = StatusCode::from_u16(code).unwrap();
-    view.look(Ok((code, body.as_bytes().to_vec())), &target)
+    view.show(Ok((code, body.as_bytes().to_vec())), &target)
 }
 
 #[test]
-fn the_tables() {
+fn listeners_and_backends_are_shown_as_tables() {
     let body = status().to_string();
     let expected = "\
 lbproxy 0.1.0, process 7, ready for 1h1m1s, generation 4 of the file
@@ -62,7 +62,7 @@ old       removed                -         5       -            -
 
 cluster web: too few backends are healthy, so all are used
 
-cluster api: the backups stand in and keep all (on_up = \"stay\")
+cluster api: backups have taken over and retain all traffic (on_up = \"stay\")
 
 CLUSTER  BACKEND      STATE     SINCE  WEIGHT      ACTIVE  REQUESTS  ERRORS  P50    P99   WHY
 web      10.0.0.1:80  up        1m1s   3           2       1000      4       4.2ms  1.5s  check passed: status 200
@@ -84,7 +84,7 @@ web      10.0.0.9:80  draining  1m1s   3           2       1000      4       -  
 }
 
 #[test]
-fn a_cluster_that_is_not_there() {
+fn a_missing_cluster_is_exit_code_3() {
     for json in [false, true] {
         let error = looked(&mut view(Some("wbe"), json), 200, &status().to_string()).unwrap_err();
         assert!(matches!(error, Failure::NotThere(_)), "{error:?}");
@@ -96,7 +96,7 @@ fn a_cluster_that_is_not_there() {
 }
 
 #[test]
-fn for_programs() {
+fn json_is_the_response_or_one_cluster_of_it() {
     let body = status().to_string();
     let all = looked(&mut view(None, true), 200, &body).unwrap();
     assert_eq!(all, format!("{body}\n"));
@@ -107,7 +107,7 @@ fn for_programs() {
 }
 
 #[test]
-fn the_rate_between_two_looks() {
+fn rates_are_those_between_two_responses() {
     let mut view = view(None, false);
     view.rates = Some(Rates::default());
     let first = looked(&mut view, 200, &status().to_string()).unwrap();
@@ -118,7 +118,7 @@ fn the_rate_between_two_looks() {
     view.rates.as_mut().unwrap().at = Instant::now().checked_sub(Duration::from_secs(2));
     let mut later = status();
     later["clusters"][0]["backends"][0]["requests_total"] = json!(1500);
-    // Started again: fewer than before.
+    // The proxy has restarted, so its count is lower.
     later["clusters"][0]["backends"][1]["requests_total"] = json!(1);
     let text = looked(&mut view, 200, &later.to_string()).unwrap();
     let rates: Vec<&str> = text
@@ -126,7 +126,7 @@ fn the_rate_between_two_looks() {
         .filter(|line| line.starts_with("web "))
         .filter_map(|line| line.split_whitespace().find(|cell| cell.ends_with("/s")))
         .collect();
-    // Less than 250 by the time that the test itself takes.
+    // Less than 250, because the test itself takes time.
     assert!(
         rates[0].starts_with("24") || rates[0] == "250.0/s",
         "{text}"
@@ -135,7 +135,7 @@ fn the_rate_between_two_looks() {
 }
 
 #[test]
-fn nothing_of_an_answer_reaches_the_terminal_as_it_is() {
+fn text_of_a_response_is_escaped() {
     let odd = "\u{1b}[2J\r\n\u{9b}1m\u{7f}\u{202e}\u{200b}";
     let text = status()
         .to_string()
@@ -160,7 +160,7 @@ fn nothing_of_an_answer_reaches_the_terminal_as_it_is() {
 }
 
 #[test]
-fn strangers_are_told_from_proxies() {
+fn other_servers_are_distinguished_from_proxies() {
     for (code, body) in [
         (404, "no such page".to_owned()),
         (200, "<html>".to_owned()),
@@ -183,7 +183,7 @@ fn strangers_are_told_from_proxies() {
 }
 
 #[test]
-fn numbers_beyond_reason() {
+fn extreme_numbers_are_shown() {
     let mut odd = status();
     odd["uptime_seconds"] = json!(u64::MAX);
     odd["clusters"][0]["backends"][0]["since"] = json!("9999-12-31T23:59:59Z");
@@ -205,17 +205,17 @@ fn numbers_beyond_reason() {
 }
 
 #[test]
-fn many_backends_are_cut() {
+fn long_tables_are_truncated() {
     let mut large = status();
     let one = backend("10.0.0.1:80", "up", "up");
     large["clusters"][1]["backends"] = json!(vec![one; MAX_ROWS + 5]);
     let text = looked(&mut view(Some("api"), false), 200, &large.to_string()).unwrap();
-    assert!(text.ends_with("5 more are not shown; name a cluster, or use --json\n"));
+    assert!(text.ends_with("5 more are not shown; select a cluster, or use --json\n"));
     assert_eq!(text.lines().count(), MAX_ROWS + 6);
 }
 
 #[test]
-fn intervals() {
+fn intervals_have_a_range() {
     assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
     for text in ["0s", "2", "2h", "x", "1ms"] {
         assert!(
