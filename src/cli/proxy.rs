@@ -5,13 +5,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use super::{Failure, exit_code, folder};
 use crate::config::addresses;
 use crate::config::diagnostics::render;
 use crate::config::load::load;
+use crate::config::sections::words::distinct;
 use crate::model::address::{BackendAddress, BindAddress};
+use crate::model::settings::{Policy, Protocol};
 
 /// Arguments of `lbproxy proxy`.
 #[derive(Debug, Args)]
@@ -29,33 +32,17 @@ pub struct ProxyArguments {
     )]
     to: Vec<BackendAddress>,
     /// The protocol of the listener.
-    #[arg(long, value_enum, default_value_t = ProtocolArgument::Http)]
-    protocol: ProtocolArgument,
+    #[arg(long, default_value = Protocol::Http.as_str(), value_parser = PossibleValuesParser::new(distinct::<Protocol>()))]
+    protocol: String,
     /// How backends are chosen; round_robin by default.
-    #[arg(long, value_enum)]
-    policy: Option<PolicyArgument>,
+    #[arg(long, value_parser = PossibleValuesParser::new(distinct::<Policy>()))]
+    policy: Option<String>,
     /// Check the health of backends: a path such as "/healthz" that must answer 2xx, or "tcp" for a connection.
     #[arg(long, value_name = "PATH|tcp")]
     check: Option<String>,
     /// Serve metrics and status here: "127.0.0.1:9900" or "unix:/run/lbproxy/admin.sock".
     #[arg(long, value_name = "ADDRESS", value_parser = admin)]
     admin: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ProtocolArgument {
-    Http,
-    Tcp,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum PolicyArgument {
-    RoundRobin,
-    LeastConnections,
-    ConsistentHash,
-    Random,
-    PowerOfTwo,
 }
 
 fn listen(text: &str) -> Result<BindAddress, String> {
@@ -106,12 +93,12 @@ fn file(arguments: &ProxyArguments) -> String {
     if let Some(address) = &arguments.admin {
         section("[admin]", &[Some(("address", quoted(address)))]);
     }
-    let tcp = matches!(arguments.protocol, ProtocolArgument::Tcp);
+    let is_default = arguments.protocol == Protocol::default().as_str();
     section(
         "[[listener]]",
         &[
             Some(("address", quoted(&arguments.from.to_string()))),
-            tcp.then(|| ("protocol", quoted("tcp"))),
+            (!is_default).then(|| ("protocol", quoted(&arguments.protocol))),
             Some(("cluster", quoted("backends"))),
         ],
     );
@@ -120,9 +107,7 @@ fn file(arguments: &ProxyArguments) -> String {
         .iter()
         .map(|address| quoted(&address.to_string()))
         .collect();
-    let policy = arguments
-        .policy
-        .and_then(|policy| policy.to_possible_value());
+    let policy = arguments.policy.as_deref();
     let check = arguments.check.as_deref().map(|check| match check {
         "tcp" => "{ tcp = true }".to_owned(),
         path => format!("{{ http = {} }}", quoted(path)),
@@ -130,7 +115,7 @@ fn file(arguments: &ProxyArguments) -> String {
     section(
         "[cluster.backends]",
         &[
-            policy.map(|policy| ("policy", quoted(policy.get_name()))),
+            policy.map(|policy| ("policy", quoted(policy))),
             Some(("backends", format!("[{}]", backends.join(", ")))),
             check.map(|check| ("check", check)),
         ],
@@ -159,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::config::schema::Config;
-    use crate::model::settings::{self, CheckKind};
+    use crate::model::settings::CheckKind;
 
     #[derive(Parser)]
     struct Line {
@@ -195,11 +180,8 @@ backends = [\"127.0.0.1:3000\"]
         let all = "--from [::1]:8080 --to a:1,b:2 --to [::1]:3 --policy power_of_two --protocol tcp --check tcp --admin unix:/a.sock";
         let (text, config) = made(&all.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(config.clusters[0].backends.len(), 3, "{text}");
-        assert_eq!(
-            config.clusters[0].settings.policy,
-            settings::Policy::PowerOfTwo
-        );
-        assert_eq!(config.listeners[0].protocol, settings::Protocol::Tcp);
+        assert_eq!(config.clusters[0].settings.policy, Policy::PowerOfTwo);
+        assert_eq!(config.listeners[0].protocol, Protocol::Tcp);
         assert!(config.admin.is_some() && config.clusters[0].settings.check.is_some());
         let (_, config) = made(&["--from", ":1", "--to", "a:1", "--check", "/a?b=\"c\\"]).unwrap();
         let check = config.clusters[0].settings.check.as_ref().unwrap();

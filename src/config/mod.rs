@@ -26,7 +26,7 @@ pub(crate) mod member_rules;
 mod reader;
 pub(crate) mod schema;
 pub(crate) mod secrets;
-mod sections;
+pub(crate) mod sections;
 mod shadowed_routes;
 pub(crate) mod sources;
 mod span;

@@ -13,6 +13,16 @@ pub(crate) fn all<W: ConfigWord>() -> Vec<&'static str> {
     W::WORDS.iter().map(|(word, _)| *word).collect()
 }
 
+/// The first word for each value of `W`.
+pub(crate) fn distinct<W: ConfigWord>() -> Vec<&'static str> {
+    let is_first = |at: &usize| {
+        let (_, value) = &W::WORDS[*at];
+        W::WORDS[..*at].iter().all(|(_, earlier)| earlier != value)
+    };
+    let first = (0..W::WORDS.len()).filter(is_first);
+    first.map(|at| W::WORDS[at].0).collect()
+}
+
 /// The first word for the default of `W`.
 pub(crate) fn default<W: ConfigWord>() -> &'static str {
     let default = W::default();
@@ -136,5 +146,7 @@ mod tests {
         assert_eq!(value::<Policy>("weighted"), Some(Policy::RoundRobin));
         assert_eq!(value::<Policy>("Weighted"), None);
         assert_eq!(all::<Protocol>(), ["http", "tcp"]);
+        let policies = distinct::<Policy>();
+        assert!(!policies.contains(&"weighted") && policies.len() + 1 == all::<Policy>().len());
     }
 }
