@@ -32,7 +32,11 @@ pub struct ProxyArguments {
     )]
     to: Vec<BackendAddress>,
     /// The protocol of the listener.
-    #[arg(long, default_value = Protocol::Http.as_str(), value_parser = PossibleValuesParser::new(distinct::<Protocol>()))]
+    #[arg(
+        long,
+        default_value = Protocol::Http.as_str(),
+        value_parser = PossibleValuesParser::new(distinct::<Protocol>())
+    )]
     protocol: String,
     /// How backends are chosen; round_robin by default.
     #[arg(long, value_parser = PossibleValuesParser::new(distinct::<Policy>()))]

@@ -82,7 +82,7 @@ pub fn load(text: &str) -> Loaded {
     load_bytes(text.as_bytes())
 }
 
-/// Like [`load`], for the bytes of a file. Bytes that are not UTF-8, or more than [`MAX_FILE`] of them, are refused. To
+/// Like [`load`], for the bytes of a file. Bytes that are not UTF-8, or more than `MAX_FILE` of them, are refused. To
 /// show the diagnostics, decode the bytes with [`String::from_utf8_lossy`].
 pub fn load_bytes(bytes: &[u8]) -> Loaded {
     load_with(bytes, &VariablesOnly)
