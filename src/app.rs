@@ -1,4 +1,5 @@
-//! The composition root: the only place that sees both planes. It defines the order in which everything starts and ends.
+//! The composition root: the only place that sees both planes. It defines the order in which everything starts and
+//! ends.
 //!
 //! Start: configuration → event log → signals → descriptor limit → sockets and first snapshot → access log → admin →
 //! health checks → workers → control, which joins the peer set → ready. The end is in [`shutdown`].
@@ -21,6 +22,7 @@ use crate::control::{
     ValidConfig, commands, socket_files,
 };
 use crate::discovery::gossip::publisher::MemberPublisher;
+use crate::health::{self, SessionOrderSink};
 use crate::logging::access::AccessLogWriter;
 use crate::logging::events::EventLog;
 use crate::proxy::worker::Workers;
@@ -30,7 +32,7 @@ use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::readiness::{Readiness, Stage};
 use crate::transport::descriptors::{self, Descriptors};
 
-use shutdown::Running;
+use shutdown::RunningProxy;
 
 /// From a failure of the health checks to their next start.
 const CHECKS_RESTART: Duration = Duration::from_secs(1);
@@ -92,7 +94,7 @@ struct Setup {
     on_applied: Option<OnApplied>,
 }
 
-async fn start(setup: Setup) -> anyhow::Result<Running> {
+async fn start(setup: Setup) -> anyhow::Result<RunningProxy> {
     let Setup {
         config,
         files,
@@ -144,19 +146,11 @@ async fn start(setup: Setup) -> anyhow::Result<Running> {
         AdminServer::start(config.admin.as_ref(), &files, state)?
     };
     let (snapshots, followed) = watch::channel(Arc::clone(&snapshot));
+    start_checks(&publisher, followed, &checks, descriptors.for_checks());
     let planes = {
-        let ordered = Arc::clone(&publisher);
-        let orders: crate::health::SessionOrderSink = Arc::new(move |order| ordered.order(order));
-        let most = descriptors.for_checks();
-        tokio::spawn(keep_checking(followed, Arc::clone(&checks), most, orders));
+        let (publisher, descriptors) = (Arc::clone(&publisher), Arc::clone(&descriptors));
         let logs = (0..workers).map(|_| access.sender()).collect();
-        Workers::start(
-            Arc::clone(&publisher),
-            checks,
-            Arc::clone(&descriptors),
-            logs,
-        )
-        .context("cannot start the workers")?
+        Workers::start(publisher, checks, descriptors, logs).context("cannot start the workers")?
     };
     let (stop, stopped) = watch::channel(false);
     let control = Control::new(ControlParts {
@@ -175,7 +169,7 @@ async fn start(setup: Setup) -> anyhow::Result<Running> {
     readiness.advance(Stage::Ready);
     info!(workers, version = env!("CARGO_PKG_VERSION"), "ready");
     on_ready(&snapshot);
-    Ok(Running {
+    Ok(RunningProxy {
         workers: planes,
         control,
         stop,
@@ -196,21 +190,26 @@ fn warn_of_root() {
     }
 }
 
-/// Health checks outlive a bug in them: they start again.
-async fn keep_checking(
+/// Starts the health checks of every snapshot, with at most so many probes at a time. They outlive a bug in them: they
+/// start again.
+fn start_checks(
+    publisher: &Arc<Publisher>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    reports: Arc<Notify>,
+    wake: &Arc<Notify>,
     most: usize,
-    orders: crate::health::SessionOrderSink,
 ) {
-    let run = || {
-        let (reports, orders) = (Arc::clone(&reports), Arc::clone(&orders));
-        crate::health::run(snapshots.clone(), reports, most, orders)
-    };
-    while let Err(failure) = tokio::spawn(run()).await {
-        error!(%failure, "the health checks failed and start again");
-        tokio::time::sleep(CHECKS_RESTART).await;
-    }
+    let (publisher, wake) = (Arc::clone(publisher), Arc::clone(wake));
+    let orders: SessionOrderSink = Arc::new(move |order| publisher.order(order));
+    tokio::spawn(async move {
+        let run = || {
+            let (wake, orders) = (Arc::clone(&wake), Arc::clone(&orders));
+            health::run(snapshots.clone(), wake, most, orders)
+        };
+        while let Err(failure) = tokio::spawn(run()).await {
+            error!(%failure, "the health checks failed and start again");
+            tokio::time::sleep(CHECKS_RESTART).await;
+        }
+    });
 }
 
 fn cores() -> usize {

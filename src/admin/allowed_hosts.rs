@@ -2,9 +2,9 @@
 //!
 //! A web page that somebody opens beside the proxy can make the browser request its own host name after it has pointed
 //! that name at 127.0.0.1 (DNS rebinding), and would then read the response as its own. So on loopback the Host must be
-//! one that a page of the internet cannot have: an IP address, `localhost` and what is under it, or a name of one label.
-//! A server that was bound to the network for others to reach is called by whatever name they know; no browser can open
-//! a Unix socket.
+//! one that a page of the internet cannot have: an IP address, `localhost` and what is under it, or a name of one
+//! label. A server that was bound to the network for others to reach is called by whatever name they know; no browser
+//! can open a Unix socket.
 
 use std::net::{IpAddr, Ipv6Addr};
 

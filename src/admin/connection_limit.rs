@@ -1,10 +1,10 @@
 //! How many connections the admin server has, and which of them give way.
 //!
-//! A few of them are kept for probes. When all others are taken, the connection that has been silent for the longest time
-//! (it has sent no request, or no whole head yet) is closed in favour of a new one. Only while every connection is being
-//! answered does a new one get what is kept for probes: there `/healthz` and `/readyz` are answered and nothing else, and
-//! there too the most silent connection gives way. So nobody who only holds connections open, or reads slowly, hides the
-//! proxy from those who watch it.
+//! A few of them are kept for probes. When all others are taken, the connection that has been silent for the longest
+//! time (it has sent no request, or no whole head yet) is closed in favour of a new one. Only while every connection is
+//! being answered does a new one get what is kept for probes: there `/healthz` and `/readyz` are answered and nothing
+//! else, and there too the most silent connection gives way. So nobody who only holds connections open, or reads
+//! slowly, hides the proxy from those who watch it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

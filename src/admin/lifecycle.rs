@@ -66,8 +66,8 @@ impl AdminServer {
         Ok(server)
     }
 
-    /// Binds what a new configuration asks for; changes nothing yet. `listeners` are the files of its listeners that are
-    /// Unix sockets.
+    /// Binds what a new configuration asks for; changes nothing yet. `listeners` are the files of its listeners that
+    /// are Unix sockets.
     ///
     /// # Errors
     /// The address cannot be bound.

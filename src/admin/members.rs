@@ -1,8 +1,8 @@
 //! The peer set as this proxy sees it, as JSON: `/api/v1/members`, and a part of the status. The names here are the
 //! interface, and `lbproxy members` reads what is written here.
 //!
-//! All that grows is bounded by the peer set itself: 10,000 members and 10,000 records of at most 512 bytes. Keys show as
-//! their ids and tokens not at all, since a report has neither.
+//! All that grows is bounded by the peer set itself: 10,000 members and 10,000 records of at most 512 bytes. Keys show
+//! as their ids and tokens not at all, since a report has neither.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

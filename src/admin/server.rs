@@ -1,11 +1,11 @@
 //! Serves the pages of the admin server.
 //!
 //! axum's router runs on hyper's HTTP/1.1, connection by connection, so that both have bounds: as many connections at a
-//! time as the reserve of descriptors carries, some of them for probes (`connection_limit`; the rest waits in the kernel);
-//! a head of at most 16 KiB, the first of which must come within `FIRST_HEAD` and a later one within `HEAD_TIMEOUT`; and a
-//! life of at most `LIFE` and `LAST_RESPONSE`, after which a client that still reads is cut off. The pages that grow with
-//! the number of backends and members are made on a blocking thread, and at most `TEXTS` of their texts exist at a time,
-//! however slowly they are read: the permit goes with the bytes.
+//! time as the reserve of descriptors carries, some of them for probes (`connection_limit`; the rest waits in the
+//! kernel); a head of at most 16 KiB, the first of which must come within `FIRST_HEAD` and a later one within
+//! `HEAD_TIMEOUT`; and a life of at most `LIFE` and `LAST_RESPONSE`, after which a client that still reads is cut off.
+//! The pages that grow with the number of backends and members are made on a blocking thread, and at most `TEXTS` of
+//! their texts exist at a time, however slowly they are read: the permit goes with the bytes.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -65,11 +65,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// While descriptors have run out, every try fails.
 static CANNOT_ACCEPT: Seldom = Seldom::new(Duration::from_secs(10));
 
-/// Serves until `stop` is true or its sender is gone; then the socket closes, and responses under way have a second. Must
-/// run on a runtime with I/O and time.
+/// Serves until `stop` is true or its sender is gone; then the socket closes, and responses under way have a second.
+/// Must run on a runtime with I/O and time.
 pub(crate) async fn serve(socket: AdminSocket, state: AdminState, stop: watch::Receiver<bool>) {
     let address = socket.address();
-    let server = Server {
+    let server = PageServer {
         limit: ConnectionLimit::new(state.connections),
         router: router(state),
         stop,
@@ -80,7 +80,7 @@ pub(crate) async fn serve(socket: AdminSocket, state: AdminState, stop: watch::R
     }
 }
 
-struct Server {
+struct PageServer {
     router: Router,
     limit: Arc<ConnectionLimit>,
     stop: watch::Receiver<bool>,
@@ -111,7 +111,7 @@ fn waiting(acceptor: Acceptor, most: usize) -> Vec<Conn> {
     waiting
 }
 
-impl Server {
+impl PageServer {
     async fn run(self, socket: AdminSocket) -> io::Result<()> {
         let acceptor = socket.listening.watch()?;
         let Self {
@@ -320,8 +320,8 @@ impl AsRef<[u8]> for PageText {
     }
 }
 
-/// Responds with what `make` makes, in turn and not on the runtime's own threads. `make` takes what it shows only then, so
-/// that waiting requests keep nothing old alive. It makes `None` if there is no peer set to show.
+/// Responds with what `make` makes, in turn and not on the runtime's own threads. `make` takes what it shows only then,
+/// so that waiting requests keep nothing old alive. It makes `None` if there is no peer set to show.
 async fn large<E>(
     texts: &Arc<Semaphore>,
     guard: Arc<AnswerGuard>,

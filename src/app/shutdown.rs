@@ -1,6 +1,6 @@
-//! The running proxy, and its end in order: not ready → `shutdown_delay` → listeners and admin close, what is idle closes,
-//! the rest gets `drain_timeout` → logs → exit. Signals are heard through all of it, and whatever hangs at the end is left
-//! behind.
+//! The running proxy, and its end in order: not ready → `shutdown_delay` → listeners and admin close, what is idle
+//! closes, the rest gets `drain_timeout` → logs → exit. Signals are heard through all of it, and whatever hangs at the
+//! end is left behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// A proxy that serves.
-pub(super) struct Running {
+pub(super) struct RunningProxy {
     /// The data plane.
     pub workers: Workers,
     /// The control plane; gives back the access log, which is closed last.
@@ -46,7 +46,7 @@ pub(super) struct Running {
     pub shutdown_delay: Duration,
 }
 
-impl Running {
+impl RunningProxy {
     /// Serves until it is told to stop, then ends in order.
     ///
     /// # Errors
@@ -90,8 +90,8 @@ impl Running {
         }
     }
 
-    /// Waits for those who send traffic to turn away, then lets live sessions end, for at most `drain_timeout`. From then
-    /// on no reload opens anything, and the admin server gives up its address.
+    /// Waits for those who send traffic to turn away, then lets live sessions end, for at most `drain_timeout`. From
+    /// then on no reload opens anything, and the admin server gives up its address.
     async fn drain(&self) {
         let bound = self.publisher.current().drain_timeout + DRAIN_GRACE;
         self.workers.announce_close();

@@ -2,9 +2,9 @@
 //!
 //! SIGTERM, SIGINT and SIGQUIT ask for the end: the first one for a drain, a second one for an immediate end. Signals
 //! within [`SAME_REQUEST`] of the first are the same request, since some supervisors signal a process and its group. If
-//! the process is still there [`GRACE`] after a second request, this thread ends it. SIGHUP reloads, SIGUSR1 reopens the
-//! access log. All other signals that would end the process without a message are ignored, with a log line that says
-//! which signals there are.
+//! the process is still there [`GRACE`] after a second request, this thread ends it. SIGHUP reloads, SIGUSR1 reopens
+//! the access log. All other signals that would end the process without a message are ignored, with a log line that
+//! says which signals there are.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Turns a configuration into a snapshot: names become indices, identities get their live state, policies their pickers.
+//! Turns a configuration into a snapshot: names become indices, identities get their live state, policies their
+//! pickers.
 //!
 //! [`compile`] is pure: it reads live state and changes none. What a generation changes outside of itself (new entries
 //! of the registry, backends that come back, join or lose their address) is in the [`Compiled::effects`], which happen
@@ -9,8 +10,8 @@
 //! hash ring included, and so are the routes of a listener if no route has changed: a new answer for one name costs no
 //! work on the others.
 //!
-//! A backend that the peer set adds while the proxy runs takes traffic after its first check ([`Health::JOINING`]). In the first
-//! generation such backends are the last ones known to have been good, so they are used at once.
+//! A backend that the peer set adds while the proxy runs takes traffic after its first check ([`Health::JOINING`]). In
+//! the first generation such backends are the last ones known to have been good, so they are used at once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -160,8 +161,8 @@ fn cluster_indices(config: &Config) -> HashMap<&str, ClusterIndex> {
         .collect()
 }
 
-/// The routes of the previous listeners by name, if they would be built the same: they name clusters by index, and their
-/// configuration is that of the whole file.
+/// The routes of the previous listeners by name, if they would be built the same: they name clusters by index, and
+/// their configuration is that of the whole file.
 fn reusable_routes<'a>(
     config: &Config,
     previous: Previous<'a>,
@@ -217,7 +218,8 @@ struct Builder<'a> {
     /// The clusters of the previous generation; `None`: this is the first generation.
     previous: Option<HashMap<&'a str, &'a Arc<Cluster>>>,
     indices: HashMap<&'a str, ClusterIndex>,
-    /// The routes of http listeners by name, those of the previous generation that can be shared and those built so far.
+    /// The routes of http listeners by name, those of the previous generation that can be shared and those built so
+    /// far.
     routes: HashMap<&'a str, Arc<Table<RouteTarget>>>,
     registry: RegistryDraft<'a>,
     effects: Vec<BackendEffect>,
@@ -390,8 +392,8 @@ impl<'a> Builder<'a> {
         same.then(|| Arc::clone(cluster))
     }
 
-    /// The backends of a cluster in their order: each address of a name is one, in the order of the addresses, and a name
-    /// without any is one that is not resolved.
+    /// The backends of a cluster in their order: each address of a name is one, in the order of the addresses, and a
+    /// name without any is one that is not resolved.
     fn planned_backends(&mut self, config: &'a ClusterConfig) -> Vec<PlannedBackend<'a>> {
         let mut planned = Vec::with_capacity(config.backends.len());
         for (backend, origin) in self.layers.backends(config) {

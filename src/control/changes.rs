@@ -1,5 +1,5 @@
-//! What a new configuration changes compared to the previous one, in one line for the log: at most [`MAX_ITEMS`] changes
-//! are named.
+//! What a new configuration changes compared to the previous one, in one line for the log: at most [`MAX_ITEMS`]
+//! changes are named.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! The way into the control plane: signals, and whoever else wants something changed, send a [`Command`] and may wait for
-//! its reply. Control alone changes what it owns.
+//! The way into the control plane: signals, and whatever else wants something changed, send a [`ControlCommand`] and
+//! may wait for its reply. Control alone changes what it owns.
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
@@ -9,7 +9,7 @@ const QUEUE: usize = 64;
 
 /// What control is asked to do.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum ControlCommand {
     /// Read the configuration again and apply it, changed or not.
     Reload {
         /// Gets the outcome, which is in the log too.
@@ -36,11 +36,11 @@ pub(crate) enum ReloadOutcome {
 
 /// Sends commands; clones share the queue.
 #[derive(Debug, Clone)]
-pub(crate) struct ControlHandle(mpsc::Sender<Command>);
+pub(crate) struct ControlHandle(mpsc::Sender<ControlCommand>);
 
 /// The other end of a [`ControlHandle`].
 #[derive(Debug)]
-pub(crate) struct Commands(mpsc::Receiver<Command>);
+pub(crate) struct Commands(mpsc::Receiver<ControlCommand>);
 
 /// A handle and its other end, which [`super::ControlParts`] hands to control.
 pub(crate) fn commands() -> (ControlHandle, Commands) {
@@ -53,17 +53,17 @@ impl ControlHandle {
     /// has ended.
     pub(crate) fn reload(&self) -> oneshot::Receiver<ReloadOutcome> {
         let (reply, outcome) = oneshot::channel();
-        self.send(Command::Reload { reply });
+        self.send(ControlCommand::Reload { reply });
         outcome
     }
 
     /// Asks for log files to be opened again.
     pub(crate) fn reopen_logs(&self) {
-        self.send(Command::ReopenLogs);
+        self.send(ControlCommand::ReopenLogs);
     }
 
     /// Never waits: signals must be heard whatever control does.
-    fn send(&self, command: Command) {
+    fn send(&self, command: ControlCommand) {
         if let Err(refused) = self.0.try_send(command) {
             warn!(%refused, "the control plane does not take a command");
         }
@@ -72,7 +72,7 @@ impl ControlHandle {
 
 impl Commands {
     /// Waits for the next command; none comes once all handles are gone. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Command {
+    pub(super) async fn next(&mut self) -> ControlCommand {
         match self.0.recv().await {
             Some(command) => command,
             None => std::future::pending().await,
@@ -80,7 +80,7 @@ impl Commands {
     }
 
     /// A command that waits already.
-    pub(super) fn try_next(&mut self) -> Option<Command> {
+    pub(super) fn try_next(&mut self) -> Option<ControlCommand> {
         self.0.try_recv().ok()
     }
 }
@@ -94,9 +94,9 @@ mod tests {
         let (handle, mut commands) = commands();
         handle.reopen_logs();
         let outcomes: Vec<_> = (0..QUEUE).map(|_| handle.reload()).collect();
-        assert!(matches!(commands.next().await, Command::ReopenLogs));
+        assert!(matches!(commands.next().await, ControlCommand::ReopenLogs));
         let mut reloads = 0;
-        while let Some(Command::Reload { reply }) = commands.try_next() {
+        while let Some(ControlCommand::Reload { reply }) = commands.try_next() {
             reloads += 1;
             let _ = reply.send(ReloadOutcome::Applied { generation: 7 });
         }

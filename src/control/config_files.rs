@@ -1,5 +1,5 @@
-//! The files of a configuration, read into what they mean or into the diagnostics that say why not. A start, a reload and
-//! `check` all read them here.
+//! The files of a configuration, read into what they mean or into the diagnostics that say why not. A start, a reload
+//! and `check` all read them here.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -199,8 +199,8 @@ fn parse(sources: Sources) -> (Result<ValidConfig, FileError>, ReadFiles) {
     (parsed, ReadFiles { sources, contents })
 }
 
-/// Reads a configuration without the files with secrets that it names: for commands that only ask the proxy that runs on
-/// it (blocking).
+/// Reads a configuration without the files with secrets that it names: for commands that only ask the proxy that runs
+/// on it (blocking).
 ///
 /// # Errors
 /// Why it cannot be read, or all its errors.

@@ -1,4 +1,5 @@
-//! Candidates that the peer set doubts: their health checks are asked to probe them at once, and what those find decides.
+//! Candidates that the peer set doubts: their health checks are asked to probe them at once, and what those find
+//! decides.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! This proxy's own membership in the gossip peer set: started, changed and left as `[gossip]` says.
 //!
-//! A reload prepares the change (keys are read, addresses bound, the thread started) before anything is published, and is
-//! rejected if that fails; to switch cannot fail. Changed key files are applied on their own, and a file that holds no
-//! key changes nothing.
+//! A reload prepares the change (keys are read, addresses bound, the thread started) before anything is published, and
+//! is rejected if that fails; to switch cannot fail. Changed key files are applied on their own, and a file that holds
+//! no key changes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -25,12 +25,12 @@ pub(super) struct GossipMembership {
     /// Where the configuration is.
     path: PathBuf,
     publisher: MemberPublisher,
-    running: Option<Running>,
+    current: Option<CurrentMember>,
 }
 
 /// A member of the peer set.
 #[derive(Debug)]
-struct Running {
+struct CurrentMember {
     member: RunningMember,
     /// Logs who else is in the set.
     reporter: Task,
@@ -65,7 +65,7 @@ impl GossipMembership {
         Self {
             path: path.to_owned(),
             publisher,
-            running: None,
+            current: None,
         }
     }
 
@@ -81,10 +81,10 @@ impl GossipMembership {
             return Ok(StagedMembership::None);
         };
         let settings = settings(&self.path, gossip);
-        Ok(match &self.running {
+        Ok(match &self.current {
             None => StagedMembership::Start(Box::new(PreparedMember::new(settings)?)),
-            Some(running) => {
-                let bound = running.member.address();
+            Some(current) => {
+                let bound = current.member.address();
                 StagedMembership::Change(Box::new(PreparedChange::new(settings, bound)?))
             }
         })
@@ -94,21 +94,21 @@ impl GossipMembership {
     pub(super) fn switch(&mut self, staged: StagedMembership) {
         match staged {
             // When it is dropped, the member says goodbye on its own thread.
-            StagedMembership::None => self.running = None,
+            StagedMembership::None => self.current = None,
             StagedMembership::Start(prepared) => {
                 let reports = self.publisher.report.subscribe();
                 let member = prepared.start(self.publisher.clone());
                 let reporter = tokio::spawn(join_reporter::follow(reports, Role::Proxy));
-                self.running = Some(Running {
+                self.current = Some(CurrentMember {
                     secrets: hashes(member.settings()),
                     member,
                     reporter: Task(reporter.abort_handle()),
                 });
             }
             StagedMembership::Change(prepared) => {
-                if let Some(running) = &mut self.running {
-                    running.member.apply(*prepared, None);
-                    running.secrets = hashes(running.member.settings());
+                if let Some(current) = &mut self.current {
+                    current.member.apply(*prepared, None);
+                    current.secrets = hashes(current.member.settings());
                 }
             }
         }
@@ -116,39 +116,39 @@ impl GossipMembership {
 
     /// The files with secrets; none without a membership.
     pub(super) fn secret_files(&self) -> Vec<PathBuf> {
-        let running = self.running.iter();
-        let files = running.flat_map(|running| running.member.settings().files());
+        let current = self.current.iter();
+        let files = current.flat_map(|current| current.member.settings().files());
         files.cloned().collect()
     }
 
     /// Reads the files with secrets again, and applies them if they hold something else (blocking).
     pub(super) fn reread_secrets(&mut self) {
-        let Some(running) = &mut self.running else {
+        let Some(current) = &mut self.current else {
             return;
         };
-        let secrets = hashes(running.member.settings());
-        if secrets == running.secrets {
+        let secrets = hashes(current.member.settings());
+        if secrets == current.secrets {
             return;
         }
-        let (settings, bound) = (running.member.settings(), running.member.address());
+        let (settings, bound) = (current.member.settings(), current.member.address());
         match PreparedChange::new(settings.clone(), bound) {
             Ok(prepared) => {
-                running.member.apply(prepared, None);
-                running.member.settings().warn_of_exposed();
+                current.member.apply(prepared, None);
+                current.member.settings().warn_of_exposed();
                 info!("gossip: the key files have changed and are applied");
             }
             Err(error) => {
                 error!(%error, "gossip: the key files have changed and cannot be used; keeping the previous keys");
             }
         }
-        running.secrets = secrets;
+        current.secrets = secrets;
     }
 
     /// Says goodbye to the peer set, if there is a membership.
     pub(super) async fn leave(mut self) {
-        if let Some(Running {
+        if let Some(CurrentMember {
             member, reporter, ..
-        }) = self.running.take()
+        }) = self.current.take()
         {
             drop(reporter);
             member.leave().await;
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
     use crate::model::address::BackendAddress;
-    use crate::telemetry::capture::Capture;
+    use crate::telemetry::capture::LogCapture;
 
     fn member(address: SocketAddr, seeds: &[SocketAddr]) -> GossipMembership {
         let gossip = GossipConfig {
@@ -210,7 +210,7 @@ mod tests {
         membership
     }
 
-    async fn said(lines: &Capture, text: &str) {
+    async fn said(lines: &LogCapture, text: &str) {
         let waiting = async {
             while lines.count(text) == 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_proxy_logs_who_else_is_in_the_set() {
-        let lines = Capture::begin();
+        let lines = LogCapture::begin();
         let address = |host: u8| {
             let bound = UdpSocket::bind((std::net::Ipv4Addr::new(127, 88, 1, host), 0));
             bound.and_then(|socket| socket.local_addr()).unwrap()

@@ -1,8 +1,8 @@
 //! What members of the peer set add to the clusters of the file.
 //!
-//! The whole set comes in through a watch channel and goes through [`Candidates`], at most once in [`PAUSE`]: when it has
-//! changed, when time alone may change something, and when the check of a doubted candidate has answered. The candidates
-//! that are accepted are a layer above the file ([`GossipOverlay::layers`]).
+//! The whole set comes in through a watch channel and goes through [`Candidates`], at most once in [`PAUSE`]: when it
+//! has changed, when time alone may change something, and when the check of a doubted candidate has answered. The
+//! candidates that are accepted are a layer above the file ([`GossipOverlay::layers`]).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -95,8 +95,8 @@ impl GossipOverlay {
         }
     }
 
-    /// Looks at the newest set by the rules of `config`, whose listeners have `sockets`. Whether the candidates are others
-    /// now.
+    /// Looks at the newest set by the rules of `config`, whose listeners have `sockets`. Whether the candidates are
+    /// others now.
     pub(super) fn update(
         &mut self,
         config: &Config,

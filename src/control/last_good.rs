@@ -26,8 +26,8 @@ pub(super) struct LastGoodFile {
 }
 
 impl LastGoodFile {
-    /// Reads the last good set of a configuration at `path`, if it discovers anything (blocking), and starts the task that
-    /// writes further ones. Must run on a runtime.
+    /// Reads the last good set of a configuration at `path`, if it discovers anything (blocking), and starts the task
+    /// that writes further ones. Must run on a runtime.
     pub(super) fn open(path: &Path, config: &Config) -> Self {
         let usual = usual_state_dir();
         let discovers = config.clusters.iter().any(|c| c.discover.is_some());

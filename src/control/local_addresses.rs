@@ -1,8 +1,8 @@
 //! Which addresses are the proxy's own: a backend there would send its traffic round for ever.
 //!
-//! A listener on all addresses is at each one of the machine. Which those are, the kernel's routing table knows: what it
-//! delivers to itself has a route of type `local`, be it a second address of an interface or a whole prefix. Binding a
-//! socket there would say less: with `ip_nonlocal_bind` (usual beside floating addresses) every address can be bound.
+//! A listener on all addresses is at each one of the machine. Which those are, the kernel's routing table knows: what
+//! it delivers to itself has a route of type `local`, be it a second address of an interface or a whole prefix. Binding
+//! a socket there would say less: with `ip_nonlocal_bind` (usual beside floating addresses) every address can be bound.
 //! Answers are kept for ten seconds, since addresses move between machines.
 
 use std::cell::RefCell;

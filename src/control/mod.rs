@@ -1,9 +1,9 @@
 //! L3 control: the one writer of snapshots.
 //!
-//! Everything that changes what workers see goes through [`Control`]: another file, another answer of a resolver, a change
-//! of the peer set, the end of a drain. The configuration in force is a stack of layers ([`Layers`]); it is compiled whole
-//! into the next snapshot and published, at most once in [`COALESCE`](publication::COALESCE). Commands come through one
-//! channel ([`ControlHandle`]), changes of files from one watcher.
+//! Everything that changes what workers see goes through [`Control`]: another file, another answer of a resolver, a
+//! change of the peer set, the end of a drain. The configuration in force is a stack of layers ([`Layers`]); it is
+//! compiled whole into the next snapshot and published, at most once in [`COALESCE`](snapshot_writer::COALESCE).
+//! Commands come through one channel ([`ControlHandle`]), changes of files from one watcher.
 //!
 //! A reload is prepared before it is committed (`staged`): what can fail is done before anything changes, so a
 //! configuration is applied whole or not at all.
@@ -20,8 +20,8 @@ mod last_good;
 mod listeners;
 mod local_addresses;
 mod names;
-mod publication;
 mod secret_files;
+mod snapshot_writer;
 mod staged;
 mod start;
 mod state_dir;
@@ -48,13 +48,13 @@ pub(crate) use listeners::socket_files;
 pub(crate) use secret_files::{Absent, check_secrets};
 pub(crate) use start::{ControlParts, FirstGeneration, GossipLinks};
 
-use commands::{Command, Commands, ReloadOutcome};
+use commands::{Commands, ControlCommand, ReloadOutcome};
 use config_files::Reread;
 use followed_files::FollowedFiles;
 use gossip_membership::GossipMembership;
 use gossip_overlay::GossipOverlay;
-use names::Names;
-use publication::{Cause, Publication};
+use names::BackendNames;
+use snapshot_writer::{Cause, SnapshotWriter};
 use staged::Rejection;
 
 /// Time between two looks at what drains.
@@ -69,8 +69,8 @@ pub(crate) struct Control {
     overlay: GossipOverlay,
     membership: GossipMembership,
     followed: FollowedFiles,
-    names: Names,
-    publication: Publication,
+    names: BackendNames,
+    snapshots: SnapshotWriter,
     descriptors: Arc<Descriptors>,
     process: Arc<ProcessMetrics>,
     outputs: Outputs,
@@ -120,13 +120,13 @@ impl Control {
     }
 
     /// Obeys a command and all that wait with it: reloads that were asked for together are one.
-    async fn obey(&mut self, first: Command) {
+    async fn obey(&mut self, first: ControlCommand) {
         let mut replies = Vec::new();
         let mut next = Some(first);
         while let Some(command) = next {
             match command {
-                Command::Reload { reply } => replies.push(reply),
-                Command::ReopenLogs => self.outputs.access.reopen(),
+                ControlCommand::Reload { reply } => replies.push(reply),
+                ControlCommand::ReopenLogs => self.outputs.access.reopen(),
             }
             next = self.commands.try_next();
         }
@@ -181,7 +181,7 @@ impl Control {
 
     /// Counts a reload. The counts change after everything else, so that whoever sees them sees its effect too.
     fn record_reload(&mut self, applied: Result<u64, Rejection>) -> ReloadOutcome {
-        self.publication.note_reload();
+        self.snapshots.note_reload();
         let process = &self.process;
         let success = &process.last_reload_success;
         success.store(applied.is_ok(), Ordering::Relaxed);
@@ -204,17 +204,17 @@ impl Control {
 
     /// Publishes another answer for a name, and those that have come while it waited for its turn.
     async fn take_names(&mut self) {
-        self.publication.wait_for_turn().await;
+        self.snapshots.wait_for_turn().await;
         self.names.take_waiting();
         self.republish();
     }
 
     /// Looks at the peer set, and publishes what it changes.
     async fn take_peers(&mut self) {
-        self.publication.wait_for_turn().await;
+        self.snapshots.wait_for_turn().await;
         let file = Arc::clone(&self.layers.file);
-        let sockets = self.publication.sockets();
-        let registry = self.publication.registry();
+        let sockets = self.snapshots.sockets();
+        let registry = self.snapshots.registry();
         if self.overlay.update(&file, &sockets, registry) {
             self.layers = self.overlay.layers(&file);
             self.publish(&sockets, Cause::Update);
@@ -222,28 +222,28 @@ impl Control {
     }
 
     async fn look_at_drains(&mut self) {
-        self.publication.drop_retired();
-        tokio::task::block_in_place(|| self.publication.trim_heap());
+        self.snapshots.drop_retired();
+        tokio::task::block_in_place(|| self.snapshots.trim_heap());
         let file = Arc::clone(&self.layers.file);
-        let registry = self.publication.registry_mut();
+        let registry = self.snapshots.registry_mut();
         let now = std::time::Instant::now();
         let moved = self.names.fail_over(&file, registry, now);
-        if self.publication.end_drains(file.drain_timeout) || moved {
-            self.publication.wait_for_turn().await;
+        if self.snapshots.end_drains(file.drain_timeout) || moved {
+            self.snapshots.wait_for_turn().await;
             self.republish();
-            self.publication.forget_unused();
+            self.snapshots.forget_unused();
         }
     }
 
     /// Publishes the same configuration, since what it is built from has changed.
     fn republish(&mut self) {
-        self.publish(&self.publication.sockets(), Cause::Update);
+        self.publish(&self.snapshots.sockets(), Cause::Update);
     }
 
     fn publish(&mut self, sockets: &[Arc<BoundSockets>], cause: Cause) {
         let names = self.names.resolved();
-        let publication = &mut self.publication;
-        tokio::task::block_in_place(|| publication.publish(&self.layers, names, sockets, cause));
+        let snapshots = &mut self.snapshots;
+        tokio::task::block_in_place(|| snapshots.publish(&self.layers, names, sockets, cause));
     }
 }
 

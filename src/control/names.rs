@@ -20,9 +20,9 @@ const FIRST_LOOK_UP: Duration = Duration::from_secs(1);
 /// Answers that may wait; the tasks that look names up wait beyond that.
 const QUEUE: usize = 1024;
 
-/// The names of the configuration in force.
+/// The names of the configuration in force, kept fresh.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct BackendNames {
     resolved: ResolvedNames,
     resolver: Resolver,
     answers: mpsc::Receiver<Resolved>,
@@ -65,7 +65,7 @@ fn names_of(config: &Config) -> HashMap<BackendAddress, Duration> {
     names
 }
 
-impl Names {
+impl BackendNames {
     /// Keeps the names of a configuration fresh; `resolved` is what is known of them. Must run on a runtime.
     pub(super) fn start(config: &Config, resolved: ResolvedNames) -> Self {
         let (sender, answers) = mpsc::channel(QUEUE);

@@ -22,8 +22,8 @@ pub(crate) enum Absent {
 
 /// A configuration that may say where the last known members are kept.
 pub(crate) trait NamesMembersFiles {
-    /// Where they are kept, and where they may lie from before; `path` is that of the configuration. Looks at directories
-    /// (blocking).
+    /// Where they are kept, and where they may lie from before; `path` is that of the configuration. Looks at
+    /// directories (blocking).
     fn members_files(&self, path: &Path) -> Vec<PathBuf>;
 }
 

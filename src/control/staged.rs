@@ -1,8 +1,8 @@
 //! A configuration between its check and its application.
 //!
-//! [`Control::prepare`] does all that may fail and changes nothing that is in use: it binds sockets and the admin address,
-//! reads the keys of the peer set and opens the access log. [`Control::commit`] cannot fail. So a reload is applied whole
-//! or not at all.
+//! [`Control::prepare`] does all that may fail and changes nothing that is in use: it binds sockets and the admin
+//! address, reads the keys of the peer set and opens the access log. [`Control::commit`] cannot fail. So a reload is
+//! applied whole or not at all.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::config_files::FileError;
 use super::gossip_membership::StagedMembership;
 use super::listeners::{bind_all, socket_files};
 use super::names::look_up;
-use super::publication::Cause;
+use super::snapshot_writer::Cause;
 use crate::admin::{AdminError, AdminMove};
 use crate::config::compile::ResolvedNames;
 use crate::config::schema::Config;
@@ -115,15 +115,15 @@ impl Control {
     pub(super) async fn apply(&mut self, config: Config) -> Result<u64, Rejection> {
         let staged = tokio::task::block_in_place(|| self.prepare(config))?;
         let names = look_up(&staged.config, self.names.resolved()).await;
-        self.publication.wait_for_turn().await;
+        self.snapshots.wait_for_turn().await;
         Ok(self.commit(staged, names))
     }
 
     /// Makes what `config` needs (blocking). The access log comes last, since opening it may make its file.
     fn prepare(&self, config: Config) -> Result<Staged, Rejection> {
-        let workers = self.publication.registry().workers();
+        let workers = self.snapshots.registry().workers();
         self.descriptors.carry(config.listeners.len() * workers)?;
-        let current = self.publication.current();
+        let current = self.snapshots.current();
         let sockets = bind_all(&config, workers, Some(&current)).map_err(Rejection::Bind)?;
         let socket_files = socket_files(sockets.iter().map(|sockets| &**sockets));
         let admin = self.admin.prepare(config.admin.as_ref(), &socket_files)?;
@@ -170,7 +170,7 @@ impl Control {
             }
         }
         self.names.follow(&config, names);
-        let registry = self.publication.registry();
+        let registry = self.snapshots.registry();
         self.overlay.update(&config, &sockets, registry);
         self.layers = self.overlay.layers(&config);
         self.publish(&sockets, Cause::Reload);

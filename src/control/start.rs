@@ -12,8 +12,8 @@ use super::followed_files::FollowedFiles;
 use super::gossip_membership::{GossipMembership, StagedMembership};
 use super::gossip_overlay::GossipOverlay;
 use super::listeners::bind_all;
-use super::names::{Names, look_up};
-use super::publication::Publication;
+use super::names::{BackendNames, look_up};
+use super::snapshot_writer::SnapshotWriter;
 use super::staged::Rejection;
 use super::{Control, OnApplied, Outputs};
 use crate::admin::AdminServer;
@@ -28,8 +28,8 @@ use crate::snapshot::registry::Registry;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::transport::descriptors::Descriptors;
 
-/// The first snapshot, and what was made for it: its listeners are bound, its names looked up, its place in the peer set
-/// is prepared but not taken yet.
+/// The first snapshot, and what was made for it: its listeners are bound, its names looked up, its place in the peer
+/// set is prepared but not taken yet.
 #[derive(Debug)]
 pub(crate) struct FirstGeneration {
     /// To be published.
@@ -78,8 +78,8 @@ pub(crate) struct ControlParts {
 }
 
 impl FirstGeneration {
-    /// Binds every listener, looks up every name, takes in the last known members and compiles the configuration. Must run
-    /// on a runtime; reads files (blocking).
+    /// Binds every listener, looks up every name, takes in the last known members and compiles the configuration. Must
+    /// run on a runtime; reads files (blocking).
     ///
     /// # Errors
     /// Why the proxy cannot start.
@@ -139,8 +139,8 @@ impl Control {
         process.last_reload_success.store(true, Ordering::Relaxed);
         Self {
             commands: parts.commands,
-            names: Names::start(&layers.file, names),
-            publication: Publication::new(
+            names: BackendNames::start(&layers.file, names),
+            snapshots: SnapshotWriter::new(
                 registry,
                 Arc::clone(&layers.file),
                 parts.publisher,

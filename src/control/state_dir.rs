@@ -13,8 +13,8 @@ use crate::files;
 /// The directory if nothing says otherwise; used only if it exists and can be written.
 const USUAL: &str = "/var/lib/lbproxy";
 
-/// The directory for state, if there is one: what `state_dir` says, otherwise `usual` ([`usual_state_dir`]). Without one,
-/// state lies beside the configuration. It need not exist: it is made when something is written into it.
+/// The directory for state, if there is one: what `state_dir` says, otherwise `usual` ([`usual_state_dir`]). Without
+/// one, state lies beside the configuration. It need not exist: it is made when something is written into it.
 fn state_dir(config: &Config, usual: Option<&Path>) -> Option<PathBuf> {
     let configured = config.state_dir.clone();
     configured.or_else(|| usual.map(Path::to_owned))
@@ -27,10 +27,10 @@ pub(super) fn usual_state_dir() -> Option<PathBuf> {
     first_of_systemd(given.as_deref()).or_else(|| usable(Path::new(USUAL)))
 }
 
-/// Where the last good set of members is kept, and then where an earlier version or configuration may have left it: where
-/// `members_file` says, relative to the directory of the configuration; otherwise in the directory for state (`usual` if
-/// the configuration does not say), otherwise beside the configuration at `path`. Looks at no file: control calls it, and
-/// a file system that hangs would end all reloads.
+/// Where the last good set of members is kept, and then where an earlier version or configuration may have left it:
+/// where `members_file` says, relative to the directory of the configuration; otherwise in the directory for state
+/// (`usual` if the configuration does not say), otherwise beside the configuration at `path`. Looks at no file: control
+/// calls it, and a file system that hangs would end all reloads.
 pub(super) fn members_paths(
     path: &Path,
     config: &Config,

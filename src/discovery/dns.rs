@@ -1,8 +1,8 @@
 //! Resolves names to addresses, and keeps the addresses fresh.
 //!
-//! The system's resolver answers (so `/etc/hosts` and the search list count), on threads of its own ([`super::lookup`]).
-//! If a look-up fails, the last answer is kept; a name that never resolved has none. Addresses are sorted: resolvers
-//! rotate them, and another order alone is not a change.
+//! The system's resolver answers (so `/etc/hosts` and the search list count), on threads of its own
+//! ([`super::lookup`]). If a look-up fails, the last answer is kept; a name that never resolved has none. Addresses are
+//! sorted: resolvers rotate them, and another order alone is not a change.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,12 +1,14 @@
 //! Asks the system's resolver, which blocks, on threads of its own.
 //!
-//! There are at most `THREADS` of them, whatever hangs: no page of the admin server, no reload and no end of the process
-//! waits for a name server. A name is looked up once at a time: whoever else asks for it meanwhile gets the same answer. A
-//! look-up is given up after the time that the resolver itself may take, as `/etc/resolv.conf` has it: with one silent
-//! server of two, the answer comes after the first one's `timeout`, and giving up just then would never let it come.
+//! There are at most `THREADS` of them, whatever hangs: no page of the admin server, no reload and no end of the
+//! process waits for a name server. A name is looked up once at a time: whoever else asks for it meanwhile gets the
+//! same answer. A look-up is given up after the time that the resolver itself may take, as `/etc/resolv.conf` has it:
+//! with one silent server of two, the answer comes after the first one's `timeout`, and giving up just then would never
+//! let it come.
 //!
-//! Dead names do not hold up others: a name whose last look-up took long waits in a queue of its own, which never gets all
-//! of the threads, and of the others only those that began a moment ago count as busy. Waiting in a queue is bounded too.
+//! Dead names do not hold up others: a name whose last look-up took long waits in a queue of its own, which never gets
+//! all of the threads, and of the others only those that began a moment ago count as busy. Waiting in a queue is
+//! bounded too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -26,8 +28,8 @@ const THREADS: usize = 64;
 const RESERVED: usize = 16;
 /// Most busy look-ups of either queue at a time.
 const MOST_BUSY: usize = 16;
-/// A look-up that takes so long makes its name slow. A look-up counts as busy for `BUSY` if its name was not slow, else for
-/// `LOST`, when its answer must be lost.
+/// A look-up that takes so long makes its name slow. A look-up counts as busy for `BUSY` if its name was not slow, else
+/// for `LOST`, when its answer must be lost.
 const SLOW: Duration = LEAST;
 const BUSY: Duration = Duration::from_secs(1);
 const LOST: Duration = MOST;
@@ -77,10 +79,10 @@ enum LookUpState {
 }
 
 /// The blocking resolver.
-type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type BlockingResolver = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 struct LookUpPool {
-    resolve: Box<Resolve>,
+    resolve: Box<BlockingResolver>,
     look_ups: Mutex<LookUps>,
 }
 
@@ -316,7 +318,8 @@ impl ResolverConfig {
     /// Reads `timeout` × `attempts` × name servers, and the search list, from this text and from `RES_OPTIONS` and
     /// `LOCALDOMAIN`.
     fn parse(text: &str, options: Option<String>, local_domain: Option<String>) -> Self {
-        /// The default and the most that the resolver itself takes (`MAXNS`, `RES_MAXRETRANS`, `RES_MAXRETRY` of its resolv.h).
+        /// The default and the most that the resolver itself takes (`MAXNS`, `RES_MAXRETRANS`, `RES_MAXRETRY` of its
+        /// resolv.h).
         const SERVERS: u64 = 3;
         const TIMEOUT: (u64, u64) = (5, 30);
         const ATTEMPTS: (u64, u64) = (2, 5);
@@ -352,8 +355,8 @@ impl ResolverConfig {
         }
     }
 
-    /// How long a look-up of `host` may take, within bounds. The host is tried as it is and in each domain, unless it ends
-    /// in a dot; `ndots` only decides which comes first.
+    /// How long a look-up of `host` may take, within bounds. The host is tried as it is and in each domain, unless it
+    /// ends in a dot; `ndots` only decides which comes first.
     fn time_limit(self, host: &str) -> Duration {
         let names = match host.ends_with('.') {
             true => 1,

@@ -18,7 +18,7 @@ use crate::model::settings::{Check, CheckKind, OnDown, OnUp};
 use crate::snapshot::fixture::{cluster, endpoint, rechecked, snapshot};
 use crate::snapshot::publish::SessionOrder;
 use crate::snapshot::{Cluster, Endpoint, Snapshot};
-use crate::telemetry::capture::Capture;
+use crate::telemetry::capture::LogCapture;
 use crate::telemetry::outcome::Reason;
 
 /// The running task, with its inputs and outputs.
@@ -294,7 +294,7 @@ fn joining(address: SocketAddr) -> Endpoint {
 
 #[tokio::test]
 async fn a_joining_backend_goes_up_or_down_by_its_first_result_and_that_is_logged_once() {
-    let lines = Capture::begin();
+    let lines = LogCapture::begin();
     let (good, bad, refused) = (server().await, server().await, server().await);
     bad.1.code.store(500, Ordering::SeqCst);
     let endpoints = [&good, &bad, &refused].map(|server| joining(server.0));
@@ -502,7 +502,7 @@ async fn a_refused_backend_without_a_check_gets_trials() {
 
 #[tokio::test(start_paused = true)]
 async fn transitions_and_panic_mode_are_logged_once() {
-    let lines = Capture::begin();
+    let lines = LogCapture::begin();
     let endpoints: Vec<_> = (1..=3)
         .map(|i| endpoint("web", &format!("10.0.0.{i}:80")))
         .collect();
@@ -545,7 +545,7 @@ async fn transitions_and_panic_mode_are_logged_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_loses_its_last_backend_in_panic_mode_is_not_healthy_again() {
-    let lines = Capture::begin();
+    let lines = LogCapture::begin();
     let e = endpoint("web", "10.0.0.1:80");
     let b = e.backend.clone();
     let c = Arc::new(cluster("web", vec![e]));
@@ -724,7 +724,7 @@ async fn backups_do_not_retain_traffic_before_a_primary_has_joined() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_is_processed_before_the_backend_is_forgotten() {
-    let lines = Capture::begin();
+    let lines = LogCapture::begin();
     for (on_down, after) in [
         (OnDown::Close, Duration::ZERO),
         (OnDown::Drain, Duration::from_secs(30)),

@@ -2,9 +2,9 @@
 //!
 //! Workers send it batches of whole lines through a bounded queue ([`LogSender`]) and drop what does not fit, so a slow
 //! sink costs lines and nothing else. A failure of the sink (a full disk, a pipe whose reader has gone) is logged once,
-//! its lines count as dropped, and it is tried again once a second; the first line after a failure begins on a new line.
-//! Commands (reopen after a rotation, another sink, close) are obeyed before each batch; an empty batch only wakes the
-//! thread for them.
+//! its lines count as dropped, and it is tried again once a second; the first line after a failure begins on a new
+//! line. Commands (reopen after a rotation, another sink, close) are obeyed before each batch; an empty batch only
+//! wakes the thread for them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -121,8 +121,8 @@ impl AccessLogWriter {
         LogSender::new(self.queue.clone(), self.metrics.clone())
     }
 
-    /// Opens the file again by its name, after a rotation has renamed the open one. If that fails, the open one stays in
-    /// use.
+    /// Opens the file again by its name, after a rotation has renamed the open one. If that fails, the open one stays
+    /// in use.
     pub(crate) fn reopen(&self) {
         self.order(WriterCommand::Reopen);
     }

@@ -1,11 +1,10 @@
-//! Events of the proxy itself: one line each on stderr, for example
-//! `2027-01-15T08:00:00.007Z WARN backend is down cluster=web backend=10.0.0.1:80 reason="check failed: status 500"`, or
-//! with `log.format = "json"` as one object.
+//! Events of the proxy itself: one line each on stderr, for example `2027-01-15T08:00:00.007Z WARN backend is down
+//! cluster=web backend=10.0.0.1:80 reason="check failed: status 500"`, or with `log.format = "json"` as one object.
 //!
 //! A record begins with its time at the start of a line, and nothing else does: control characters in values are
-//! escaped, and further lines of a message (as the diagnostics of a file have) are indented (`text`) or escaped (`json`).
-//! So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if `NO_COLOR`
-//! is set.
+//! escaped, and further lines of a message (as the diagnostics of a file have) are indented (`text`) or escaped
+//! (`json`). So what a client sends cannot forge a record. Colours only mark the level, only on a terminal, and not if
+//! `NO_COLOR` is set.
 //!
 //! A thread that logs puts the record into a bounded queue and continues; one thread writes (`queue`). A stderr that is
 //! not read costs lines, which are counted, and holds up nothing, not even the end of the process ([`EventLog::flush`],
@@ -135,8 +134,8 @@ impl fmt::Debug for EventLog {
     }
 }
 
-/// Writes a line to stderr as the process ends, and waits for that for at most [`EXIT_BOUND`]: a stderr that is not read
-/// keeps no process alive.
+/// Writes a line to stderr as the process ends, and waits for that for at most [`EXIT_BOUND`]: a stderr that is not
+/// read keeps no process alive.
 pub(crate) fn print_at_exit(text: &str) {
     let line = format!("{}\n", text.trim_end());
     let (done, written) = sync_channel(1);

@@ -57,8 +57,8 @@ impl Cluster {
         count
     }
 
-    /// Whether all endpoints are used, healthy or not: fewer are healthy than `panic_threshold` demands, or none at all,
-    /// backups included; never if the cluster forbids it. O(endpoints).
+    /// Whether all endpoints are used, healthy or not: fewer are healthy than `panic_threshold` demands, or none at
+    /// all, backups included; never if the cluster forbids it. O(endpoints).
     pub fn in_panic(&self) -> bool {
         self.settings.panic_threshold.is_some()
             && (self.state.in_panic() || self.healthy().is_none())

@@ -1,9 +1,9 @@
 //! L2: the immutable view of listeners, routes, clusters and backends that both planes share.
 //!
 //! One writer (the control plane) builds the next [`Snapshot`] from the current one and publishes it
-//! ([`publish::Publisher`]); a worker keeps the one that it works with and looks for a newer one between requests. Clusters
-//! that did not change are shared between generations. The last reference is dropped by the control plane, never by a
-//! worker.
+//! ([`publish::Publisher`]); a worker keeps the one that it works with and looks for a newer one between requests.
+//! Clusters that did not change are shared between generations. The last reference is dropped by the control plane,
+//! never by a worker.
 
 mod cluster;
 #[cfg(test)]

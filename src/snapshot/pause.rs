@@ -1,5 +1,5 @@
-//! Whether a listener has paused accepting, over all workers. Clients at a limit can make it stop and continue as often as
-//! they like; as a state with a beginning and an end it is logged seldom.
+//! Whether a listener has paused accepting, over all workers. Clients at a limit can make it stop and continue as often
+//! as they like; as a state with a beginning and an end it is logged seldom.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

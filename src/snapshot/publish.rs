@@ -1,7 +1,7 @@
 //! The one channel between the planes: the control plane publishes snapshots, workers look for them.
 //!
-//! A worker compares [`Publisher::generation`] with the one it has (one load of a cache line that hardly ever changes) and
-//! takes the new snapshot only if they differ, so a request pays for no contended atomic.
+//! A worker compares [`Publisher::generation`] with the one it has (one load of a cache line that hardly ever changes)
+//! and takes the new snapshot only if they differ, so a request pays for no contended atomic.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -22,7 +22,8 @@ pub(crate) struct BackendKey {
     pub written: BackendAddress,
     /// Where to connect to; `None` for a name that has not been resolved.
     pub resolved: Option<SocketAddress>,
-    /// Whether only one address of the name is used at a time (`addresses = "one"`), so that the name alone is the label.
+    /// Whether only one address of the name is used at a time (`addresses = "one"`), so that the name alone is the
+    /// label.
     pub single: bool,
 }
 
@@ -109,8 +110,8 @@ impl Registry {
         self.entries.backends.get(&key)
     }
 
-    /// The address of `name` that is used if only one at a time is: the previous one as long as it is among `addresses`,
-    /// otherwise the first.
+    /// The address of `name` that is used if only one at a time is: the previous one as long as it is among
+    /// `addresses`, otherwise the first.
     pub(crate) fn address_in_use(
         &self,
         cluster: &str,
@@ -135,8 +136,8 @@ impl Registry {
         self.entries.in_use.insert(key, address);
     }
 
-    /// Drops all entries but those that `keep_backend`, `keep_cluster` and `keep_listener` want to keep, and drops routes
-    /// that no snapshot and no tunnel holds any longer.
+    /// Drops all entries but those that `keep_backend`, `keep_cluster` and `keep_listener` want to keep, and drops
+    /// routes that no snapshot and no tunnel holds any longer.
     pub(crate) fn retain(
         &mut self,
         keep_backend: impl Fn(BackendId) -> bool,

@@ -1,8 +1,8 @@
-//! For tests: what this thread logged.
+//! For tests: what this thread has logged.
 //!
-//! Subscribers of single threads are no ground for a test: whether a callsite is enabled is cached for the whole
-//! process, and the cache is rebuilt while other tests come and go. So one subscriber that wants everything is
-//! there for all of them, and it writes into a buffer of the thread that asked for one.
+//! A subscriber of a single thread is no basis for a test: whether a callsite is enabled is cached for the whole process,
+//! and the cache is rebuilt while other tests come and go. So there is one subscriber for all tests, which enables
+//! everything and writes into a buffer of the thread that asked for one.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,22 +23,22 @@ pub(crate) fn install() {
             .with_ansi(false)
             .with_writer(|| ThreadBuffer)
             .finish();
-        // If there is one already, it is the one to go by.
+        // If there is one already, it stays.
         let _ = tracing::subscriber::set_global_default(subscriber);
     });
 }
 
 /// Collects what this thread logs until it is dropped.
-pub(crate) struct Capture;
+pub(crate) struct LogCapture;
 
-impl Capture {
+impl LogCapture {
     pub(crate) fn begin() -> Self {
         install();
         LINES.set(Some(Vec::new()));
         Self
     }
 
-    /// How often `text` stands in what was logged.
+    /// How often `text` occurs in what was logged.
     pub(crate) fn count(&self, text: &str) -> usize {
         LINES.with_borrow(|lines| {
             String::from_utf8_lossy(lines.as_deref().unwrap_or_default())
@@ -48,7 +48,7 @@ impl Capture {
     }
 }
 
-impl Drop for Capture {
+impl Drop for LogCapture {
     fn drop(&mut self) {
         LINES.set(None);
     }

@@ -1,5 +1,5 @@
-//! Configurations into snapshots, without a socket: what a name becomes, what is shared, and that nothing changes before
-//! the effects are applied.
+//! Configurations into snapshots, without a socket: what a name becomes, what is shared, and that nothing changes
+//! before the effects are applied.
 
 use super::*;
 use crate::config::load::load;

@@ -152,11 +152,11 @@ fn log_one(event: &CandidateEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::capture::Capture;
+    use crate::telemetry::capture::LogCapture;
 
     #[test]
     fn a_thousand_joins_do_not_make_a_thousand_lines() {
-        let lines = Capture::begin();
+        let lines = LogCapture::begin();
         let events: Vec<CandidateEvent> = (1..=1000)
             .map(|port| CandidateEvent {
                 cluster: "web".to_owned(),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_check_is_only_mentioned_if_there_is_one() {
-        let lines = Capture::begin();
+        let lines = LogCapture::begin();
         for checked in [true, false] {
             log(&[CandidateEvent {
                 cluster: "web".to_owned(),

@@ -226,7 +226,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::telemetry::capture::Capture;
+    use crate::telemetry::capture::LogCapture;
 
     fn member(address: &str, weight: u16, zone: &str) -> Candidate {
         Candidate {
@@ -310,7 +310,7 @@ mod tests {
     fn an_unusable_file_is_logged_and_ignored() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("m.json");
-        let lines = Capture::begin();
+        let lines = LogCapture::begin();
         let texts: [(&[u8], &str); 7] = [
             (b"", "EOF"),
             (b"\x00\xff\xfe", "expected value"),

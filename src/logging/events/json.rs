@@ -1,8 +1,8 @@
 //! A record as JSON: one object a line, `{"time":"…","level":"warn","message":"…","cluster":"web","of":3}`.
 //!
-//! Numbers and booleans are written as such, everything else as text. What comes from outside cannot forge a record or break a
-//! reader: `"`, `\` and all control characters (C0, DEL, C1, the line and paragraph separators) are escaped, as in the
-//! access log.
+//! Numbers and booleans are written as such, everything else as text. What comes from outside cannot forge a record or
+//! break a reader: `"`, `\` and all control characters (C0, DEL, C1, the line and paragraph separators) are escaped, as
+//! in the access log.
 
 use std::fmt::{self, Write};
 

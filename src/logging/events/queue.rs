@@ -1,10 +1,10 @@
 //! The queue between the threads that log and the one thread that writes.
 //!
-//! A record is put into the queue whole and nobody waits: a record that finds the queue full is lost and counted. Losses
-//! are reported in the log itself, at the place where they happened, as soon as half of the queue is free again, so that
-//! a slow reader gets one such line for a run of losses and not one for each record. Only the writer waits for the sink,
-//! for as long as it takes; a sink that fails (a full disk, a pipe whose reader has gone) is tried again once a second,
-//! from where it failed.
+//! A record is put into the queue whole and nobody waits: a record that finds the queue full is lost and counted.
+//! Losses are reported in the log itself, at the place where they happened, as soon as half of the queue is free again,
+//! so that a slow reader gets one such line for a run of losses and not one for each record. Only the writer waits for
+//! the sink, for as long as it takes; a sink that fails (a full disk, a pipe whose reader has gone) is tried again once
+//! a second, from where it failed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};

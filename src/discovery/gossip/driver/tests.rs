@@ -10,7 +10,7 @@ use crate::gossip::quarantine::BUG;
 use crate::gossip::record::ServiceState;
 use crate::gossip::token::{Authority, OperatorKey};
 use crate::gossip::view::Report;
-use crate::telemetry::capture::Capture;
+use crate::telemetry::capture::LogCapture;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +43,7 @@ impl Proxy {
             restarted: false,
         };
         let thread = std::thread::spawn(move || {
-            let log = Capture::begin();
+            let log = LogCapture::begin();
             run(state, secrets, sockets);
             texts.iter().map(|text| log.count(text)).collect()
         });

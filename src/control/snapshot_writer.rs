@@ -1,5 +1,5 @@
-//! Snapshots from their build to their end: compiled from what is in force, published at most once in [`COALESCE`], and
-//! dropped here, never by a worker, once no worker holds them.
+//! The life of a snapshot: compiled from what is in force, published at most once in [`COALESCE`], and dropped here,
+//! never by a worker, once no worker holds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) const COALESCE: Duration = Duration::from_millis(50);
 
 /// Publishes snapshots and owns the live state that outlives them.
 #[derive(Debug)]
-pub(super) struct Publication {
+pub(super) struct SnapshotWriter {
     registry: Registry,
     /// The configuration files that the current snapshot was built from.
     file: Arc<Config>,
@@ -54,7 +54,7 @@ pub(super) enum Cause {
     Update,
 }
 
-impl Publication {
+impl SnapshotWriter {
     /// Continues from a first snapshot, built from `file`, that is published already.
     pub(super) fn new(
         registry: Registry,
@@ -153,8 +153,8 @@ impl Publication {
         self.has_freed = true;
     }
 
-    /// Gives what reloads have freed back to the system: once after each, and once more if workers let go of the previous
-    /// generation later.
+    /// Gives what reloads have freed back to the system: once after each, and once more if workers let go of the
+    /// previous generation later.
     pub(super) fn trim_heap(&mut self) {
         if std::mem::take(&mut self.has_freed) {
             give_back();
@@ -207,9 +207,9 @@ mod tests {
         Arc::new(load(&text).config.unwrap())
     }
 
-    /// A publication of clusters `web`.
+    /// A writer of clusters `web`.
     struct Bench {
-        publication: Publication,
+        writer: SnapshotWriter,
         publisher: Arc<Publisher>,
     }
 
@@ -220,7 +220,7 @@ mod tests {
             let snapshots = watch::Sender::new(first);
             let registry = Registry::new(WORKERS);
             Self {
-                publication: Publication::new(
+                writer: SnapshotWriter::new(
                     registry,
                     config("'10.0.0.9:80'"),
                     Arc::clone(&publisher),
@@ -234,12 +234,12 @@ mod tests {
             let layers = Layers::of_file(config(backends));
             let sockets = [Arc::new(BoundSockets::at("127.0.0.1:1".parse().unwrap()))];
             let names = ResolvedNames::new();
-            self.publication.publish(&layers, &names, &sockets, cause);
+            self.writer.publish(&layers, &names, &sockets, cause);
         }
 
         fn is_known(&self, address: &str) -> bool {
             let key = BackendKey::of_address(address.parse().unwrap());
-            let registry = self.publication.registry();
+            let registry = self.writer.registry();
             registry.known_backend("web", &key).is_some()
         }
     }
@@ -250,9 +250,9 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         bench.publish("'10.0.0.1:80'", Cause::Update);
         let begun = Instant::now();
-        bench.publication.wait_for_turn().await;
+        bench.writer.wait_for_turn().await;
         assert_eq!(begun.elapsed(), Duration::from_millis(50));
-        bench.publication.wait_for_turn().await;
+        bench.writer.wait_for_turn().await;
         assert_eq!(begun.elapsed(), Duration::from_millis(50));
     }
 
@@ -260,16 +260,16 @@ mod tests {
     async fn a_generation_is_dropped_when_no_worker_holds_it() {
         let mut bench = Bench::new();
         bench.publish("'10.0.0.1:80'", Cause::Update);
-        assert!(bench.publication.retired.is_empty(), "nobody held it");
+        assert!(bench.writer.retired.is_empty(), "nobody held it");
         let held = bench.publisher.current();
         bench.publish("'10.0.0.2:80'", Cause::Reload);
-        bench.publication.drop_retired();
-        assert_eq!(bench.publication.retired.len(), 1);
-        assert!(!bench.publication.has_freed);
+        bench.writer.drop_retired();
+        assert_eq!(bench.writer.retired.len(), 1);
+        assert!(!bench.writer.has_freed);
         drop(held);
-        bench.publication.drop_retired();
-        assert!(bench.publication.retired.is_empty());
-        assert!(bench.publication.has_freed, "a reload replaced it");
+        bench.writer.drop_retired();
+        assert!(bench.writer.retired.is_empty());
+        assert!(bench.writer.has_freed, "a reload replaced it");
     }
 
     #[tokio::test]
@@ -288,14 +288,14 @@ mod tests {
             (current.generation, current.departing.endpoints.len()),
             (3, 1)
         );
-        bench.publication.forget_unused();
+        bench.writer.forget_unused();
         assert!(bench.is_known("10.0.0.2:80"), "it drains");
         let hour = Duration::from_secs(3600);
-        assert!(!bench.publication.end_drains(hour));
+        assert!(!bench.writer.end_drains(hour));
         backend.finish();
-        assert!(bench.publication.end_drains(hour));
+        assert!(bench.writer.end_drains(hour));
         bench.publish("'10.0.0.1:80'", Cause::Update);
-        bench.publication.forget_unused();
+        bench.writer.forget_unused();
         assert!(!bench.is_known("10.0.0.2:80") && bench.is_known("10.0.0.1:80"));
     }
 }
