@@ -104,8 +104,8 @@ impl Checker {
         self.forget(known.filter(|id| !present.contains(id)), now);
     }
 
-    /// Stops monitoring backends. One may have gone down unnoticed, for example when a worker's report makes the control
-    /// plane move a name to its next address; then its sessions end like those of any backend that goes down.
+    /// Stops monitoring backends. One may have gone down unnoticed, for example when a worker's report makes the
+    /// control plane move a name to its next address; then its sessions end like those of any backend that goes down.
     fn forget(&mut self, ids: impl Iterator<Item = BackendId>, now: Instant) {
         for id in ids {
             self.timers.cancel(id);

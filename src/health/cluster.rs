@@ -87,8 +87,8 @@ fn update_standby(cluster: &Cluster, lost_primaries: bool, healthy: &Healthy) {
     }
 }
 
-/// Ends the sessions on backups, because a primary is healthy. Sessions that came to a backup without a recorded failure,
-/// because of a momentary refusal, are ended too.
+/// Ends the sessions on backups, because a primary is healthy. Sessions that came to a backup without a recorded
+/// failure, because of a momentary refusal, are ended too.
 fn close_backups(cluster: &Cluster, orders: &SessionOrderSink) {
     let backups = cluster.endpoints.iter().filter(|e| e.backup);
     for endpoint in backups.filter(|e| e.backend.in_flight() > 0) {

@@ -3,7 +3,8 @@
 //! It is a set so that every bit has its own writers and no writer overwrites another. The health checks write
 //! [`Health::CHECK_DOWN`], [`Health::TRIAL`], [`Health::JOINING`] and [`Health::UNRESOLVED`], and so does the control
 //! plane when it adds a backend or changes its address; a worker whose connection attempt fails sets
-//! [`Health::REFUSED`], one that connects clears it and [`Health::TRIAL`], and one that claims a trial clears the latter.
+//! [`Health::REFUSED`], one that connects clears it and [`Health::TRIAL`], and one that claims a trial clears the
+//! latter.
 
 bitflags::bitflags! {
     /// The reasons against a backend. Healthy is the empty set.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::page::Page;
 
-/// What happens to a request. `C` says which cluster it is sent to: the name in a configuration, the index in a snapshot.
+/// What happens to a request. `C` says which cluster it is sent to: the name in a configuration, the index in a
+/// snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteAction<C> {
     /// Send it to this cluster.

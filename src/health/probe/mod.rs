@@ -1,11 +1,12 @@
 //! One probe of one backend: opens a connection and does over it what the check says.
 //!
-//! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would see, not a pooled
-//! connection), one deadline for everything, and limits on everything that it reads. It connects like live traffic
-//! ([`SystemConnector`]), so a lack of local descriptors or ports says nothing about the backend ([`ProbeFailure::Local`]). An HTTP
-//! response is parsed like one of live traffic (`http`), so a backend whose responses traffic refuses fails its check
-//! for that reason. A check of several addresses (only an agent has them) passes with the first that does; each gets a
-//! share of the remaining time, so that one that drops packets does not use up the time of the others.
+//! Nothing of a probe outlives it: it has a connection of its own (so it tests what a new client would see, not a
+//! pooled connection), one deadline for everything, and limits on everything that it reads. It connects like live
+//! traffic ([`SystemConnector`]), so a lack of local descriptors or ports says nothing about the backend
+//! ([`ProbeFailure::Local`]). An HTTP response is parsed like one of live traffic (`http`), so a backend whose
+//! responses traffic refuses fails its check for that reason. A check of several addresses (only an agent has them)
+//! passes with the first that does; each gets a share of the remaining time, so that one that drops packets does not
+//! use up the time of the others.
 //!
 //! The file of each kind says what passes.
 
