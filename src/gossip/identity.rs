@@ -106,13 +106,15 @@ impl Identity {
     }
 
     /// The address as on the wire.
+    #[inline]
     pub fn key(&self) -> MemberKey {
-        std::array::from_fn(|i| self.0[i])
+        *self.0.first_chunk().expect("27 bytes")
     }
 
     /// Which run it is.
+    #[inline]
     pub fn epoch(&self) -> u64 {
-        u64::from_be_bytes(std::array::from_fn(|i| self.0[18 + i]))
+        u64::from_be_bytes(*self.0[18..].first_chunk().expect("27 bytes"))
     }
 
     /// What the member does.
@@ -157,9 +159,11 @@ impl foca::Identity for Identity {
         Some(self.with_epoch(next))
     }
 
+    #[inline]
     fn addr(&self) -> Address {
+        let ip = *self.0.first_chunk().expect("27 bytes");
         Address(
-            u128::from_ne_bytes(std::array::from_fn(|i| self.0[i])),
+            u128::from_ne_bytes(ip),
             u16::from_ne_bytes([self.0[16], self.0[17]]),
         )
     }
