@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::support::alone;
 use crate::support::backend::{Action, Answer, Backend, Step, send};
 use crate::support::child::ChildBackend;
 use crate::support::client::{Client, get};
@@ -16,9 +15,11 @@ use crate::support::tcp::TcpBackend;
 use crate::support::wait::{PATIENCE, holds_for, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
+/// What a busy machine may add to the time of some checks. It still tells three of them from ten.
+const BUSY: Duration = Duration::from_secs(3);
+
 #[test]
 fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
-    let _one = alone();
     let all: Vec<ChildBackend> = ["a", "b", "c"].map(ChildBackend::start).into();
     let (interval, fall, rise) = (Duration::from_millis(500), 3, 2);
     let backends = all
@@ -41,8 +42,7 @@ fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
         all[1].kill();
         proxy.wait_backend("web", victim, "down");
         let out = begin.elapsed();
-        let bound = interval * fall + Duration::from_secs(1);
-        assert!(out <= bound, "out of the rotation after {out:?}");
+        assert!(out <= interval * fall + BUSY, "out after {out:?}");
         proxy.wait_count("lbproxy_backend_up", &[("backend", &victim.to_string())], 0);
         let done = running.done();
         wait_until(PATIENCE, "the load goes on", || {
@@ -54,10 +54,7 @@ fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
         proxy.wait_backend("web", victim, "up");
         let back = begin.elapsed();
         println!("out after {out:?}, back after {back:?}");
-        assert!(
-            back <= interval * rise + Duration::from_secs(1),
-            "back after {back:?}"
-        );
+        assert!(back <= interval * rise + BUSY, "back after {back:?}");
         let label = victim.to_string();
         let served = || proxy.count("lbproxy_backend_requests_total", &[("backend", &label)]);
         let before = served();
@@ -70,7 +67,6 @@ fn kill_9_of_one_of_three_under_2000_requests_a_second_fails_no_request() {
 
 #[test]
 fn a_refusing_backend_without_a_check_is_out_at_once_and_back_by_a_trial() {
-    let _one = alone();
     let (a, b) = (Backend::start("a"), Backend::start("b"));
     let proxy = Proxy::start(&web(&[&a, &b], ""));
     let label = a.addr.to_string();
@@ -101,7 +97,6 @@ fn a_refusing_backend_without_a_check_is_out_at_once_and_back_by_a_trial() {
 
 #[test]
 fn a_backup_serves_only_while_no_other_is_healthy() {
-    let _one = alone();
     let (a, b, spare) = (
         Backend::start("a"),
         Backend::start("b"),
@@ -152,7 +147,6 @@ const CHECK: &str =
 
 #[test]
 fn a_check_takes_a_backend_out_by_its_status_and_brings_it_back() {
-    let _one = alone();
     let ((a, health), (b, _)) = (checked("a"), checked("b"));
     let proxy = Proxy::start(&web(&[&a, &b], CHECK));
     let addr = proxy.addr("web");
@@ -182,7 +176,6 @@ fn a_check_takes_a_backend_out_by_its_status_and_brings_it_back() {
 
 #[test]
 fn a_check_asks_with_the_host_path_and_statuses_of_the_file() {
-    let _one = alone();
     let backend = Backend::start("a");
     backend.record().behave(|_| Answer::new(418, ""));
     let keys = "check = { http = \"/ready?deep=1\", host = \"inner.example\", status = [\"204\", \"4xx\"], interval = \"100ms\", timeout = \"90ms\" }";
@@ -211,7 +204,6 @@ fn a_check_asks_with_the_host_path_and_statuses_of_the_file() {
 
 #[test]
 fn a_check_may_ask_another_port_and_a_silent_answer_fails_it() {
-    let _one = alone();
     let (service, side) = (Backend::start("service"), Backend::start("side"));
     service.behave(|r| Answer::new(if r.target == "/healthz" { 500 } else { 200 }, ""));
     let keys = CHECK.replace("rise", &format!("port = {}, rise", side.addr.port()));
@@ -224,7 +216,6 @@ fn a_check_may_ask_another_port_and_a_silent_answer_fails_it() {
 
 #[test]
 fn a_reset_after_the_request_never_takes_a_backend_out() {
-    let _one = alone();
     let all = ["a", "b", "c"].map(Backend::start);
     for backend in &all {
         let id = backend.id().to_owned();
@@ -249,7 +240,6 @@ fn a_reset_after_the_request_never_takes_a_backend_out() {
 
 #[test]
 fn too_few_healthy_backends_are_a_panic_in_which_all_are_used() {
-    let _one = alone();
     let (all, health): (Vec<_>, Vec<_>) = ["a", "b", "c", "d"].map(checked).into_iter().unzip();
     let refs: Vec<&Backend> = all.iter().collect();
     let proxy = Proxy::start(&web(&refs, &format!("{CHECK}\npanic_threshold = 0.5")));
@@ -294,7 +284,6 @@ fn too_few_healthy_backends_are_a_panic_in_which_all_are_used() {
 
 #[test]
 fn without_a_threshold_all_are_used_only_when_none_is_healthy() {
-    let _one = alone();
     let ((a, a_health), (b, b_health)) = (checked("a"), checked("b"));
     let proxy = Proxy::start(&web(&[&a, &b], CHECK));
     a_health.store(500, Relaxed);
@@ -311,21 +300,21 @@ fn without_a_threshold_all_are_used_only_when_none_is_healthy() {
 
 #[test]
 fn all_backends_down_is_502_or_503_at_once_and_over_when_one_returns() {
-    let _one = alone();
     let (a, b) = (Backend::start("a"), Backend::start("b"));
     let proxy = Proxy::start(&web(&[&a, &b], ""));
     a.down();
     b.down();
     let mut client = Client::connect(proxy.addr("web"));
-    let begin = Instant::now();
-    for _ in 0..20 {
-        assert!([502, 503].contains(&client.get("/").status));
-    }
-    assert!(
-        begin.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        begin.elapsed()
-    );
+    let mut times: Vec<Duration> = (0..20)
+        .map(|_| {
+            let begin = Instant::now();
+            assert!([502, 503].contains(&client.get("/").status));
+            begin.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    // An answer that waited for connections would come after their timeout of 1 s; a busy machine may delay some.
+    assert!(times[10] < Duration::from_secs(1), "{times:?}");
     assert_eq!(
         proxy.admin("/readyz").status,
         200,
@@ -337,7 +326,6 @@ fn all_backends_down_is_502_or_503_at_once_and_over_when_one_returns() {
 
 #[test]
 fn a_lack_of_descriptors_of_ours_takes_no_backend_down() {
-    let _one = alone();
     let (a, b) = (Backend::start("a"), Backend::start("b"));
     let check = "check = { http = \"/\", interval = \"50ms\", timeout = \"10s\", fall = 1 }";
     let proxy = Proxy::start(&web(&[&a, &b], check));
@@ -457,7 +445,6 @@ fn wait_closed(proxy: &Proxy, mut stream: TcpStream, reason: &str) {
 
 #[test]
 fn sessions_of_a_backend_that_goes_down_end_as_on_down_says() {
-    let _one = alone();
     for (keys, ends) in [
         ("", false),
         ("on_down = \"close\"", true),
@@ -483,7 +470,6 @@ fn sessions_of_a_backend_that_goes_down_end_as_on_down_says() {
 
 #[test]
 fn a_session_that_drains_goes_on_if_its_backend_is_up_again_in_time() {
-    let _one = alone();
     let ((a, well), (b, _)) = (greeter("a"), greeter("b"));
     let proxy = standby(&a, &b, "on_down = \"drain\"");
     proxy.replace_config(&proxy_config_with_drain(&proxy, "1h"));
@@ -511,7 +497,6 @@ fn proxy_config_with_drain(proxy: &Proxy, drain: &str) -> String {
 
 #[test]
 fn sessions_on_backups_end_when_the_primary_is_back() {
-    let _one = alone();
     let ((a, well), (b, _)) = (greeter("a"), greeter("b"));
     let proxy = standby(&a, &b, "on_up = \"close_backups\"");
     well.store(false, Relaxed);
@@ -537,7 +522,6 @@ fn sessions_on_backups_end_when_the_primary_is_back() {
 
 #[test]
 fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
-    let _one = alone();
     let ((a, a_well), (b, b_well)) = (greeter("a"), greeter("b"));
     let proxy = standby(&a, &b, "on_up = \"stay\"\npanic_threshold = false");
     proxy.wait_backend("db", a.addr, "up");
@@ -570,7 +554,6 @@ fn a_standby_that_stays_keeps_all_new_sessions_until_it_fails() {
 
 #[test]
 fn a_standby_is_sent_home_by_two_reloads() {
-    let _one = alone();
     let ((a, a_well), (b, _)) = (greeter("a"), greeter("b"));
     let proxy = standby(&a, &b, "on_up = \"stay\"");
     let standby = || proxy.status()["clusters"][0]["standby"] == true;
@@ -591,7 +574,6 @@ fn a_standby_is_sent_home_by_two_reloads() {
 
 #[test]
 fn without_panic_nothing_is_sent_to_backends_that_are_down() {
-    let _one = alone();
     let ((a, a_well), (b, b_well)) = (greeter("a"), greeter("b"));
     let proxy = standby(&a, &b, "panic_threshold = false");
     a_well.store(false, Relaxed);

@@ -16,7 +16,7 @@ use crate::support::load::{Load, Running};
 use crate::support::port::Port;
 use crate::support::process::{Proxy, run};
 use crate::support::wait::{PATIENCE, holds_for, wait_for, wait_until};
-use crate::support::{alone, number_from_env, raise_descriptor_limit};
+use crate::support::{number_from_env, raise_descriptor_limit};
 use rustix::process::Signal;
 
 /// Longer than any suspicion in a set of this size.
@@ -172,7 +172,6 @@ fn check_progress(load: &Running, what: &str) {
 
 #[test]
 fn thirty_agents_join_drain_die_and_return_under_load_without_a_failed_request() {
-    let _one = alone();
     raise_descriptor_limit();
     let proxies = Proxies::start(3);
     // The last ten can be killed as if they had crashed.
@@ -320,7 +319,6 @@ fn complete(proxies: &Proxies, keys: &[PathBuf]) -> String {
 
 #[test]
 fn other_keys_and_other_labels_never_mix() {
-    let _one = alone();
     let ours = Proxies::start(1);
     let service = Backend::start("ours");
     let agent = ours.agent("127.0.3.1", service.addr);
@@ -354,7 +352,6 @@ fn other_keys_and_other_labels_never_mix() {
 
 #[test]
 fn a_proxy_that_starts_without_peers_serves_the_last_good_set() {
-    let _one = alone();
     let mut proxies = Proxies::start(1);
     let service = Backend::start("a");
     let agent = proxies.agent("127.0.4.1", service.addr);
@@ -433,7 +430,6 @@ fn an_agent_announces_what_its_file_says_while_it_runs() {
 
 #[test]
 fn with_a_token_key_only_agents_with_a_token_are_used() {
-    let _one = alone();
     let proxies = Proxies::start(1);
     let dir = proxies.dir.path();
     let operator = dir.join("operator");

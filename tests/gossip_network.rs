@@ -6,7 +6,6 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::support::agent::{Agent, write_key};
-use crate::support::alone;
 use crate::support::backend::Backend;
 use crate::support::port::Port;
 use crate::support::process::Proxy;
@@ -112,7 +111,6 @@ fn used(proxy: &Proxy) -> BTreeSet<String> {
 
 #[test]
 fn loss_delay_and_a_one_way_link_remove_no_backend() {
-    let _one = alone();
     let set = Set::start(5);
     set.wait_whole();
     let whole = used(&set.proxy);
@@ -146,7 +144,6 @@ fn loss_delay_and_a_one_way_link_remove_no_backend() {
 
 #[test]
 fn nothing_on_the_wire_can_be_read() {
-    let _one = alone();
     let set = Set::start(6);
     set.wait_whole();
     // A member that joins does a push-pull; a reload makes the proxy leave and join again.
@@ -204,7 +201,6 @@ fn packed(addr: SocketAddr) -> Vec<u8> {
 
 #[test]
 fn junk_is_dropped_and_counted_and_a_stream_that_stays_open_blocks_nobody() {
-    let _one = alone();
     let set = Set::start(7);
     set.wait_whole();
     let whole = used(&set.proxy);

@@ -1,8 +1,8 @@
 //! The test program: the built proxy between real clients and real backends, and checks of what the repository holds.
 //!
-//! One program, so that `support` is compiled and linked once. The harness runs as many tests at a time as there are
-//! processors; those that need the machine to themselves wait for each other ([`support::alone`]). What needs a process
-//! of its own is a program of its own: `memory`, `hostile_load` and `gossip_simulation`.
+//! One program, so that `support` is compiled and linked once. Four tests run at a time (.cargo/config.toml); those that
+//! use all processors, or judge by latency, wait for each other ([`support::alone`]). What needs a process of its own is a
+//! program of its own: `memory`, `hostile_load` and `gossip_simulation`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue stops")]
 

@@ -1,18 +1,18 @@
 //! Bounds on what clients may hold: connections, time, descriptors, pooled connections.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{Action, Answer, Backend};
 use crate::support::client::{Client, get};
 use crate::support::load::Load;
 use crate::support::process::{Proxy, Reload, web, web_with};
+use crate::support::raise_descriptor_limit;
 use crate::support::wait::{PATIENCE, holds_for, pause, wait_until};
-use crate::support::{alone, raise_descriptor_limit};
 
 #[test]
 fn a_listener_at_its_limit_accepts_nothing_counts_it_and_goes_on_when_one_leaves() {
-    let _one = alone();
     let backend = Backend::start("a");
     let config = web_with("limits = { connections = 3 }", &[&backend], "");
     let proxy = Proxy::start(&("workers = 2\n".to_owned() + &config));
@@ -66,7 +66,6 @@ fn that_a_listener_accepts_nothing_is_said_once_and_once_that_it_does_again() {
 
 #[test]
 fn a_connection_that_says_nothing_is_closed_after_the_idle_timeout_without_an_answer() {
-    let _one = alone();
     let backend = Backend::start("a");
     let proxy = Proxy::start(&web_with(
         "timeouts = { idle = \"300ms\" }",
@@ -124,7 +123,6 @@ fn no_timeout_is_shorter_than_it_says() {
 
 #[test]
 fn the_time_for_a_head_is_for_all_of_it_and_not_for_each_byte() {
-    let _one = alone();
     let backend = Backend::start("a");
     let proxy = Proxy::start(&web_with(
         "timeouts = { header = \"500ms\" }",
@@ -141,13 +139,12 @@ fn the_time_for_a_head_is_for_all_of_it_and_not_for_each_byte() {
         }
     });
     assert_eq!(client.response().status, 408);
-    drop(client);
+    client.stream.shutdown(Shutdown::Both).unwrap();
     dripping.join().unwrap();
 }
 
 #[test]
 fn a_slow_body_that_never_falls_silent_is_served() {
-    let _one = alone();
     let backend = Backend::start("a");
     backend.behave(|_| Action::Echo);
     let proxy = Proxy::start(&web_with(
@@ -166,7 +163,6 @@ fn a_slow_body_that_never_falls_silent_is_served() {
 
 #[test]
 fn a_thousand_half_heads_disturb_nobody() {
-    let _one = alone();
     raise_descriptor_limit();
     let backend = Backend::start("a");
     let proxy = Proxy::start(&web(&[&backend], ""));
@@ -191,7 +187,6 @@ fn a_thousand_half_heads_disturb_nobody() {
 
 #[test]
 fn the_pool_keeps_no_more_idle_connections_than_it_may_and_not_for_longer() {
-    let _one = alone();
     let backend = Backend::start("a");
     backend
         .behave(|r| Answer::new(200, format!("a {}", r.target)).delay(Duration::from_millis(50)));
@@ -212,7 +207,6 @@ fn the_pool_keeps_no_more_idle_connections_than_it_may_and_not_for_longer() {
 
 #[test]
 fn a_backends_own_keep_alive_time_is_honoured() {
-    let _one = alone();
     let backend = Backend::start("a");
     backend.behave(|_| Answer::new(200, "").field("keep-alive", "timeout=2"));
     let proxy = Proxy::start(&web(&[&backend], "timeouts = { idle = \"5m\" }"));
@@ -224,7 +218,6 @@ fn a_backends_own_keep_alive_time_is_honoured() {
 
 #[test]
 fn out_of_descriptors_it_neither_spins_nor_loses_its_listener_nor_its_admin() {
-    let _one = alone();
     raise_descriptor_limit();
     let backend = Backend::start("a");
     let proxy = Proxy::start_with_descriptors(&web(&[&backend], ""), 1200);
@@ -258,7 +251,6 @@ fn out_of_descriptors_it_neither_spins_nor_loses_its_listener_nor_its_admin() {
 
 #[test]
 fn where_descriptors_are_too_few_it_does_not_start_and_with_just_enough_admin_answers() {
-    let _one = alone();
     let backend = Backend::start("a");
     let config = "workers = 2\n".to_owned() + &web(&[&backend], "");
     let proxy = Proxy::spawn_with_descriptors(&config, 64);
@@ -295,7 +287,6 @@ fn where_descriptors_are_too_few_it_does_not_start_and_with_just_enough_admin_an
 
 #[test]
 fn a_reload_whose_listeners_take_too_many_descriptors_is_refused_whole() {
-    let _one = alone();
     let config = |listeners: usize| {
         let each = |n| {
             format!(
@@ -365,7 +356,6 @@ fn a_tcp_session_that_comes_back_to_its_own_proxy_ends() {
 
 #[test]
 fn idle_connections_of_one_client_make_room_for_others_when_descriptors_run_out() {
-    let _one = alone();
     let backend = Backend::start("a");
     let config = web(&[&backend], "");
     let proxy = Proxy::start_with_descriptors(&config, 400);
@@ -382,7 +372,6 @@ fn idle_connections_of_one_client_make_room_for_others_when_descriptors_run_out(
 
 #[test]
 fn half_heads_of_one_client_make_room_for_others_when_descriptors_run_out() {
-    let _one = alone();
     let backend = Backend::start("a");
     let proxy = Proxy::start_with_descriptors(&web(&[&backend], ""), 400);
     let addr = proxy.addr("web");
@@ -401,7 +390,6 @@ fn half_heads_of_one_client_make_room_for_others_when_descriptors_run_out() {
 
 #[test]
 fn a_listener_keeps_its_share_of_the_descriptors() {
-    let _one = alone();
     let backend = Backend::start("a");
     let second = "[[listener]]\nname = \"second\"\naddress = \"127.0.0.1:0\"\ncluster = \"web\"\n";
     let proxy = Proxy::start_with_descriptors(&(second.to_owned() + &web(&[&backend], "")), 400);

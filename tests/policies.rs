@@ -36,7 +36,6 @@ fn weighted(backends: &[Backend], weights: &[u32]) -> Vec<String> {
 
 #[test]
 fn weights_5_1_1_are_exact_in_every_7_picks_of_one_worker_and_spread_out() {
-    let _one = alone();
     let all = backends(3);
     for policy in ["round_robin", "weighted"] {
         let keys = format!("policy = \"{policy}\"");
@@ -54,7 +53,6 @@ fn weights_5_1_1_are_exact_in_every_7_picks_of_one_worker_and_spread_out() {
 
 #[test]
 fn equal_weights_are_a_plain_rotation() {
-    let _one = alone();
     let all = backends(4);
     let proxy = Proxy::start(&file(1, &plain(&all), ""));
     let report = Load::to(proxy.addr("web")).total(400).run_in_order();
@@ -85,7 +83,6 @@ fn the_shares_of_two_workers_are_within_two_thousandths_over_70000_requests() {
 
 #[test]
 fn a_reload_starts_no_rotation_again() {
-    let _one = alone();
     let all = backends(3);
     let config = file(1, &weighted(&all, &[5, 1, 1]), "");
     let proxy = Proxy::start(&config);
@@ -104,7 +101,6 @@ fn a_reload_starts_no_rotation_again() {
 
 #[test]
 fn weight_0_takes_nothing_new_and_a_new_weight_takes_effect() {
-    let _one = alone();
     let all = backends(3);
     for policy in [
         "round_robin",
@@ -138,7 +134,6 @@ fn weight_0_takes_nothing_new_and_a_new_weight_takes_effect() {
 
 #[test]
 fn random_follows_the_weights() {
-    let _one = alone();
     let all = backends(3);
     let proxy = Proxy::start(&file(2, &weighted(&all, &[2, 1, 1]), "policy = \"random\""));
     let report = Load::to(proxy.addr("web")).total(8_000).run();
@@ -204,7 +199,6 @@ fn owners(addr: SocketAddr) -> BTreeMap<String, String> {
 
 #[test]
 fn consistent_hash_moves_only_the_keys_of_what_goes_and_agrees_everywhere() {
-    let _one = alone();
     let all = backends(10);
     let config = file(2, &plain(&all), BY_USER);
     let proxy = Proxy::start(&config);
@@ -264,7 +258,6 @@ fn consistent_hash_moves_only_the_keys_of_what_goes_and_agrees_everywhere() {
 
 #[test]
 fn consistent_hash_moves_only_the_keys_of_what_refuses() {
-    let _one = alone();
     let all = backends(10);
     let proxy = Proxy::start(&file(2, &plain(&all), BY_USER));
     let addr = proxy.addr("web");
@@ -304,7 +297,6 @@ fn the_largest_share_of_100_hashed_backends_is_at_most_1_25_times_the_mean() {
 
 #[test]
 fn every_hash_key_keeps_equal_keys_together_and_spreads_others() {
-    let _one = alone();
     let all = backends(8);
     let config = |key: &str| {
         file(
@@ -355,7 +347,6 @@ fn every_hash_key_keeps_equal_keys_together_and_spreads_others() {
 
 #[test]
 fn a_policy_is_swapped_live_without_a_failure_or_a_closed_connection() {
-    let _one = alone();
     let all = backends(4);
     let keys = |policy: &str| format!("policy = \"{policy}\"");
     let proxy = Proxy::start(&file(2, &plain(&all), &keys("round_robin")));
@@ -382,7 +373,6 @@ fn a_policy_is_swapped_live_without_a_failure_or_a_closed_connection() {
 
 #[test]
 fn one_backend_takes_everything_under_every_policy() {
-    let _one = alone();
     let only = Backend::start("b0");
     for policy in [
         "round_robin",
@@ -400,7 +390,6 @@ fn one_backend_takes_everything_under_every_policy() {
 
 #[test]
 fn no_backend_at_all_is_503_under_every_policy() {
-    let _one = alone();
     for policy in [
         "round_robin",
         "least_connections",

@@ -27,7 +27,7 @@ fn second(cluster: &str) -> String {
 #[test]
 fn listeners_are_added_kept_and_removed() {
     let backend = Backend::start("a");
-    let one = web(&[&backend], "");
+    let one = FAST_DRAIN.to_owned() + &web(&[&backend], "");
     let proxy = Proxy::start(&one);
     let first = proxy.addr("web");
     let mut kept = Client::connect(first);

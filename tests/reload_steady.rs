@@ -6,11 +6,13 @@ use crate::support::backend::{Action, Backend};
 use crate::support::client::get;
 use crate::support::load::Load;
 use crate::support::process::{Proxy, Reload};
-use crate::support::wait::pause;
+use crate::support::wait::{PATIENCE, pause, wait_until};
 use crate::support::ws::Tunnel;
 
 const RELOADS: usize = 1_000;
 const PACE: Duration = Duration::from_millis(50);
+/// What resident memory may differ by without a leak: 2.5 KiB for each of 800 reloads, less than one configuration takes.
+const NOISE_KIB: u64 = 2048;
 
 /// The file of round `i`: another policy, other weights, another member or a broken one.
 fn file(i: usize, all: &[Backend; 4], tunnel: &Backend) -> (String, Reload) {
@@ -82,6 +84,9 @@ fn a_thousand_reloads_fail_no_request_close_no_connection_and_keep_no_memory() {
         pause((PACE * i as u32).saturating_sub(begin.elapsed()));
     }
     let took = begin.elapsed();
+    wait_until(PATIENCE, "memory is as it was after 200", || {
+        proxy.rss_kib() <= after_200 + NOISE_KIB
+    });
     let after_all = proxy.rss_kib();
     let report = running.stop();
     println!(
@@ -95,10 +100,6 @@ fn a_thousand_reloads_fail_no_request_close_no_connection_and_keep_no_memory() {
     assert_eq!(proxy.reloads(), counts, "one change is one reload");
     let last = get(addr, &format!("/round/{RELOADS}"));
     assert_eq!(last.status, 204, "the last file is in force");
-    assert!(
-        after_all <= after_200 + 2048,
-        "{after_200} KiB grew to {after_all} KiB"
-    );
     let made = report.by_backend.len();
     assert_eq!(made, 4, "{:?}", report.by_backend);
 }

@@ -119,16 +119,17 @@ fn small_exchanges_pass_at_once_and_in_order() {
     let backend = TcpBackend::echo();
     let proxy = Proxy::start(&tcp(&[backend.addr], "", ACCESS_LOG));
     let mut stream = connect(proxy.addr("db"));
-    let begin = Instant::now();
-    for i in 0..1000 {
-        echo(&mut stream, format!("message {i}\0").as_bytes());
-    }
-    // Nagle against delayed acknowledgements would cost 40 ms each.
-    assert!(
-        begin.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        begin.elapsed()
-    );
+    let mut times: Vec<Duration> = (0..1000)
+        .map(|i| {
+            let begin = Instant::now();
+            echo(&mut stream, format!("message {i}\0").as_bytes());
+            begin.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    // Nagle's algorithm against delayed acknowledgements would cost 40 ms each; a busy machine delays some.
+    let median = times[500];
+    assert!(median < Duration::from_millis(40), "{median:?}");
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     wait_until(PATIENCE, "the session is logged", || {

@@ -50,7 +50,7 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
     &RUNTIME
 }
 
-/// Lets one heavy test run at a time; held until the guard goes. A lock of a file, because cargo-nextest runs each test
+/// Lets one test at a time use all processors, or judge by latency; held until the guard goes. A lock of a file, because cargo-nextest runs each test
 /// in a process of its own.
 pub fn alone() -> File {
     let lock = File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/alone.lock")).unwrap();

@@ -112,6 +112,8 @@ impl Proxy {
     }
 
     fn launch_with(mut command: Command, dir: tempfile::TempDir, read: bool) -> Self {
+        // The clients and backends of several tests are open in this process at once.
+        super::raise_descriptor_limit();
         let mut child = command
             .arg("--config")
             .arg(dir.path().join("lb.toml"))
