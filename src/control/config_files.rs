@@ -98,6 +98,10 @@ pub(crate) struct ValidConfig {
 
 /// What a look at the files has found.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for a reload, and taken apart at once"
+)]
 pub(super) enum Reread {
     /// The texts, and the files that they name, are those that were tried last.
     Unchanged,
