@@ -121,7 +121,7 @@ async fn start(setup: Setup) -> anyhow::Result<RunningProxy> {
         FirstGeneration::build(&files, Arc::clone(&config), workers, links, process).await?
     };
     let snapshot = Arc::clone(&first.snapshot);
-    descriptors.take_off_own(descriptors::open(), workers)?;
+    descriptors.subtract_own(descriptors::open(), workers)?;
     info!(
         connections = descriptors.limit(),
         "the descriptor limit allows this many connections, to clients and to backends together"

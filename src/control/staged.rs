@@ -122,7 +122,8 @@ impl Control {
     /// Makes what `config` needs (blocking). The access log comes last, since opening it may make its file.
     fn prepare(&self, config: Config) -> Result<Staged, Rejection> {
         let workers = self.snapshots.registry().workers();
-        self.descriptors.carry(config.listeners.len() * workers)?;
+        self.descriptors
+            .check_listeners(config.listeners.len() * workers)?;
         let current = self.snapshots.current();
         let sockets = bind_all(&config, workers, Some(&current)).map_err(Rejection::Bind)?;
         let socket_files = socket_files(sockets.iter().map(|sockets| &**sockets));

@@ -1,4 +1,4 @@
-//! A connection: of TCP or of a Unix socket, which the rest of the program need not tell apart.
+//! A connection over TCP or a Unix socket, which the rest of the program does not have to distinguish.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use socket2::{SockAddr, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection that the runtime watches.
+/// A connection registered with a runtime.
 #[derive(Debug)]
 pub enum Conn {
     /// Over TCP.
@@ -19,24 +19,24 @@ pub enum Conn {
     Unix(UnixStream),
 }
 
-/// What tells one end of an open connection from those of others on this machine.
+/// Identifies one end of an open connection among all on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndName {
-    /// Its address.
+    /// A TCP address.
     Ip(SocketAddr),
-    /// Its name in the abstract namespace (unix(7)), without the leading zero.
+    /// A name in the abstract namespace (unix(7)), without the leading zero.
     Unix(Box<[u8]>),
 }
 
 impl EndName {
-    /// `None` for a Unix socket without an abstract name.
+    /// The abstract name of a Unix socket; `None` if it has none.
     pub(super) fn of_unix(address: &SockAddr) -> Option<Self> {
         let name = address.as_abstract_namespace()?;
         Some(Self::Unix(name.into()))
     }
 }
 
-/// A connection on its way from one runtime to another.
+/// A connection that moves from one runtime to another.
 #[derive(Debug)]
 pub enum Unwatched {
     /// Over TCP.
@@ -45,7 +45,7 @@ pub enum Unwatched {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Does the same with either stream.
+/// Does the same with either kind of stream.
 macro_rules! either {
     ($conn:expr, $stream:ident => $done:expr) => {
         match $conn {
@@ -56,10 +56,10 @@ macro_rules! either {
 }
 
 impl Conn {
-    /// Has the runtime watch it; it is not blocking.
+    /// Registers a non-blocking connection with the current runtime.
     ///
     /// # Errors
-    /// The runtime cannot.
+    /// The runtime cannot register it.
     pub fn watch(stream: Unwatched) -> io::Result<Self> {
         match stream {
             Unwatched::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
@@ -67,10 +67,10 @@ impl Conn {
         }
     }
 
-    /// Takes it from its runtime.
+    /// Removes the connection from its runtime.
     ///
     /// # Errors
-    /// The runtime does not give it.
+    /// The runtime cannot remove it.
     pub fn unwatch(self) -> io::Result<Unwatched> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Unwatched::Tcp),
@@ -78,7 +78,7 @@ impl Conn {
         }
     }
 
-    /// The address of this machine that the other side speaks to, if it is over TCP.
+    /// The local address of a TCP connection; `None` for a Unix socket.
     pub fn local_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
@@ -86,7 +86,7 @@ impl Conn {
         }
     }
 
-    /// The name that the other side has bound its end to, if this is a Unix socket and it has.
+    /// The abstract name of the peer of a Unix socket, if it has one.
     pub fn unix_peer(&self) -> Option<EndName> {
         match self {
             Self::Tcp(_) => None,
@@ -102,19 +102,19 @@ impl Conn {
         either!(self, stream => stream.poll_write_ready(cx))
     }
 
-    /// Asks the system by `ask` if the runtime knows of nothing against it; forgets that it was ready if it was not.
+    /// Calls `call` if the runtime considers the socket ready; clears readiness if `call` returns `WouldBlock`.
     pub(super) fn try_io<T>(
         &self,
         interest: Interest,
-        ask: impl FnOnce() -> io::Result<T>,
+        call: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        either!(self, stream => stream.try_io(interest, ask))
+        either!(self, stream => stream.try_io(interest, call))
     }
 
-    /// Reads what there is without waiting.
+    /// Reads what is available, without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` if the runtime has heard of nothing, else what the system said.
+    /// `WouldBlock` if the socket is not ready; otherwise the error of the system.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         either!(self, stream => stream.try_read(buffer))
     }

@@ -1,9 +1,10 @@
-//! How many descriptors the process may use, and how many connections do.
+//! The budget of file descriptors: how many the process may use, and how many connections use.
 //!
-//! The soft limit is raised to the hard one at start. What the process holds itself (listening sockets, runtimes, logs) is
-//! counted once all of it is open, and a part stays in reserve (files, admin, checks, names, the control plane), so that a
-//! flood of connections can neither stop a reload nor hide the proxy from its operator. Where too few are left for that,
-//! it does not start, nor is a reload applied whose listeners leave too few beside the reserve of the start. Counted when a connection is accepted or dialled, never for a request.
+//! The soft limit is raised to the hard limit at startup. What the process itself has open (listening sockets,
+//! runtimes, logs) is counted once everything is open, and a part stays in reserve (files, admin server, checks, name
+//! resolution, control plane), so that a flood of connections can neither block a reload nor lock out the operator. If
+//! too few descriptors are left, the proxy does not start, and a reload whose listeners would leave too few is
+//! rejected. A connection is counted when it is accepted or opened, so requests cost nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,21 +14,21 @@ use thiserror::Error;
 
 use super::ours;
 
-/// Descriptors that connections may not take, where the limit is large enough to give them.
+/// Descriptors that connections cannot use, if the limit is large enough.
 const RESERVE: usize = 1024;
-/// And at the least, whatever the limit is: a reload, a round of checks and a few probes at a time.
+/// Smallest reserve, whatever the limit: enough for a reload, checks and a few probes at a time.
 const LEAST_RESERVE: usize = 32;
-/// Connections without which a start makes no sense.
+/// Fewest connections that make it worth starting.
 const LEAST_CONNECTIONS: usize = 16;
-/// What a worker opens once it runs: its runtime.
-const OF_A_WORKER: usize = 4;
-/// What the process opens beside its workers after it has been counted: logs, the admin server, watches of files.
+/// Descriptors that a worker opens when it runs, for its runtime.
+const PER_WORKER: usize = 4;
+/// Descriptors that the rest of the process opens after they are counted: logs, the admin server, file watches.
 const STILL_TO_COME: usize = 16;
 
-/// One in so many is for backends alone.
+/// One in this many descriptors is for connections to backends only.
 const FOR_BACKENDS: usize = 32;
 
-/// The limit is too low.
+/// The limit of open files is too low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "the limit of open files is {limit}, and at least {needed} are needed: {own} for the proxy itself, {reserve} in \
@@ -40,20 +41,21 @@ pub(crate) struct TooFew {
     reserve: usize,
 }
 
-/// The budget of connections, shared by all workers.
+/// The budget of descriptors, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    /// What the process may open.
+    /// All that the process may open.
     total: usize,
-    /// For connections and sockets that listen.
+    /// For connections and listening sockets.
     room: AtomicUsize,
-    /// For all else that comes and goes.
+    /// For everything else that is opened and closed.
     reserve: AtomicUsize,
+    /// Connections that are open.
     used: AtomicUsize,
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one and budgets what it gives.
+    /// Raises the soft limit to the hard limit, and makes the budget.
     pub(crate) fn raise() -> Self {
         let before = getrlimit(Resource::Nofile);
         let _ = setrlimit(
@@ -78,12 +80,13 @@ impl Descriptors {
         }
     }
 
-    /// Takes off what the process itself holds: `open` now, that all its listeners are bound, and what `workers` will open.
+    /// Subtracts what the process itself uses: `open` at the moment, after all listeners are bound, and what `workers`
+    /// will open.
     ///
     /// # Errors
-    /// Too little is left.
-    pub(crate) fn take_off_own(&self, open: usize, workers: usize) -> Result<(), TooFew> {
-        let own = open + workers * OF_A_WORKER + STILL_TO_COME;
+    /// Too few descriptors are left.
+    pub(crate) fn subtract_own(&self, open: usize, workers: usize) -> Result<(), TooFew> {
+        let own = open + workers * PER_WORKER + STILL_TO_COME;
         let needed = own + LEAST_RESERVE + LEAST_CONNECTIONS;
         let limit = self.total;
         if limit < needed {
@@ -97,18 +100,18 @@ impl Descriptors {
         let left = limit - own;
         let reserve = RESERVE.min(left / 4).max(LEAST_RESERVE);
         self.reserve.store(reserve, Ordering::Relaxed);
-        // Sockets that listen come and go with reloads, so they are taken off anew each time.
+        // Reloads change the number of listening sockets, so it is added here and subtracted at each use.
         self.room
             .store(left - reserve + ours::count(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Whether so many listening sockets, in place of those that there are now, leave enough for connections. What else
-    /// the process holds, and the reserve, stay as they were at the start.
+    /// Checks that `listening` sockets instead of the present ones would leave enough descriptors for connections. What
+    /// else the process uses, and the reserve, are those of the start.
     ///
     /// # Errors
-    /// Too little would be left.
-    pub(crate) fn carry(&self, listening: usize) -> Result<(), TooFew> {
+    /// Too few descriptors would be left.
+    pub(crate) fn check_listeners(&self, listening: usize) -> Result<(), TooFew> {
         let room = self.room.load(Ordering::Relaxed);
         if listening + LEAST_CONNECTIONS <= room {
             return Ok(());
@@ -123,56 +126,56 @@ impl Descriptors {
         })
     }
 
-    /// Connections, clients' and backends' together, that there may be.
+    /// Most connections, to clients and backends together.
     pub(crate) fn limit(&self) -> usize {
         self.room
             .load(Ordering::Relaxed)
             .saturating_sub(ours::count())
     }
 
-    /// Connections of health checks that there may be at a time: half of the reserve, so that they neither stop while
-    /// clients hold all else nor take what files and the admin server need.
+    /// Most connections of health checks at a time: half of the reserve, so that they neither stop while clients use
+    /// everything else nor take what files and the admin server need.
     pub(crate) fn for_checks(&self) -> usize {
         (self.reserve.load(Ordering::Relaxed) / 2).max(1)
     }
 
-    /// Connections of the admin server that there may be at a time: a quarter of the reserve.
+    /// Most connections of the admin server at a time: a quarter of the reserve.
     pub(crate) fn for_admin(&self) -> usize {
         (self.reserve.load(Ordering::Relaxed) / 4).max(1)
     }
 
-    /// Whether a client may still be accepted: some room is left for the backends of those that are here already, and
-    /// `reserved` descriptors for others.
+    /// Whether another client may be accepted: some descriptors must be left for connections to backends, and
+    /// `reserved` ones for other listeners.
     pub(crate) fn has_room(&self, reserved: usize) -> bool {
         let limit = self.limit();
         let used = self.used.load(Ordering::Relaxed);
         used + 2 + limit / FOR_BACKENDS + reserved <= limit
     }
 
-    /// Whether so many are in use that listeners must leave each other room.
+    /// Whether so many descriptors are used that listeners must reserve some for each other.
     pub(crate) fn is_scarce(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.limit() / 2
     }
 
-    /// Counts one connection to a backend until the returned value is dropped; `None` at the limit.
+    /// Counts a connection to a backend until the returned value is dropped; `None` at the limit.
     pub(crate) fn take_for_backend(self: &Arc<Self>) -> Option<Descriptor> {
         (self.used.load(Ordering::Relaxed) < self.limit()).then(|| self.take())
     }
 
-    /// Counts one connection until the returned value is dropped.
+    /// Counts a connection until the returned value is dropped.
     pub(crate) fn take(self: &Arc<Self>) -> Descriptor {
         self.used.fetch_add(1, Ordering::Relaxed);
         Descriptor(Arc::clone(self))
     }
 }
 
-/// Descriptors that this process has open.
+/// Number of descriptors that this process has open.
 pub(crate) fn open() -> usize {
-    // One of them is the listing itself. Without /proc, a guess.
+    // One of them is that of the listing. Without /proc this is a guess.
     std::fs::read_dir("/proc/self/fd").map_or(64, |listed| listed.count().saturating_sub(1))
 }
 
-/// One counted connection.
+/// A connection that is counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Descriptor(Arc<Descriptors>);
 
@@ -188,7 +191,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_until_they_are_dropped() {
-        // Other tests listen meanwhile.
+        // Other tests listen at the same time.
         let descriptors = Arc::new(Descriptors::with_limit(100_000));
         let limit = descriptors.limit();
         assert!(limit > 98_000 && limit <= 100_000 - RESERVE, "{limit}");
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn what_the_process_holds_itself_is_taken_off_and_too_little_is_an_error() {
         let descriptors = Descriptors::with_limit(64);
-        let error = descriptors.take_off_own(20, 2).unwrap_err();
+        let error = descriptors.subtract_own(20, 2).unwrap_err();
         let (limit, needed, own, reserve) = (64, 92, 44, 32);
         let expected = TooFew {
             limit,
@@ -221,19 +224,19 @@ mod tests {
             text.contains("is 64, and at least 92 are needed: 44 for"),
             "{text}"
         );
-        assert!(Descriptors::with_limit(91).take_off_own(20, 2).is_err());
+        assert!(Descriptors::with_limit(91).subtract_own(20, 2).is_err());
         let least = Descriptors::with_limit(92);
-        least.take_off_own(20, 2).unwrap();
+        least.subtract_own(20, 2).unwrap();
         assert!(least.limit() < 92 - 44);
-        assert!(open() > 2, "standard streams at the least");
+        assert!(open() > 2, "at least the standard streams are open");
     }
 
     #[test]
-    fn listeners_of_a_reload_leave_the_reserve_and_the_least_connections() {
+    fn listeners_of_a_reload_must_leave_the_reserve_and_some_connections() {
         let descriptors = Descriptors::with_limit(512);
         assert_eq!(descriptors.reserve.load(Ordering::Relaxed), 128);
-        descriptors.carry(368).unwrap();
-        let error = descriptors.carry(369).unwrap_err();
+        descriptors.check_listeners(368).unwrap();
+        let error = descriptors.check_listeners(369).unwrap_err();
         let expected = TooFew {
             limit: 512,
             needed: 513,

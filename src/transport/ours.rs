@@ -1,8 +1,8 @@
-//! The listening sockets of this process, so that a reload can tell them from another program's.
+//! The listening sockets of this process, so that a reload can distinguish them from those of other programs.
 //!
-//! A listener moves between `127.0.0.1:80`, `0.0.0.0:80`, `[::]:80` and `:80` while its old socket still listens, and the
-//! kernel says of the two only that the address is in use. So every socket that listens is known here, with the number
-//! that `/proc/net/tcp` has for it.
+//! A reload may move a listener between `127.0.0.1:80`, `0.0.0.0:80`, `[::]:80` and `:80` while its old socket still
+//! listens, and the kernel only reports that the address is in use. So every listening socket is registered here, with
+//! the inode number that `/proc/net/tcp` has for it.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-/// How many there are: asked at each accept.
+/// Number of listening sockets, which is read at each accept.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static OURS: LazyLock<Mutex<Vec<Entry>>> = LazyLock::new(Mutex::default);
 
@@ -27,15 +27,16 @@ fn ours() -> MutexGuard<'static, Vec<Entry>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One listening socket of this process; forgotten when this is dropped, which must not be before it is closed.
+/// The registration of a listening socket of this process. It ends when this is dropped, which must not be before the
+/// socket is closed.
 #[derive(Debug)]
 pub(crate) struct Ours(Option<u64>);
 
 impl Ours {
-    /// Remembers a socket that is bound to `address`.
+    /// Registers a socket that is bound to `address`.
     ///
     /// # Errors
-    /// It has no number.
+    /// The system does not report its inode number.
     pub(crate) fn remember(
         socket: impl AsFd,
         address: SocketAddr,
@@ -51,7 +52,7 @@ impl Ours {
         Ok(Self(Some(inode)))
     }
 
-    /// Counts a socket whose address nothing overlaps with.
+    /// Counts a socket whose address cannot overlap with another, such as a Unix socket.
     pub(crate) fn count() -> Self {
         COUNT.fetch_add(1, Ordering::Relaxed);
         Self(None)
@@ -67,15 +68,15 @@ impl Drop for Ours {
     }
 }
 
-/// How many sockets of this process listen.
+/// Number of listening sockets of this process.
 pub(crate) fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// Whether a socket bound to `address` shares it with one of ours and with none of another program.
+/// Whether `address` overlaps with that of a listening socket of this process, and with none of another program.
 ///
 /// # Errors
-/// The system does not say who listens.
+/// The system does not report the listening sockets.
 pub(crate) fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -> io::Result<bool> {
     let known: HashSet<u64> = {
         let ours = ours();
@@ -93,7 +94,7 @@ pub(crate) fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let table = match File::open(table) {
             Ok(table) => table,
-            // A machine without IPv6.
+            // The machine has no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {
                 continue;
             }
@@ -103,7 +104,7 @@ pub(crate) fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -
             let Some((other, inode)) = listening(&line?) else {
                 continue;
             };
-            // One that listens on all addresses of IPv6 may listen on those of IPv4 too.
+            // A socket on all IPv6 addresses may also listen on all IPv4 addresses.
             let other_both = other.is_ipv6() && other.ip().is_unspecified();
             if !known.contains(&inode) && overlap((address, both_families), (other, other_both)) {
                 return Ok(false);
@@ -113,8 +114,8 @@ pub(crate) fn shares_with_ours_alone(address: SocketAddr, both_families: bool) -
     Ok(true)
 }
 
-/// Whether two sockets on these addresses would want the same connections; the second of each pair: whether one that is
-/// bound to all addresses of IPv6 is bound to those of IPv4 too.
+/// Whether two sockets on these addresses would compete for connections. The second of each pair says whether a socket
+/// on all IPv6 addresses also listens on all IPv4 addresses.
 fn overlap(one: (SocketAddr, bool), other: (SocketAddr, bool)) -> bool {
     let covers = |(wide, both): (SocketAddr, bool), narrow: SocketAddr| match wide.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => narrow.is_ipv4(),
@@ -124,7 +125,7 @@ fn overlap(one: (SocketAddr, bool), other: (SocketAddr, bool)) -> bool {
     one.0.port() == other.0.port() && (covers(one, other.0) || covers(other, one.0))
 }
 
-/// Address and number of a line of `/proc/net/tcp` or `tcp6` about a listening socket (proc_net_tcp(5)).
+/// Address and inode number from a line of `/proc/net/tcp` or `tcp6` about a listening socket (proc_net_tcp(5)).
 fn listening(line: &str) -> Option<(SocketAddr, u64)> {
     const LISTEN: &str = "0A";
     let mut words = line.split_ascii_whitespace();
@@ -136,7 +137,7 @@ fn listening(line: &str) -> Option<(SocketAddr, u64)> {
     let inode = words.nth(5)?.parse().ok()?;
     let (ip, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Groups of 32 bits in the byte order of the machine.
+    // The address consists of groups of 32 bits in the byte order of the machine.
     let group = |at: usize| {
         let digits = ip.get(at * 8..at * 8 + 8)?;
         Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_overlaps_whom() {
+    fn overlapping_addresses_are_found() {
         let both = ("[::]:80".parse().unwrap(), true);
         let at = |text: &str| (text.parse().unwrap(), false);
         for (one, other, expected) in [
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_kernel_are_read() {
+    fn lines_of_proc_are_parsed() {
         let v4 = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
         let v6 = "   1: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A \
                   00000000:00000000 00:00000000 00000000     0        0 4712 1 0";
@@ -196,19 +197,19 @@ mod tests {
         }
         assert_eq!(listening(&v4.replace(" 0A ", " 01 ")), None);
         for end in 0..v4.len() {
-            // Whatever is cut off, it is no panic.
+            // A truncated line must not panic.
             let _ = listening(&v4[..end]);
         }
     }
 
     #[test]
-    fn our_sockets_are_told_from_those_of_others() {
+    fn our_sockets_are_distinguished_from_those_of_others() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let all = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         assert!(
             !shares_with_ours_alone(all, false).unwrap(),
-            "it is nobody's we know"
+            "the socket is not registered"
         );
         let before = count();
         let ours = Ours::remember(&socket, address, false).unwrap();
@@ -217,12 +218,12 @@ mod tests {
         let other = TcpListener::bind(("127.0.0.2", address.port())).unwrap();
         assert!(
             !shares_with_ours_alone(all, false).unwrap(),
-            "another has a part of it"
+            "an unregistered socket has part of the address"
         );
         drop(other);
         assert!(shares_with_ours_alone(all, false).unwrap());
         drop((socket, ours));
-        assert!(count() <= before + 16, "others come and go");
+        assert!(count() <= before + 16, "other tests listen too");
         assert!(!shares_with_ours_alone(all, false).unwrap());
     }
 }

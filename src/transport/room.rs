@@ -1,9 +1,9 @@
-//! How much a socket would take now, and how much of what it took has not arrived. One of the two places of this crate that call the system without a
-//! safe wrapper (the other is [`super::memory`]).
+//! How much a socket can accept now, and how much of what it accepted has not been acknowledged. This is one of the two
+//! modules that call the system without a safe wrapper (the other is [`super::memory`]).
 //!
-//! A large read is worth the while only if what was read can be written at once; what cannot is kept in memory.
-//! `SO_MEMINFO` (Linux 4.12) tells both sides of the kernel's own comparison (`sk_stream_memory_free`), which
-//! `SIOCOUTQ` does not, since it counts payload and the kernel counts buffers.
+//! A large read pays off only if what is read can be written at once, since the rest has to be buffered. `SO_MEMINFO`
+//! (Linux 4.12) has both sides of the kernel's own comparison (`sk_stream_memory_free`); `SIOCOUTQ` does not, since it
+//! counts payload while the kernel counts buffers.
 
 #![expect(
     unsafe_code,
@@ -18,7 +18,7 @@ const SNDBUF: usize = 3;
 /// Index of the bytes queued for sending (`SK_MEMINFO_WMEM_QUEUED`).
 const WMEM_QUEUED: usize = 5;
 
-/// About how many bytes a write would take, 0 if unknown. An estimate: the kernel counts its buffers, not payload.
+/// Estimates how many bytes a write would accept; 0 if unknown. The kernel counts its buffers, not payload.
 pub(crate) fn send_room(socket: &impl AsFd) -> usize {
     let mut info = [0u32; 9];
     let mut length = size_of::<[u32; 9]>() as libc::socklen_t;
@@ -39,7 +39,7 @@ pub(crate) fn send_room(socket: &impl AsFd) -> usize {
     info[SNDBUF].saturating_sub(info[WMEM_QUEUED]) as usize
 }
 
-/// Bytes that the peer has not acknowledged, those not sent yet included; 0 if unknown.
+/// Bytes that the peer has not acknowledged, including those that are not sent yet; 0 if unknown.
 pub(crate) fn send_queue(socket: &impl AsFd) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes one int, which `bytes` is.
@@ -58,7 +58,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn a_socket_whose_peer_does_not_read_has_less_and_less_room() {
+    fn the_send_buffer_fills_up_if_the_peer_does_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (reader, _) = listener.accept().unwrap();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_has_no_room() {
+    fn a_descriptor_that_is_not_a_socket_has_no_room() {
         assert_eq!(send_room(&std::io::stdin()), 0);
     }
 }

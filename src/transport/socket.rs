@@ -1,4 +1,4 @@
-//! Options of a TCP connection.
+//! Options and state of a TCP socket.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
-/// Silence after which the kernel asks whether the peer is still there.
+/// Idle time after which the kernel probes whether the peer is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Between two questions.
+/// Time between two probes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long sent bytes may go unacknowledged, or questions unanswered. Long, because on Linux it also bounds how
-/// long a peer that is alive may keep its window shut.
+/// Most time that sent bytes or probes may remain unacknowledged. It is long because on Linux it also limits how long a
+/// live peer may keep its window closed.
 const USER_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// No Nagle delay; a dead peer is found; writes are bounded by the send buffer alone.
+/// Disables Nagle's algorithm, detects dead peers, and lets only the send buffer limit writes.
 pub(crate) fn set_options(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
@@ -24,21 +24,21 @@ pub(crate) fn set_options(socket: &impl AsFd) -> io::Result<()> {
             .with_time(KEEP_ALIVE)
             .with_interval(KEEP_ALIVE_INTERVAL),
     )?;
-    // Whatever the system's setting: large writes are worth the while only if they are taken whole.
+    // Overrides the system's setting, since large writes pay off only if they are accepted completely.
     socket.set_tcp_notsent_lowat(u32::MAX)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-/// Whether the peer has ended its side or broken off, even if there are bytes of it yet to be read.
+/// Whether the peer has ended its side or reset the connection, even if some of its bytes are still unread.
 pub(crate) fn peer_has_ended(socket: &impl AsFd) -> bool {
-    let mut asked = [PollFd::new(socket, PollFlags::RDHUP)];
-    // A failure says nothing of the peer.
-    poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
+    // A failure says nothing about the peer.
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// Makes the coming close a reset, so that the peer cannot take what it got for the whole.
+/// Makes the close of the socket a reset, so that the peer cannot mistake what it received for a complete message.
 pub(crate) fn reset_on_close(socket: &impl AsFd) {
-    // A failure means that the connection is gone already.
+    // If it fails, the connection is already gone.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
@@ -49,7 +49,7 @@ mod tests {
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::time::Instant;
 
-    /// Loopback delivers soon, not at once.
+    /// Waits until `condition` is true, since loopback does not deliver at once.
     fn soon(condition: impl Fn() -> bool) -> bool {
         let start = Instant::now();
         while !condition() {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_behind_unread_bytes_is_seen() {
+    fn an_end_after_unread_bytes_is_detected() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -72,7 +72,7 @@ mod tests {
         let (client, server) = connect();
         assert!(!peer_has_ended(&server));
         client.shutdown(Shutdown::Write).unwrap();
-        assert!(soon(|| peer_has_ended(&server)), "in order");
+        assert!(soon(|| peer_has_ended(&server)), "by an orderly end");
         let (client, server) = connect();
         assert!(!peer_has_ended(&server));
         reset_on_close(&client);

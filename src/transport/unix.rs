@@ -1,12 +1,12 @@
-//! Unix sockets that listen.
+//! Listening Unix sockets.
 //!
-//! A socket is bound under a private name in the folder of its path, is given its mode, listens, and only then takes its
-//! path, if nothing stands there. So nobody ever finds a socket at the path that does not listen yet, which would pass for
-//! one that a process left behind, and nothing that others put at the path is given a mode. What stands at the path is
-//! removed only if it is a socket that nobody listens on; at the end it is removed only if it is still ours.
+//! A socket is bound under a private name in the folder of its path, gets its mode, listens, and only then is moved to
+//! its path, if nothing is there. So nobody ever finds a socket at the path that does not listen yet, which would look
+//! like one that a dead process left, and the mode of a foreign file is never changed. A file at the path is removed
+//! only if it is a socket that nobody listens on; at the end the path is removed only if it is still this socket.
 //!
-//! A path where this process listens already waits for [`SocketFile::take_over`], which a reload does once nothing can
-//! fail any more.
+//! If this process already listens at the path, the new socket waits for [`SocketFile::take_over`], which a reload
+//! calls once nothing can fail any more.
 
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
@@ -23,29 +23,29 @@ use tempfile::{Builder, TempPath};
 
 use crate::model::address::MAX_SOCKET_PATH;
 
-/// Random characters of a private name, where the longest path of a socket leaves room for so many.
+/// Random characters of a private name, if the longest path of a socket has room for them.
 const RANDOM: usize = 12;
 
 /// The sockets of this process that have a file.
-static OURS: LazyLock<Mutex<HashSet<Identity>>> = LazyLock::new(Mutex::default);
+static OURS: LazyLock<Mutex<HashSet<FileIdentity>>> = LazyLock::new(Mutex::default);
 
-fn ours() -> MutexGuard<'static, HashSet<Identity>> {
+fn ours() -> MutexGuard<'static, HashSet<FileIdentity>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who may connect to a socket: who may write to its file.
+/// Who may connect to a socket, which is who may write to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// The user of the process alone.
+    /// Only the user of the process.
     Owner,
     /// Every user who can reach the file.
     Everybody,
 }
 
-/// A non-blocking socket that listens at `path`, and its file.
+/// Creates a non-blocking socket that listens at `path`, and its file.
 ///
 /// # Errors
-/// What the system said; `AddrInUse` if another process listens there, `AlreadyExists` if there is another file.
+/// The error of the system; `AddrInUse` if another process listens there, `AlreadyExists` if there is another file.
 pub(crate) fn bind(
     path: &Path,
     access: Access,
@@ -53,10 +53,10 @@ pub(crate) fn bind(
 ) -> io::Result<(UnixListener, SocketFile)> {
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
     let room = MAX_SOCKET_PATH.saturating_sub(path.as_os_str().len() - name.len());
-    // So that those who list the system's sockets see which one it is.
-    let telling = format!(".{}.", name.display());
-    let prefix = match room >= telling.len() + RANDOM {
-        true => telling.as_str(),
+    // The name says which socket it is, for a user who lists the system's sockets.
+    let descriptive = format!(".{}.", name.display());
+    let prefix = match room >= descriptive.len() + RANDOM {
+        true => descriptive.as_str(),
         false => "",
     };
     let (socket, private) = Builder::new()
@@ -65,7 +65,7 @@ pub(crate) fn bind(
         .make_in(folder(path), |private| listen(private, access, backlog))?
         .into_parts();
     let file = SocketFile::new(path, &private)?;
-    *file.waiting() = settle(private, path)?;
+    *file.waiting() = move_to_path(private, path)?;
     Ok((socket.into(), file))
 }
 
@@ -73,7 +73,7 @@ fn folder(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// A socket that listens under a name that nobody else knows.
+/// Creates a socket that listens under a private name.
 fn listen(private: &Path, access: Access, backlog: i32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     let own = Mode::RUSR | Mode::WUSR;
@@ -81,7 +81,7 @@ fn listen(private: &Path, access: Access, backlog: i32) -> io::Result<Socket> {
         Access::Owner => own,
         Access::Everybody => own | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH,
     };
-    // Linux gives the name the mode of the unbound socket, less the umask.
+    // Linux gives the file the mode of the unbound socket, minus the umask.
     fchmod(&socket, mode)?;
     socket.bind(&SockAddr::unix(private)?)?;
     if access == Access::Everybody {
@@ -91,16 +91,16 @@ fn listen(private: &Path, access: Access, backlog: i32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket whose path another one of this process has.
+/// A socket whose path is used by another socket of this process.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingSocket {
     private: TempPath,
-    holder: Identity,
+    current: FileIdentity,
 }
 
-/// Gives the socket that listens at `private` its path, unless it must wait.
-fn settle(mut private: TempPath, path: &Path) -> io::Result<Option<Waiting>> {
-    // Once more after a stale one is gone.
+/// Moves the socket that listens at `private` to its path, unless it must wait.
+fn move_to_path(mut private: TempPath, path: &Path) -> io::Result<Option<WaitingSocket>> {
+    // A second attempt follows the removal of a stale socket.
     for _ in 0..2 {
         match private.persist_noclobber(path) {
             Ok(()) => return Ok(None),
@@ -109,72 +109,73 @@ fn settle(mut private: TempPath, path: &Path) -> io::Result<Option<Waiting>> {
             }
             Err(refused) => return Err(refused.error),
         }
-        match holder(path)? {
-            Holder::Nobody => {}
-            Holder::Ours(holder) => return Ok(Some(Waiting { private, holder })),
-            Holder::Stale(stale) => take_away(path, stale),
+        match occupant(path)? {
+            Occupant::None => {}
+            Occupant::Ours(current) => return Ok(Some(WaitingSocket { private, current })),
+            Occupant::Stale(stale) => remove_stale(path, stale),
         }
     }
     Err(ErrorKind::AddrInUse.into())
 }
 
-/// Who may be moved out of a path.
-enum Holder {
-    Nobody,
-    Ours(Identity),
-    Stale(Identity),
+/// What is at a path, if it may be replaced.
+enum Occupant {
+    None,
+    Ours(FileIdentity),
+    Stale(FileIdentity),
 }
 
-fn holder(path: &Path) -> io::Result<Holder> {
+/// Finds what is at a path. Anything that must not be replaced is an error.
+fn occupant(path: &Path) -> io::Result<Occupant> {
     let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::Nobody),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Occupant::None),
         found => found?,
     };
     if !found.file_type().is_socket() {
         return Err(ErrorKind::AlreadyExists.into());
     }
-    let identity = Identity::of(&found);
+    let identity = FileIdentity::of(&found);
     if ours().contains(&identity) {
-        return Ok(Holder::Ours(identity));
+        return Ok(Occupant::Ours(identity));
     }
-    match knock(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Holder::Stale(identity)),
-        // Taken, or so full that it does not even refuse: somebody is there.
+    match try_connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Occupant::Stale(identity)),
+        // Connected, or the queue is full: somebody listens.
         _ => Err(ErrorKind::AddrInUse.into()),
     }
 }
 
-/// Removes a stale socket. Another that has come to its path in the meantime goes back there.
-fn take_away(path: &Path, stale: Identity) {
+/// Removes a stale socket. If its path has been taken by another file in the meantime, that one is put back.
+fn remove_stale(path: &Path, stale: FileIdentity) {
     let aside = Builder::new()
         .prefix(".")
         .rand_bytes(RANDOM)
         .make_in(folder(path), |aside| fs::rename(path, aside));
-    // What cannot be removed is in use.
+    // If it cannot be moved, the next attempt reports the path as in use.
     if let Ok(aside) = aside.map(|aside| aside.into_temp_path())
-        && Identity::at(&aside) != Some(stale)
+        && FileIdentity::at(&aside) != Some(stale)
     {
         let _ = aside.persist_noclobber(path);
     }
 }
 
-/// Connects to see whether somebody listens. Does not wait for a listener whose queue is full.
-fn knock(path: &Path) -> io::Result<()> {
+/// Connects, to find out whether somebody listens. Does not wait for a listener whose queue is full.
+fn try_connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// The name of a unix socket, which is removed when this is dropped.
+/// The file of a Unix socket, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    identity: Identity,
-    waiting: Mutex<Option<Waiting>>,
+    identity: FileIdentity,
+    waiting: Mutex<Option<WaitingSocket>>,
 }
 
 impl SocketFile {
     fn new(path: &Path, private: &Path) -> io::Result<Self> {
-        let identity = Identity::of(&fs::symlink_metadata(private)?);
+        let identity = FileIdentity::of(&fs::symlink_metadata(private)?);
         ours().insert(identity);
         Ok(Self {
             path: path.to_owned(),
@@ -183,39 +184,40 @@ impl SocketFile {
         })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<WaitingSocket>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the path from the socket of this process that it waits for, in one step: no client finds nobody there.
+    /// Takes over the path from the socket of this process that it waits for, atomically, so that clients can always
+    /// connect.
     ///
     /// # Errors
-    /// As [`bind`]; the socket has no name any more.
+    /// Like [`bind`]; the socket has no file any more.
     pub fn take_over(&self) -> io::Result<()> {
         let Some(waiting) = self.waiting().take() else {
             return Ok(());
         };
-        match settle(waiting.private, &self.path)? {
+        match move_to_path(waiting.private, &self.path)? {
             Some(still) => Ok(still.private.persist(&self.path)?),
             None => Ok(()),
         }
     }
 
-    /// Whether the path is not this socket's any more: nobody can connect.
+    /// Whether the path no longer leads to this socket, so that nobody can connect.
     pub fn is_lost(&self) -> bool {
-        self.waiting().is_none() && Identity::at(&self.path) != Some(self.identity)
+        self.waiting().is_none() && FileIdentity::at(&self.path) != Some(self.identity)
     }
 
-    /// Whether it has the same file as one of `others`, or will have: a path may have several spellings.
+    /// Whether it has, or will replace, the same file as one of `others`; a path may have several spellings.
     pub fn collides(&self, others: &[Arc<Self>]) -> bool {
         let file = self.file();
         others.iter().any(|other| other.file() == file)
     }
 
-    /// The file at its path, which it will replace if it waits.
-    fn file(&self) -> Identity {
+    /// The file at its path: its own, or the one that it will replace.
+    fn file(&self) -> FileIdentity {
         let waiting = self.waiting();
-        waiting.as_ref().map_or(self.identity, |w| w.holder)
+        waiting.as_ref().map_or(self.identity, |w| w.current)
     }
 }
 
@@ -226,20 +228,20 @@ impl Drop for SocketFile {
     }
 }
 
-/// Which file it is. Numbers of files are used again, so the time of birth counts too where it is known.
+/// Identifies a file. Inode numbers are reused, so the creation time is included if it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Identity {
+struct FileIdentity {
     device: u64,
-    number: u64,
-    born: Option<SystemTime>,
+    inode: u64,
+    created: Option<SystemTime>,
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(found: &fs::Metadata) -> Self {
         Self {
             device: found.dev(),
-            number: found.ino(),
-            born: found.created().ok(),
+            inode: found.ino(),
+            created: found.created().ok(),
         }
     }
 
@@ -248,11 +250,11 @@ impl Identity {
     }
 }
 
-/// Removes a name if it is still that of the same socket.
-fn remove(path: &Path, identity: Identity) {
-    let same = |m: fs::Metadata| m.file_type().is_socket() && Identity::of(&m) == identity;
+/// Removes the file at `path` if it is still the same socket.
+fn remove(path: &Path, identity: FileIdentity) {
+    let same = |m: fs::Metadata| m.file_type().is_socket() && FileIdentity::of(&m) == identity;
     if fs::symlink_metadata(path).is_ok_and(same) {
-        // What cannot be removed is found stale by the next who binds.
+        // If it cannot be removed, the next process that binds the path finds it stale.
         let _ = fs::remove_file(path);
     }
 }
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_its_mode_and_goes_with_us() {
+    fn a_socket_has_its_mode_and_is_removed_at_the_end() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("a.sock");
         for (access, mode) in [(Access::Owner, 0o600), (Access::Everybody, 0o666)] {
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_nothing_else() {
+    fn only_a_stale_socket_is_replaced() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("a.sock");
         drop(UnixListener::bind(&path).unwrap());
@@ -311,7 +313,7 @@ mod tests {
         let socket = bind(&path, Access::Owner, 1).unwrap();
         assert_eq!(names(&folder), ["a.sock"]);
 
-        // Somebody put something else in its place: not ours to remove.
+        // A foreign file in its place is not removed.
         assert!(!socket.1.is_lost());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
@@ -323,20 +325,20 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_the_place_of_a_stale_socket_goes_back() {
+    fn a_file_that_replaced_a_stale_socket_is_put_back() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("a.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let stale = Identity::at(&path).unwrap();
-        fs::rename(&path, folder.path().join("kept")).unwrap();
+        let stale = FileIdentity::at(&path).unwrap();
+        fs::rename(&path, folder.path().join("old")).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
-        take_away(&path, stale);
+        remove_stale(&path, stale);
         UnixStream::connect(&path).unwrap();
         assert_eq!(names(&folder).len(), 2);
     }
 
     #[test]
-    fn one_of_many_has_the_path() {
+    fn one_of_many_gets_the_path() {
         const MANY: usize = 4;
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("a.sock");
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_ours_is_taken_over_by_any_name() {
+    fn a_path_of_this_process_is_taken_over_by_any_spelling() {
         let folder = TempDir::new().unwrap();
         symlink(folder.path(), folder.path().join("also")).unwrap();
         let path = folder.path().join("a.sock");
