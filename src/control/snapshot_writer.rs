@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::publish::Publisher;
 use crate::snapshot::registry::Registry;
 use crate::transport::listen::BoundSockets;
-use crate::transport::memory::give_back;
+use crate::transport::memory::trim_heap;
 
 /// Least time between two publications.
 pub(crate) const COALESCE: Duration = Duration::from_millis(50);
@@ -157,7 +157,7 @@ impl SnapshotWriter {
     /// previous generation later.
     pub(super) fn trim_heap(&mut self) {
         if std::mem::take(&mut self.has_freed) {
-            give_back();
+            trim_heap();
         }
     }
 

@@ -109,7 +109,7 @@ impl AcceptLoop {
                 Arrival::Failed(error) => self.handle_error(&error).await,
                 Arrival::NotNow(reason) => {
                     self.note_pause(reason, None);
-                    if reason == Reason::DescriptorLimit && socket.somebody_waits() {
+                    if reason == Reason::DescriptorLimit && socket.has_pending() {
                         self.make_room();
                     }
                     self.pause(PAUSE).await;

@@ -1,7 +1,7 @@
-//! When a crowd of connections has gone, so that its memory goes back to the system ([`give_back`]): only behind a crowd,
+//! When a crowd of connections has gone, so that its memory goes back to the system ([`trim_heap`]): only behind a crowd,
 //! and only once things have been quiet for a while. Each worker looks at its own connections.
 //!
-//! [`give_back`]: crate::transport::memory::give_back
+//! [`trim_heap`]: crate::transport::memory::trim_heap
 
 /// A fall by fewer connections than this is not worth a call.
 const CROWD: usize = 1000;

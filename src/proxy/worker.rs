@@ -26,7 +26,7 @@ use crate::snapshot::publish::Publisher;
 use crate::telemetry::access_log::LogSender;
 use crate::transport::connect::SystemConnector;
 use crate::transport::descriptors::Descriptors;
-use crate::transport::memory::give_back;
+use crate::transport::memory::trim_heap;
 
 /// Between two sweeps of the pooled connections.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -247,7 +247,7 @@ impl Worker {
         ctx.log.borrow_mut().flush();
         if self.trim.borrow_mut().is_due(ctx.deadlines.open()) {
             self.server.drop_spares();
-            give_back();
+            trim_heap();
         }
         let mut pool = ctx.pool.borrow_mut();
         if !pool.is_empty() {

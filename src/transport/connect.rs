@@ -14,43 +14,44 @@ use super::socket;
 use super::stream::Stream;
 use crate::model::address::{SocketAddress, UnixAddress};
 
-/// Before the second attempt to connect to a Unix socket whose queue is full; twice as long before each further one.
+/// Pause before the second attempt to connect to a Unix socket whose queue is full; it doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// The longest of those pauses.
+/// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes connections to backends.
 pub trait Connector: 'static {
-    /// A connection.
+    /// The connections that it makes.
     type Stream: Stream;
-    /// A socket that is not connected yet, but whose local end has a name.
+    /// A socket that is not connected yet, but whose local end already has a name.
     type Named;
 
     /// Connects to `address`. Cancel-safe; has no timeout of its own.
     ///
     /// # Errors
-    /// What the system said, split by whose fault it is.
+    /// The error of the system, split by whether we or the backend caused it.
     fn connect(
         &self,
         address: &SocketAddress,
     ) -> impl Future<Output = Result<Self::Stream, DialError>>;
 
-    /// A socket for `address` whose local end has a name already, so that whoever accepts its connection can be told
-    /// that name first. `None` if `address` does not belong to this machine or no name is available.
+    /// Creates a socket for `address` whose local end has a name before it is connected, so that the process that
+    /// accepts the connection can learn that name first. `None` if `address` does not belong to this machine or no name
+    /// is available.
     fn bind(&self, address: &SocketAddress) -> Option<(Self::Named, EndName)>;
 
     /// Connects a socket of [`Self::bind`]; otherwise like [`Self::connect`].
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Self::connect`].
     fn connect_named(
         &self,
         named: Self::Named,
     ) -> impl Future<Output = Result<Self::Stream, DialError>>;
 }
 
-/// Connects through the sockets of the system.
+/// Connects with sockets of the system.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemConnector;
 
@@ -80,16 +81,16 @@ impl Connector for SystemConnector {
 /// Why a connection attempt failed, split by whether we or the backend caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The backend refused, or cannot be reached.
+    /// The backend refused or cannot be reached.
     #[error("{0}")]
     Backend(#[source] io::Error),
-    /// We are out of descriptors, ports or memory: says nothing of the backend.
+    /// The proxy has no descriptors, ports or memory; this says nothing about the backend.
     #[error("{0}")]
     Local(#[source] io::Error),
 }
 
 impl DialError {
-    /// By whose fault a Unix socket cannot be connected to.
+    /// Classifies an error of a Unix socket.
     fn of_unix(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Local(error),
@@ -97,27 +98,27 @@ impl DialError {
         }
     }
 
-    /// By whose fault `address` cannot be connected to.
+    /// Classifies an error of a TCP connection to `address`.
     fn of(error: io::Error, address: SocketAddr) -> Self {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN) => {
                 Self::Local(error)
             }
-            // All ports are taken, or this machine has no address from which that one can be reached (an IPv6 address
-            // without IPv6): no lack of ours that passes.
+            // Either all ports are in use, which is a local and temporary lack, or this machine has no address from
+            // which `address` can be reached (as without IPv6), which is permanent.
             Some(libc::EADDRNOTAVAIL) if has_source(address) => Self::Local(error),
             _ => Self::Backend(error),
         }
     }
 }
 
-/// Whether the machine has an address to speak from to `address`; nothing is sent.
+/// Whether the machine has a source address for connections to `address`. Nothing is sent.
 fn has_source(address: SocketAddr) -> bool {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    // What cannot be asked for lack of descriptors is a lack of ours.
+    // If there is no descriptor to find out, the lack is local.
     UdpSocket::bind(any).map_or_else(
         |error| error.raw_os_error() != Some(libc::EAFNOSUPPORT),
         |socket| socket.connect(address).is_ok(),
@@ -128,8 +129,8 @@ fn unix_socket() -> Result<Socket, DialError> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(DialError::of_unix)
 }
 
-/// Connects a Unix socket. Waits, as TCP does, while the queue of who listens is full, which the system says by `EAGAIN`
-/// instead of waiting itself (connect(2)).
+/// Connects a Unix socket. While the queue of the listener is full, it waits as TCP does; the system reports that with
+/// `EAGAIN` instead of waiting itself (connect(2)).
 async fn connect_unix(socket: Socket, address: &UnixAddress) -> Result<Conn, DialError> {
     let address = SockAddr::unix(address.path()).map_err(DialError::of_unix)?;
     let mut pause = FIRST_PAUSE;
@@ -144,18 +145,19 @@ async fn connect_unix(socket: Socket, address: &UnixAddress) -> Result<Conn, Dia
     connected.map(Conn::Unix).map_err(DialError::Local)
 }
 
-/// A socket that is not connected yet, but whose end has a name: who accepts its connection knows that name before the
-/// connection is made.
+/// A socket that is not connected yet, but whose local end has a name, so that the process that accepts the connection
+/// can know it before the connection is made.
 #[derive(Debug)]
 pub(crate) enum NamedSocket {
-    /// To this address, which is of this machine.
+    /// A TCP socket for this address of this machine.
     Tcp(TcpSocket, SocketAddr),
-    /// To a Unix socket.
+    /// A Unix socket for this address.
     Unix(Socket, UnixAddress),
 }
 
 impl NamedSocket {
-    /// A socket for `address`, and the name of its end. `None` if `address` is not this machine's, or no name is to be had.
+    /// Creates a socket for `address`, and returns the name of its local end. `None` if `address` does not belong to
+    /// this machine or no name is available.
     fn bind(address: &SocketAddress) -> Option<(Self, EndName)> {
         match address {
             SocketAddress::Ip(address) => {
@@ -166,7 +168,7 @@ impl NamedSocket {
             }
             SocketAddress::Unix(address) => {
                 let socket = unix_socket().ok()?;
-                // Without a name of ours the system gives one.
+                // The system chooses a name if none is given.
                 socket.bind(&SockAddr::unix("").ok()?).ok()?;
                 let end = EndName::of_unix(&socket.local_addr().ok()?)?;
                 Some((Self::Unix(socket, address.clone()), end))
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_of_ours_is_no_fault_of_the_backend() {
+    fn a_local_lack_is_not_the_fault_of_the_backend() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         for (code, local) in [
             (libc::EMFILE, true),
@@ -211,7 +213,7 @@ mod tests {
             (libc::ENOBUFS, true),
             (libc::ENOMEM, true),
             (libc::EAGAIN, true),
-            // There is a way to loopback, so it is ports that lack.
+            // Loopback has a source address, so the ports are exhausted.
             (libc::EADDRNOTAVAIL, true),
             (libc::ECONNREFUSED, false),
             (libc::EHOSTUNREACH, false),
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_unix_socket_says_is_the_fault_of_who_listens() {
+    fn errors_of_a_unix_socket_are_classified() {
         for (code, local) in [
             (libc::EMFILE, true),
             (libc::ENOENT, false),
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_accepts_knows_the_name_of_the_end() {
+    async fn the_name_of_the_local_end_is_that_of_the_peer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -269,9 +271,9 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_cannot_be_reached_from_here_lacks_a_source() {
+    fn an_unreachable_address_has_no_source_address() {
         assert!(has_source("127.0.0.1:1".parse().unwrap()));
-        // A link-local address of an interface that is not there.
+        // A link-local address of an interface that does not exist.
         assert!(!has_source("[fe80::1%4294967295]:1".parse().unwrap()));
     }
 }

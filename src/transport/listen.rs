@@ -1,9 +1,10 @@
 //! Listening sockets: one for each worker on every address, joined by `SO_REUSEPORT`.
 //!
-//! `SO_REUSEPORT` would let a second process of the same user share the port in silence, so an address is bound
-//! once without it first: that fails if anybody listens there. If those are sockets of our own alone ([`super::ours`]), as
-//! when a listener moves from `127.0.0.1:80` to `:80`, it is shared all the same. Options that accepted sockets inherit on Linux (no
-//! Nagle delay, keep-alive, user timeout) are set here, once, instead of once for each connection.
+//! With `SO_REUSEPORT` a second process of the same user would share the port silently, so an address is first bound
+//! once without it, which fails if anything listens there. If only sockets of this process do ([`super::ours`]), as
+//! when a listener moves from `127.0.0.1:80` to `:80`, the address is shared nevertheless. Options that accepted
+//! sockets inherit on Linux (no Nagle delay, keep-alive, user timeout) are set here once, instead of for each
+//! connection.
 //!
 //! A Unix socket has one queue ([`super::unix`]), which all workers share.
 
@@ -24,22 +25,22 @@ use super::socket;
 use super::unix::{self, Access, SocketFile};
 use crate::model::address::{BindAddress, ListenAddress, SocketAddress, UnixAddress};
 
-/// Connections that the kernel keeps ready to be accepted, for each worker; the system may lower it.
+/// Most connections that wait in the kernel to be accepted, for each worker; the system may lower it.
 pub(crate) const BACKLOG: i32 = 4096;
 
 /// An address could not be bound.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {}", explain(.source))]
 pub struct BindError {
-    /// The address of the file.
+    /// The address as configured.
     pub address: BindAddress,
-    /// What the system said.
+    /// The error of the system.
     #[source]
     pub source: io::Error,
 }
 
 impl BindError {
-    /// Another has the address.
+    /// The error for an address that is in use.
     pub fn in_use(address: &BindAddress) -> Self {
         Self {
             address: address.clone(),
@@ -65,17 +66,17 @@ fn explain(error: &io::Error) -> String {
 pub struct BoundSockets {
     id: u64,
     address: SocketAddress,
-    /// That of a Unix socket, as long as one of the sockets is open.
+    /// The file of a Unix socket, as long as one of the sockets is open.
     file: Weak<SocketFile>,
     sockets: Box<[Mutex<Option<Listening>>]>,
 }
 
 impl BoundSockets {
-    /// Binds `address` for `workers` workers and begins to listen. Connections queue from now on. Every user of the
-    /// machine who can reach its file may connect to a Unix socket.
+    /// Binds `address` for `workers` workers and listens; connections are queued from now on. Every user who can reach
+    /// the file of a Unix socket may connect to it.
     ///
     /// # Errors
-    /// The address and what the system said.
+    /// The address, and the error of the system.
     pub fn bind(address: &BindAddress, workers: usize) -> Result<Self, BindError> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let (address, sockets) = bind(address, Access::Everybody, workers, BACKLOG)?;
@@ -90,7 +91,7 @@ impl BoundSockets {
         })
     }
 
-    /// Stands in for sockets bound to `address`, of which there are none.
+    /// For tests: claims to be bound to `address`, but has no sockets.
     #[cfg(test)]
     pub(crate) fn at(address: SocketAddr) -> Self {
         Self {
@@ -101,7 +102,7 @@ impl BoundSockets {
         }
     }
 
-    /// Unique in the life of the process.
+    /// Identity, unique within the life of the process.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -111,12 +112,12 @@ impl BoundSockets {
         &self.address
     }
 
-    /// The file of a Unix socket.
+    /// The file of a Unix socket, if one of the sockets is open.
     pub fn file(&self) -> Option<Arc<SocketFile>> {
         self.file.upgrade()
     }
 
-    /// The socket of `worker`, which takes it once.
+    /// Takes the socket of `worker`; `None` if it was taken before.
     pub fn take(&self, worker: usize) -> Option<Listening> {
         self.sockets[worker]
             .lock()
@@ -125,10 +126,10 @@ impl BoundSockets {
     }
 }
 
-/// One socket that listens on `address`, and where that is.
+/// Binds one listening socket to `address`; returns the bound address too.
 ///
 /// # Errors
-/// The address and what the system said.
+/// The address, and the error of the system.
 pub(crate) fn bind_one(
     address: &BindAddress,
     access: Access,
@@ -166,7 +167,7 @@ fn bind_tcp(
     let wanted = address.socket_addr();
     let both_families = address.ip().is_none();
     let (bound, sockets) = match bind_sockets(wanted, both_families, count, backlog) {
-        // ":8080" on a machine without IPv6 means all addresses of IPv4.
+        // On a machine without IPv6, ":8080" means all IPv4 addresses.
         Err(error) if both_families && error.kind() != io::ErrorKind::AddrInUse => {
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
             bind_sockets(v4, false, count, backlog)?
@@ -187,7 +188,7 @@ fn bind_unix(
     let sockets = (0..count).map(|_| {
         Ok(Listening {
             socket: StdListener::Unix(socket.try_clone()?),
-            keep: Keep {
+            guard: ListenGuard {
                 _ours: Ours::count(),
                 file: Some(Arc::clone(&file)),
             },
@@ -197,11 +198,11 @@ fn bind_unix(
     Ok((SocketAddress::Unix(address.clone()), sockets))
 }
 
-/// A socket that listens, known as one of this process until it is dropped.
+/// A listening socket, registered as one of this process until it is dropped.
 #[derive(Debug)]
 pub struct Listening {
     socket: StdListener,
-    keep: Keep,
+    guard: ListenGuard,
 }
 
 #[derive(Debug)]
@@ -210,9 +211,9 @@ enum StdListener {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// What goes after the socket has gone.
+/// What is dropped after the socket is closed.
 #[derive(Debug)]
-struct Keep {
+struct ListenGuard {
     _ours: Ours,
     file: Option<Arc<SocketFile>>,
 }
@@ -220,14 +221,14 @@ struct Keep {
 impl Listening {
     /// The file of a Unix socket, as long as it is open.
     pub fn file(&self) -> Weak<SocketFile> {
-        let file = self.keep.file.as_ref();
+        let file = self.guard.file.as_ref();
         file.map(Arc::downgrade).unwrap_or_default()
     }
 
-    /// Has the runtime watch it.
+    /// Registers the socket with the current runtime.
     ///
     /// # Errors
-    /// The runtime cannot.
+    /// The runtime cannot register it.
     pub fn watch(self) -> io::Result<Acceptor> {
         let socket = match self.socket {
             StdListener::Tcp(socket) => Watched::Tcp(TcpListener::from_std(socket)?),
@@ -235,16 +236,16 @@ impl Listening {
         };
         Ok(Acceptor {
             socket,
-            keep: self.keep,
+            guard: self.guard,
         })
     }
 }
 
-/// A listening socket that the runtime watches.
+/// A listening socket that is registered with a runtime.
 #[derive(Debug)]
 pub struct Acceptor {
     socket: Watched,
-    keep: Keep,
+    guard: ListenGuard,
 }
 
 #[derive(Debug)]
@@ -253,11 +254,11 @@ enum Watched {
     Unix(UnixListener),
 }
 
-/// A connection, and the address of who made it, which a Unix socket does not tell.
+/// A connection, and the address of its peer, which a Unix socket does not have.
 pub(crate) type Incoming = (Conn, Option<SocketAddr>);
 
 impl Acceptor {
-    /// The next connection. Cancel-safe.
+    /// Accepts the next connection. Cancel-safe.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Incoming>> {
         Poll::Ready(Ok(match &self.socket {
             Watched::Tcp(socket) => {
@@ -268,8 +269,8 @@ impl Acceptor {
         }))
     }
 
-    /// Whether a connection waits to be accepted.
-    pub fn somebody_waits(&self) -> bool {
+    /// Whether a connection is waiting to be accepted.
+    pub fn has_pending(&self) -> bool {
         let mut ready = [match &self.socket {
             Watched::Tcp(socket) => PollFd::new(socket, PollFlags::IN),
             Watched::Unix(socket) => PollFd::new(socket, PollFlags::IN),
@@ -277,10 +278,10 @@ impl Acceptor {
         poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes it from the runtime, for what the kernel has let in already.
+    /// Removes the socket from the runtime, to accept what is already in its queue.
     ///
     /// # Errors
-    /// The runtime does not give it.
+    /// The runtime cannot remove it.
     pub fn close(self) -> io::Result<Closing> {
         let socket = match self.socket {
             Watched::Tcp(socket) => StdListener::Tcp(socket.into_std()?),
@@ -288,7 +289,7 @@ impl Acceptor {
         };
         Ok(Closing {
             socket,
-            _keep: self.keep,
+            _guard: self.guard,
         })
     }
 }
@@ -297,14 +298,14 @@ impl Acceptor {
 #[derive(Debug)]
 pub struct Closing {
     socket: StdListener,
-    _keep: Keep,
+    _guard: ListenGuard,
 }
 
 impl Closing {
-    /// A connection that the kernel has let in.
+    /// Accepts a connection from the queue.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none, else what the system said.
+    /// `WouldBlock` if there is none; otherwise the error of the system.
     pub fn accept(&self) -> io::Result<Incoming> {
         match &self.socket {
             StdListener::Tcp(socket) => {
@@ -321,11 +322,11 @@ impl Closing {
     }
 }
 
-/// `count` sockets that share `address`, and where that is. Nobody else may listen there; sockets of this process may,
-/// on an address that overlaps with this one, since a reload moves from one to the other.
+/// Binds `count` sockets that share `address`; returns the bound address too. No other program may listen there.
+/// Sockets of this process may listen on overlapping addresses, since a reload moves from one to the other.
 ///
 /// # Errors
-/// What the system said.
+/// The error of the system.
 fn bind_sockets(
     address: SocketAddr,
     both_families: bool,
@@ -351,7 +352,7 @@ fn bind_sockets(
         let ours = Ours::remember(&socket, exact, both_families)?;
         sockets.push(Listening {
             socket: StdListener::Tcp(socket.into()),
-            keep: Keep {
+            guard: ListenGuard {
                 _ours: ours,
                 file: None,
             },
@@ -367,7 +368,7 @@ fn open(address: SocketAddr, both_families: bool, share: bool) -> io::Result<Soc
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // ":8080" means both families; "[::]:8080" is what it says, so that "0.0.0.0:8080" can stand beside it.
+        // ":8080" means both families; "[::]:8080" means IPv6 only, so that "0.0.0.0:8080" can be used next to it.
         socket.set_only_v6(!both_families)?;
     }
     socket.set_reuse_address(true)?;
@@ -412,7 +413,7 @@ mod tests {
             for _ in 0..8 {
                 clients.push(SystemConnector.connect(bound.address()).await.unwrap());
             }
-            // Whoever has it in its queue.
+            // Each connection is in the queue of one of the workers.
             let mut accepted = 0;
             for acceptor in acceptors {
                 let closing = acceptor.close().unwrap();
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_refused_though_its_owner_would_share() {
+    fn a_port_in_use_is_refused_even_if_its_owner_would_share_it() {
         let sharing = open("127.0.0.1:0".parse().unwrap(), false, true).unwrap();
         sharing.listen(1).unwrap();
         let address = local_addr(&sharing).unwrap();
@@ -438,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_overlap_with_one_of_ours_and_with_none_of_another_program() {
+    fn an_address_may_overlap_with_one_of_ours_but_not_with_one_of_another_program() {
         let first = bound("127.0.0.1:0", 2);
         let port = port(&first);
         let all = format!("0.0.0.0:{port}");

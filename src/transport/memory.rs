@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 
 /// Returns free memory to the system.
-pub(crate) fn give_back() {
+pub(crate) fn trim_heap() {
     // C libraries other than glibc either return memory themselves or have no such call.
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim may be called at any time from any thread (malloc_trim(3)); it takes a number and touches
@@ -29,7 +29,7 @@ mod tests {
 
     /// Whether the page at `address` is in memory; `pages` is `/proc/self/pagemap`.
     fn is_resident(pages: &File, address: usize) -> bool {
-        // SAFETY: a question for a number, which touches no memory of ours.
+        // SAFETY: sysconf only returns a number and touches no memory of the caller.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let mut entry = [0; 8];
         let at = (address / page * entry.len()) as u64;
@@ -38,21 +38,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_free_between_what_is_in_use_is_given_back() {
-        // Below the size from which the allocator asks the system for each piece and returns it at once.
+    fn free_memory_between_used_memory_is_returned() {
+        // Below the size at which the allocator maps each block separately and returns it at once.
         const SIZE: usize = 100 << 10;
         let pages = File::open("/proc/self/pagemap").unwrap();
         let all: Vec<Vec<u8>> = (0..200).map(|i| vec![i + 1; SIZE]).collect();
         let inside = |piece: &Vec<u8>| piece.as_ptr() as usize + SIZE / 2;
         let freed: Vec<usize> = all.iter().skip(1).step_by(2).map(inside).collect();
         let resident = || freed.iter().filter(|at| is_resident(&pages, **at)).count();
-        let kept: Vec<Vec<u8>> = all.into_iter().step_by(2).collect();
+        let used: Vec<Vec<u8>> = all.into_iter().step_by(2).collect();
         let before = resident();
-        give_back();
+        trim_heap();
         let after = resident();
-        // Other threads may take what was freed.
+        // Other threads may use what was freed.
         assert!(before > 50 && after < 25, "{before} pages, then {after}");
-        for (piece, value) in kept.iter().zip((1..).step_by(2)) {
+        for (piece, value) in used.iter().zip((1..).step_by(2)) {
             assert!(piece.iter().all(|byte| *byte == value));
         }
     }

@@ -1,9 +1,9 @@
-//! What the data plane needs of a connection, whatever it runs over, and how a [`Conn`] gives it.
+//! What the data plane needs from a connection, whatever it runs over, and how a [`Conn`] provides it.
 //!
-//! The runtime waits, the system is called directly: `recv` and `send` of the C library are thread cancellation points,
-//! which cost two locked instructions a call in a program with threads, and the five calls of a request do not need
-//! them. As with the runtime's own streams, a short read clears readiness, so no call is spent on finding nothing;
-//! the next byte is a new event.
+//! The runtime waits, but the system is called directly: `recv` and `send` of the C library are thread cancellation
+//! points, which cost two locked instructions per call in a program with threads, and the five calls of a request do
+//! not need them. As with the runtime's own streams, a short read clears readiness, so no call is spent on finding
+//! nothing; the next byte is a new event.
 
 use std::io;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::conn::{Conn, EndName};
-use super::{room, socket};
+use super::{socket, socket_buffers};
 
 /// A connection as the data plane sees it: a plain socket, TLS over one, or two ends in memory.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
-    /// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
+    /// Reads what is available, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         Pin::new(self)
@@ -30,25 +30,25 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
         Pin::new(self).poll_write(cx, bytes)
     }
 
-    /// About how many bytes a write would take now; 0 if that is not known.
+    /// Estimates how many bytes a write would accept now; 0 if unknown.
     fn send_room(&self) -> usize;
 
-    /// Bytes that were written and that the peer has not acknowledged.
+    /// Bytes that were written but that the peer has not acknowledged.
     fn send_queue(&self) -> usize;
 
-    /// Makes the coming close a reset.
+    /// Makes the close of the connection a reset.
     fn reset_on_close(&self);
 
-    /// Whether the peer has ended its sending or broken off, even if some of its bytes have not been read.
+    /// Whether the peer has ended its side or reset the connection, even if some of its bytes are still unread.
     fn peer_has_ended(&self) -> bool;
 
-    /// Whether nothing has come from the peer, neither bytes nor an end. Asks the system.
+    /// Whether nothing has arrived from the peer, neither bytes nor an end. Makes a system call.
     fn is_idle(&self) -> bool;
 
-    /// Like [`Self::is_idle`], as far as the runtime has heard: costs a system call only if something came.
+    /// Like [`Self::is_idle`], as far as the runtime knows: makes a system call only if something arrived.
     fn seems_idle(&self) -> bool;
 
-    /// What the peer has bound its end to, if it has a name and no address.
+    /// The name that the peer has bound its end to, if it has a name and not an address.
     fn peer_name(&self) -> Option<EndName>;
 }
 
@@ -62,11 +62,11 @@ impl Stream for Conn {
     }
 
     fn send_room(&self) -> usize {
-        room::send_room(self)
+        socket_buffers::send_room(self)
     }
 
     fn send_queue(&self) -> usize {
-        room::send_queue(self)
+        socket_buffers::send_queue(self)
     }
 
     fn reset_on_close(&self) {
@@ -93,7 +93,7 @@ impl Stream for Conn {
     }
 }
 
-/// Reads what there is, at most `buffer.len()` bytes; 0 is the end. Cancel-safe.
+/// Implements [`Stream::poll_receive`].
 fn poll_receive(stream: &Conn, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
@@ -103,7 +103,7 @@ fn poll_receive(stream: &Conn, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<
         match received {
             Ok(count) => {
                 if count > 0 && count < buffer.len() {
-                    // Forgets that it was readable. What has come since the read is an event that is still to be heard.
+                    // Clears readiness. Bytes that arrived after the read cause another event.
                     let _ = stream.try_io(Interest::READABLE, would_block);
                 }
                 return Poll::Ready(Ok(count));
@@ -114,7 +114,7 @@ fn poll_receive(stream: &Conn, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<
     }
 }
 
-/// Writes as much of `bytes` as the socket takes, at least one; ready at once if it takes some. Cancel-safe.
+/// Implements [`Stream::poll_send`]; ready at once if the socket accepts any bytes.
 fn poll_send(stream: &Conn, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         let sent = stream.try_io(Interest::WRITABLE, || {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_and_the_end_are_heard_of() {
+    async fn bytes_and_the_end_are_received() {
         let (stream, mut peer) = pair().await;
         let mut buffer = [0; 4];
         for text in [&b"ab"[..], b"abcd", b"c"] {
@@ -167,7 +167,7 @@ mod tests {
                 got.extend_from_slice(&buffer[..read.unwrap()]);
             }
             assert_eq!(got, text);
-            // A read that filled the buffer may have left something; that there is nothing is found out once.
+            // A read that filled the buffer may have left something; one more call finds that it has not.
             let mut cx = Context::from_waker(Waker::noop());
             assert!(poll_receive(&stream, &mut cx, &mut buffer).is_pending());
             assert!(stream.is_idle());
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_read_forgets_that_there_was_something() {
+    async fn a_short_read_clears_readiness() {
         let (stream, mut peer) = pair().await;
         peer.write_all(b"ab").unwrap();
         let read = poll_fn(|cx| poll_receive(&stream, cx, &mut [0; 4])).await;
         assert_eq!(read.unwrap(), 2);
-        let asked = stream.try_io(Interest::READABLE, || Ok(()));
-        assert!(asked.is_err(), "the system would be asked once more");
+        let called = stream.try_io(Interest::READABLE, || Ok(()));
+        assert!(called.is_err(), "there would be another system call");
     }
 
     #[tokio::test]
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_is_gone_is_an_error_and_no_signal() {
+    async fn a_peer_that_is_gone_is_an_error_and_not_a_signal() {
         let (stream, peer) = pair().await;
         drop(peer);
         let broken = poll_fn(|cx| match poll_send(&stream, cx, b"x") {
